@@ -1,0 +1,70 @@
+# Shared by scripts/test and scripts/demo: finding a Python, making an environment.
+
+# A name on PATH proves little (the shims of version managers fail when run), so
+# each candidate is asked. Prints "MINOR PATH" for a final, ordinary CPython
+# >= 3.11 with venv; builds without the GIL are left out, few wheels exist for them.
+probe_python() {
+    "$1" - 2>/dev/null <<'PY' || true
+import sys, sysconfig
+import ensurepip, venv
+version = sys.version_info
+if version[:2] >= (3, 11) and version.releaselevel == "final":
+    if sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        print(version.minor, sys.executable)
+PY
+}
+
+# "MINOR PATH" of every working Python, newest first, one line for each version.
+list_pythons() {
+    local candidate
+    {
+        for candidate in python3 python3.{11..20}; do
+            type -ap "$candidate" || true
+        done
+        for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3 \
+            "$HOME"/.local/share/uv/python/*/bin/python3; do
+            [ -x "$candidate" ] && echo "$candidate"
+        done
+        true
+    } | while read -r candidate; do
+        probe_python "$candidate"
+    done | sort -s -k1,1nr | awk '!seen[$1]++'
+}
+
+# The Python for .venv: what `python3` means here where that will do.
+default_python() {
+    local found
+    found=$(probe_python python3)
+    [ -n "$found" ] || found=$(list_pythons | tail -n 1)
+    if [ -z "$found" ]; then
+        echo "No working Python 3.11 or newer was found." >&2
+        return 1
+    fi
+    echo "${found#* }"
+}
+
+# What an environment depends on: where the tree is, and what it asks for.
+fingerprint() {
+    pwd
+    cat pyproject.toml
+}
+
+# ensure_venv [EXTRA]: .venv with the package in place (editable). Each set of
+# extras leaves its own stamp, so that scripts/demo and scripts/test share it.
+ensure_venv() {
+    local extra=${1:-} stamp=.venv/.installed-${1:-core}
+    if .venv/bin/python -c '' 2>/dev/null &&
+        { fingerprint | cmp -s - "$stamp" || fingerprint | cmp -s - .venv/.installed-test; }; then
+        return
+    fi
+    local python
+    python=$(default_python)
+    echo "== making .venv (about a minute)"
+    # After a move, scripts in the environment point to the old place.
+    if ! .venv/bin/python -c '' 2>/dev/null || [ "$(cat .venv/.place 2>/dev/null)" != "$PWD" ]; then
+        "$python" -m venv --clear .venv
+        pwd >.venv/.place
+    fi
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --editable ".${extra:+[$extra]}"
+    fingerprint >"$stamp"
+}

@@ -1,0 +1,61 @@
+"""Fixtures and reports that every test module shares."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+from real_files import CORPUS_MINIMUM, corpus_files, corpus_id, corpus_root
+
+# A machine with other work to do is no reason for a property test to fail.
+hypothesis.settings.register_profile("dcmdask", deadline=None)
+hypothesis.settings.load_profile("dcmdask")
+
+_COMPARED = "corpus file compared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    root = corpus_root()
+    if root is not None and len(corpus_files()) < CORPUS_MINIMUM:
+        raise pytest.UsageError(
+            f"the corpus {root} holds {len(corpus_files())} DICOM files, at least "
+            f"{CORPUS_MINIMUM} were expected: is DCMDASK_CORPUS right?"
+        )
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of the corpus; the test is skipped where there is none."""
+    root = corpus_root()
+    if root is None:
+        pytest.skip("no corpus of real files: set DCMDASK_CORPUS")
+    return root
+
+
+@pytest.fixture
+def compared(request: pytest.FixtureRequest) -> Callable[[Path], None]:
+    """Call it with a corpus file when its comparison has been made.
+
+    The files are counted at the end of the run, so that a test which quietly
+    compares fewer of them shows.
+    """
+
+    def record(path: Path) -> None:
+        # Properties of a test travel with its report, also from worker processes.
+        request.node.user_properties.append((_COMPARED, corpus_id(path)))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    files = corpus_files()
+    if not files:
+        terminalreporter.write_line("corpus: none here, so no real file of it was compared")
+        return
+    seen = {
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in getattr(report, "user_properties", [])
+        if name == _COMPARED
+    }
+    terminalreporter.write_line(f"corpus: {len(seen)} of {len(files)} files compared")

@@ -1,0 +1,219 @@
+"""The house keeps its floors: who imports whom, how long modules are, what is public."""
+
+import ast
+import importlib.util
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dcmdask
+from dcmdask import errors
+
+PACKAGE = Path(dcmdask.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Lowest first; a floor knows only those before it.
+FLOORS = ["errors", "frames", "arrays", "export", "batch", "cli"]
+# What must not be imported on a floor, not even late.
+FORBIDDEN = {
+    "errors": {"dask", "distributed", "numpy", "pandas", "pydicom", "xarray", "zarr"},
+    "frames": {"dask", "distributed", "pandas", "xarray", "zarr"},
+    "arrays": {"zarr"},
+    "export": set(),
+    "batch": {"zarr"},
+    "cli": {"zarr"},
+}
+# `import dcmdask` must stay fast, so these load when they are first needed.
+LOADED_LATE = {"dask", "distributed", "imagecodecs", "pandas", "xarray", "zarr"}
+# 400 is the aim; what is longer than this cannot be read in ten minutes.
+LONGEST_MODULE = 450
+PUBLIC = {
+    "ExportReport",
+    "FrameArray",
+    "__version__",
+    "from_dicom",
+    "iter_pixels",
+    "open_frames",
+    "pixel_array",
+    "to_zarr",
+    "write_array",
+    *errors.__all__,
+}
+
+
+def name_of(path: Path) -> str:
+    parts = ("dcmdask", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor_of(module: str) -> str | None:
+    """The floor of a module of ours; None for the package itself, which has none."""
+    room = module.split(".")[1:2]
+    if not room:
+        return None
+    # `python -m dcmdask` is the command line by another name.
+    return "cli" if room[0] == "__main__" else room[0]
+
+
+def imports(source: str, name: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and absolute name of everything that a module imports, anywhere in it.
+
+    ``from package import name`` counts as ``package.name`` where that is a module
+    of ours, so that ``from dcmdask import export`` is seen for what it is.
+    """
+    package = name if is_package else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+
+
+def offences(source: str, name: str, is_package: bool = False) -> list[str]:
+    own = floor_of(name)
+    if own is None:
+        return []
+    found = []
+    for line, target in imports(source, name, is_package):
+        top = target.split(".")[0]
+        if top in FORBIDDEN[own]:
+            found.append(f"{name}, line {line}: {top} is not for {own}/")
+        if top != "dcmdask" or target == "dcmdask.__version__":
+            continue
+        floor = floor_of(target)
+        if floor not in FLOORS:
+            found.append(f"{name}, line {line}: {target} is the public surface, not a floor")
+        elif FLOORS.index(floor) > FLOORS.index(own):
+            found.append(f"{name}, line {line}: {own}/ must not know {floor}/")
+    return found
+
+
+def test_floors() -> None:
+    assert len(MODULES) > len(FLOORS)
+    found = []
+    for path in MODULES:
+        name = name_of(path)
+        assert floor_of(name) in {None, *FLOORS}, f"{path} is on no floor"
+        found += offences(path.read_text("utf-8"), name, path.name == "__init__.py")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import dask.array as da", "dcmdask.frames.decode"),
+        ("def f():\n    from zarr import open", "dcmdask.arrays.scan"),
+        ("import zarr", "dcmdask.cli.export"),
+        ("from dcmdask.export import plan", "dcmdask.arrays.scan"),
+        ("from ..export.plan import regions", "dcmdask.arrays.scan"),
+        ("from dcmdask import export", "dcmdask.frames.files"),
+        ("from .. import batch", "dcmdask.export.writer"),
+        ("from dcmdask import from_dicom", "dcmdask.export.writer"),
+        ("import dcmdask", "dcmdask.cli.export"),
+        ("import numpy", "dcmdask.errors"),
+    ],
+)
+def test_an_offence_is_seen(source: str, name: str) -> None:
+    assert len(offences(source, name)) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from dcmdask.errors import DecodeError", "dcmdask.frames.decode"),
+        ("from .. import errors", "dcmdask.frames.decode"),
+        ("from . import files", "dcmdask.frames.decode"),
+        ("from dcmdask import __version__", "dcmdask.export.ome"),
+        ("import zarr", "dcmdask.export.writer"),
+        ("from dcmdask.frames import instance", "dcmdask.export.writer"),
+    ],
+)
+def test_no_offence_where_there_is_none(source: str, name: str) -> None:
+    assert offences(source, name) == []
+
+
+def test_modules_are_short() -> None:
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in MODULES}
+    too_long = {str(path): lines for path, lines in lengths.items() if lines > LONGEST_MODULE}
+    assert not too_long
+
+
+def test_no_module_for_odds_and_ends() -> None:
+    assert not [path for path in MODULES if path.stem in {"utils", "util", "helpers", "misc"}]
+
+
+def test_import_is_light() -> None:
+    code = "import sys, dcmdask; print(*{name.split('.')[0] for name in sys.modules})"
+    # Isolated, so that neither this folder nor the environment adds to it.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "dcmdask" in loaded
+    assert not loaded & LOADED_LATE
+
+
+def test_public_names() -> None:
+    assert set(dcmdask.__all__) == PUBLIC
+    assert len(dcmdask.__all__) == len(PUBLIC)
+    assert set(dir(dcmdask)) >= PUBLIC
+    for name in PUBLIC:
+        getattr(dcmdask, name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = dcmdask.no_such_name
+
+
+def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
+    """Name to parent and built-in, as the docstring of the errors draws them."""
+    # A branch that is drawn: indentation, name, the built-in if it has its own.
+    branch = re.compile(r"^(    [\s│]*)([├└]── )?(\w+)(?:\s+\((\w+)\))?(?:\s{2,}.*)?$")
+    tree: dict[str, tuple[str | None, str | None]] = {}
+    above: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = branch.match(line)
+        if match is None:
+            continue
+        indent, twig, name, builtin = match.groups()
+        depth = len(indent) + len(twig or "")
+        above = [(column, parent) for column, parent in above if column < depth]
+        tree[name] = (above[-1][1] if above else None, builtin)
+        above.append((depth, name))
+    return tree
+
+
+def test_errors_are_as_drawn() -> None:
+    tree = drawn_tree()
+    assert set(tree) == set(errors.__all__)
+    defined = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, BaseException)
+    }
+    assert set(tree) == defined
+    for name, (parent, builtin) in tree.items():
+        bases = [base.__name__ for base in getattr(errors, name).__bases__]
+        expected = [base for base in (parent, builtin) if base is not None]
+        assert bases == (expected or ["Exception"]), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in errors.__all__ if issubclass(getattr(errors, name), errors.DcmdaskError)],
+)
+@pytest.mark.parametrize("where", [{}, {"source": "a b.dcm"}, {"source": "c.dcm", "frame": 0}])
+def test_errors_survive_pickling(name: str, where: dict[str, object]) -> None:
+    error = getattr(errors, name)("3 frames, not 4", **where)
+    copy = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(error))))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert str(copy).endswith("3 frames, not 4")
+    assert (copy.source, copy.frame) == (where.get("source"), where.get("frame"))
+    assert isinstance(copy, errors.DcmdaskError)
