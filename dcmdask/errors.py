@@ -1,0 +1,129 @@
+"""What can go wrong, as exceptions.
+
+Every exception derives from :class:`DcmdaskError` and from the built-in that a
+caller would catch without knowing this package::
+
+    DcmdaskError
+    ├── NotDicomError           (ValueError)           the bytes are not DICOM
+    ├── HeaderError             (ValueError)           an element is invalid or contradicts another
+    ├── MissingElementError     (AttributeError)       a required element is absent
+    │   └── NoPixelDataError                           there is no pixel data at all
+    ├── PixelDataError          (ValueError)           the pixel data does not hold the frames
+    ├── UnsupportedSyntaxError  (NotImplementedError)  nothing can decode this transfer syntax
+    ├── DecodeError             (RuntimeError)         one frame does not decode
+    ├── FrameNumberError        (IndexError, ValueError) a frame that does not exist
+    ├── SourceChangedError      (OSError)              the file is not the one that was opened
+    ├── AlignmentError          (ValueError)           chunks that cannot be written whole
+    └── StoreExistsError        (FileExistsError)      a target that is not to be replaced
+
+    DcmdaskWarning              (UserWarning)          the result is usable, but look at this
+
+A file that is absent, a directory or unreadable raises what :func:`open` raises.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlignmentError",
+    "DcmdaskError",
+    "DcmdaskWarning",
+    "DecodeError",
+    "FrameNumberError",
+    "HeaderError",
+    "MissingElementError",
+    "NoPixelDataError",
+    "NotDicomError",
+    "PixelDataError",
+    "SourceChangedError",
+    "StoreExistsError",
+    "UnsupportedSyntaxError",
+]
+
+
+class DcmdaskError(Exception):
+    """Base of every exception that dcmdask raises.
+
+    Parameters
+    ----------
+    message : str
+        What happened, with the numbers and the likely cause.
+    source : str, optional
+        The file that it happened in; put in front of the message.
+    frame : int, optional
+        The frame, counted from 0; put in front of the message.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> error = DecodeError("the codestream ends early", source="cine.dcm", frame=7)
+    >>> print(pickle.loads(pickle.dumps(error)))
+    cine.dcm, frame 7: the codestream ends early
+    """
+
+    source: str | None
+    frame: int | None
+
+    def __init__(
+        self, message: str, *, source: str | None = None, frame: int | None = None
+    ) -> None:
+        where = ", ".join(
+            part
+            for part in (source, None if frame is None else f"frame {frame}")
+            if part is not None
+        )
+        # One positional argument, so that the default pickling (class, args,
+        # attributes) restores the exception without composing it again.
+        super().__init__(f"{where}: {message}" if where else message)
+        self.source = source
+        self.frame = frame
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotDicomError(DcmdaskError, ValueError):
+    """The bytes are not a DICOM file or data set."""
+
+
+class HeaderError(DcmdaskError, ValueError):
+    """An element's value is invalid, or contradicts the rest of the header."""
+
+
+class MissingElementError(DcmdaskError, AttributeError):
+    """An element that decoding needs is absent."""
+
+
+class NoPixelDataError(MissingElementError):
+    """The data set has no Pixel Data, Float Pixel Data or Double Float Pixel Data."""
+
+
+class PixelDataError(DcmdaskError, ValueError):
+    """The pixel data does not hold the frames that the header declares."""
+
+
+class UnsupportedSyntaxError(DcmdaskError, NotImplementedError):
+    """No decoder exists for the transfer syntax."""
+
+
+class DecodeError(DcmdaskError, RuntimeError):
+    """A frame's bytes do not decode; the other frames stay readable."""
+
+
+class FrameNumberError(DcmdaskError, IndexError, ValueError):
+    """A frame number that the instance does not have."""
+
+
+class SourceChangedError(DcmdaskError, OSError):
+    """The source is not, or no longer, the one that was opened."""
+
+
+class AlignmentError(DcmdaskError, ValueError):
+    """Chunks or shards that tasks cannot write whole."""
+
+
+class StoreExistsError(DcmdaskError, FileExistsError):
+    """The target of an export exists and is not to be replaced."""
+
+
+class DcmdaskWarning(UserWarning):
+    """Something in the data is not as it should be; the result is usable."""

@@ -1,0 +1,357 @@
+"""Bytes of a source: where they are and how they are read. Knows no DICOM.
+
+A source is a small immutable value that pickles and holds no handle: every
+:func:`read` opens, reads and closes. A handle that is shared by threads or
+survives a fork returns the bytes of somebody else's seek, silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from dcmdask.errors import PixelDataError, SourceChangedError
+
+# Neighbouring ranges of a remote source are fetched together: a request costs
+# about as much as a few hundred kilobytes.
+COALESCE_GAP = 256 * 1024
+COALESCE_LENGTH = 32 * 1024 * 1024
+# What one look into a remote header fetches.
+REMOTE_BLOCK = 256 * 1024
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A regular file of this machine's file systems."""
+
+    path: str
+    size: int
+    modified: int
+    """Modification time in nanoseconds since the epoch."""
+
+    @property
+    def name(self) -> str:
+        """How messages call the source."""
+        return self.path
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """What tells this content from another."""
+        return ("file", self.path, self.size, self.modified)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """An object that fsspec reaches.
+
+    The file system is made anew in each process: asynchronous ones do not
+    survive a fork.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(compare=False, repr=False)
+    size: int
+    key: str
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """What tells this content from another."""
+        return ("url", self.name, self.size, self.key)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that the caller holds."""
+
+    data: bytes = field(repr=False)
+    name: str = "<bytes>"
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self.data)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the content."""
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """What tells this content from another."""
+        return ("bytes", self.digest)
+
+
+@dataclass(frozen=True)
+class Inflated:
+    """The data set of a deflated file (PS3.5 A.5); offsets count from its first byte.
+
+    Not random access: each process inflates the whole data set once.
+    """
+
+    deflated: LocalFile | RemoteFile | Memory
+    start: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """How messages call the source."""
+        return self.deflated.name
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """What tells this content from another."""
+        return ("inflated", self.start, *self.deflated.token)
+
+
+Source: TypeAlias = LocalFile | RemoteFile | Memory | Inflated
+
+
+def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Source:
+    """Return where the bytes of `src` are.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like or bytes-like
+        A local path, an fsspec URL, a binary file-like (reopened by its name
+        where it is a plain file, otherwise read once into memory; its position
+        is restored), or the bytes themselves.
+    storage_options : mapping, optional
+        Keyword arguments for the fsspec file system.
+    """
+    if isinstance(src, bytes):
+        return Memory(src)
+    if isinstance(src, bytearray | memoryview):
+        return Memory(bytes(src))
+    if hasattr(src, "read"):
+        return _locate_file_like(src)
+    path = os.fspath(src)
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    if "://" in path or "::" in path:
+        return _locate_url(path, storage_options or {})
+    if storage_options:
+        raise ValueError(f"storage_options are for URLs, and {path!r} is a local path")
+    return _locate_path(path)
+
+
+def _locate_path(path: str) -> LocalFile:
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a directory, and one DICOM file is meant")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path} is not a regular file; read it first and pass the bytes")
+    return LocalFile(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+
+
+def _locate_url(url: str, options: Mapping[str, Any]) -> Source:
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(url, **options)
+    if type(fs).__name__ == "LocalFileSystem":
+        return _locate_path(path)
+    info = fs.info(path)
+    if info.get("type") == "directory":
+        raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
+    if info.get("size") is None:
+        # A server that does not tell the size cannot be read in ranges.
+        return Memory(fs.cat_file(path), name=url)
+    return RemoteFile(url, dict(options), int(info["size"]), str(fs.ukey(path)))
+
+
+def _locate_file_like(src: Any) -> Source:
+    if (path := _own_path(src)) is not None:
+        return _locate_path(path)
+    position = src.tell()
+    src.seek(0)
+    try:
+        data = src.read()
+    finally:
+        src.seek(position)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"{src!r} gives {type(data).__name__}; open it in binary mode")
+    name = getattr(src, "name", None)
+    return Memory(bytes(data), name=name if isinstance(name, str) else "<file-like>")
+
+
+def _own_path(src: Any) -> str | None:
+    """Return the path that gives the same bytes as `src`, if there is one.
+
+    A `name` alone does not say so: that of a ``gzip.GzipFile`` names the
+    compressed file, and a file may have been replaced since it was opened.
+    """
+    raw = getattr(src, "raw", src)
+    if not isinstance(raw, io.FileIO) or not isinstance(raw.name, str):
+        return None
+    if src.writable():
+        src.flush()
+    try:
+        same = os.path.samestat(os.fstat(raw.fileno()), os.stat(raw.name))
+    except OSError:
+        return None
+    return raw.name if same else None
+
+
+def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+    """Return the ranges of `source` that start at `offsets` and have `lengths`.
+
+    Raises
+    ------
+    SourceChangedError
+        The source is not, or no longer, the one that was located.
+    """
+    if isinstance(source, Memory | Inflated):
+        data = source.data if isinstance(source, Memory) else _inflated(source)
+        parts = [data[o : o + n] for o, n in zip(offsets, lengths, strict=True)]
+    elif isinstance(source, RemoteFile):
+        parts = _read_remote(source, offsets, lengths)
+    else:
+        with opened(source) as file:
+            parts = [_read_at(file, o, n) for o, n in zip(offsets, lengths, strict=True)]
+    for part, offset, length in zip(parts, offsets, lengths, strict=True):
+        if len(part) != length:
+            raise SourceChangedError(
+                f"{len(part)} of {length} bytes at offset {offset}: "
+                "the source is shorter than when it was opened",
+                source=source.name,
+            )
+    return parts
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """Open `source` for one reader that goes through it in order.
+
+    Raises
+    ------
+    SourceChangedError
+        The local file differs in size or modification time from the one located.
+    """
+    if isinstance(source, RemoteFile):
+        import fsspec
+
+        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
+        with fs.open(path, "rb", block_size=REMOTE_BLOCK) as file:
+            yield file
+    elif isinstance(source, LocalFile):
+        with open(source.path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if (status.st_size, status.st_mtime_ns) != (source.size, source.modified):
+                raise SourceChangedError(
+                    f"the file has changed since it was opened ({status.st_size} bytes now, "
+                    f"{source.size} then); open it again",
+                    source=source.name,
+                )
+            yield cast(BinaryIO, file)
+    else:
+        yield io.BytesIO(source.data if isinstance(source, Memory) else _inflated(source))
+
+
+def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    data = file.read(length)
+    # An unbuffered file gives at most 2 GiB a call.
+    while len(data) < length and (more := file.read(length - len(data))):
+        data += more
+    return data
+
+
+def coalesce(offsets: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
+    """Join neighbouring ranges into requests.
+
+    Returns
+    -------
+    list of (start, end, members)
+        `members` are positions in `offsets`; each is in exactly one request,
+        which covers its range whole.
+
+    Examples
+    --------
+    >>> coalesce([0, 10, 9_000_000], [10, 10, 5])
+    [(0, 20, [0, 1]), (9000000, 9000005, [2])]
+    """
+    requests: list[tuple[int, int, list[int]]] = []
+    for member in sorted(range(len(offsets)), key=lambda i: offsets[i]):
+        start, end = offsets[member], offsets[member] + lengths[member]
+        if requests:
+            first, last, members = requests[-1]
+            if start - last <= COALESCE_GAP and end - first <= COALESCE_LENGTH:
+                members.append(member)
+                requests[-1] = (first, max(last, end), members)
+                continue
+        requests.append((start, end, [member]))
+    return requests
+
+
+def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(source.name, **source.options)
+    requests = coalesce(offsets, lengths)
+    blocks = fs.cat_ranges(
+        [path] * len(requests), [r[0] for r in requests], [r[1] for r in requests], on_error="raise"
+    )
+    parts = [b""] * len(offsets)
+    for (start, _, members), block in zip(requests, blocks, strict=True):
+        for member in members:
+            begin = offsets[member] - start
+            parts[member] = bytes(block[begin : begin + lengths[member]])
+    return parts
+
+
+# Data sets inflated by this process, newest last. Few: they are whole files.
+_INFLATED: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+_INFLATED_KEPT = 4
+_INFLATED_LOCK = threading.Lock()
+
+
+def inflate(deflated: LocalFile | RemoteFile | Memory, start: int) -> Inflated:
+    """Return the data set that is deflated from `start` to the end of the source.
+
+    It takes at most 1032 times the bytes of the source: deflate cannot expand more.
+
+    Raises
+    ------
+    PixelDataError
+        The deflated stream is damaged or ends early.
+    """
+    source = Inflated(deflated, start, 0)
+    return Inflated(deflated, start, len(_inflated(source)))
+
+
+def _inflated(source: Inflated) -> bytes:
+    # One lock for all: two threads must not inflate the same file twice.
+    with _INFLATED_LOCK:
+        if source.token in _INFLATED:
+            _INFLATED.move_to_end(source.token)
+            return _INFLATED[source.token]
+        deflated = source.deflated
+        (packed,) = read(deflated, [source.start], [deflated.size - source.start])
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            data = inflater.decompress(packed) + inflater.flush()
+        except zlib.error as error:
+            raise PixelDataError(
+                f"the deflated data set of {len(packed)} bytes is damaged ({error})",
+                source=source.name,
+            ) from error
+        if not inflater.eof:
+            raise PixelDataError(
+                f"the deflated data set ends early: {len(packed)} bytes give {len(data)} "
+                "and no end; the file is truncated",
+                source=source.name,
+            )
+        _INFLATED[source.token] = data
+        while len(_INFLATED) > _INFLATED_KEPT:
+            _INFLATED.popitem(last=False)
+        return data

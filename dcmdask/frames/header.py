@@ -1,0 +1,263 @@
+"""What is kept of a data set's header, and where its pixel data is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from dcmdask.errors import HeaderError, MissingElementError, NotDicomError
+from dcmdask.frames import files
+from dcmdask.frames.elements import (
+    EXPLICIT_LITTLE,
+    PIXEL_DATA,
+    Element,
+    Encoding,
+    NotUnderstood,
+    Truncated,
+    Window,
+    walk,
+    walk_group2,
+)
+
+TRANSFER_SYNTAX_UID = 0x00020010
+EXTENDED_OFFSET_TABLE = 0x7FE00001
+EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
+PREAMBLE = 128
+
+
+class RawValue(NamedTuple):
+    """An element's value as it stands in the file; the VR is None where it is implicit."""
+
+    vr: str | None
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Header:
+    """The wanted elements of a data set, unconverted, and the place of its pixel data.
+
+    Attributes
+    ----------
+    source : Source
+        What offsets count from: the file, or the inflated data set of a deflated one.
+    transfer_syntax : UID
+    encoding : Encoding
+    values : dict of int to RawValue
+        The elements that were asked for and are there.
+    pixel_data : Element or None
+        Its length is as the file says, whether or not the bytes are there.
+    """
+
+    source: files.Source
+    transfer_syntax: UID
+    encoding: Encoding
+    values: dict[int, RawValue]
+    pixel_data: Element | None
+
+    def dataset(self) -> Dataset:
+        """Return the values as a data set; pydicom converts each when it is asked for."""
+        return Dataset(
+            {
+                BaseTag(tag): RawDataElement(
+                    BaseTag(tag), raw.vr, len(raw.value), raw.value, 0, *self.encoding
+                )
+                for tag, raw in self.values.items()
+            }
+        )
+
+
+def read_header(
+    source: files.LocalFile | files.RemoteFile | files.Memory,
+    wanted: Iterable[int],
+    transfer_syntax_uid: str | None = None,
+) -> Header:
+    """Walk the elements of `source` once, up to the pixel data.
+
+    Parameters
+    ----------
+    source : Source
+    wanted : iterable of int
+        Tags of top-level elements to keep.
+    transfer_syntax_uid : str, optional
+        Used instead of the one in the File Meta Information (PS3.10 7.1); needed
+        where there is none.
+
+    Raises
+    ------
+    NotDicomError
+        There is neither a DICM prefix nor a File Meta Information nor a syntax given.
+    MissingElementError
+        There is a File Meta Information without Transfer Syntax UID.
+    HeaderError
+        The header ends early, or neither the walk nor pydicom can read it.
+    """
+    keep = frozenset(wanted)
+    with files.opened(source) as file:
+        window = _window(file, source.size)
+        syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
+        if syntax != DeflatedExplicitVRLittleEndian:
+            return _read_elements(file, window, source, start, syntax, keep)
+    inflated = files.inflate(source, start)
+    with files.opened(inflated) as file:
+        window = _window(file, inflated.size)
+        return _read_elements(file, window, inflated, 0, syntax, keep)
+
+
+def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
+    """Return the data set of `source` without its pixel data, as pydicom reads it.
+
+    Parameters
+    ----------
+    source : Source
+    syntax : UID
+        For a data set without file meta information.
+    """
+    original = source.deflated if isinstance(source, files.Inflated) else source
+    with files.opened(original) as file:
+        # Unbuffered, the thousands of small reads of pydicom would each be a system call.
+        reader = io.BufferedReader(cast(io.RawIOBase, file))
+        try:
+            dataset = dcmread(reader, stop_before_pixels=True, force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                meta = dataset.file_meta
+                reader.seek(0)
+                dataset = read_dataset(reader, *_encoding(syntax), stop_when=_at_pixels)
+                dataset.file_meta = meta
+        finally:
+            reader.detach()
+    return dataset
+
+
+def _window(file: BinaryIO, size: int) -> Window:
+    def read_at(offset: int, length: int) -> bytes:
+        file.seek(offset)
+        return file.read(length)
+
+    return Window(read_at, size)
+
+
+def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> tuple[UID, int]:
+    """Return the transfer syntax and where the data set starts."""
+    window.fill(0, PREAMBLE + 4)
+    prefixed = window.data[PREAMBLE : PREAMBLE + 4] == b"DICM"
+    start = PREAMBLE + 4 if prefixed else 0
+    raw = b""
+    try:
+        elements, after = walk_group2(window, start, window.size)
+        for element in elements:
+            if element.tag == TRANSFER_SYNTAX_UID:
+                raw = window.bytes_at(element.offset, element.length)
+    except NotUnderstood as error:
+        # Without a prefix this may be no file meta information at all.
+        after = start
+        if prefixed:
+            found, after = _read_with_pydicom(
+                file, name, start, EXPLICIT_LITTLE, _not_group2, error
+            )
+            raw = _raw_value(found, TRANSFER_SYNTAX_UID).value
+    if given:
+        return UID(given), after
+    if syntax := raw.rstrip(b"\0 ").decode("ascii", "replace"):
+        return UID(syntax), after
+    if prefixed or after > start:
+        raise MissingElementError(
+            "the file meta information has no (0002,0010) 'Transfer Syntax UID'; pass "
+            "transfer_syntax_uid",
+            source=name,
+        )
+    raise NotDicomError(
+        f"not a DICOM file: in {window.size} bytes there is no DICM prefix at byte {PREAMBLE} and "
+        "no file meta information; if it is a data set without them, pass transfer_syntax_uid",
+        source=name,
+    )
+
+
+def _read_elements(
+    file: BinaryIO,
+    window: Window,
+    source: files.Source,
+    start: int,
+    syntax: UID,
+    keep: frozenset[int],
+) -> Header:
+    encoding = _encoding(syntax)
+    values: dict[int, RawValue] = {}
+    pixel_data = None
+    try:
+        for element in walk(window, start, window.size, encoding):
+            if element.tag in PIXEL_DATA:
+                pixel_data = element
+            elif element.tag in keep:
+                value = window.bytes_at(element.offset, element.length)
+                values[element.tag] = RawValue(element.vr, value)
+    except Truncated as error:
+        raise HeaderError(
+            f"the header ends early: {error}; the file is probably truncated", source=source.name
+        ) from error
+    except NotUnderstood as error:
+        found, stop = _read_with_pydicom(file, source.name, start, encoding, _at_pixels, error)
+        encoding = Encoding(*found.original_encoding)
+        values = {tag: _raw_value(found, tag) for tag in keep if tag in found}
+        pixel_data = _pixel_element(file, source.name, stop, encoding)
+    return Header(source, syntax, encoding, values, pixel_data)
+
+
+def _encoding(syntax: UID) -> Encoding:
+    # A syntax that pydicom does not know is encapsulated, so explicit (PS3.5 A.4).
+    if not syntax.is_transfer_syntax:
+        return EXPLICIT_LITTLE
+    return Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
+
+
+def _not_group2(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2
+
+
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag in PIXEL_DATA
+
+
+def _read_with_pydicom(
+    file: BinaryIO,
+    name: str,
+    start: int,
+    encoding: Encoding,
+    stop_when: Callable[[BaseTag, str | None, int], bool],
+    reason: NotUnderstood,
+) -> tuple[Dataset, int]:
+    """Read what the walk does not vouch for; return it and where reading stopped."""
+    file.seek(start)
+    try:
+        found = read_dataset(file, *encoding, stop_when=stop_when)
+    except Exception as error:
+        raise HeaderError(
+            f"the header is damaged: {reason}; pydicom says: {error}", source=name
+        ) from error
+    return found, file.tell()
+
+
+def _raw_value(found: Dataset, tag: int) -> RawValue:
+    item: Any = found.get_item(tag) if tag in found else None
+    if not isinstance(item, RawDataElement):
+        return RawValue(None, b"")
+    return RawValue(item.VR, item.value or b"")
+
+
+def _pixel_element(file: BinaryIO, name: str, offset: int, encoding: Encoding) -> Element | None:
+    """Return the pixel data element whose header is at `offset`, if there is one."""
+    window = _window(file, file.seek(0, io.SEEK_END))
+    try:
+        return next(walk(window, offset, window.size, encoding), None)
+    except NotUnderstood as error:
+        raise HeaderError(
+            f"the header is damaged at byte {offset}: {error}", source=name
+        ) from error

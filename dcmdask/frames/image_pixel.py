@@ -1,0 +1,290 @@
+"""What the Image Pixel Module says about every frame (PS3.3 C.7.6.3), checked once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from pydicom.datadict import dictionary_description
+from pydicom.dataset import Dataset
+from pydicom.pixels.common import PhotometricInterpretation
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.uid import UID
+from pydicom.valuerep import IS
+
+from dcmdask.errors import HeaderError, MissingElementError
+
+NUMBER_OF_FRAMES = 0x00280008
+ELEMENTS: Mapping[int, str] = {
+    0x00280002: "samples_per_pixel",
+    0x00280004: "photometric_interpretation",
+    0x00280006: "planar_configuration",
+    NUMBER_OF_FRAMES: "number_of_frames",
+    0x00280010: "rows",
+    0x00280011: "columns",
+    0x00280100: "bits_allocated",
+    0x00280101: "bits_stored",
+    0x00280103: "pixel_representation",
+}
+_TAGS = {keyword: tag for tag, keyword in ELEMENTS.items()}
+OVERRIDES = frozenset(ELEMENTS.values())
+# pydicom's decoding options; all but `view_only`, which depends on who holds the bytes.
+DECODING_OPTIONS = frozenset(
+    {
+        "transfer_syntax_uid",
+        "pixel_keyword",
+        "pixel_vr",
+        "extended_offsets",
+        "allow_excess_frames",
+        "correct_unused_bits",
+        "be_swap_ow",
+        "rle_segment_order",
+        "byteorder",
+        "apply_jls_sign_correction",
+        "apply_j2k_sign_correction",
+        "as_rgb",
+        "force_rgb",
+        "force_ybr",
+    }
+)
+_NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "extended_offsets"})
+_INTERPRETATIONS = {"PALETTE COLOR", *PhotometricInterpretation.__members__}
+_FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
+
+
+@dataclass(frozen=True)
+class ImagePixel:
+    """How the frames of one instance look, decoded.
+
+    Attributes
+    ----------
+    options : mapping
+        What pydicom's decoders are given: the elements of group 0028 by pydicom's
+        keywords, `pixel_keyword`, and the caller's overrides and decoding options.
+    transfer_syntax : UID
+    """
+
+    options: Mapping[str, Any]
+    transfer_syntax: UID
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of a frame."""
+        return int(self.options["rows"])
+
+    @cached_property
+    def columns(self) -> int:
+        """Columns of a frame."""
+        return int(self.options["columns"])
+
+    @cached_property
+    def samples(self) -> int:
+        """Samples of a pixel: 1 or 3."""
+        return int(self.options["samples_per_pixel"])
+
+    @cached_property
+    def bits_allocated(self) -> int:
+        """Bits that a sample takes: 1 or a multiple of 8."""
+        return int(self.options["bits_allocated"])
+
+    @cached_property
+    def bits_stored(self) -> int:
+        """Bits of a sample that have a meaning; all of them for float pixel data."""
+        return int(self.options.get("bits_stored", self.bits_allocated))
+
+    @cached_property
+    def signed(self) -> bool:
+        """Whether samples are in two's complement."""
+        return bool(self.options.get("pixel_representation"))
+
+    @cached_property
+    def photometric_interpretation(self) -> str:
+        """Of the encoded frame; decoding may change it."""
+        return str(self.options["photometric_interpretation"])
+
+    @cached_property
+    def keyword(self) -> str:
+        """``"PixelData"``, ``"FloatPixelData"`` or ``"DoubleFloatPixelData"``."""
+        return str(self.options["pixel_keyword"])
+
+    @cached_property
+    def number_of_frames(self) -> int:
+        """As declared; the frame index tells how many there are."""
+        return int(self.options["number_of_frames"])
+
+    @cached_property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(rows, columns), or (rows, columns, samples) where samples is not 1."""
+        shape = (self.rows, self.columns)
+        return shape if self.samples == 1 else (*shape, self.samples)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the decoded frames, in the byte order of the data set, as pydicom gives it."""
+        if self.keyword in _FLOAT_BITS:
+            kind = f"f{_FLOAT_BITS[self.keyword] // 8}"
+        elif self.bits_allocated == 1:
+            kind = "u1"
+        else:
+            kind = f"{'ui'[self.signed]}{self.bits_allocated // 8}"
+        dtype = np.dtype(kind)
+        if self.transfer_syntax.is_little_endian != (sys.byteorder == "little"):
+            dtype = dtype.newbyteorder("S")
+        return dtype
+
+    @cached_property
+    def frame_bits(self) -> int:
+        """Bits of one frame of native pixel data (PS3.5 8.1.1, PS3.3 C.7.6.3.1.2)."""
+        samples = self.rows * self.columns * self.samples
+        if self.bits_allocated == 1:
+            return samples
+        length = samples * (self.bits_allocated // 8)
+        if self.photometric_interpretation == "YBR_FULL_422":
+            length = length // 3 * 2
+        return 8 * length
+
+    @cached_property
+    def swaps_words(self) -> bool:
+        """Whether 8-bit samples come in big endian words of two (PS3.5 8.1.2)."""
+        if self.transfer_syntax.is_encapsulated:
+            return False
+        return bool(self.options.get("be_swap_ow")) or (
+            not self.transfer_syntax.is_little_endian
+            and self.bits_allocated // 8 == 1
+            and self.keyword == "PixelData"
+            and self.options.get("pixel_vr") == "OW"
+        )
+
+
+def image_pixel(
+    dataset: Dataset, syntax: UID, overrides: Mapping[str, Any], name: str
+) -> tuple[ImagePixel, list[str]]:
+    """Return the checked description, and what is odd about it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The elements of group 0028 that are there.
+    syntax : UID
+    overrides : mapping
+        `pixel_keyword`, and what the caller wants instead of the elements.
+    name : str
+        Of the source, for messages.
+
+    Raises
+    ------
+    MissingElementError
+        A required element is absent and not overridden.
+    HeaderError
+        A value is outside what PS3.3 C.7.6.3 allows and NumPy can hold.
+    """
+    # Number of Frames is read apart: its odd values have rules of their own.
+    changes = {k: v for k, v in overrides.items() if k not in _NOT_FOR_DECODERS}
+    frames, notes = _number_of_frames(
+        changes.pop("number_of_frames", _declared_frames(dataset)), name
+    )
+    others = Dataset({t: dataset.get_item(t) for t in _TAGS.values() if t in dataset})
+    if NUMBER_OF_FRAMES in others:
+        del others[NUMBER_OF_FRAMES]
+    try:
+        options = as_pixel_options(others, **changes)
+    except Exception as error:
+        raise HeaderError(f"an element of group 0028 is invalid: {error}", source=name) from error
+    options["number_of_frames"] = frames
+    if syntax.is_encapsulated:
+        # Codecs have orders of their own, so the element says nothing here.
+        options.setdefault("planar_configuration", 0)
+    _check(options, name)
+    return ImagePixel(options, syntax), notes
+
+
+def _declared_frames(dataset: Dataset) -> Any:
+    if NUMBER_OF_FRAMES not in dataset:
+        return 1
+    value = dataset.get_item(NUMBER_OF_FRAMES).value
+    return value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else value
+
+
+def _number_of_frames(value: Any, name: str) -> tuple[int, list[str]]:
+    if value in (None, "", 0, "0"):
+        note = f"(0028,0008) 'Number of Frames' is {value!r}, which is not valid: 1 is assumed"
+        return 1, [note]
+    try:
+        frames = int(IS(value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise HeaderError(
+            f"(0028,0008) 'Number of Frames' is {value!r} and not a number; pass "
+            "number_of_frames to read the frames that are there",
+            source=name,
+        ) from error
+    if frames < 1:
+        raise HeaderError(
+            f"(0028,0008) 'Number of Frames' is {frames}; it must be at least 1", source=name
+        )
+    return frames, []
+
+
+def _check(options: Mapping[str, Any], name: str) -> None:
+    """Hold the values against PS3.3 C.7.6.3."""
+    keyword = options.get("pixel_keyword")
+    if keyword not in ("PixelData", *_FLOAT_BITS):
+        raise HeaderError(f"pixel_keyword is {keyword!r}", source=name)
+    is_float = keyword in _FLOAT_BITS
+    allowed: dict[str, Iterable[int]] = {
+        "samples_per_pixel": (1, 3),
+        "rows": range(1, 2**16),
+        "columns": range(1, 2**16),
+        "bits_allocated": (_FLOAT_BITS[keyword],) if is_float else (1, 8, 16, 32, 64),
+    }
+    _check_integers(options, allowed, name)
+    if not is_float:
+        _check_integers(
+            options,
+            {
+                "bits_stored": range(1, options["bits_allocated"] + 1),
+                "pixel_representation": (0, 1),
+            },
+            name,
+        )
+    if options["samples_per_pixel"] == 3:
+        _check_integers(options, {"planar_configuration": (0, 1)}, name)
+    interpretation = options.get("photometric_interpretation")
+    if interpretation is None:
+        raise _missing("photometric_interpretation", name)
+    if str(interpretation) not in _INTERPRETATIONS:
+        raise HeaderError(
+            f"(0028,0004) 'Photometric Interpretation' is {str(interpretation)!r}, "
+            "which PS3.3 C.7.6.3.1.2 does not define",
+            source=name,
+        )
+
+
+def _check_integers(
+    options: Mapping[str, Any], allowed: Mapping[str, Iterable[int]], name: str
+) -> None:
+    for keyword, values in allowed.items():
+        value = options.get(keyword)
+        if value is None or value == "":
+            raise _missing(keyword, name)
+        if not isinstance(value, int | np.integer) or value not in values:
+            bounds = (
+                f"from {values.start} to {values.stop - 1}"
+                if isinstance(values, range)
+                else " or ".join(str(v) for v in values)
+            )
+            raise HeaderError(f"{_called(keyword)} is {value!r}; it must be {bounds}", source=name)
+
+
+def _called(keyword: str) -> str:
+    tag = _TAGS[keyword]
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) '{dictionary_description(tag)}'"
+
+
+def _missing(keyword: str, name: str) -> MissingElementError:
+    return MissingElementError(
+        f"{_called(keyword)} is missing; pass {keyword} to give it", source=name
+    )

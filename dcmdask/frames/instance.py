@@ -1,0 +1,199 @@
+"""One SOP Instance, opened: where its bytes are, how its frames look, where each is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from dcmdask.errors import (
+    DcmdaskWarning,
+    HeaderError,
+    MissingElementError,
+    NoPixelDataError,
+    UnsupportedSyntaxError,
+)
+from dcmdask.frames import files, offsets
+from dcmdask.frames.elements import PIXEL_DATA
+from dcmdask.frames.frame_index import PixelDataElement, index_encapsulated, index_native
+from dcmdask.frames.header import (
+    EXTENDED_OFFSET_TABLE,
+    EXTENDED_OFFSET_TABLE_LENGTHS,
+    read_header,
+)
+from dcmdask.frames.image_pixel import ELEMENTS, ImagePixel, image_pixel
+
+PIXEL_KEYWORDS = {
+    0x7FE00008: "FloatPixelData",
+    0x7FE00009: "DoubleFloatPixelData",
+    0x7FE00010: "PixelData",
+}
+assert PIXEL_KEYWORDS.keys() == PIXEL_DATA
+_WANTED = frozenset(ELEMENTS) | {EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS}
+_VIDEO = ("MPEG", "HEVC", "H.264", "SMPTE")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """The frame index of one SOP Instance; immutable, picklable, without open files.
+
+    Attributes
+    ----------
+    source : Source
+        What the spans count from.
+    pixels : ImagePixel
+    spans : Spans
+        One per frame, as many as there are.
+    indexed_by : str
+        Where the spans come from, in words.
+    notes : tuple of str
+        What is odd about the data, as warned when it was opened.
+    """
+
+    source: files.Source
+    pixels: ImagePixel
+    spans: offsets.Spans
+    indexed_by: str
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    @property
+    def name(self) -> str:
+        """How messages call the source."""
+        return self.source.name
+
+    def read(self, frames: list[int]) -> list[bytes]:
+        """Return the spans of `frames`, read in one go."""
+        return files.read(self.source, *self.spans.locate(np.asarray(frames, np.int64)))
+
+
+def open_instance(
+    src: Any, options: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None
+) -> Instance:
+    """Read the header of `src` once, make the frame index once, and check both.
+
+    Parameters
+    ----------
+    src : Dataset, or what :func:`dcmdask.frames.files.locate` takes
+    options : mapping
+        Overrides of group 0028 and pydicom's decoding options.
+    storage_options : mapping, optional
+
+    Warns
+    -----
+    DcmdaskWarning
+        For each of the instance's notes.
+    """
+    if isinstance(src, Dataset):
+        place, dataset, syntax, found = _from_dataset(src, options)
+    else:
+        place, dataset, syntax, found = _from_file(src, options, storage_options)
+    _check_syntax(syntax, place.source.name)
+    pixels, notes = image_pixel(dataset, syntax, {**found, **options}, place.source.name)
+    excess = bool(options.get("allow_excess_frames", True))
+    index = index_encapsulated if syntax.is_encapsulated else index_native
+    spans, indexed_by, more = index(place, pixels, excess)
+    notes += more
+    for note in notes:
+        warnings.warn(f"{place.source.name}: {note}", DcmdaskWarning, stacklevel=4)
+    return Instance(place.source, pixels, spans, indexed_by, tuple(notes))
+
+
+def _from_file(
+    src: Any, options: Mapping[str, Any], storage_options: Mapping[str, Any] | None
+) -> tuple[PixelDataElement, Dataset, UID, dict[str, Any]]:
+    source = files.locate(src, storage_options)
+    assert not isinstance(source, files.Inflated)
+    header = read_header(source, _WANTED, options.get("transfer_syntax_uid"))
+    element = header.pixel_data
+    if element is None:
+        raise _no_pixel_data(source.name)
+    tables = options.get("extended_offsets")
+    if tables is None and EXTENDED_OFFSET_TABLE in header.values:
+        lengths = header.values.get(EXTENDED_OFFSET_TABLE_LENGTHS)
+        tables = (header.values[EXTENDED_OFFSET_TABLE].value, lengths.value if lengths else b"")
+    found: dict[str, Any] = {"pixel_keyword": PIXEL_KEYWORDS[element.tag]}
+    if element.vr is not None:
+        found["pixel_vr"] = element.vr
+    place = PixelDataElement(header.source, element.offset, element.length, tables)
+    return place, header.dataset(), header.transfer_syntax, found
+
+
+def _from_dataset(
+    dataset: Dataset, options: Mapping[str, Any]
+) -> tuple[PixelDataElement, Dataset, UID, dict[str, Any]]:
+    name = "<Dataset>"
+    meta = getattr(dataset, "file_meta", None) or {}
+    syntax = options.get("transfer_syntax_uid") or meta.get("TransferSyntaxUID")
+    if not syntax:
+        raise MissingElementError(
+            "the data set's file_meta has no (0002,0010) 'Transfer Syntax UID'; pass "
+            "transfer_syntax_uid",
+            source=name,
+        )
+    tags = [tag for tag in PIXEL_KEYWORDS if tag in dataset]
+    if not tags:
+        raise _no_pixel_data(name)
+    if len(tags) > 1:
+        found = " and ".join(PIXEL_KEYWORDS[tag] for tag in tags)
+        raise HeaderError(f"the data set has {found}, and only one may be there", source=name)
+    element = dataset[tags[0]]
+    value = element.value
+    if hasattr(value, "read"):
+        position = value.tell()
+        value.seek(0)
+        value, reader = value.read(), value
+        reader.seek(position)
+    if not value:
+        raise _no_pixel_data(name)
+    # Bytes are kept as they are: a view of them is a view of the caller's.
+    source = files.Memory(value if isinstance(value, bytes) else bytes(value), name)
+    tables = options.get("extended_offsets")
+    if tables is None and EXTENDED_OFFSET_TABLE in dataset:
+        tables = (
+            dataset[EXTENDED_OFFSET_TABLE].value or b"",
+            dataset.get("ExtendedOffsetTableLengths") or b"",
+        )
+    place = PixelDataElement(source, 0, source.size, tables)
+    return (
+        place,
+        dataset,
+        UID(syntax),
+        {
+            "pixel_keyword": PIXEL_KEYWORDS[tags[0]],
+            "pixel_vr": element.VR,
+        },
+    )
+
+
+def _no_pixel_data(name: str) -> NoPixelDataError:
+    return NoPixelDataError(
+        "there is no pixel data: none of (7FE0,0010) 'Pixel Data', (7FE0,0008) 'Float Pixel "
+        "Data' and (7FE0,0009) 'Double Float Pixel Data' is in the data set",
+        source=name,
+    )
+
+
+def _check_syntax(syntax: UID, name: str) -> None:
+    try:
+        get_decoder(syntax)
+    except NotImplementedError as error:
+        called = f"the transfer syntax {syntax.name!r} ({syntax})"
+        if any(word in syntax.name for word in _VIDEO):
+            help_ = (
+                "is a video, not frames: a video tool such as ffmpeg reads the codestream that "
+                "the pixel data holds"
+            )
+        elif "JPEG XL" in syntax.name:
+            help_ = "is not decoded by pydicom yet: convert the file, to HTJ2K for example"
+        else:
+            help_ = "is not decoded by pydicom: convert the file to another one"
+        raise UnsupportedSyntaxError(f"{called} {help_}", source=name) from error
