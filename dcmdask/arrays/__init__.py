@@ -1,0 +1,1 @@
+"""From array-likes to labelled, lazy Dask arrays. Dask begins here."""

@@ -1,0 +1,445 @@
+"""imagecodecs as the first codec: in the form of a pydicom plugin, and straight into an array.
+
+:func:`own_decoder` gives a pydicom decoder that carries only this plugin.
+:func:`decode_into` skips the decoder for one frame whose header is already known; what it
+stores is what the plugin returns, before pydicom's corrections, which :func:`correct_bits`
+repeats. Both run :func:`check` first. A frame that it refuses goes to pydicom's plugins.
+
+imagecodecs is imported when something is decoded, not with this module.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom.pixels.common import PhotometricInterpretation as PI
+from pydicom.pixels.decoders.base import Decoder, DecodeRunner
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
+
+from dcmdask.frames.codestream import (
+    Buffer,
+    Codestream,
+    CodestreamError,
+    Contradiction,
+    parse,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "DECODER_DEPENDENCIES",
+    "SYNTAXES",
+    "CodestreamError",
+    "Contradiction",
+    "RGB_IDS",
+    "check",
+    "correct_bits",
+    "decode_into",
+    "is_available",
+    "is_plain",
+    "is_ycbcr",
+    "own_decoder",
+]
+
+# The kind of codestream that each transfer syntax may hold. libjpeg-turbo reads the DCT
+# processes and the lossless one, and is the fastest of imagecodecs' three lossless readers.
+# HTJ2K goes through OpenJPEG: imagecodecs' own HTJ2K codec returns garbage where it fails.
+SYNTAXES: dict[str, str] = {
+    JPEGBaseline8Bit: "jpeg",
+    JPEGExtended12Bit: "jpeg",
+    JPEGLossless: "jpeg-lossless",
+    JPEGLosslessSV1: "jpeg-lossless",
+    JPEGLSLossless: "jpeg-ls",
+    JPEGLSNearLossless: "jpeg-ls",
+    JPEG2000Lossless: "jpeg2000",
+    JPEG2000: "jpeg2000",
+    HTJ2KLossless: "jpeg2000",
+    HTJ2KLosslessRPCL: "jpeg2000",
+    HTJ2K: "jpeg2000",
+    RLELossless: "rle",
+}
+
+# 2024.1.1 is the first with libjpeg-turbo 3 in its wheels: 12-bit and lossless JPEG.
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys(
+    SYNTAXES, ("numpy", "imagecodecs>=2024.1.1")
+)
+
+_CODECS = {
+    "jpeg": "JPEG8",
+    "jpeg-lossless": "JPEG8",
+    "jpeg-ls": "JPEGLS",
+    "jpeg2000": "JPEG2K",
+    "rle": "DICOMRLE",
+}
+RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
+_YBR = ("YBR_FULL", "YBR_FULL_422")
+_decoders: dict[str, Decoder] = {}
+
+
+def is_available(uid: str) -> bool:
+    """Return whether imagecodecs is installed with the codec for transfer syntax `uid`."""
+    if uid not in SYNTAXES:
+        return False
+    try:
+        import imagecodecs
+    except ImportError:
+        return False
+    codec = getattr(imagecodecs, _CODECS[SYNTAXES[uid]])
+    if not codec.available:
+        return False
+    # Without libjpeg-turbo 3 there is only 8-bit DCT, and the mode is not told by `available`.
+    return _CODECS[SYNTAXES[uid]] != "JPEG8" or bool(getattr(codec, "all_precisions", False))
+
+
+def own_decoder(uid: str) -> Decoder | None:
+    """Return this process's decoder for `uid` with imagecodecs as its only plugin.
+
+    pydicom's process-wide decoders stay as they are: a plugin added to them would be
+    absent in worker processes, and `add_plugin` is not thread-safe.
+
+    Parameters
+    ----------
+    uid : str
+        The Transfer Syntax UID.
+
+    Returns
+    -------
+    pydicom.pixels.decoders.base.Decoder or None
+        None where imagecodecs does not decode the transfer syntax.
+    """
+    decoder = _decoders.get(uid)
+    if decoder is None and is_available(uid):
+        decoder = Decoder(UID(uid))
+        decoder.add_plugin("imagecodecs", (__name__, "_decode_frame"))
+        # Only a decoder that has its plugin is ever visible to another thread.
+        decoder = _decoders.setdefault(str(uid), decoder)
+    return decoder
+
+
+def check(
+    data: Buffer, uid: str, *, rows: int, columns: int, samples: int, bits_allocated: int
+) -> Codestream:
+    """Return the parameters of one frame once they agree with the header.
+
+    A codec allocates what a codestream asks for, and libjpeg makes up the rest of one that
+    is cut short. This runs before either can happen.
+
+    Parameters
+    ----------
+    data : bytes, bytearray or memoryview
+        The frame: fragments joined, item headers removed.
+    uid : str
+        The Transfer Syntax UID.
+    rows, columns, samples, bits_allocated : int
+        The header's Rows, Columns, Samples per Pixel and Bits Allocated.
+
+    Returns
+    -------
+    Codestream
+        What :func:`decode_into` needs to know.
+
+    Raises
+    ------
+    CodestreamError
+        If the codestream is not understood, ends early, contradicts the header or is of
+        a kind that imagecodecs does not decode as pydicom's plugins do.
+    """
+    stream = parse(data, uid)
+    if stream.kind != SYNTAXES[uid]:
+        raise CodestreamError(
+            f"the codestream is {stream.kind}, transfer syntax {UID(uid).name} is {SYNTAXES[uid]}"
+        )
+    if not stream.complete:
+        raise CodestreamError(
+            f"codestream ends early: no end marker in the {len(data)} bytes of the frame"
+        )
+    if stream.kind == "rle":
+        _check_rle(stream, samples, bits_allocated)
+        return stream
+
+    if (stream.rows, stream.columns) != (rows, columns):
+        raise Contradiction(
+            f"the codestream has {stream.rows} rows and {stream.columns} columns, "
+            f"the header {rows} (0028,0010) Rows and {columns} (0028,0011) Columns"
+        )
+    if stream.components != samples:
+        raise Contradiction(
+            f"the codestream has {stream.components} components, "
+            f"the header {samples} (0028,0002) Samples per Pixel"
+        )
+    if stream.itemsize * 8 > max(bits_allocated, 8):
+        raise Contradiction(
+            f"the codestream has a precision of {stream.precision} bits, "
+            f"the header {bits_allocated} (0028,0100) Bits Allocated"
+        )
+    if stream.kind == "jpeg2000":
+        _check_j2k(stream)
+    return stream
+
+
+def _check_rle(stream: Codestream, samples: int, bits_allocated: int) -> None:
+    """Compare the number of segments with the header (PS3.5 G.2)."""
+    expected = samples * bits_allocated // 8
+    if bits_allocated % 8 or stream.components != expected:
+        raise Contradiction(
+            f"the frame has {stream.components} RLE segments, {samples} samples of "
+            f"{bits_allocated} (0028,0100) Bits Allocated need {expected}"
+        )
+
+
+def _check_j2k(stream: Codestream) -> None:
+    """Refuse what OpenJPEG decodes and imagecodecs then changes or cannot store."""
+    if any(pair != (1, 1) for pair in stream.sampling) or not stream.uniform:
+        raise CodestreamError(
+            "the JPEG 2000 components differ in precision, sign or sampling "
+            f"{stream.sampling}, which imagecodecs would take for YCbCr"
+        )
+    if stream.precision > 32 or stream.tiles > 65535:
+        raise CodestreamError(
+            f"{stream.precision} bits and {stream.tiles} tiles are beyond 32 bits and the "
+            "65535 tiles of ITU-T T.800 A.4.2"
+        )
+
+
+def decode_into(
+    data: Buffer,
+    uid: str,
+    out: NDArray[Any],
+    *,
+    codestream: Codestream,
+    rgb: bool = False,
+) -> None:
+    """Decode one frame into an array.
+
+    The values are those of the codec, sign and unused bits uncorrected, colours as they are
+    coded: YCbCr stays YCbCr, brought to full resolution, and the components that JPEG 2000
+    itself transformed come back as RGB.
+
+    Parameters
+    ----------
+    data : bytes, bytearray or memoryview
+        The frame.
+    uid : str
+        The Transfer Syntax UID.
+    out : numpy.ndarray
+        Shape (rows, columns) for one sample, (rows, columns, samples) for more; writable,
+        C-contiguous, native byte order, an integer type of Bits Allocated bits. Where its
+        item size is that of the codestream nothing is copied.
+    codestream : Codestream
+        What :func:`check` returned for `data`.
+    rgb : bool, optional
+        Convert YCbCr to RGB in the codec (ITU-T T.871, fixed point): 8-bit JPEG only,
+        and only where :func:`is_ycbcr` holds. Off by 1 from pydicom's floating point in
+        0.03 % of samples.
+
+    Raises
+    ------
+    ValueError
+        If `out` does not fit the codestream, or `rgb` is asked of anything else.
+    RuntimeError
+        If the codec fails.
+    """
+    if rgb and (codestream.kind, codestream.precision, codestream.components) != ("jpeg", 8, 3):
+        raise ValueError("only a JPEG frame of three 8-bit components is converted to RGB")
+    if not (out.flags.c_contiguous and out.flags.writeable and out.dtype.isnative):
+        raise ValueError("out must be C-contiguous, writable and in native byte order")
+    if codestream.kind == "rle":
+        _decode_rle(data, out)
+        return
+    shape = (codestream.rows, codestream.columns)
+    if codestream.components > 1:
+        shape += (codestream.components,)  # type: ignore[assignment]
+    if out.shape != shape or out.itemsize < codestream.itemsize:
+        raise ValueError(
+            f"out has shape {out.shape} and {out.itemsize} bytes an item, the codestream "
+            f"{shape} and {codestream.itemsize}"
+        )
+    if out.itemsize == codestream.itemsize:
+        _decode(data, out, codestream, rgb)
+    else:
+        # As pydicom does it: the codec's bits are read with the header's sign, then widened.
+        narrow = np.empty(shape, f"{out.dtype.kind}{codestream.itemsize}")
+        _decode(data, narrow, codestream, rgb)
+        out[...] = narrow
+
+
+def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) -> None:
+    """Decode into `out`, whose shape and item size are those of the codestream.
+
+    Every imagecodecs function compares both with what it is about to write; none minds
+    the sign.
+    """
+    import imagecodecs
+
+    if codestream.kind == "jpeg2000":
+        source = memoryview(data)[codestream.offset :] if codestream.offset else data
+        imagecodecs.jpeg2k_decode(source, numthreads=1, out=out)
+    elif codestream.kind == "jpeg-ls":
+        if codestream.components > 1 and codestream.interleave == 0:
+            planes = np.empty((codestream.components, *out.shape[:2]), out.dtype)
+            imagecodecs.jpegls_decode(data, out=planes)
+            out[...] = planes.transpose(1, 2, 0)
+        else:
+            imagecodecs.jpegls_decode(data, out=out)
+    elif codestream.components == 1:
+        imagecodecs.jpeg8_decode(data, out=out)
+    else:
+        # Told that input and output are YCbCr, libjpeg converts nothing, whatever the
+        # components are; left alone it would turn what it takes for YCbCr into RGB.
+        imagecodecs.jpeg8_decode(
+            data, colorspace="YCBCR", outcolorspace="RGB" if rgb else "YCBCR", out=out
+        )
+
+
+def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
+    """Decode RLE segments, which hold one byte of one sample each (PS3.5 G.2)."""
+    import imagecodecs
+
+    dtype = f"<u{out.itemsize}"
+    planar = out if out.ndim == 2 else np.empty((out.shape[2], *out.shape[:2]), out.dtype)
+    target = memoryview(planar).cast("B")
+    # imagecodecs returns a shorter view where the segments hold fewer bytes.
+    done = imagecodecs.dicomrle_decode(data, dtype, out=target)
+    if len(done) != len(target):
+        raise CodestreamError(
+            f"the RLE segments hold {len(done)} bytes, the frame has {len(target)}"
+        )
+    if out.ndim == 3:
+        out[...] = planar.transpose(1, 2, 0)
+
+
+def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
+    """Return one decoded frame: pydicom's decoding plugin function.
+
+    Parameters
+    ----------
+    src : bytes
+        The frame.
+    runner : pydicom.pixels.decoders.base.DecodeRunner
+        Gives the header's values; `bits_allocated`, `planar_configuration` and
+        `photometric_interpretation` are set to those of the result.
+
+    Returns
+    -------
+    bytearray
+        The samples in native byte order, colour by pixel.
+    """
+    uid = runner.transfer_syntax
+    # A frame before this one may have narrowed `bits_allocated` to its own precision.
+    allocated = max(runner.bits_allocated, (runner.bits_stored + 7) // 8 * 8)
+    samples = runner.samples_per_pixel
+    stream = check(
+        src,
+        uid,
+        rows=runner.rows,
+        columns=runner.columns,
+        samples=samples,
+        bits_allocated=runner.bits_allocated if uid == RLELossless else allocated,
+    )
+    itemsize = stream.itemsize or runner.bits_allocated // 8
+    shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]
+    frame = bytearray(itemsize * runner.rows * runner.columns * samples)
+    out = np.frombuffer(frame, dtype=f"u{itemsize}").reshape(shape)
+    decode_into(src, uid, out, codestream=stream)
+
+    runner.set_option("bits_allocated", 8 * itemsize)
+    runner.set_option("planar_configuration", 0)
+    if uid in JPEG2000TransferSyntaxes and runner.photometric_interpretation in (
+        PI.YBR_ICT,
+        PI.YBR_RCT,
+    ):
+        runner.set_option("photometric_interpretation", PI.RGB)
+    return frame
+
+
+def is_ycbcr(codestream: Codestream, photometric_interpretation: str) -> bool:
+    """Return whether pydicom and libjpeg both take a JPEG frame for YCbCr.
+
+    pydicom goes by Photometric Interpretation and by component identifiers that spell RGB
+    (PS3.5 8.2.1, PS3.3 C.7.6.3.1.2). libjpeg goes by a JFIF marker, then by the transform
+    of an Adobe marker, then by the identifiers. A frame that pydicom takes for YCbCr only
+    because of its JFIF marker is left to pydicom, which warns.
+    """
+    return (
+        codestream.kind == "jpeg"
+        and codestream.components == 3
+        and photometric_interpretation in _YBR
+        and codestream.component_ids not in RGB_IDS
+        and (codestream.jfif or codestream.adobe_transform != 0)
+    )
+
+
+def is_plain(codestream: Codestream, uid: str, photometric_interpretation: str) -> bool:
+    """Return whether pydicom returns a frame's samples without touching the colours.
+
+    False also where its rules replace the header's Photometric Interpretation, so that
+    its general path can warn.
+    """
+    if codestream.components == 1 or codestream.kind in ("jpeg2000", "rle"):
+        return photometric_interpretation not in _YBR
+    return (photometric_interpretation == "RGB" and not codestream.jfif) or (
+        photometric_interpretation not in _YBR and False
+    )
+
+
+def correct_bits(
+    out: NDArray[Any],
+    uid: str,
+    *,
+    codestream: Codestream,
+    bits_stored: int,
+    pixel_representation: int,
+    photometric_interpretation: str,
+) -> None:
+    """Make the sign and the unused bits of a decoded frame what pydicom makes them.
+
+    pydicom shifts left, then right with the sign: for JPEG and RLE by the unused bits of
+    the header, for signed JPEG-LS by those of the codestream, for monochrome JPEG 2000
+    likewise where codestream and header disagree about the sign (PS3.5 8.1.1).
+
+    Parameters
+    ----------
+    out : numpy.ndarray
+        What :func:`decode_into` filled, of Bits Allocated bits, signed as Pixel
+        Representation says; changed in place.
+    uid : str
+        The Transfer Syntax UID.
+    codestream : Codestream
+        What :func:`check` returned for the frame.
+    bits_stored, pixel_representation, photometric_interpretation : int, int, str
+        The header's values.
+    """
+    bits = 8 * out.itemsize
+    if uid in JPEG2000TransferSyntaxes:
+        differs = codestream.signed != bool(pixel_representation)
+        monochrome = photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
+        shift = bits - codestream.precision if differs and monochrome else 0
+    elif uid in JPEGLSTransferSyntaxes:
+        shift = bits - codestream.precision if pixel_representation else 0
+    elif pixel_representation or not 0 < codestream.precision <= bits_stored:
+        shift = bits - bits_stored
+    else:
+        # No value of an unsigned codestream this narrow has a bit where the shift would
+        # take one away.
+        shift = 0
+    if shift > 0:
+        np.left_shift(out, shift, out=out)
+        np.right_shift(out, shift, out=out)

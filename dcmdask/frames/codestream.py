@@ -1,0 +1,379 @@
+"""What a compressed frame says about itself.
+
+Pure functions over the bytes of one frame: its fragments joined, item headers
+removed. Nothing is decoded and nothing is copied except headers, so the size a
+decoder would allocate is known before it allocates anything.
+
+Offsets count from the first byte of the frame.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from struct import error as StructError
+from struct import unpack_from
+from typing import NamedTuple
+
+from pydicom.uid import (
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
+
+from dcmdask.errors import DcmdaskError
+
+__all__ = ["Buffer", "Codestream", "CodestreamError", "Contradiction", "parse"]
+
+Buffer = bytes | bytearray | memoryview
+
+# ITU-T T.81 Table B.1 and ITU-T T.87 Table C.1 (SOF55)
+_SOF55 = 0xF7
+_SOF = {
+    0xC0: "jpeg",
+    0xC1: "jpeg",
+    0xC2: "jpeg",
+    0xC3: "jpeg-lossless",
+    _SOF55: "jpeg-ls",
+    # Hierarchical and arithmetic processes, which PS3.5 8.2.1 does not list.
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), ""),
+}
+_SOS, _TEM = 0xDA, 0x01
+# A stuffed zero, restarts, SOI and EOI: none can stand in front of the first scan.
+_NOT_IN_HEADER = frozenset({0x00, *range(0xD0, 0xDA)})
+_END = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
+_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
+# A search from the end copies this much of a memoryview at a time.
+_STEP = 1 << 16
+
+
+class CodestreamError(DcmdaskError, ValueError):
+    """A frame's codestream cannot be understood, is cut short, or contradicts the header."""
+
+
+class Contradiction(CodestreamError):
+    """A codestream is not of the frame that the header describes; no decoder mends that."""
+
+
+class Codestream(NamedTuple):
+    """The parameters of one compressed frame.
+
+    Attributes
+    ----------
+    kind : str
+        ``"jpeg"`` (sequential or progressive DCT), ``"jpeg-lossless"``, ``"jpeg-ls"``,
+        ``"jpeg2000"`` (High-Throughput included) or ``"rle"``.
+    rows, columns : int
+        The size in pixels; 0 for RLE, whose header does not tell.
+    components : int
+        The number of components; for RLE the number of segments.
+    precision : int
+        Bits per sample of the first component; 0 for RLE.
+    signed : bool
+        Whether JPEG 2000 samples are signed; no other kind can say so.
+    process : int
+        The marker of the frame header (``0xC0`` for SOF0), 0 for JPEG 2000 and RLE.
+    component_ids : tuple of int
+        JPEG and JPEG-LS component identifiers.
+    sampling : tuple of (int, int)
+        Horizontal and vertical factor of each component: for JPEG and JPEG-LS the
+        sampling factor, for JPEG 2000 the separation (XRsiz, YRsiz).
+    uniform : bool
+        Whether all components have one precision and signedness.
+    jfif : bool
+        Whether a JFIF marker is there.
+    adobe_transform : int or None
+        The colour transform of an Adobe marker, None without one.
+    near : int
+        JPEG-LS maximum sample error.
+    interleave : int
+        JPEG-LS interleave mode of the first scan.
+    offset : int
+        Where the codestream starts: behind a JP2 header, otherwise 0.
+    colour_transform : bool
+        Whether JPEG 2000 codes a multiple component transform, or a JPEG-LS stream an
+        ``mrfx`` one.
+    high_throughput : bool
+        Whether JPEG 2000 uses the High-Throughput block coder.
+    tiles : int
+        The number of JPEG 2000 tiles; 1 for every other kind.
+    complete : bool
+        Whether the end marker is found behind the last start of scan (SOS) or of data
+        (SOD); for RLE, whether every segment starts inside the frame.
+    """
+
+    kind: str
+    rows: int
+    columns: int
+    components: int
+    precision: int
+    signed: bool = False
+    process: int = 0
+    component_ids: tuple[int, ...] = ()
+    sampling: tuple[tuple[int, int], ...] = ()
+    uniform: bool = True
+    jfif: bool = False
+    adobe_transform: int | None = None
+    near: int = 0
+    interleave: int = 0
+    offset: int = 0
+    colour_transform: bool = False
+    high_throughput: bool = False
+    tiles: int = 1
+    complete: bool = True
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of the smallest integer that holds a sample: 1, 2, 4 or 8; 0 for RLE."""
+        return (0, 1, 2, 4, 4, 8)[(self.precision + 7) // 8]
+
+
+def parse(data: Buffer, uid: str) -> Codestream:
+    """Return the parameters of one compressed frame.
+
+    Parameters
+    ----------
+    data : bytes, bytearray or memoryview
+        The frame. A memoryview must be one of bytes.
+    uid : str
+        The Transfer Syntax UID, which decides what the bytes are taken for.
+
+    Returns
+    -------
+    Codestream
+        Valid as far as it goes: the size, component count and precision are in the
+        range that their standard allows.
+
+    Raises
+    ------
+    CodestreamError
+        If the headers are not those of the transfer syntax, or end early.
+    """
+    try:
+        if uid in JPEG2000TransferSyntaxes:
+            return _parse_j2k(data)
+        if uid in JPEGTransferSyntaxes or uid in JPEGLSTransferSyntaxes:
+            return _parse_jpeg(data)
+        if uid == RLELossless:
+            return _parse_rle(data)
+    except (IndexError, StructError) as exc:
+        raise CodestreamError(
+            f"the codestream's header does not fit in the frame's {len(data)} bytes: the frame "
+            "is cut short or damaged"
+        ) from exc
+    raise CodestreamError(f"no codestream is defined for transfer syntax {uid}")
+
+
+def _rfind(data: Buffer, needle: bytes, start: int) -> int:
+    """Return the highest offset of `needle` at or behind `start`, or -1."""
+    if not isinstance(data, memoryview):
+        return data.rfind(needle, start)
+    stop = len(data)
+    while stop > start:
+        low = max(start, stop - _STEP)
+        # One byte of overlap finds a marker that straddles two pieces.
+        found = bytes(data[low : stop + len(needle) - 1]).rfind(needle)
+        if found >= 0:
+            return low + found
+        stop = low
+    return -1
+
+
+def _ends_behind(data: Buffer, start: int, opening: tuple[bytes, ...]) -> bool:
+    """Return whether the end marker follows `start` and nothing opens again behind it.
+
+    Entropy-coded bytes cannot imitate either: FF is followed by a stuffed zero, a stuffed
+    bit or, in JPEG 2000, a byte of at most 8F (ITU-T T.81 B.1.1.5, T.87 A.1, T.800 B.10.1).
+    A later scan that is cut short thus shows as a start without an end.
+    """
+    end = _rfind(data, _END, start)
+    if end < 0:
+        return False
+    return all(_rfind(data, marker, end + 2) < 0 for marker in opening)
+
+
+def _parse_rle(data: Buffer) -> Codestream:
+    """Parse the RLE header: a segment count and 15 offsets (PS3.5 G.5)."""
+    if len(data) < 64:
+        raise CodestreamError(f"an RLE header has 64 bytes, the frame has {len(data)}")
+    count, *offsets = unpack_from("<16L", data)
+    if not 1 <= count <= 15:
+        raise CodestreamError(f"the RLE header counts {count} segments, 1 to 15 are possible")
+    used = offsets[:count]
+    if used[0] != 64 or any(a >= b for a, b in pairwise(used)):
+        raise CodestreamError(
+            f"RLE segment offsets must start at 64 and ascend, not be {', '.join(map(str, used))}"
+        )
+    return Codestream("rle", 0, 0, count, 0, complete=used[-1] < len(data))
+
+
+def _parse_jpeg(data: Buffer) -> Codestream:
+    """Walk the marker segments up to the first scan (ITU-T T.81 Annex B, T.87 Annex C)."""
+    if bytes(data[:2]) != b"\xff\xd8":
+        raise CodestreamError(f"JPEG starts with FF D8, the frame with {_hex(data[:2])}")
+    position = 2
+    frame: Codestream | None = None
+    jfif = mrfx = False
+    adobe: int | None = None
+    while True:
+        marker = data[position + 1]
+        if data[position] != 0xFF or marker in _NOT_IN_HEADER:
+            raise CodestreamError(
+                f"expected a JPEG segment at byte {position}, "
+                f"found {_hex(data[position : position + 2])}"
+            )
+        if marker in (0xFF, _TEM):  # fill byte (T.81 B.1.1.2); marker without a segment
+            position += 1 if marker == 0xFF else 2
+            continue
+        (length,) = unpack_from(">H", data, position + 2)
+        if length < 2 or position + 2 + length > len(data):
+            raise CodestreamError(
+                f"the JPEG segment FF {marker:02X} at byte {position} claims {length} bytes, "
+                f"{len(data) - position - 2} are left"
+            )
+        body = position + 4
+        position += 2 + length
+        if marker == _SOS:
+            break
+        if marker in _SOF:
+            if frame is not None:
+                raise CodestreamError("the JPEG codestream has two frame headers")
+            frame = _jpeg_frame_header(data, body, marker, length)
+        # The lengths are those from which libjpeg accepts the two markers.
+        elif marker == 0xE0 and length >= 16 and bytes(data[body : body + 5]) == b"JFIF\0":
+            jfif = True
+        elif marker == 0xEE and length >= 14 and bytes(data[body : body + 5]) == b"Adobe":
+            adobe = data[body + 11]
+        elif marker == 0xE8 and length >= 7 and bytes(data[body : body + 4]) == b"mrfx":
+            mrfx = data[body + 4] != 0
+
+    if frame is None:
+        raise CodestreamError("the JPEG codestream has a scan but no frame header")
+    in_scan = data[body]
+    if length != 6 + 2 * in_scan:
+        raise CodestreamError(
+            f"the JPEG scan header claims {length} bytes, its {in_scan} components need "
+            f"{6 + 2 * in_scan}"
+        )
+    is_ls = frame.process == _SOF55
+    return frame._replace(
+        jfif=jfif,
+        adobe_transform=adobe,
+        near=data[body + 1 + 2 * in_scan] if is_ls else 0,
+        interleave=data[body + 2 + 2 * in_scan] if is_ls else 0,
+        colour_transform=mrfx and is_ls,
+        complete=_ends_behind(data, position, (b"\xff\xda",)),
+    )
+
+
+def _jpeg_frame_header(data: Buffer, body: int, marker: int, length: int) -> Codestream:
+    """Parse the frame header whose parameters start at `body` (T.81 B.2.2)."""
+    kind = _SOF[marker]
+    if not kind:
+        raise CodestreamError(f"the JPEG process of frame header FF {marker:02X} is not in DICOM")
+    precision, rows, columns, components = unpack_from(">BHHB", data, body)
+    if components < 1 or length != 8 + 3 * components:
+        raise CodestreamError(
+            f"the JPEG frame header claims {length} bytes, its {components} components need "
+            f"{8 + 3 * components}"
+        )
+    if not (precision in (8, 12) if kind == "jpeg" else 2 <= precision <= 16):
+        raise CodestreamError(f"a JPEG precision of {precision} bits is not possible")
+    fields = [data[at : at + 2] for at in range(body + 6, body + 6 + 3 * components, 3)]
+    return Codestream(
+        kind,
+        rows,
+        columns,
+        components,
+        precision,
+        process=marker,
+        component_ids=tuple(field[0] for field in fields),
+        sampling=tuple((field[1] >> 4, field[1] & 15) for field in fields),
+    )
+
+
+def _parse_j2k(data: Buffer) -> Codestream:
+    """Parse the main header of a JPEG 2000 codestream (ITU-T T.800 Annex A)."""
+    start = _j2k_offset(data)
+    if bytes(data[start : start + 4]) != b"\xff\x4f\xff\x51":
+        raise CodestreamError(
+            "JPEG 2000 starts with FF 4F FF 51, the codestream with "
+            f"{_hex(data[start : start + 4])}"
+        )
+    length, _, x1, y1, x0, y0 = unpack_from(">HHIIII", data, start + 4)
+    tile_x, tile_y, tile_x0, tile_y0, components = unpack_from(">IIIIH", data, start + 24)
+    if not 1 <= components <= 16384 or length != 38 + 3 * components:
+        raise CodestreamError(
+            f"the JPEG 2000 size header claims {length} bytes, its {components} components need "
+            f"{38 + 3 * components}"
+        )
+    if not (x0 < x1 and y0 < y1 and tile_x and tile_y):
+        raise CodestreamError(
+            f"the JPEG 2000 image area {x0}..{x1} by {y0}..{y1} with tiles of {tile_x} by "
+            f"{tile_y} is empty"
+        )
+    depths = set()
+    sampling = []
+    for at in range(start + 42, start + 42 + 3 * components, 3):
+        depths.add(data[at])
+        sampling.append((data[at + 1], data[at + 2]))
+    depth = data[start + 42]
+    precision = (depth & 0x7F) + 1
+    if precision > 38:
+        raise CodestreamError(f"a JPEG 2000 precision of {precision} bits is not possible")
+
+    transform = high_throughput = False
+    position = start + 4 + length
+    while True:
+        (marker, length) = unpack_from(">HH", data, position)
+        if marker >> 8 != 0xFF or length < 2:
+            raise CodestreamError(
+                f"expected a JPEG 2000 segment at byte {position}, "
+                f"found {_hex(data[position : position + 2])}"
+            )
+        if marker == 0xFF50:  # CAP: bit 15 from the top announces Part 15 (T.814 A.3.1)
+            (parts,) = unpack_from(">I", data, position + 4)
+            high_throughput = bool(parts & 0x00020000)
+        elif marker == 0xFF52:  # COD
+            transform = data[position + 8] == 1
+        elif marker == 0xFF90:  # SOT: the main header is over
+            break
+        position += 2 + length
+    return Codestream(
+        "jpeg2000",
+        y1 - y0,
+        x1 - x0,
+        components,
+        precision,
+        signed=bool(depth & 0x80),
+        sampling=tuple(sampling),
+        uniform=len(depths) == 1,
+        offset=start,
+        colour_transform=transform,
+        high_throughput=high_throughput,
+        tiles=-(-(x1 - tile_x0) // tile_x) * -(-(y1 - tile_y0) // tile_y),
+        complete=_ends_behind(data, position, (b"\xff\x90", b"\xff\x93")),
+    )
+
+
+def _j2k_offset(data: Buffer) -> int:
+    """Return where the codestream starts: 0, or behind the JP2 boxes in front of it.
+
+    PS3.5 A.4.4 forbids the JP2 file format, and it is found all the same.
+    """
+    if bytes(data[:8]) != _JP2_SIGNATURE:
+        return 0
+    position = 12
+    while position < len(data):
+        (length,) = unpack_from(">I", data, position)
+        if bytes(data[position + 4 : position + 8]) == b"jp2c":
+            return position + 8
+        if length < 8:
+            break
+        position += length
+    raise CodestreamError("the JP2 boxes hold no codestream")
+
+
+def _hex(data: Buffer) -> str:
+    """Return bytes as an error message shows them."""
+    return bytes(data).hex(" ").upper() or "nothing"

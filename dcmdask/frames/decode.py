@@ -1,0 +1,222 @@
+"""From the bytes of one span to one frame.
+
+:func:`general` is pydicom's decoder on one frame: it is what a frame's values mean.
+:func:`decode_into` does the same into an array that is there already, and skips what is
+known to change nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.pixels.decoders.base import Decoder, get_decoder
+
+from dcmdask.errors import DecodeError
+from dcmdask.frames import codecs, offsets, shortcut
+from dcmdask.frames.codestream import CodestreamError
+from dcmdask.frames.image_pixel import ImagePixel
+from dcmdask.frames.instance import Instance
+
+Frame = npt.NDArray[Any]
+
+# An empty Basic Offset Table: with a span behind it, encapsulated pixel data of one frame.
+_EMPTY_TABLE = offsets.ITEM + bytes(4)
+# PackBits makes at most 128 bytes of 2 (PS3.5 G.3.1).
+RLE_RATIO = 64
+# What a frame may take of which the codestream does not tell its size.
+UNVOUCHED_BYTES = 2**28
+
+
+class Decoding(NamedTuple):
+    """What a caller wants of decoding, beside pydicom's options.
+
+    Attributes
+    ----------
+    raw : bool
+        Leave YCbCr as it is.
+    plugin : str
+        Of pydicom's decoders, or ``"imagecodecs"``; used alone. Empty: whatever decodes.
+    """
+
+    raw: bool = False
+    plugin: str = ""
+
+
+def check_plugin(instance: Instance, plugin: str) -> None:
+    """Refuse a plugin that is not there, before anything is decoded.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As pydicom's decoders do: no such plugin, or its dependencies are missing.
+    """
+    syntax = instance.pixels.transfer_syntax
+    if not plugin or not syntax.is_encapsulated:
+        return
+    if plugin == "imagecodecs" and codecs.own_decoder(syntax) is not None:
+        return
+    decoder = get_decoder(syntax)
+    if plugin not in decoder.available_plugins:
+        # pydicom words what is missing; asking costs a look at no pixel.
+        decoder.as_array(b"", decoding_plugin=plugin, validate=False)
+
+
+def allocate(instance: Instance, count: int, frame: int, encoded: bytes) -> Frame:
+    """Return an array for `count` frames, once the encoded `frame` says it is that large.
+
+    Nothing is allocated because a header says so: native bytes are there, and a
+    codestream's own size is compared first.
+    """
+    _vouch(instance, frame, encoded)
+    return np.empty((count, *instance.pixels.frame_shape), instance.pixels.dtype)
+
+
+def _vouch(instance: Instance, frame: int, encoded: bytes) -> None:
+    pixels = instance.pixels
+    if not pixels.transfer_syntax.is_encapsulated:
+        return
+    try:
+        payload = offsets.payload(encoded)
+        stream = codecs.check(payload, pixels.transfer_syntax, **_declared(pixels))
+    except codecs.Contradiction as error:
+        raise _failed(instance, frame, str(error)) from error
+    except ValueError as error:
+        stream, payload = None, encoded
+        reason = str(error)
+    else:
+        reason = f"{len(payload)} bytes of RLE cannot hold them"
+    size = int(np.prod(pixels.frame_shape)) * pixels.dtype.itemsize
+    limit = RLE_RATIO * len(payload) if stream and stream.kind == "rle" else UNVOUCHED_BYTES
+    if (stream is None or stream.kind == "rle") and size > limit:
+        raise _failed(instance, frame, f"the header asks for {size} bytes, and {reason}")
+
+
+def decode_into(instance: Instance, how: Decoding, frame: int, encoded: bytes, out: Frame) -> None:
+    """Decode one frame into `out`, an array of the frame's shape and dtype.
+
+    Raises
+    ------
+    DecodeError
+        The bytes do not decode, or contradict the header.
+    """
+    if how.plugin or not _shortcut(instance, how.raw, frame, encoded, out):
+        out[...] = general(instance, how, frame, encoded)
+
+
+def _shortcut(instance: Instance, raw: bool, frame: int, encoded: bytes, out: Frame) -> bool:
+    pixels, spans = instance.pixels, instance.spans
+    if not shortcut.applies(pixels):
+        return False
+    if isinstance(spans, offsets.NativeSpans):
+        return shortcut.decode_native(pixels, spans, raw, frame, encoded, out)
+    try:
+        payload = offsets.payload(encoded)
+        return shortcut.decode_encapsulated(pixels, raw, payload, out)
+    except ValueError as error:
+        raise _failed(instance, frame, str(error)) from error
+
+
+def general(instance: Instance, how: Decoding, frame: int, encoded: bytes, **options: Any) -> Frame:
+    """Decode one frame with pydicom's decoder.
+
+    Parameters
+    ----------
+    instance : Instance
+    how : Decoding
+    frame : int
+        Counted from 0.
+    encoded : bytes
+        Its span.
+    **options
+        More of pydicom's decoding options, such as `view_only`.
+
+    Returns
+    -------
+    ndarray
+        Of the frame's shape and dtype.
+    """
+    if instance.pixels.transfer_syntax.is_encapsulated:
+        return _general_encapsulated(instance, how, frame, encoded, options)
+    return _general_native(instance, how, frame, encoded, options)
+
+
+def _general_native(
+    instance: Instance, how: Decoding, frame: int, encoded: bytes, options: dict[str, Any]
+) -> Frame:
+    pixels, spans = instance.pixels, instance.spans
+    assert isinstance(spans, offsets.NativeSpans)
+    if pixels.swaps_words:
+        encoded = np.frombuffer(encoded, "u2").byteswap().tobytes()
+        options = {**options, "be_swap_ow": False, "pixel_vr": "OB"}
+    skipped = spans.skip_bits(frame)
+    if skipped % 8:
+        bits = np.unpackbits(np.frombuffer(encoded, "u1"), bitorder="little")
+        bits = bits[skipped : skipped + spans.frame_bits]
+        encoded = np.packbits(bits, bitorder="little").tobytes()
+    elif pixels.swaps_words:
+        encoded = encoded[skipped // 8 :][: -(-spans.frame_bits // 8)]
+    try:
+        return _run(get_decoder(pixels.transfer_syntax), pixels, how.raw, "", encoded, options)
+    except Exception as error:
+        raise _failed(instance, frame, str(error)) from error
+
+
+def _general_encapsulated(
+    instance: Instance, how: Decoding, frame: int, encoded: bytes, options: dict[str, Any]
+) -> Frame:
+    pixels, syntax = instance.pixels, instance.pixels.transfer_syntax
+    reasons: list[str] = []
+    try:
+        payload = offsets.payload(encoded)
+    except ValueError as error:
+        raise _failed(instance, frame, str(error)) from error
+    own = codecs.own_decoder(syntax) if how.plugin in ("", "imagecodecs") else None
+    try:
+        codecs.check(payload, syntax, **_declared(pixels))
+    except codecs.Contradiction as error:
+        raise _failed(instance, frame, str(error)) from error
+    except CodestreamError as error:
+        own = None
+        reasons.append(str(error))
+    encoded = _EMPTY_TABLE + encoded
+    if own is not None:
+        try:
+            return _run(own, pixels, how.raw, "imagecodecs", encoded, options)
+        except Exception as error:
+            reasons.append(str(error))
+    if how.plugin != "imagecodecs":
+        try:
+            return _run(get_decoder(syntax), pixels, how.raw, how.plugin, encoded, options)
+        except Exception as error:
+            reasons.append(str(error))
+    raise _failed(instance, frame, "; ".join(reasons))
+
+
+def _run(
+    decoder: Decoder,
+    pixels: ImagePixel,
+    raw: bool,
+    plugin: str,
+    encoded: bytes,
+    options: dict[str, Any],
+) -> Frame:
+    everything = {**pixels.options, **options, "number_of_frames": 1}
+    array, _ = decoder.as_array(
+        encoded, index=0, validate=False, raw=raw, decoding_plugin=plugin, **everything
+    )
+    return array
+
+
+def _declared(pixels: ImagePixel) -> dict[str, int]:
+    return {
+        "rows": pixels.rows,
+        "columns": pixels.columns,
+        "samples": pixels.samples,
+        "bits_allocated": pixels.bits_allocated,
+    }
+
+
+def _failed(instance: Instance, frame: int, reason: str) -> DecodeError:
+    return DecodeError(reason, source=instance.name, frame=frame)

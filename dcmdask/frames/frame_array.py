@@ -1,0 +1,341 @@
+"""The frames of one instance as an array-like that decodes what it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dcmdask.errors import FrameNumberError
+from dcmdask.frames import files
+from dcmdask.frames.decode import Decoding, allocate, check_plugin, decode_into
+from dcmdask.frames.header import read_whole_header
+from dcmdask.frames.image_pixel import DECODING_OPTIONS, OVERRIDES
+from dcmdask.frames.instance import PIXEL_KEYWORDS, Instance, open_instance
+
+# Encoded bytes that one read holds in memory at most, unless one frame has more.
+READ_BYTES = 16 * 2**20
+
+
+class FrameArray:
+    """Frames as an array (frames, rows, columns) or (frames, rows, columns, samples).
+
+    Made by :func:`open_frames`. Holds the frame index and no open file, so it can be
+    pickled, shared by threads and used behind a fork; nothing is decoded before it is
+    indexed. Each access reads and decodes exactly the frames that it names.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of three or four dimensions, also for a single frame.
+    dtype : numpy.dtype
+        As pydicom gives it, in the byte order of the data set.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __init__(self, instance: Instance, how: Decoding, dataset: Dataset | None = None) -> None:
+        self._instance = instance
+        self._how = how
+        self._dataset = dataset
+        self.shape = (len(instance), *instance.pixels.frame_shape)
+        self.dtype = instance.pixels.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions: 3, or 4 with samples."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames, decoded."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def transfer_syntax(self) -> UID:
+        """How the frames are encoded (PS3.5 section 10)."""
+        return self._instance.pixels.transfer_syntax
+
+    @property
+    def indexed_by(self) -> str:
+        """Where the frame index comes from, in words."""
+        return self._instance.indexed_by
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the data, as warned when it was opened."""
+        return self._instance.notes
+
+    @property
+    def token(self) -> str:
+        """Hash of the source (path, size and modification time, or content) and all options."""
+        pixels = self._instance.pixels
+        told = (
+            self._instance.source.token,
+            sorted((key, str(value)) for key, value in pixels.options.items()),
+            str(pixels.transfer_syntax),
+            len(self),
+            tuple(self._how),
+        )
+        return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+
+    def __dask_tokenize__(self) -> str:
+        return self.token
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set without its pixel data, read when it is first asked for."""
+        if self._dataset is None:
+            self._dataset = read_whole_header(self._instance.source, self.transfer_syntax)
+        return self._dataset
+
+    def encoded(self, frame: int) -> bytes:
+        """Return the span of `frame`: its items, or the bytes that cover a native frame.
+
+        Parameters
+        ----------
+        frame : int
+            From 0; negative numbers count from the end.
+        """
+        return self._instance.read([_number(frame, len(self))])[0]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"<FrameArray {self.shape} {self.dtype}, {self.transfer_syntax.name}, "
+            f"{self._instance.name}>"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if not isinstance(self._instance.source, files.Memory):
+            # Read again where it is asked for: it may be larger than the index.
+            state["_dataset"] = None
+        return state
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        for frame in range(len(self)):
+            yield self[frame]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("frames are decoded into a new array: copy=False cannot be kept")
+        return np.asarray(self[:], dtype)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        """Decode the frames that `key` names, and return what it selects of them.
+
+        Parameters
+        ----------
+        key : int, slice, Ellipsis, tuple of them, or one array or list for the frames
+            The frame axis takes one array of integers or booleans; the others take
+            integers and slices.
+
+        Raises
+        ------
+        FrameNumberError
+            An index is out of range; also an IndexError.
+        IndexError
+            Something that this array does not take.
+        DecodeError
+            A frame does not decode; the others stay readable.
+        """
+        frames_key, rest = _split(key, self.ndim)
+        if isinstance(frames_key, slice):
+            frames = list(range(*frames_key.indices(len(self))))
+        elif isinstance(frames_key, np.ndarray):
+            frames = _numbers(frames_key, len(self))
+        else:
+            return self._decode([_number(frames_key, len(self))], rest)[0]
+        return self._decode(frames, rest)
+
+    def _decode(self, frames: list[int], rest: tuple[int | slice, ...]) -> npt.NDArray[Any]:
+        instance, how = self._instance, self._how
+        # A view without elements tells the shape, and checks integers against it.
+        probe = np.broadcast_to(np.empty((), self.dtype), self.shape[1:])[rest]
+        whole = probe.shape == self.shape[1:] and all(
+            isinstance(k, slice) and (k.step is None or k.step > 0) for k in rest
+        )
+        out: npt.NDArray[Any] | None = None
+        scratch: npt.NDArray[Any] | None = None
+        for start, batch in batches(instance, frames):
+            spans = instance.read(batch)
+            for position, (frame, encoded) in enumerate(zip(batch, spans, strict=True), start):
+                if out is None:
+                    scratch = allocate(instance, len(frames) if whole else 1, frame, encoded)
+                    out = scratch if whole else np.empty((len(frames), *probe.shape), self.dtype)
+                if whole:
+                    decode_into(instance, how, frame, encoded, out[position])
+                else:
+                    assert scratch is not None
+                    decode_into(instance, how, frame, encoded, scratch[0])
+                    out[position] = scratch[0][rest]
+        return np.empty((0, *probe.shape), self.dtype) if out is None else out
+
+
+def open_frames(
+    src: Any,
+    *,
+    raw: bool = False,
+    decoding_plugin: str = "",
+    storage_options: Mapping[str, Any] | None = None,
+    **decoding_options: Any,
+) -> FrameArray:
+    """Open one DICOM file as an array-like of its frames; nothing is decoded.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes or pydicom.Dataset
+        A local path, an fsspec URL, a binary file-like (reopened by its name where it is
+        a plain file, otherwise read once into memory), the bytes of a file, or a data set.
+    raw : bool, optional
+        Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB. For 8-bit
+        JPEG the conversion is done by the codec (ITU-T T.871), which differs from pydicom's
+        by 1 in 0.03 % of samples; name any `decoding_plugin` for pydicom's.
+    decoding_plugin : str, optional
+        Used alone: ``"imagecodecs"``, or one of pydicom's for the transfer syntax. By
+        default imagecodecs is tried, then whatever pydicom has.
+    storage_options : mapping, optional
+        For the fsspec file system of a URL.
+    **decoding_options
+        pydicom's decoding options; overrides of group 0028 by pydicom's keywords (`rows`,
+        `bits_stored`, `photometric_interpretation`, `number_of_frames`, ...), and
+        `transfer_syntax_uid`, needed for data sets without file meta information.
+
+    Returns
+    -------
+    FrameArray
+        (frames, rows, columns), or (frames, rows, columns, samples) for 3 samples; also
+        for a single frame.
+
+    Raises
+    ------
+    TypeError
+        An option that does not exist, or does not make sense here.
+    NotDicomError, HeaderError, MissingElementError, NoPixelDataError
+        The header cannot be read, or contradicts itself.
+    PixelDataError
+        There are fewer frames than declared.
+    UnsupportedSyntaxError
+        Nothing decodes the transfer syntax.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> frames = open_frames(get_testdata_file("examples_ybr_color.dcm"))
+    >>> frames.shape
+    (30, 240, 320, 3)
+    >>> frames[5, :, 10].shape
+    (240, 3)
+    """
+    _check_options(decoding_options)
+    instance = open_instance(src, decoding_options, storage_options)
+    how = Decoding(bool(raw), decoding_plugin)
+    check_plugin(instance, decoding_plugin)
+    dataset = None
+    if isinstance(src, Dataset):
+        tags = src.keys() - PIXEL_KEYWORDS.keys()
+        dataset = Dataset({tag: src.get_item(tag) for tag in sorted(tags)})
+        dataset.file_meta = src.file_meta
+    return FrameArray(instance, how, dataset)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    unknown = sorted(options.keys() - OVERRIDES - DECODING_OPTIONS)
+    if unknown:
+        raise TypeError(
+            f"{', '.join(map(repr, unknown))}: not an option here; options are "
+            f"{', '.join(sorted(OVERRIDES | DECODING_OPTIONS))}"
+        )
+
+
+def batches(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Split `frames` into runs whose spans are read together.
+
+    Yields
+    ------
+    start : int
+        Position of the first frame of the run in `frames`.
+    run : list of int
+    """
+    _, lengths = instance.spans.locate(np.asarray(frames, np.int64))
+    start = total = 0
+    for position, length in enumerate(lengths):
+        if total and total + length > READ_BYTES:
+            yield start, list(frames[start:position])
+            start, total = position, 0
+        total += length
+    if start < len(frames):
+        yield start, list(frames[start:])
+
+
+def _split(key: Any, ndim: int) -> tuple[int | slice | npt.NDArray[Any], tuple[int | slice, ...]]:
+    """Return the index of the frame axis, and one for each of the others."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if sum(k is Ellipsis for k in keys) > 1:
+        raise IndexError("an index can only have a single Ellipsis")
+    position = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+    given = [k for k in keys if k is not Ellipsis]
+    if len(given) > ndim:
+        raise IndexError(f"{len(given)} indices for {ndim} dimensions")
+    position = min(position, len(given))
+    full = [*given[:position], *[slice(None)] * (ndim - len(given)), *given[position:]]
+    return _frame_key(full[0]), tuple(_plain(k) for k in full[1:])
+
+
+def _frame_key(key: Any) -> int | slice | npt.NDArray[Any]:
+    if isinstance(key, list) or (isinstance(key, np.ndarray) and key.ndim > 0):
+        numbers = np.asarray(key)
+        if numbers.size == 0 and not isinstance(key, np.ndarray):
+            numbers = numbers.astype(np.intp)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iub":
+            raise IndexError(
+                f"frames are picked by one list of integers or booleans, not {numbers.dtype} "
+                f"of {numbers.ndim} dimensions"
+            )
+        return numbers
+    return _plain(key)
+
+
+def _plain(key: Any) -> int | slice:
+    if isinstance(key, slice):
+        return key
+    if isinstance(key, bool | np.bool_) or key is None:
+        raise IndexError(f"an integer, a slice or Ellipsis is needed, not {key!r}")
+    try:
+        return operator.index(key)
+    except TypeError:
+        raise IndexError(
+            "integers, slices, Ellipsis and one list of frames are valid indices, not "
+            f"{type(key).__name__}"
+        ) from None
+
+
+def _number(frame: int, count: int) -> int:
+    frame = operator.index(frame)
+    if not -count <= frame < count:
+        raise FrameNumberError(f"frame {frame} is out of range: there are {count} frames")
+    return frame + count if frame < 0 else frame
+
+
+def _numbers(key: npt.NDArray[Any], count: int) -> list[int]:
+    if key.dtype.kind == "b":
+        if len(key) != count:
+            raise IndexError(f"{len(key)} booleans for {count} frames")
+        return np.flatnonzero(key).tolist()
+    return [_number(frame, count) for frame in key.tolist()]

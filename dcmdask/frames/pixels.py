@@ -1,0 +1,277 @@
+"""`pixel_array` and `iter_pixels` as pydicom 3 documents them, on all cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import operator
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.datadict import dictionary_is_retired
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+
+from dcmdask.errors import FrameNumberError
+from dcmdask.frames import files, offsets
+from dcmdask.frames.decode import Decoding, allocate, check_plugin, decode_into, general
+from dcmdask.frames.frame_array import batches
+from dcmdask.frames.header import read_whole_header
+from dcmdask.frames.instance import Instance, open_instance
+
+# Decoded bytes of a task: enough to make handing it out cheap, few enough to keep
+# memory bounded and an interrupt quick.
+TASK_BYTES = 4 * 2**20
+TASK_FRAMES = 16
+_KEPT_GROUP = 0x0028
+_TABLES = (0x7FE00001, 0x7FE00002)
+
+
+def pixel_array(
+    src: Any,
+    *,
+    ds_out: Dataset | None = None,
+    specific_tags: list[int] | None = None,
+    index: int | None = None,
+    raw: bool = False,
+    decoding_plugin: str = "",
+    storage_options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> npt.NDArray[Any]:
+    """Return the decoded pixel data of `src`, as :func:`pydicom.pixels.pixel_array` does.
+
+    On all cores; in one thread where the caller is itself one of many: in a thread other
+    than the main one, or in a child process, such as a Dask task or a data loader's worker.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes or pydicom.Dataset
+        As for :func:`open_frames`. The position of a file-like is restored.
+    ds_out : pydicom.Dataset, optional
+        Updated with the non-retired elements of group 0028, the file meta information,
+        and `specific_tags`. Not for a `Dataset` as `src`.
+    specific_tags : list of int, optional
+        More elements for `ds_out`.
+    index : int, optional
+        The frame to return, from 0; by default all of them.
+    raw : bool, optional
+        As for :func:`open_frames`.
+    decoding_plugin : str, optional
+        As for :func:`open_frames`.
+    storage_options : mapping, optional
+        For the fsspec file system of a URL.
+    **kwargs
+        pydicom's decoding options and overrides of group 0028. With ``view_only=True``
+        native pixel data may come as a read-only array.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows, columns) or (rows, columns, samples) for one frame,
+        (frames, rows, columns) or (frames, rows, columns, samples) for more.
+
+    Raises
+    ------
+    FrameNumberError
+        `index` is negative or beyond the last frame; also a ValueError and an IndexError.
+    DcmdaskError
+        Others, as for :func:`open_frames`; :exc:`DecodeError` for a frame that does not
+        decode.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> path = get_testdata_file("examples_ybr_color.dcm")
+    >>> pixel_array(path).shape, pixel_array(path, index=2).shape
+    ((30, 240, 320, 3), (240, 320, 3))
+    """
+    instance, how, extra = _open(src, raw, decoding_plugin, storage_options, kwargs)
+    if index is not None:
+        frame = _checked(index, instance)
+        array = _decode_one(instance, how, frame, instance.read([frame])[0], extra)
+    elif extra:
+        array = _view(instance, how, extra)
+    else:
+        array = _decode_all(instance, how)
+        if len(instance) == 1:
+            array = array[0]
+    _fill(ds_out, src, instance, specific_tags)
+    return array
+
+
+def iter_pixels(
+    src: Any,
+    *,
+    ds_out: Dataset | None = None,
+    specific_tags: list[int] | None = None,
+    indices: Iterable[int] | None = None,
+    raw: bool = False,
+    decoding_plugin: str = "",
+    storage_options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield the decoded frames of `src`, as :func:`pydicom.pixels.iter_pixels` does.
+
+    Decodes ahead on all cores, a bounded number of frames; in the caller's thread where
+    that is one of many, see :func:`pixel_array`. Threads end when the iterator does.
+
+    Parameters
+    ----------
+    src, ds_out, specific_tags, raw, decoding_plugin, storage_options, **kwargs
+        As for :func:`pixel_array`. `ds_out` is filled before the first frame.
+    indices : iterable of int, optional
+        The frames to yield, in that order, from 0; by default all of them. Consumed as
+        frames are decoded.
+
+    Yields
+    ------
+    numpy.ndarray
+        (rows, columns), or (rows, columns, samples).
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> path = get_testdata_file("examples_ybr_color.dcm")
+    >>> sum(1 for frame in iter_pixels(path, indices=range(0, 30, 10)))
+    3
+    """
+    instance, how, extra = _open(src, raw, decoding_plugin, storage_options, kwargs)
+    _fill(ds_out, src, instance, specific_tags)
+    wanted = range(len(instance)) if indices is None else indices
+    frame_bytes = max(1, int(np.prod(instance.pixels.frame_shape)) * instance.pixels.dtype.itemsize)
+    together = max(1, min(TASK_FRAMES, TASK_BYTES // frame_bytes))
+
+    def decode(frames: list[int]) -> list[npt.NDArray[Any]]:
+        arrays = []
+        for _, batch in batches(instance, frames):
+            for frame, encoded in zip(batch, instance.read(batch), strict=True):
+                arrays.append(_decode_one(instance, how, frame, encoded, extra))
+        return arrays
+
+    tasks = _grouped((_checked(i, instance) for i in wanted), together)
+    for arrays in _ahead(decode, tasks):
+        yield from arrays
+
+
+def _open(
+    src: Any,
+    raw: bool,
+    plugin: str,
+    storage_options: Mapping[str, Any] | None,
+    kwargs: dict[str, Any],
+) -> tuple[Instance, Decoding, dict[str, Any]]:
+    """Open `src`; return beside it what only native pixel data knows: `view_only`."""
+    options = {k: v for k, v in kwargs.items() if k != "view_only"}
+    instance = open_instance(src, options, storage_options)
+    check_plugin(instance, plugin)
+    view = kwargs.get("view_only") and not instance.pixels.transfer_syntax.is_encapsulated
+    return instance, Decoding(bool(raw), plugin), {"view_only": True} if view else {}
+
+
+def _checked(index: int, instance: Instance) -> int:
+    index = operator.index(index)
+    if not 0 <= index < len(instance):
+        raise FrameNumberError(
+            f"frame {index} does not exist: the frames are 0 to {len(instance) - 1}",
+            source=instance.name,
+        )
+    return index
+
+
+def _decode_one(
+    instance: Instance, how: Decoding, frame: int, encoded: bytes, extra: dict[str, Any]
+) -> npt.NDArray[Any]:
+    if extra:
+        return general(instance, how, frame, encoded, **extra)
+    array: npt.NDArray[Any] = allocate(instance, 1, frame, encoded)[0]
+    decode_into(instance, how, frame, encoded, array)
+    return array
+
+
+def _view(instance: Instance, how: Decoding, extra: dict[str, Any]) -> npt.NDArray[Any]:
+    """Return all frames of native pixel data as a view of the bytes, where pydicom does."""
+    source, spans = instance.source, instance.spans
+    assert isinstance(spans, offsets.NativeSpans)
+    starts, lengths = spans.locate(np.array([0, len(spans) - 1], np.int64))
+    stop = starts[1] + lengths[1]
+    if isinstance(source, files.Memory):
+        data: Any = memoryview(source.data)[starts[0] : stop]
+    else:
+        (data,) = files.read(source, [starts[0]], [stop - starts[0]])
+    options = {**instance.pixels.options, "number_of_frames": len(spans), **extra}
+    decoder = get_decoder(instance.pixels.transfer_syntax)
+    array, _ = decoder.as_array(data, raw=how.raw, validate=False, **options)
+    return array
+
+
+def _decode_all(instance: Instance, how: Decoding) -> npt.NDArray[Any]:
+    count = len(instance)
+    out = allocate(instance, count, 0, instance.read([0])[0])
+    together = max(1, min(TASK_FRAMES, TASK_BYTES // max(1, out[0].nbytes)))
+
+    def decode(frames: list[int]) -> None:
+        for _, batch in batches(instance, frames):
+            for frame, encoded in zip(batch, instance.read(batch), strict=True):
+                decode_into(instance, how, frame, encoded, out[frame])
+
+    for _ in _ahead(decode, _grouped(range(count), together)):
+        pass
+    return out
+
+
+def _grouped(frames: Iterable[int], size: int) -> Iterator[list[int]]:
+    iterator = iter(frames)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _ahead(function: Callable[[list[int]], Any], tasks: Iterator[list[int]]) -> Iterator[Any]:
+    """Yield ``function(task)`` in order, a few tasks ahead on all cores."""
+    threads = _free_cores()
+    first = list(islice(tasks, 2 * threads))
+    if threads == 1 or len(first) <= 1:
+        for task in first:
+            yield function(task)
+        yield from map(function, tasks)
+        return
+    pool = ThreadPoolExecutor(min(threads, len(first)), thread_name_prefix="dcmdask")
+    try:
+        pending: deque[Future[Any]] = deque(pool.submit(function, task) for task in first)
+        while pending:
+            yield pending.popleft().result()
+            for task in islice(tasks, 1):
+                pending.append(pool.submit(function, task))
+    finally:
+        # Also when the consumer stops early or is interrupted.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _free_cores() -> int:
+    """Return how many threads to decode in: one where the caller is one of many."""
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or multiprocessing.parent_process() is not None:
+        return 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fill(
+    ds_out: Dataset | None, src: Any, instance: Instance, specific_tags: list[int] | None
+) -> None:
+    """Update `ds_out` with what pydicom's functions put into it."""
+    if ds_out is None or isinstance(src, Dataset):
+        return
+    header = read_whole_header(instance.source, instance.pixels.transfer_syntax)
+    wanted = {*(specific_tags or ()), *_TABLES}
+    ds_out.file_meta = header.file_meta
+    ds_out.set_original_encoding(*header.original_encoding)
+    for tag in sorted(header.keys()):
+        if tag in wanted or (tag.group == _KEPT_GROUP and not dictionary_is_retired(tag)):
+            ds_out[tag] = header.get_item(tag)
