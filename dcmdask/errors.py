@@ -14,7 +14,8 @@ caller would catch without knowing this package::
     ├── FrameNumberError        (IndexError, ValueError) a frame that does not exist
     ├── SourceChangedError      (OSError)              the file is not the one that was opened
     ├── AlignmentError          (ValueError)           chunks that cannot be written whole
-    └── StoreExistsError        (FileExistsError)      a target that is not to be replaced
+    ├── StoreExistsError        (FileExistsError)      a target that is not to be replaced
+    └── StoreLostError          (OSError)              a target that did not keep what was written
 
     DcmdaskWarning              (UserWarning)          the result is usable, but look at this
 
@@ -36,6 +37,7 @@ __all__ = [
     "PixelDataError",
     "SourceChangedError",
     "StoreExistsError",
+    "StoreLostError",
     "UnsupportedSyntaxError",
 ]
 
@@ -123,6 +125,10 @@ class AlignmentError(DcmdaskError, ValueError):
 
 class StoreExistsError(DcmdaskError, FileExistsError):
     """The target of an export exists and is not to be replaced."""
+
+
+class StoreLostError(DcmdaskError, OSError):
+    """The target of an export went away, or did not keep what was written."""
 
 
 class DcmdaskWarning(UserWarning):

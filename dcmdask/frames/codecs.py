@@ -3,79 +3,37 @@
 :func:`own_decoder` gives a pydicom decoder that carries only this plugin.
 :func:`decode_into` skips the decoder for one frame whose header is already known; what it
 stores is what the plugin returns, before pydicom's corrections, which :func:`correct_bits`
-repeats. Both run :func:`check` first. A frame that it refuses goes to pydicom's plugins.
+repeats. Both run
+:func:`dcmdask.frames.guard.check` first. A frame that it refuses goes to pydicom's plugins.
 
 imagecodecs is imported when something is decoded, not with this module.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pydicom.pixels.common import PhotometricInterpretation as PI
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    UID,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    JPEG2000Lossless,
-    JPEG2000TransferSyntaxes,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    JPEGLSTransferSyntaxes,
-    RLELossless,
-)
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
 
-from dcmdask.frames.codestream import (
-    Buffer,
-    Codestream,
-    CodestreamError,
-    Contradiction,
-    parse,
-)
+from dcmdask.frames.codestream import Buffer, Codestream, CodestreamError
+from dcmdask.frames.guard import SYNTAXES, check
+from dcmdask.frames.lossless import verify
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
     "DECODER_DEPENDENCIES",
-    "SYNTAXES",
-    "CodestreamError",
-    "Contradiction",
     "RGB_IDS",
-    "check",
     "correct_bits",
     "decode_into",
     "is_available",
-    "is_plain",
     "is_ycbcr",
     "own_decoder",
 ]
-
-# The kind of codestream that each transfer syntax may hold. libjpeg-turbo reads the DCT
-# processes and the lossless one, and is the fastest of imagecodecs' three lossless readers.
-# HTJ2K goes through OpenJPEG: imagecodecs' own HTJ2K codec returns garbage where it fails.
-SYNTAXES: dict[str, str] = {
-    JPEGBaseline8Bit: "jpeg",
-    JPEGExtended12Bit: "jpeg",
-    JPEGLossless: "jpeg-lossless",
-    JPEGLosslessSV1: "jpeg-lossless",
-    JPEGLSLossless: "jpeg-ls",
-    JPEGLSNearLossless: "jpeg-ls",
-    JPEG2000Lossless: "jpeg2000",
-    JPEG2000: "jpeg2000",
-    HTJ2KLossless: "jpeg2000",
-    HTJ2KLosslessRPCL: "jpeg2000",
-    HTJ2K: "jpeg2000",
-    RLELossless: "rle",
-}
 
 # 2024.1.1 is the first with libjpeg-turbo 3 in its wheels: 12-bit and lossless JPEG.
 DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys(
@@ -134,91 +92,6 @@ def own_decoder(uid: str) -> Decoder | None:
     return decoder
 
 
-def check(
-    data: Buffer, uid: str, *, rows: int, columns: int, samples: int, bits_allocated: int
-) -> Codestream:
-    """Return the parameters of one frame once they agree with the header.
-
-    A codec allocates what a codestream asks for, and libjpeg makes up the rest of one that
-    is cut short. This runs before either can happen.
-
-    Parameters
-    ----------
-    data : bytes, bytearray or memoryview
-        The frame: fragments joined, item headers removed.
-    uid : str
-        The Transfer Syntax UID.
-    rows, columns, samples, bits_allocated : int
-        The header's Rows, Columns, Samples per Pixel and Bits Allocated.
-
-    Returns
-    -------
-    Codestream
-        What :func:`decode_into` needs to know.
-
-    Raises
-    ------
-    CodestreamError
-        If the codestream is not understood, ends early, contradicts the header or is of
-        a kind that imagecodecs does not decode as pydicom's plugins do.
-    """
-    stream = parse(data, uid)
-    if stream.kind != SYNTAXES[uid]:
-        raise CodestreamError(
-            f"the codestream is {stream.kind}, transfer syntax {UID(uid).name} is {SYNTAXES[uid]}"
-        )
-    if not stream.complete:
-        raise CodestreamError(
-            f"codestream ends early: no end marker in the {len(data)} bytes of the frame"
-        )
-    if stream.kind == "rle":
-        _check_rle(stream, samples, bits_allocated)
-        return stream
-
-    if (stream.rows, stream.columns) != (rows, columns):
-        raise Contradiction(
-            f"the codestream has {stream.rows} rows and {stream.columns} columns, "
-            f"the header {rows} (0028,0010) Rows and {columns} (0028,0011) Columns"
-        )
-    if stream.components != samples:
-        raise Contradiction(
-            f"the codestream has {stream.components} components, "
-            f"the header {samples} (0028,0002) Samples per Pixel"
-        )
-    if stream.itemsize * 8 > max(bits_allocated, 8):
-        raise Contradiction(
-            f"the codestream has a precision of {stream.precision} bits, "
-            f"the header {bits_allocated} (0028,0100) Bits Allocated"
-        )
-    if stream.kind == "jpeg2000":
-        _check_j2k(stream)
-    return stream
-
-
-def _check_rle(stream: Codestream, samples: int, bits_allocated: int) -> None:
-    """Compare the number of segments with the header (PS3.5 G.2)."""
-    expected = samples * bits_allocated // 8
-    if bits_allocated % 8 or stream.components != expected:
-        raise Contradiction(
-            f"the frame has {stream.components} RLE segments, {samples} samples of "
-            f"{bits_allocated} (0028,0100) Bits Allocated need {expected}"
-        )
-
-
-def _check_j2k(stream: Codestream) -> None:
-    """Refuse what OpenJPEG decodes and imagecodecs then changes or cannot store."""
-    if any(pair != (1, 1) for pair in stream.sampling) or not stream.uniform:
-        raise CodestreamError(
-            "the JPEG 2000 components differ in precision, sign or sampling "
-            f"{stream.sampling}, which imagecodecs would take for YCbCr"
-        )
-    if stream.precision > 32 or stream.tiles > 65535:
-        raise CodestreamError(
-            f"{stream.precision} bits and {stream.tiles} tiles are beyond 32 bits and the "
-            "65535 tiles of ITU-T T.800 A.4.2"
-        )
-
-
 def decode_into(
     data: Buffer,
     uid: str,
@@ -264,9 +137,8 @@ def decode_into(
     if codestream.kind == "rle":
         _decode_rle(data, out)
         return
-    shape = (codestream.rows, codestream.columns)
-    if codestream.components > 1:
-        shape += (codestream.components,)  # type: ignore[assignment]
+    several = (codestream.components,) if codestream.components > 1 else ()
+    shape = (codestream.rows, codestream.columns, *several)
     if out.shape != shape or out.itemsize < codestream.itemsize:
         raise ValueError(
             f"out has shape {out.shape} and {out.itemsize} bytes an item, the codestream "
@@ -289,8 +161,11 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
     """
     import imagecodecs
 
+    # imagecodecs takes a memoryview; its annotations leave it out.
+    data = cast(bytes, data)
     if codestream.kind == "jpeg2000":
-        source = memoryview(data)[codestream.offset :] if codestream.offset else data
+        # OpenJPEG would apply what JP2 boxes say about colour; pydicom does not go by them.
+        source = cast(bytes, memoryview(data)[codestream.offset :])
         imagecodecs.jpeg2k_decode(source, numthreads=1, out=out)
     elif codestream.kind == "jpeg-ls":
         if codestream.components > 1 and codestream.interleave == 0:
@@ -307,6 +182,8 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
         imagecodecs.jpeg8_decode(
             data, colorspace="YCBCR", outcolorspace="RGB" if rgb else "YCBCR", out=out
         )
+    if codestream.kind == "jpeg-lossless":
+        verify(data, codestream, out)
 
 
 def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
@@ -315,9 +192,9 @@ def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
 
     dtype = f"<u{out.itemsize}"
     planar = out if out.ndim == 2 else np.empty((out.shape[2], *out.shape[:2]), out.dtype)
-    target = memoryview(planar).cast("B")
+    target = memoryview(cast("Buffer", planar)).cast("B")
     # imagecodecs returns a shorter view where the segments hold fewer bytes.
-    done = imagecodecs.dicomrle_decode(data, dtype, out=target)
+    done = imagecodecs.dicomrle_decode(cast(bytes, data), dtype, out=target)
     if len(done) != len(target):
         raise CodestreamError(
             f"the RLE segments hold {len(done)} bytes, the frame has {len(target)}"
@@ -384,19 +261,6 @@ def is_ycbcr(codestream: Codestream, photometric_interpretation: str) -> bool:
         and photometric_interpretation in _YBR
         and codestream.component_ids not in RGB_IDS
         and (codestream.jfif or codestream.adobe_transform != 0)
-    )
-
-
-def is_plain(codestream: Codestream, uid: str, photometric_interpretation: str) -> bool:
-    """Return whether pydicom returns a frame's samples without touching the colours.
-
-    False also where its rules replace the header's Photometric Interpretation, so that
-    its general path can warn.
-    """
-    if codestream.components == 1 or codestream.kind in ("jpeg2000", "rle"):
-        return photometric_interpretation not in _YBR
-    return (photometric_interpretation == "RGB" and not codestream.jfif) or (
-        photometric_interpretation not in _YBR and False
     )
 
 

@@ -21,9 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.errors import DcmdaskError
-
-__all__ = ["Buffer", "Codestream", "CodestreamError", "Contradiction", "parse"]
+__all__ = ["Buffer", "Codestream", "CodestreamError", "Contradiction", "Unsuited", "parse"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -45,14 +43,25 @@ _END = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 # A search from the end copies this much of a memoryview at a time.
 _STEP = 1 << 16
+# The end marker is mostly the last thing, or has a few bytes of padding behind it.
+_FIRST_STEP = 64
+# What starts more coded data: a scan; a tile-part and its data.
+_OPENING = {
+    **dict.fromkeys(("jpeg", "jpeg-lossless", "jpeg-ls"), (b"\xff\xda",)),
+    "jpeg2000": (b"\xff\x90", b"\xff\x93"),
+}
 
 
-class CodestreamError(DcmdaskError, ValueError):
+class CodestreamError(ValueError):
     """A frame's codestream cannot be understood, is cut short, or contradicts the header."""
 
 
 class Contradiction(CodestreamError):
     """A codestream is not of the frame that the header describes; no decoder mends that."""
+
+
+class Unsuited(CodestreamError):
+    """A codestream is of a form that imagecodecs is not trusted with; pydicom's plugins may be."""
 
 
 class Codestream(NamedTuple):
@@ -97,9 +106,11 @@ class Codestream(NamedTuple):
         Whether JPEG 2000 uses the High-Throughput block coder.
     tiles : int
         The number of JPEG 2000 tiles; 1 for every other kind.
-    complete : bool
-        Whether the end marker is found behind the last start of scan (SOS) or of data
-        (SOD); for RLE, whether every segment starts inside the frame.
+    scan : int
+        Offset of the first scan's data, for JPEG 2000 of its first tile-part.
+    end : int
+        Offset of the end marker behind the last start of scan (SOS) or of data (SOD), -1
+        if there is none; for RLE the frame's length if every segment starts in it.
     """
 
     kind: str
@@ -120,7 +131,13 @@ class Codestream(NamedTuple):
     colour_transform: bool = False
     high_throughput: bool = False
     tiles: int = 1
-    complete: bool = True
+    scan: int = 0
+    end: int = -1
+
+    @property
+    def complete(self) -> bool:
+        """Whether the end marker is where it should be."""
+        return self.end >= 0
 
     @property
     def itemsize(self) -> int:
@@ -150,17 +167,32 @@ def parse(data: Buffer, uid: str) -> Codestream:
         If the headers are not those of the transfer syntax, or end early.
     """
     try:
-        if uid in JPEG2000TransferSyntaxes:
-            return _parse_j2k(data)
-        if uid in JPEGTransferSyntaxes or uid in JPEGLSTransferSyntaxes:
-            return _parse_jpeg(data)
         if uid == RLELossless:
             return _parse_rle(data)
+        header, stream = _last_parsed.get(uid, (b"", None))
+        if stream is None or bytes(data[: len(header)]) != header:
+            stream = _parse_header(data, uid)
+            # For JPEG 2000 the marker that ended the main header was looked at as well.
+            looked_at = stream.scan + (4 if stream.kind == "jpeg2000" else 0)
+            _last_parsed[uid] = bytes(data[:looked_at]), stream
     except (IndexError, StructError) as exc:
         raise CodestreamError(
             f"the codestream's header does not fit in the frame's {len(data)} bytes: the frame "
             "is cut short or damaged"
         ) from exc
+    return stream._replace(end=_end_behind(data, stream.scan, _OPENING[stream.kind]))
+
+
+# The header of the last frame of each transfer syntax and what it says: the frames of a
+# file mostly share it, and comparing it takes a fiftieth of parsing it.
+_last_parsed: dict[str, tuple[bytes, Codestream]] = {}
+
+
+def _parse_header(data: Buffer, uid: str) -> Codestream:
+    if uid in JPEG2000TransferSyntaxes:
+        return _parse_j2k(data)
+    if uid in JPEGTransferSyntaxes or uid in JPEGLSTransferSyntaxes:
+        return _parse_jpeg(data)
     raise CodestreamError(f"no codestream is defined for transfer syntax {uid}")
 
 
@@ -168,28 +200,28 @@ def _rfind(data: Buffer, needle: bytes, start: int) -> int:
     """Return the highest offset of `needle` at or behind `start`, or -1."""
     if not isinstance(data, memoryview):
         return data.rfind(needle, start)
-    stop = len(data)
+    stop, step = len(data), _FIRST_STEP
     while stop > start:
-        low = max(start, stop - _STEP)
+        low = max(start, stop - step)
         # One byte of overlap finds a marker that straddles two pieces.
         found = bytes(data[low : stop + len(needle) - 1]).rfind(needle)
         if found >= 0:
             return low + found
-        stop = low
+        stop, step = low, _STEP
     return -1
 
 
-def _ends_behind(data: Buffer, start: int, opening: tuple[bytes, ...]) -> bool:
-    """Return whether the end marker follows `start` and nothing opens again behind it.
+def _end_behind(data: Buffer, start: int, opening: tuple[bytes, ...]) -> int:
+    """Return where the end marker is, or -1 where none is or something opens behind it.
 
     Entropy-coded bytes cannot imitate either: FF is followed by a stuffed zero, a stuffed
     bit or, in JPEG 2000, a byte of at most 8F (ITU-T T.81 B.1.1.5, T.87 A.1, T.800 B.10.1).
     A later scan that is cut short thus shows as a start without an end.
     """
     end = _rfind(data, _END, start)
-    if end < 0:
-        return False
-    return all(_rfind(data, marker, end + 2) < 0 for marker in opening)
+    if any(_rfind(data, marker, end + 2) >= 0 for marker in opening if end >= 0):
+        return -1
+    return end
 
 
 def _parse_rle(data: Buffer) -> Codestream:
@@ -204,7 +236,8 @@ def _parse_rle(data: Buffer) -> Codestream:
         raise CodestreamError(
             f"RLE segment offsets must start at 64 and ascend, not be {', '.join(map(str, used))}"
         )
-    return Codestream("rle", 0, 0, count, 0, complete=used[-1] < len(data))
+    # The header tells where the last segment starts, not where it ends.
+    return Codestream("rle", 0, 0, count, 0, end=len(data) if used[-1] < len(data) else -1)
 
 
 def _parse_jpeg(data: Buffer) -> Codestream:
@@ -256,13 +289,19 @@ def _parse_jpeg(data: Buffer) -> Codestream:
             f"{6 + 2 * in_scan}"
         )
     is_ls = frame.process == _SOF55
+    tail = bytes(data[body + 1 + 2 * in_scan : body + 4 + 2 * in_scan])
+    if frame.process in (0xC0, 0xC1) and tail != b"\x00\x3f\x00":
+        # T.81 Table B.3. libjpeg only warns of it; pylibjpeg refuses such a frame.
+        raise CodestreamError(
+            f"a sequential JPEG scan codes 00 3F 00, this one claims {_hex(tail)}"
+        )
     return frame._replace(
         jfif=jfif,
         adobe_transform=adobe,
-        near=data[body + 1 + 2 * in_scan] if is_ls else 0,
-        interleave=data[body + 2 + 2 * in_scan] if is_ls else 0,
+        near=tail[0] if is_ls else 0,
+        interleave=tail[1] if is_ls else 0,
         colour_transform=mrfx and is_ls,
-        complete=_ends_behind(data, position, (b"\xff\xda",)),
+        scan=position,
     )
 
 
@@ -352,7 +391,7 @@ def _parse_j2k(data: Buffer) -> Codestream:
         colour_transform=transform,
         high_throughput=high_throughput,
         tiles=-(-(x1 - tile_x0) // tile_x) * -(-(y1 - tile_y0) // tile_y),
-        complete=_ends_behind(data, position, (b"\xff\x90", b"\xff\x93")),
+        scan=position,
     )
 
 

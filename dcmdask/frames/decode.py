@@ -7,6 +7,7 @@ known to change nothing.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy.typing as npt
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 
 from dcmdask.errors import DecodeError
-from dcmdask.frames import codecs, offsets, shortcut
-from dcmdask.frames.codestream import CodestreamError
+from dcmdask.frames import codecs, guard, offsets, shortcut
+from dcmdask.frames.codestream import CodestreamError, Contradiction, Unsuited
 from dcmdask.frames.image_pixel import ImagePixel
 from dcmdask.frames.instance import Instance
 
@@ -74,22 +75,21 @@ def allocate(instance: Instance, count: int, frame: int, encoded: bytes) -> Fram
 
 
 def _vouch(instance: Instance, frame: int, encoded: bytes) -> None:
-    pixels = instance.pixels
-    if not pixels.transfer_syntax.is_encapsulated:
+    pixels, syntax = instance.pixels, instance.pixels.transfer_syntax
+    if syntax not in guard.SYNTAXES:
         return
+    payload: bytes | memoryview = b""
     try:
         payload = offsets.payload(encoded)
-        stream = codecs.check(payload, pixels.transfer_syntax, **_declared(pixels))
-    except codecs.Contradiction as error:
+        kind = guard.check_frame(payload, pixels).kind
+        reason = f"{len(payload)} bytes of RLE cannot hold them"
+    except Contradiction as error:
         raise _failed(instance, frame, str(error)) from error
     except ValueError as error:
-        stream, payload = None, encoded
-        reason = str(error)
-    else:
-        reason = f"{len(payload)} bytes of RLE cannot hold them"
-    size = int(np.prod(pixels.frame_shape)) * pixels.dtype.itemsize
-    limit = RLE_RATIO * len(payload) if stream and stream.kind == "rle" else UNVOUCHED_BYTES
-    if (stream is None or stream.kind == "rle") and size > limit:
+        kind, reason = "", str(error)
+    size = math.prod(pixels.frame_shape) * pixels.dtype.itemsize
+    limit = {"rle": RLE_RATIO * len(payload), "": UNVOUCHED_BYTES}.get(kind, size)
+    if size > limit:
         raise _failed(instance, frame, f"the header asks for {size} bytes, and {reason}")
 
 
@@ -166,32 +166,51 @@ def _general_native(
 def _general_encapsulated(
     instance: Instance, how: Decoding, frame: int, encoded: bytes, options: dict[str, Any]
 ) -> Frame:
-    pixels, syntax = instance.pixels, instance.pixels.transfer_syntax
-    reasons: list[str] = []
+    pixels = instance.pixels
     try:
-        payload = offsets.payload(encoded)
+        decoder, plugin, reason = _choose(pixels, how.plugin, offsets.payload(encoded))
     except ValueError as error:
         raise _failed(instance, frame, str(error)) from error
-    own = codecs.own_decoder(syntax) if how.plugin in ("", "imagecodecs") else None
     try:
-        codecs.check(payload, syntax, **_declared(pixels))
-    except codecs.Contradiction as error:
-        raise _failed(instance, frame, str(error)) from error
-    except CodestreamError as error:
-        own = None
-        reasons.append(str(error))
-    encoded = _EMPTY_TABLE + encoded
-    if own is not None:
-        try:
-            return _run(own, pixels, how.raw, "imagecodecs", encoded, options)
-        except Exception as error:
-            reasons.append(str(error))
-    if how.plugin != "imagecodecs":
-        try:
-            return _run(get_decoder(syntax), pixels, how.raw, how.plugin, encoded, options)
-        except Exception as error:
-            reasons.append(str(error))
-    raise _failed(instance, frame, "; ".join(reasons))
+        return _run(decoder, pixels, how.raw, plugin, _EMPTY_TABLE + encoded, options)
+    except Exception as error:
+        raise _failed(instance, frame, f"{reason}{error}") from error
+
+
+def _choose(
+    pixels: ImagePixel, plugin: str, payload: bytes | memoryview
+) -> tuple[Decoder, str, str]:
+    """Return the decoder for a frame, its plugin, and why it is not imagecodecs.
+
+    A frame that imagecodecs is made for and fails to decode is damaged, and is not handed
+    on: of 270 real encapsulated frames that rescued none, and damaged ones made other
+    plugins allocate gigabytes or end the process.
+    """
+    syntax = pixels.transfer_syntax
+    if syntax not in guard.SYNTAXES:
+        return get_decoder(syntax), plugin, ""
+    own = codecs.own_decoder(syntax)
+    reason = ""
+    try:
+        stream = guard.check_frame(payload, pixels)
+    except (Contradiction, Unsuited) as error:
+        if isinstance(error, Contradiction) or plugin == "imagecodecs":
+            raise
+        reason = f"{error}; "
+    except CodestreamError:
+        if plugin in ("", "imagecodecs"):
+            raise
+    else:
+        if own is not None and (
+            plugin == "imagecodecs" or (not plugin and guard.notices_damage(stream))
+        ):
+            return own, "imagecodecs", ""
+        if not plugin and own is not None:
+            reason = (
+                "imagecodecs does not notice damage in 12-bit lossy JPEG, so it is used only where "
+                "decoding_plugin='imagecodecs' asks for it; "
+            )
+    return get_decoder(syntax), plugin, reason
 
 
 def _run(
@@ -207,15 +226,6 @@ def _run(
         encoded, index=0, validate=False, raw=raw, decoding_plugin=plugin, **everything
     )
     return array
-
-
-def _declared(pixels: ImagePixel) -> dict[str, int]:
-    return {
-        "rows": pixels.rows,
-        "columns": pixels.columns,
-        "samples": pixels.samples,
-        "bits_allocated": pixels.bits_allocated,
-    }
 
 
 def _failed(instance: Instance, frame: int, reason: str) -> DecodeError:

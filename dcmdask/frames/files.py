@@ -163,10 +163,16 @@ def _locate_url(url: str, options: Mapping[str, Any]) -> Source:
     info = fs.info(path)
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
-    if info.get("size") is None:
-        # A server that does not tell the size cannot be read in ranges.
+    if info.get("size") is None or not _gives_ranges(fs, path, info):
         return Memory(fs.cat_file(path), name=url)
     return RemoteFile(url, dict(options), int(info["size"]), str(fs.ukey(path)))
+
+
+def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
+    """Return whether parts can be asked for: a web server may answer with everything."""
+    if type(fs).__name__ != "HTTPFileSystem" or info.get("partial"):
+        return True
+    return len(fs.cat_file(path, start=0, end=1)) == 1
 
 
 def _locate_file_like(src: Any) -> Source:
@@ -302,7 +308,13 @@ def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[i
         [path] * len(requests), [r[0] for r in requests], [r[1] for r in requests], on_error="raise"
     )
     parts = [b""] * len(offsets)
-    for (start, _, members), block in zip(requests, blocks, strict=True):
+    for (start, end, members), block in zip(requests, blocks, strict=True):
+        if len(block) > end - start:
+            raise SourceChangedError(
+                f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
+                "not give ranges",
+                source=source.name,
+            )
         for member in members:
             begin = offsets[member] - start
             parts[member] = bytes(block[begin : begin + lengths[member]])

@@ -70,6 +70,15 @@ class FrameArray:
         return self._instance.pixels.transfer_syntax
 
     @property
+    def decoding(self) -> Mapping[str, Any]:
+        """How frames are decoded: `raw`, `decoding_plugin`, and pydicom's options.
+
+        The options include the elements of group 0028 as they are used, overridden or not.
+        """
+        raw, plugin = self._how
+        return {**self._instance.pixels.options, "raw": raw, "decoding_plugin": plugin}
+
+    @property
     def indexed_by(self) -> str:
         """Where the frame index comes from, in words."""
         return self._instance.indexed_by
@@ -135,7 +144,8 @@ class FrameArray:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
             raise ValueError("frames are decoded into a new array: copy=False cannot be kept")
-        return np.asarray(self[:], dtype)
+        array: npt.NDArray[Any] = np.asarray(self[:], dtype)
+        return array
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Decode the frames that `key` names, and return what it selects of them.
@@ -161,7 +171,8 @@ class FrameArray:
         elif isinstance(frames_key, np.ndarray):
             frames = _numbers(frames_key, len(self))
         else:
-            return self._decode([_number(frames_key, len(self))], rest)[0]
+            frame: npt.NDArray[Any] = self._decode([_number(frames_key, len(self))], rest)[0]
+            return frame
         return self._decode(frames, rest)
 
     def _decode(self, frames: list[int], rest: tuple[int | slice, ...]) -> npt.NDArray[Any]:

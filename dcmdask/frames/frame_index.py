@@ -153,7 +153,8 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
             + _remedy(len(spans)),
             source=name,
         )
-    if fragments.fault:
+    # pydicom leaves the delimiter out of the value of a data set's element.
+    if fragments.fault and (fragments.cut or place.length == UNDEFINED):
         notes.append(fragments.fault)
     return _keep(spans, called, notes, declared, allow_excess)
 

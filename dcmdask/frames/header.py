@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -120,20 +120,30 @@ def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
     source : Source
     syntax : UID
         For a data set without file meta information.
+
+    Raises
+    ------
+    HeaderError
+        pydicom cannot read it; elements that were not looked at before may be damaged.
     """
     original = source.deflated if isinstance(source, files.Inflated) else source
     with files.opened(original) as file:
         # Unbuffered, the thousands of small reads of pydicom would each be a system call.
-        reader = io.BufferedReader(cast(io.RawIOBase, file))
+        reader = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
         try:
-            dataset = dcmread(reader, stop_before_pixels=True, force=True)
+            dataset: Dataset = dcmread(reader, stop_before_pixels=True, force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 meta = dataset.file_meta
                 reader.seek(0)
                 dataset = read_dataset(reader, *_encoding(syntax), stop_when=_at_pixels)
                 dataset.file_meta = meta
+        except Exception as error:
+            raise HeaderError(
+                f"pydicom cannot read the whole header: {error}", source=source.name
+            ) from error
         finally:
-            reader.detach()
+            if isinstance(reader, io.BufferedReader):
+                reader.detach()
     return dataset
 
 
@@ -246,7 +256,7 @@ def _read_with_pydicom(
 
 
 def _raw_value(found: Dataset, tag: int) -> RawValue:
-    item: Any = found.get_item(tag) if tag in found else None
+    item: Any = found.get_item(tag, keep_deferred=True) if tag in found else None
     if not isinstance(item, RawDataElement):
         return RawValue(None, b"")
     return RawValue(item.VR, item.value or b"")

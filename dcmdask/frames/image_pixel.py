@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.pixels.utils import as_pixel_options
+from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.valuerep import IS
 
@@ -187,7 +188,7 @@ def image_pixel(
     frames, notes = _number_of_frames(
         changes.pop("number_of_frames", _declared_frames(dataset)), name
     )
-    others = Dataset({t: dataset.get_item(t) for t in _TAGS.values() if t in dataset})
+    others = Dataset({BaseTag(t): dataset.get_item(t) for t in _TAGS.values() if t in dataset})
     if NUMBER_OF_FRAMES in others:
         del others[NUMBER_OF_FRAMES]
     try:
@@ -214,7 +215,10 @@ def _number_of_frames(value: Any, name: str) -> tuple[int, list[str]]:
         note = f"(0028,0008) 'Number of Frames' is {value!r}, which is not valid: 1 is assumed"
         return 1, [note]
     try:
-        frames = int(IS(value))
+        number = IS(value)
+        frames = int(number)
+        if frames != number:  # pydicom takes "2.5" with a warning
+            raise ValueError("it has a fraction")
     except (TypeError, ValueError, OverflowError) as error:
         raise HeaderError(
             f"(0028,0008) 'Number of Frames' is {value!r} and not a number; pass "
@@ -234,7 +238,7 @@ def _check(options: Mapping[str, Any], name: str) -> None:
     if keyword not in ("PixelData", *_FLOAT_BITS):
         raise HeaderError(f"pixel_keyword is {keyword!r}", source=name)
     is_float = keyword in _FLOAT_BITS
-    allowed: dict[str, Iterable[int]] = {
+    allowed: dict[str, range | tuple[int, ...]] = {
         "samples_per_pixel": (1, 3),
         "rows": range(1, 2**16),
         "columns": range(1, 2**16),
@@ -264,7 +268,7 @@ def _check(options: Mapping[str, Any], name: str) -> None:
 
 
 def _check_integers(
-    options: Mapping[str, Any], allowed: Mapping[str, Iterable[int]], name: str
+    options: Mapping[str, Any], allowed: Mapping[str, range | tuple[int, ...]], name: str
 ) -> None:
     for keyword, values in allowed.items():
         value = options.get(keyword)

@@ -36,6 +36,12 @@ PIXEL_KEYWORDS = {
 }
 assert PIXEL_KEYWORDS.keys() == PIXEL_DATA
 _WANTED = frozenset(ELEMENTS) | {EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS}
+# Newer than pydicom's dictionary.
+_NEWER = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+}
 _VIDEO = ("MPEG", "HEVC", "H.264", "SMPTE")
 
 
@@ -186,13 +192,14 @@ def _check_syntax(syntax: UID, name: str) -> None:
     try:
         get_decoder(syntax)
     except NotImplementedError as error:
-        called = f"the transfer syntax {syntax.name!r} ({syntax})"
-        if any(word in syntax.name for word in _VIDEO):
+        name_ = _NEWER.get(syntax, syntax.name)
+        called = f"the transfer syntax {name_!r} ({syntax})"
+        if any(word in name_ for word in _VIDEO):
             help_ = (
                 "is a video, not frames: a video tool such as ffmpeg reads the codestream that "
                 "the pixel data holds"
             )
-        elif "JPEG XL" in syntax.name:
+        elif "JPEG XL" in name_:
             help_ = "is not decoded by pydicom yet: convert the file, to HTJ2K for example"
         else:
             help_ = "is not decoded by pydicom: convert the file to another one"

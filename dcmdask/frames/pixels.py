@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.datadict import dictionary_is_retired
+from pydicom.datadict import dictionary_has_tag, dictionary_is_retired
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
@@ -29,7 +29,7 @@ from dcmdask.frames.instance import Instance, open_instance
 # memory bounded and an interrupt quick.
 TASK_BYTES = 4 * 2**20
 TASK_FRAMES = 16
-_KEPT_GROUP = 0x0028
+SPECIFIC_CHARACTER_SET = 0x00080005
 _TABLES = (0x7FE00001, 0x7FE00002)
 
 
@@ -269,9 +269,10 @@ def _fill(
     if ds_out is None or isinstance(src, Dataset):
         return
     header = read_whole_header(instance.source, instance.pixels.transfer_syntax)
-    wanted = {*(specific_tags or ()), *_TABLES}
+    wanted = {SPECIFIC_CHARACTER_SET, *_TABLES, *(specific_tags or ())}
     ds_out.file_meta = header.file_meta
     ds_out.set_original_encoding(*header.original_encoding)
     for tag in sorted(header.keys()):
-        if tag in wanted or (tag.group == _KEPT_GROUP and not dictionary_is_retired(tag)):
+        current = tag.group == 0x0028 and dictionary_has_tag(tag) and not dictionary_is_retired(tag)
+        if current or tag in wanted:
             ds_out[tag] = header.get_item(tag)

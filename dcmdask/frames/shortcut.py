@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.frames import codecs, offsets
-from dcmdask.frames.codestream import Codestream, CodestreamError
+from dcmdask.frames import codecs, guard, offsets
+from dcmdask.frames.codestream import Codestream, CodestreamError, Contradiction
 from dcmdask.frames.image_pixel import OVERRIDES, ImagePixel
 
 _YBR = ("YBR_FULL", "YBR_FULL_422")
@@ -75,20 +75,15 @@ def decode_encapsulated(
         The codestream is not of the frame that the header describes.
     """
     syntax = pixels.transfer_syntax
-    if syntax not in codecs.SYNTAXES or not out.dtype.isnative:
+    if syntax not in guard.SYNTAXES or not out.dtype.isnative:
         return False
     try:
-        stream = codecs.check(
-            payload,
-            syntax,
-            rows=pixels.rows,
-            columns=pixels.columns,
-            samples=pixels.samples,
-            bits_allocated=pixels.bits_allocated,
-        )
-    except codecs.Contradiction:
+        stream = guard.check_frame(payload, pixels)
+    except Contradiction:
         raise
     except CodestreamError:
+        return False
+    if not guard.notices_damage(stream):
         return False
     rgb = not raw and pixels.photometric_interpretation in _YBR
     if not _colours_known(stream, pixels, rgb):
