@@ -174,7 +174,7 @@ def test_public_names() -> None:
 def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
     """Name to parent and built-in, as the docstring of the errors draws them."""
     # A branch that is drawn: indentation, name, the built-in if it has its own.
-    branch = re.compile(r"^(    [\s│]*)([├└]── )?(\w+)(?:\s+\((\w+)\))?(?:\s{2,}.*)?$")
+    branch = re.compile(r"^(    [\s│]*)([├└]── )?(\w+)(?:\s+\(([\w, ]+)\))?(?:\s+.*)?$")
     tree: dict[str, tuple[str | None, str | None]] = {}
     above: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -200,7 +200,7 @@ def test_errors_are_as_drawn() -> None:
     assert set(tree) == defined
     for name, (parent, builtin) in tree.items():
         bases = [base.__name__ for base in getattr(errors, name).__bases__]
-        expected = [base for base in (parent, builtin) if base is not None]
+        expected = [base for base in (parent, *(builtin or "").split(", ")) if base]
         assert bases == (expected or ["Exception"]), name
 
 

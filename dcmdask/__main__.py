@@ -1,0 +1,5 @@
+"""``python -m dcmdask`` is the ``dcmdask`` command."""
+
+from dcmdask.cli import main
+
+main()

@@ -1,0 +1,85 @@
+"""The ``dcmdask`` command: one module for each subcommand, and how all of them end.
+
+Exit codes: 0 done, 1 done with failures, 2 not done; 130 and 141 where the user or a
+pipe broke it off, as a shell counts signals.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+
+from dcmdask import __version__
+from dcmdask.cli.export import export
+from dcmdask.cli.info import info
+from dcmdask.cli.output import show
+from dcmdask.errors import DcmdaskError
+
+NOT_DONE = 2
+
+app = typer.Typer(
+    help="DICOM pixel data as arrays: look at a file, export it to Zarr.",
+    epilog="Exit codes: 0 done, 1 done with failures, 2 not done.",
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        show(f"dcmdask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+# Each paragraph of an epilog becomes a line.
+app.command(
+    epilog="Examples:\n\n"
+    "  dcmdask info cine.dcm\n\n"
+    "  dcmdask info --json s3://bucket/cine.dcm\n\n"
+    "  dcmdask info --number-of-frames 12 truncated.dcm"
+)(info)
+app.command(
+    epilog="Examples:\n\n"
+    "  dcmdask export cine.dcm cine.zarr\n\n"
+    "  dcmdask export cine.dcm cine.zarr --overwrite --chunks 16 --compressor zstd\n\n"
+    "  dcmdask export s3://bucket/cine.dcm s3://bucket/cine.zarr"
+)(export)
+
+
+def main() -> None:
+    """Run the command and end the process with its exit code."""
+    warnings.showwarning = _note
+    try:
+        app(prog_name="dcmdask")
+    except (DcmdaskError, OSError, ValueError) as error:
+        _say(_reason(error))
+        sys.exit(NOT_DONE)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    _say(f"note: {message}")
+
+
+def _say(text: str) -> None:
+    print("dcmdask:", " ".join(text.split()), file=sys.stderr)

@@ -1,0 +1,96 @@
+"""``dcmdask info``: what a file is, without a look at its pixels or its patient."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dcmdask.cli import options
+from dcmdask.cli.output import counted, listing, show
+from dcmdask.errors import DcmdaskWarning
+
+if TYPE_CHECKING:
+    from dcmdask.frames.frame_array import FrameArray
+
+
+def info(
+    file: options.Source,
+    raw: options.Raw = False,
+    number_of_frames: options.NumberOfFrames = None,
+    transfer_syntax_uid: options.TransferSyntaxUid = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what is in a DICOM file and how it would be read; nothing is decoded."""
+    from dcmdask.frames import files
+    from dcmdask.frames.frame_array import open_frames
+
+    with warnings.catch_warnings():
+        # They are among the facts.
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        frames = open_frames(file, **options.opening(raw, number_of_frames, transfer_syntax_uid))
+    facts = {"file": file, **_facts(frames), "bytes_file": files.locate(file).size}
+    show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
+
+
+def _facts(frames: FrameArray) -> dict[str, Any]:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    from dcmdask.arrays.dask_array import plan_chunks
+    from dcmdask.export.provenance import technical_header
+    from dcmdask.frames import codecs
+
+    header, syntax = technical_header(frames), frames.transfer_syntax
+    own = ["imagecodecs"] if codecs.own_decoder(syntax) else []
+    return {
+        "sop_class_uid": header.get("SOPClassUID"),
+        "modality": header.get("Modality"),
+        "shape": list(frames.shape),
+        "dtype": str(frames.dtype),
+        "bits_stored": header.get("BitsStored"),
+        "photometric_interpretation": header["PhotometricInterpretation"],
+        "photometric_interpretation_in_file": frames.decoding["photometric_interpretation"],
+        "transfer_syntax_uid": str(syntax),
+        "indexed_by": frames.indexed_by,
+        "decoders": own + list(get_decoder(syntax).available_plugins),
+        "encapsulated": bool(syntax.is_encapsulated),
+        "chunks": [lengths[0] for lengths in plan_chunks(frames)],
+        "bytes_decoded": frames.nbytes,
+        "notes": list(frames.notes),
+    }
+
+
+def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    from dask.utils import format_bytes
+    from pydicom.uid import UID
+
+    kind = UID(facts["sop_class_uid"]).name if facts["sop_class_uid"] else "SOP class not given"
+    colours, coded = (
+        facts["photometric_interpretation"],
+        facts["photometric_interpretation_in_file"],
+    )
+    bits = f", {facts['bits_stored']} bits stored" if facts["bits_stored"] else ""
+    first, *others = facts["decoders"] or ["none is installed"]
+    decoder = f"{first}, then {', '.join(others)}" if others else first
+    if not facts["encapsulated"]:
+        decoder = "none needed"
+    ratio = facts["bytes_decoded"] / facts["bytes_file"]
+    frames, chunk = facts["shape"][0], facts["chunks"][0]
+    each = format_bytes(facts["bytes_decoded"] // frames * chunk)
+    return [
+        ("file", facts["file"]),
+        ("what", f"{kind}, {facts['modality']}" if facts["modality"] else kind),
+        ("array", f"({', '.join(map(str, facts['shape']))}) {facts['dtype']}"),
+        ("pixels", f"{colours if colours == coded else f'{colours} from {coded}'}{bits}"),
+        ("syntax", f"{UID(facts['transfer_syntax_uid']).name} ({facts['transfer_syntax_uid']})"),
+        ("index", facts["indexed_by"]),
+        ("decoder", decoder),
+        (
+            "size",
+            f"{format_bytes(facts['bytes_decoded'])} decoded, "
+            f"{format_bytes(facts['bytes_file'])} in the file ({ratio:.1f} : 1)",
+        ),
+        ("chunks", f"{-(-frames // chunk)} of {counted(chunk, 'frame')}, {each} each"),
+        *(("note", note) for note in facts["notes"]),
+    ]

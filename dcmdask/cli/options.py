@@ -1,0 +1,29 @@
+"""Arguments and options that subcommands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+Source = Annotated[
+    str, typer.Argument(metavar="FILE", help="A DICOM file: a path, or a URL for fsspec.")
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Leave YCbCr colours as they are.")]
+NumberOfFrames = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Only so many frames, of a truncated file for example."),
+]
+TransferSyntaxUid = Annotated[
+    str | None,
+    typer.Option(metavar="UID", help="For files that do not say it: a transfer syntax."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def opening(
+    raw: bool, number_of_frames: int | None, transfer_syntax_uid: str | None
+) -> dict[str, Any]:
+    """Return the options for opening a file that were given."""
+    given = {"number_of_frames": number_of_frames, "transfer_syntax_uid": transfer_syntax_uid}
+    return {"raw": raw, **{key: value for key, value in given.items() if value is not None}}

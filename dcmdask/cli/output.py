@@ -1,0 +1,45 @@
+"""How subcommands word and print what they found."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+# As a shell counts the signal.
+BROKEN_PIPE = 141
+
+
+def show(text: str) -> None:
+    """Print a result; end quietly where nobody reads it any more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is still buffered is flushed once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from None
+
+
+def listing(lines: Sequence[tuple[str, str]]) -> str:
+    """Return labels and values in two columns, in colour for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        width = max(len(label) for label, _ in lines)
+        return "\n".join(f"{label:<{width}}  {value}" for label, value in lines)
+    table = Table.grid(padding=(0, 2))
+    for label, value in lines:
+        table.add_row(Text(label, "bold"), Text(value))
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip("\n")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return, say, ``1 frame`` or ``30 frames``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

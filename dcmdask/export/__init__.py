@@ -1,0 +1,1 @@
+"""From lazy arrays to Zarr stores. The only floor that knows zarr."""

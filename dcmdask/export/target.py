@@ -1,0 +1,114 @@
+"""A folder that is replaced whole or not at all. Knows no zarr."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dcmdask.errors import StoreExistsError
+
+# The file that a Zarr 3 group or array begins with. While a store is being written, that
+# of the root is also the sign for tasks that somebody still wants what they write.
+NODE = "zarr.json"
+
+
+@contextmanager
+def replacing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
+    """Give a new folder that takes the place of `target` once the body is through.
+
+    Until then it is a hidden folder on the same file system, so that to rename it is one
+    step. Where the body fails, `target` is what it was before, and the new folder is gone.
+
+    Parameters
+    ----------
+    target : path
+        Missing folders above it are made.
+    overwrite : bool
+        Replace a Zarr 3 store. Anything else that is there, an empty folder excepted, is
+        never replaced.
+
+    Raises
+    ------
+    StoreExistsError
+        Something is there that must not be replaced; nothing was done.
+    NotADirectoryError
+        `target` lies in a file.
+    """
+    # A link is followed: the store that it leads to is replaced, and not the link.
+    target = Path(os.path.realpath(target))
+    _check_replaceable(target, overwrite)
+    mark = uuid.uuid4().hex[:12]
+    # Not below folders that have yet to be made: a task that runs on would make them anew.
+    partial = _above(target) / f".{target.name}.partial-{mark}"
+    try:
+        partial.mkdir()
+        yield partial
+        _check_replaceable(target, overwrite)
+        _put_in_place(partial, target, target.with_name(f".{target.name}.old-{mark}"))
+    except BaseException:
+        discard(partial)
+        raise
+
+
+def discard(partial: Path) -> None:
+    """Remove a store that is not wanted any more while tasks may still write to it.
+
+    The sign goes first: a task that finds it gone behind its last write, and so may have
+    made folders anew, calls this itself.
+    """
+    with suppress(OSError):
+        (partial / NODE).unlink()
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _above(target: Path) -> Path:
+    return next(folder for folder in target.parents if os.path.lexists(folder))
+
+
+def _check_replaceable(target: Path, overwrite: bool) -> None:
+    if not os.path.lexists(target):
+        if not (above := _above(target)).is_dir():
+            raise NotADirectoryError(f"{target} cannot be written: {above} is a file")
+    elif not (target.is_dir() and not any(target.iterdir())):
+        if not overwrite:
+            raise StoreExistsError(f"{target} exists, and nothing is replaced without overwrite")
+        if stranger := _stranger(target):
+            raise StoreExistsError(
+                f"{target} exists, and overwrite replaces nothing but Zarr 3 stores: "
+                f"{'it' if stranger == target else stranger} is no part of one"
+            )
+
+
+def _stranger(folder: Path) -> Path | None:
+    """Return something in `folder` that does not belong to a Zarr 3 store, if there is any."""
+    try:
+        kind = json.loads((folder / NODE).read_bytes())["node_type"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return folder
+    for entry in folder.iterdir():
+        if entry.name == NODE or (kind == "array" and entry.name == "c"):
+            continue
+        if kind != "group" or not entry.is_dir():
+            return entry
+        if stranger := _stranger(entry):
+            return stranger
+    return None
+
+
+def _put_in_place(partial: Path, target: Path, aside: Path) -> None:
+    if not os.path.lexists(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(partial, target)
+        return
+    os.rename(target, aside)
+    try:
+        os.rename(partial, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside)
