@@ -41,8 +41,8 @@ from dcmdask.frames.codecs import (
     is_ycbcr,
     own_decoder,
 )
-from dcmdask.frames.codestream import CodestreamError, Contradiction, Unsuited, parse
-from dcmdask.frames.guard import SYNTAXES, check, notices_damage
+from dcmdask.frames.codestream import CodestreamError, Contradiction, parse
+from dcmdask.frames.guard import SYNTAXES, check
 from dcmdask.frames.lossless import verify
 
 ROWS, COLUMNS = 48, 56
