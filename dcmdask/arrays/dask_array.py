@@ -68,8 +68,10 @@ def from_dicom(
     """Open one DICOM file as a lazy Dask array; nothing is decoded.
 
     A slice of the array decodes only the frames that it names: ``x[5]``, ``x[::50]`` and
-    ``x[10:20, :64, :64]`` are handed down to the frames. A list or mask of frames is not:
-    their whole chunks are decoded; index what :func:`open_frames` gives for that.
+    ``x[10:20, :64, :64]`` are handed down to the frames. A list or mask of frames and a
+    negative step are not: whole chunks are decoded; index what :func:`open_frames` gives
+    for that. The multiprocessing scheduler sends the frame index with every task, the
+    distributed one once to each worker.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def from_dicom(
     dask.array<from_dicom, shape=(30, 240, 320, 3), dtype=uint8, chunksize=(10, 240, 320, 3), \
 chunktype=numpy.ndarray>
     >>> int(x[5].max().compute())
-    255
+    220
     """
     if isinstance(src, FrameArray):
         if raw or decoding_plugin or storage_options or decoding_options:

@@ -30,6 +30,7 @@ __all__ = [
     "RGB_IDS",
     "correct_bits",
     "decode_into",
+    "interleave",
     "is_available",
     "is_ycbcr",
     "own_decoder",
@@ -171,7 +172,7 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
         if codestream.components > 1 and codestream.interleave == 0:
             planes = np.empty((codestream.components, *out.shape[:2]), out.dtype)
             imagecodecs.jpegls_decode(data, out=planes)
-            out[...] = planes.transpose(1, 2, 0)
+            interleave(planes, out)
         else:
             imagecodecs.jpegls_decode(data, out=out)
     elif codestream.components == 1:
@@ -200,7 +201,15 @@ def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
             f"the RLE segments hold {len(done)} bytes, the frame has {len(target)}"
         )
     if out.ndim == 3:
-        out[...] = planar.transpose(1, 2, 0)
+        interleave(planar, out)
+
+
+def interleave(planes: NDArray[Any], out: NDArray[Any]) -> None:
+    """Store planes (samples, rows, columns) by pixel; a copy of the transpose takes four times as
+    long.
+    """
+    for sample, plane in enumerate(planes):
+        out[..., sample] = plane
 
 
 def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
@@ -304,6 +313,9 @@ def correct_bits(
         # No value of an unsigned codestream this narrow has a bit where the shift would
         # take one away.
         shift = 0
-    if shift > 0:
+    if shift > 0 and not pixel_representation:
+        # What two shifts leave of an unsigned value, in one pass.
+        np.bitwise_and(out, (1 << (bits - shift)) - 1, out=out)
+    elif shift > 0:
         np.left_shift(out, shift, out=out)
         np.right_shift(out, shift, out=out)

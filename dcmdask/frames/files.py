@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias, cast
 
+import numpy.typing as npt
+
 from dcmdask.errors import PixelDataError, SourceChangedError
 
 # Neighbouring ranges of a remote source are fetched together: a request costs
@@ -55,7 +57,8 @@ class RemoteFile:
     """An object that fsspec reaches.
 
     The file system is made anew in each process: asynchronous ones do not
-    survive a fork.
+    survive a fork. Its key (entity tag or modification time) is part of the token;
+    reads do not ask for it again, which would be one more request for each.
     """
 
     name: str
@@ -226,12 +229,16 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
             parts = [_read_at(file, o, n) for o, n in zip(offsets, lengths, strict=True)]
     for part, offset, length in zip(parts, offsets, lengths, strict=True):
         if len(part) != length:
-            raise SourceChangedError(
-                f"{len(part)} of {length} bytes at offset {offset}: "
-                "the source is shorter than when it was opened",
-                source=source.name,
-            )
+            raise _shorter(len(part), length, offset, source.name)
     return parts
+
+
+def _shorter(found: int, wanted: int, offset: int, name: str) -> SourceChangedError:
+    return SourceChangedError(
+        f"{found} of {wanted} bytes at offset {offset}: the source is shorter than when it was "
+        "opened",
+        source=name,
+    )
 
 
 @contextmanager
@@ -261,6 +268,25 @@ def opened(source: Source) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, file)
     else:
         yield io.BytesIO(source.data if isinstance(source, Memory) else _inflated(source))
+
+
+def read_into(file: BinaryIO, offset: int, out: npt.NDArray[Any], name: str) -> None:
+    """Fill a C-contiguous array with the bytes of an :func:`opened` local file.
+
+    Raises
+    ------
+    SourceChangedError
+        The file ends before the array does.
+    """
+    room = memoryview(cast(Any, out)).cast("B")
+    file.seek(offset)
+    filled = 0
+    # Mostly one call; each gives at most 2 GiB.
+    while filled < len(room):
+        count = cast(io.RawIOBase, file).readinto(room[filled:])
+        if not count:
+            raise _shorter(filled, len(room), offset, name)
+        filled += count
 
 
 def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:

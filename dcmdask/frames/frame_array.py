@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,11 @@ from pydicom.uid import UID
 
 from dcmdask.errors import FrameNumberError
 from dcmdask.frames import files
+from dcmdask.frames.bulk import decode_frames, spans_of
 from dcmdask.frames.decode import Decoding, allocate, check_plugin, decode_into
 from dcmdask.frames.header import read_whole_header
 from dcmdask.frames.image_pixel import DECODING_OPTIONS, OVERRIDES
 from dcmdask.frames.instance import PIXEL_KEYWORDS, Instance, open_instance
-
-# Encoded bytes that one read holds in memory at most, unless one frame has more.
-READ_BYTES = 16 * 2**20
 
 
 class FrameArray:
@@ -182,21 +180,17 @@ class FrameArray:
         whole = probe.shape == self.shape[1:] and all(
             isinstance(k, slice) and (k.step is None or k.step > 0) for k in rest
         )
-        out: npt.NDArray[Any] | None = None
+        if whole:
+            return decode_frames(instance, how, frames)
+        out = np.empty((0, *probe.shape), self.dtype)
         scratch: npt.NDArray[Any] | None = None
-        for start, batch in batches(instance, frames):
-            spans = instance.read(batch)
-            for position, (frame, encoded) in enumerate(zip(batch, spans, strict=True), start):
-                if out is None:
-                    scratch = allocate(instance, len(frames) if whole else 1, frame, encoded)
-                    out = scratch if whole else np.empty((len(frames), *probe.shape), self.dtype)
-                if whole:
-                    decode_into(instance, how, frame, encoded, out[position])
-                else:
-                    assert scratch is not None
-                    decode_into(instance, how, frame, encoded, scratch[0])
-                    out[position] = scratch[0][rest]
-        return np.empty((0, *probe.shape), self.dtype) if out is None else out
+        for position, frame, encoded in spans_of(instance, frames):
+            if scratch is None:
+                (scratch,) = allocate(instance, 1, frame, encoded)
+                out = np.empty((len(frames), *probe.shape), self.dtype)
+            decode_into(instance, how, frame, encoded, scratch)
+            out[position] = scratch[rest]
+        return out
 
 
 def open_frames(
@@ -262,7 +256,8 @@ def open_frames(
     if isinstance(src, Dataset):
         tags = src.keys() - PIXEL_KEYWORDS.keys()
         dataset = Dataset({tag: src.get_item(tag) for tag in sorted(tags)})
-        dataset.file_meta = src.file_meta
+        if hasattr(src, "file_meta"):
+            dataset.file_meta = src.file_meta
     return FrameArray(instance, how, dataset)
 
 
@@ -273,26 +268,6 @@ def _check_options(options: Mapping[str, Any]) -> None:
             f"{', '.join(map(repr, unknown))}: not an option here; options are "
             f"{', '.join(sorted(OVERRIDES | DECODING_OPTIONS))}"
         )
-
-
-def batches(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Split `frames` into runs whose spans are read together.
-
-    Yields
-    ------
-    start : int
-        Position of the first frame of the run in `frames`.
-    run : list of int
-    """
-    _, lengths = instance.spans.locate(np.asarray(frames, np.int64))
-    start = total = 0
-    for position, length in enumerate(lengths):
-        if total and total + length > READ_BYTES:
-            yield start, list(frames[start:position])
-            start, total = position, 0
-        total += length
-    if start < len(frames):
-        yield start, list(frames[start:])
 
 
 def _split(key: Any, ndim: int) -> tuple[int | slice | npt.NDArray[Any], tuple[int | slice, ...]]:

@@ -179,7 +179,8 @@ def _check_j2k(stream: Codestream) -> None:
 def _check_jpeg(stream: Codestream) -> None:
     """Refuse what libjpeg decodes without a word although no standard allows it."""
     if stream.adobe_transform not in (None, 0, 1, 2):
-        raise Unsuited(
+        # GDCM ends the process over it, so this frame is for no other decoder either.
+        raise CodestreamError(
             f"colour transform {stream.adobe_transform} of the Adobe marker is not defined"
         )
     if stream.process == 0xC2:

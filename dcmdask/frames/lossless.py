@@ -76,7 +76,9 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
     intervals = -(-codestream.rows // how.every)
     # Fill bytes may stand in front of a marker (T.81 B.1.1.2); data ending in FF is stuffed.
     scan = bytes(data[codestream.scan : codestream.end]).rstrip(b"\xff")
-    length = len(scan) - scan.count(b"\xff\x00") - 2 * (intervals - 1)
+    coded = np.frombuffer(scan, np.uint8)
+    stuffed = np.count_nonzero((coded[:-1] == 0xFF) & (coded[1:] == 0))
+    length = len(scan) - stuffed - 2 * (intervals - 1)
     needed = -(-bits // 8)
     # Each interval but the last may end with up to seven bits of padding of its own.
     if not needed <= length <= needed + intervals - 1:

@@ -20,8 +20,8 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from dcmdask.errors import FrameNumberError
 from dcmdask.frames import files, offsets
+from dcmdask.frames.bulk import decode_frames, spans_of
 from dcmdask.frames.decode import Decoding, allocate, check_plugin, decode_into, general
-from dcmdask.frames.frame_array import batches
 from dcmdask.frames.header import read_whole_header
 from dcmdask.frames.instance import Instance, open_instance
 
@@ -148,11 +148,10 @@ def iter_pixels(
     together = max(1, min(TASK_FRAMES, TASK_BYTES // frame_bytes))
 
     def decode(frames: list[int]) -> list[npt.NDArray[Any]]:
-        arrays = []
-        for _, batch in batches(instance, frames):
-            for frame, encoded in zip(batch, instance.read(batch), strict=True):
-                arrays.append(_decode_one(instance, how, frame, encoded, extra))
-        return arrays
+        return [
+            _decode_one(instance, how, frame, encoded, extra)
+            for _, frame, encoded in spans_of(instance, frames)
+        ]
 
     tasks = _grouped((_checked(i, instance) for i in wanted), together)
     for arrays in _ahead(decode, tasks):
@@ -216,9 +215,8 @@ def _decode_all(instance: Instance, how: Decoding) -> npt.NDArray[Any]:
     together = max(1, min(TASK_FRAMES, TASK_BYTES // max(1, out[0].nbytes)))
 
     def decode(frames: list[int]) -> None:
-        for _, batch in batches(instance, frames):
-            for frame, encoded in zip(batch, instance.read(batch), strict=True):
-                decode_into(instance, how, frame, encoded, out[frame])
+        # Frames of a task follow each other.
+        decode_frames(instance, how, frames, out[frames[0] : frames[-1] + 1])
 
     for _ in _ahead(decode, _grouped(range(count), together)):
         pass

@@ -35,12 +35,7 @@ def decode_native(
     out: npt.NDArray[Any],
 ) -> bool:
     """Store a native frame in `out`; return whether that was possible."""
-    interpretation = pixels.photometric_interpretation
-    if (
-        pixels.swaps_words
-        or interpretation == "YBR_FULL_422"
-        or (interpretation == "YBR_FULL" and not raw)
-    ):
+    if not _is_plain_native(pixels, raw):
         return False
     if pixels.bits_allocated == 1:
         skipped = spans.skip_bits(frame)
@@ -48,20 +43,49 @@ def decode_native(
         stored = bits[skipped : skipped + spans.frame_bits]
     else:
         stored = np.frombuffer(encoded, pixels.dtype)
-    if pixels.samples == 1 or pixels.options["planar_configuration"] == 0:
-        stored = stored.reshape(out.shape)
-    else:
-        stored = stored.reshape(pixels.samples, pixels.rows, pixels.columns).transpose(1, 2, 0)
+    if _is_by_plane(pixels):
+        planes = stored.reshape(pixels.samples, pixels.rows, pixels.columns)
+        codecs.interleave(planes, out)
+        stored = out
+    drop_unused_bits(pixels, stored.reshape(out.shape), out)
+    return True
+
+
+def is_stored_as_decoded(pixels: ImagePixel, raw: bool) -> bool:
+    """Return whether native bytes are the decoded frame, but for unused bits."""
+    return (
+        not pixels.transfer_syntax.is_encapsulated
+        and applies(pixels)
+        and _is_plain_native(pixels, raw)
+        and pixels.bits_allocated > 1
+        and not _is_by_plane(pixels)
+    )
+
+
+def drop_unused_bits(pixels: ImagePixel, stored: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Store samples in `out`, which may be `stored`, with the bits above Bits Stored as pydicom
+    makes them (PS3.5 8.1.1): zero, or copies of the sign.
+    """
     shift = pixels.bits_allocated - pixels.bits_stored
     if not shift or pixels.keyword != "PixelData":
-        out[...] = stored
+        if stored is not out:
+            out[...] = stored
     elif pixels.signed:
         np.left_shift(stored, shift, out=out)
         np.right_shift(out, shift, out=out)
     else:
         # What two shifts leave of an unsigned value, in one pass.
         np.bitwise_and(stored, (1 << pixels.bits_stored) - 1, out=out)
-    return True
+
+
+def _is_plain_native(pixels: ImagePixel, raw: bool) -> bool:
+    interpretation = pixels.photometric_interpretation
+    converted = interpretation == "YBR_FULL_422" or (interpretation == "YBR_FULL" and not raw)
+    return not pixels.swaps_words and not converted
+
+
+def _is_by_plane(pixels: ImagePixel) -> bool:
+    return pixels.samples > 1 and pixels.options["planar_configuration"] == 1
 
 
 def decode_encapsulated(

@@ -1,0 +1,52 @@
+"""The benchmark scripts run, on inputs so small that their numbers say nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("inputs")
+
+
+def run(script: str, folder: Path, *arguments: str) -> str:
+    # Dask's own files and the compiled scripts stay out of the source tree.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / script, "--folder", folder, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    return done.stdout
+
+
+def test_run_compares_with_the_peers_that_are_installed(folder: Path) -> None:
+    case = "RGB tiles JPEG, no table"
+    printed = run("run.py", folder, "--only", case, "--frames", "3", "--repeats", "1")
+    speeds, bars = printed.split("Times as fast;")
+    assert f"| {case} " in speeds
+    assert f"| {case} " in bars
+    assert "bare loop" in bars
+    assert "iter_pixels" in bars
+
+
+def test_overhead(folder: Path) -> None:
+    printed = run("overhead.py", folder, "--most", "10")
+    assert "| RLE, no table, functional groups |     10 |" in printed
+    assert "| import dcmdask" in printed
+
+
+def test_costs_has_every_case_once(folder: Path) -> None:
+    printed = run("costs.py", folder, "--frames", "1")
+    names = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("|")]
+    assert len(names) == len(set(names)) == 13 + 2  # heads and rule

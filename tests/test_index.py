@@ -1,0 +1,389 @@
+"""Where the frames are: spans that cover what was encoded, whatever the tables say."""
+
+import itertools
+import pickle
+import struct
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from index_checks import opened
+from make_dicom import (
+    LOSSLESS,
+    encapsulated,
+    encoded,
+    fragments_of,
+    native,
+    noise,
+    patched,
+    tables_of,
+)
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from dcmdask.errors import DcmdaskWarning, HeaderError, PixelDataError
+from dcmdask.frames.frame_array import FrameArray, open_frames
+from dcmdask.frames.instance import Instance, open_instance
+from dcmdask.frames.offsets import ItemSpans
+
+NUMBER_OF_FRAMES = 0x00280008
+
+
+def spans_of(frames: FrameArray) -> list[tuple[int, int]]:
+    instance: Instance = frames._instance
+    offsets, lengths = instance.spans.locate(np.arange(len(instance)))
+    return list(zip(offsets, [o + n for o, n in zip(offsets, lengths, strict=True)], strict=True))
+
+
+def items_in(span: bytes) -> list[bytes]:
+    """The fragments of a span, by a reading of PS3.5 A.4 that shares no code with ours."""
+    fragments, position = [], 0
+    while position < len(span):
+        tag, length = struct.unpack_from("<4sL", span, position)
+        assert tag == b"\xfe\xff\x00\xe0"
+        fragments.append(span[position + 8 : position + 8 + length])
+        position += 8 + length
+    assert position == len(span)
+    return fragments
+
+
+# Encapsulated: what was encoded is found.
+
+SYNTAXES = st.sampled_from(LOSSLESS)
+SHAPES = st.tuples(st.integers(1, 5), st.integers(8, 12), st.integers(8, 12))
+
+
+@settings(max_examples=60)
+@given(
+    syntax=SYNTAXES,
+    table=st.sampled_from(["basic", "extended", "none"]),
+    per_frame=st.integers(1, 4),
+    shape=SHAPES,
+    samples=st.sampled_from([1, 3]),
+    padded=st.booleans(),
+    delimiter=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_encapsulated_spans_hold_what_was_encoded(
+    syntax: str,
+    table: str,
+    per_frame: int,
+    shape: tuple[int, int, int],
+    samples: int,
+    padded: bool,
+    delimiter: bool,
+    seed: int,
+) -> None:
+    if table == "extended" or syntax == RLELossless:
+        per_frame = 1  # PS3.3 C.7.6.3.1.8, PS3.5 A.4.2
+    frames = noise(*shape, samples, seed=seed)
+    streams = [encoded(frame, syntax) for frame in frames]
+    data = encapsulated(
+        frames,
+        syntax,
+        table=table,
+        fragments=per_frame,
+        padded_lengths=padded,
+        delimiter=delimiter,
+        streams=streams,
+    )
+    notes = [] if delimiter else ["no Sequence Delimitation Item"]
+    found = opened(data, *notes)
+    kind = {"basic": "Basic Offset Table", "extended": "Extended Offset Table"}
+    assert found.indexed_by == kind.get(table, "item headers")
+
+    spans = spans_of(found)
+    assert len(spans) == len(frames)
+    assert all(start < stop for start, stop in spans)
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+    assert data.index(b"Made^For^Tests") < spans[0][0] and spans[-1][1] <= len(data)
+    for frame, stream in enumerate(streams):
+        assert items_in(found.encoded(frame)) == fragments_of(stream, per_frame)
+    np.testing.assert_array_equal(found[:], frames)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    syntax=SYNTAXES, table=st.sampled_from(["basic", "extended", "none"]), count=st.integers(1, 80)
+)
+def test_a_remote_source_has_the_same_spans(syntax: str, table: str, count: int) -> None:
+    frame = noise(1, 8, 8, seed=count)[0]
+    frames = np.broadcast_to(frame, (count, 8, 8))
+    data = encapsulated(frames, syntax, table=table, streams=[encoded(frame, syntax)] * count)
+    fsspec.filesystem("memory").pipe("/index/a.dcm", data)
+    remote = opened("memory://index/a.dcm")
+    assert spans_of(remote) == spans_of(opened(data))
+    np.testing.assert_array_equal(remote[-1], frame)
+
+
+# Tables that are wrong give way to the items.
+
+
+def test_a_wrong_table_gives_way_to_the_items() -> None:
+    frames = noise(4, 10, 10)
+    streams = [encoded(frame, JPEGLSLossless) for frame in frames]
+    good, _ = tables_of([fragments_of(stream, 2) for stream in streams])
+    a, b, c, d = good
+    assert all(later - earlier > 20 for earlier, later in itertools.pairwise(good))
+    for wrong in (
+        [a, c, b, d],
+        [a, b, b, d],
+        [a, b, c, d + 10**6],
+        [a, b, c, 0xFFFFFFFE],
+        [a, b, c + 2, d],
+        [a + 8, b, c, d],
+        [0, 0, 0, 0],
+        [a, b, c],
+        [a],
+        [b, c, d, d + 8],
+    ):
+        data = encapsulated(frames, JPEGLSLossless, table=wrong, fragments=2, streams=streams)
+        found = opened(data, "Basic Offset Table is wrong")
+        assert found.indexed_by == "item headers"
+        np.testing.assert_array_equal(found[:], frames, err_msg=str(wrong))
+
+
+def test_a_table_that_starts_frames_too_late_is_found_out_when_decoding() -> None:
+    # Each entry points at an item, so only the codestreams could tell; nothing wrong is returned.
+    frames = noise(3, 10, 10)
+    streams = [encoded(frame, JPEGLSLossless) for frame in frames]
+    (_, b, c), _ = tables_of([fragments_of(stream, 2) for stream in streams])
+    first = 8 + len(fragments_of(streams[0], 2)[0])
+    data = encapsulated(frames, JPEGLSLossless, table=[0, first, c], fragments=2, streams=streams)
+    assert first < b
+    found = opened(data)
+    np.testing.assert_array_equal(found[2], frames[2])
+    with pytest.raises(RuntimeError, match="frame 0"):
+        found[0]
+
+
+@pytest.mark.parametrize(
+    "change", ["descending", "between", "outside", "short", "longer", "shorter", "odd"]
+)
+def test_a_wrong_extended_table_gives_way_to_the_items(change: str) -> None:
+    frames = noise(4, 10, 10)
+    streams = [encoded(frame, JPEGLSLossless) for frame in frames]
+    offsets, lengths = tables_of([[stream + bytes(len(stream) % 2)] for stream in streams])
+    if change == "descending":
+        offsets[1], offsets[2] = offsets[2], offsets[1]
+    elif change == "between":
+        offsets[2] += 4
+    elif change == "outside":
+        offsets[3] = 2**63 + 8
+    elif change == "longer":
+        lengths[1] += 20
+    elif change == "shorter":
+        lengths[1] -= 2
+    elif change == "short":
+        offsets.pop()
+    table = struct.pack(f"<{len(offsets)}Q", *offsets)
+    if change == "odd":
+        table = table[:-8] + b"\0\0\0\0\0\0"
+    data = encapsulated(
+        frames,
+        JPEGLSLossless,
+        table="none",
+        streams=streams,
+        ExtendedOffsetTable=table,
+        ExtendedOffsetTableLengths=struct.pack("<4Q", *lengths),
+    )
+    found = opened(data, "Extended Offset Table is wrong")
+    np.testing.assert_array_equal(found[:], frames)
+
+
+def test_wrong_tables_of_a_remote_source_give_way_too() -> None:
+    frames = noise(4, 10, 10)
+    good = tables_of([[s + bytes(len(s) % 2)] for s in (encoded(f, RLELossless) for f in frames)])
+    a, b, c, d = good[0]
+    for wrong in ([a, c, b, d], [a, b, c + 2, d], [a, b, c, 2**31], [a, b, c]):
+        data = encapsulated(frames, RLELossless, table=wrong)
+        fsspec.filesystem("memory").pipe("/index/wrong.dcm", data)
+        with pytest.warns(DcmdaskWarning, match="Basic Offset Table is wrong"):
+            found = open_frames("memory://index/wrong.dcm")
+        np.testing.assert_array_equal(found[:], frames)
+
+
+# How many frames there are.
+
+
+@pytest.mark.parametrize("table", ["basic", "extended", "none"])
+def test_excess_encapsulated_frames(table: str) -> None:
+    frames = noise(5, 8, 8)
+    data = encapsulated(frames, RLELossless, table=table, NumberOfFrames=3)
+    found = opened(data, "there are 5 frames, and (0028,0008) 'Number of Frames' says 3")
+    np.testing.assert_array_equal(found[:], frames)
+    kept = opened(data, allow_excess_frames=False)
+    np.testing.assert_array_equal(kept[:], frames[:3])
+    chosen = opened(data, number_of_frames=5)
+    np.testing.assert_array_equal(chosen[:], frames)
+
+
+@pytest.mark.parametrize("table", ["basic", "extended", "none"])
+def test_fewer_encapsulated_frames(table: str) -> None:
+    frames = noise(3, 8, 8)
+    data = encapsulated(frames, RLELossless, table=table, NumberOfFrames=5)
+    with pytest.raises(PixelDataError, match=r"3 whole frames, and .* says 5.*number_of_frames=3"):
+        open_frames(data)
+    np.testing.assert_array_equal(opened(data, number_of_frames=3)[:], frames)
+
+
+@pytest.mark.parametrize("make", [native, lambda f, **kw: encapsulated(f, RLELossless, **kw)])
+@pytest.mark.parametrize("value", ["missing", b"  ", b"0 "])
+def test_no_number_of_frames_means_one(make: Any, value: str | bytes) -> None:
+    frames = noise(1, 8, 8)
+    data = make(frames, NumberOfFrames=None if value == "missing" else 1)
+    if isinstance(value, bytes):
+        data = patched(data, NUMBER_OF_FRAMES, "IS", value)
+        found = opened(data, "1 is assumed")
+    else:
+        found = opened(data)
+    np.testing.assert_array_equal(found[:], frames)
+
+
+@pytest.mark.parametrize("value", [b"-1", b"1A", b"2.5 ", b"1e400 ", b"nan ", b"\xff\xfe"])
+def test_a_number_of_frames_that_is_none(value: bytes) -> None:
+    data = native(noise(1, 8, 8), NumberOfFrames=int("1" * len(value)))
+    data = patched(data, NUMBER_OF_FRAMES, "IS", value)
+    with pytest.raises(HeaderError, match="Number of Frames"):
+        open_frames(data)
+    assert len(opened(data, number_of_frames=1)) == 1
+
+
+def test_the_number_of_a_caller_is_checked_like_the_one_of_a_file() -> None:
+    data = native(noise(2, 8, 8))
+    for wrong in (-1, "x", 1.5, float("inf")):
+        with pytest.raises(HeaderError, match="Number of Frames"):
+            open_frames(data, number_of_frames=wrong)
+
+
+# Fragments without a table.
+
+
+@settings(max_examples=40)
+@given(
+    syntax=st.sampled_from([s for s in LOSSLESS if s != RLELossless]),
+    per_frame=st.lists(st.integers(1, 4), min_size=2, max_size=5),
+    padding=st.integers(0, 15),
+    filler=st.sampled_from([b"\0", b"\xff", b" "]),
+)
+def test_frames_are_told_apart_by_end_markers(
+    syntax: str, per_frame: Sequence[int], padding: int, filler: bytes
+) -> None:
+    frames = noise(len(per_frame), 16, 16)
+    streams = [encoded(frame, syntax).rstrip(b"\0") + filler * padding for frame in frames]
+    split = [fragments_of(s, n) for s, n in zip(streams, per_frame, strict=True)]
+    # A marker that is cut in two by the end of a fragment is in neither.
+    if any(f.endswith(b"\xff") for fragments in split for f in fragments[:-1]):
+        return
+    flat = [fragment for fragments in split for fragment in fragments]
+    data = encapsulated(frames, syntax, table="none", streams=flat, NumberOfFrames=len(frames))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = open_frames(data)
+    np.testing.assert_array_equal(found[:], frames)
+
+
+def test_all_fragments_are_one_frame_where_one_is_declared() -> None:
+    frames = noise(1, 16, 16)
+    for syntax in LOSSLESS:
+        if syntax != RLELossless:
+            for table in ("none", "basic"):
+                data = encapsulated(frames, syntax, table=table, fragments=5)
+                np.testing.assert_array_equal(opened(data)[:], frames)
+
+
+def test_one_declared_frame_that_looks_like_several_is_told() -> None:
+    frames = noise(3, 16, 16)
+    data = encapsulated(frames, JPEGLSLossless, table="none", NumberOfFrames=1)
+    found = opened(data, "one frame is declared, and 3 of its 3 fragments end like a frame")
+    assert len(found) == 1
+    np.testing.assert_array_equal(opened(data, number_of_frames=3)[:], frames)
+
+
+# What is cut.
+
+
+@pytest.mark.parametrize("table", ["basic", "extended", "none"])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_truncated_items(table: str, syntax: str) -> None:
+    frames = noise(4, 16, 16)
+    whole = encapsulated(frames, syntax, table=table)
+    spans = spans_of(opened(whole))
+    for cut in (spans[3][1] - 1, spans[3][0] + 10, spans[3][0] + 8, spans[3][0] + 5):
+        data = whole[:cut]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(PixelDataError, match=r"hold 3 whole frames.* says 4"):
+                open_frames(data)
+            found = open_frames(data, number_of_frames=3)
+        np.testing.assert_array_equal(found[:], frames[:3], err_msg=f"cut at {cut}")
+    # Cut between two items nothing tells that the next one was there but the number.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(PixelDataError, match="number_of_frames=3"):
+            open_frames(whole[: spans[3][0]])
+
+
+def test_a_missing_delimiter_is_told() -> None:
+    frames = noise(3, 16, 16)
+    data = encapsulated(frames, JPEGLSLossless, delimiter=False)
+    found = opened(data, "no Sequence Delimitation Item")
+    np.testing.assert_array_equal(found[:], frames)
+    # Something else in its place as well.
+    data = encapsulated(frames, JPEGLSLossless, gap=b"\x00\x01\x02\x03\x04\x05\x06\x07")
+    with pytest.warns(DcmdaskWarning, match="no item tag but 00 01 02 03"):
+        assert len(open_frames(data, number_of_frames=2)) >= 2
+
+
+def test_an_encapsulated_syntax_with_native_data_and_the_reverse() -> None:
+    with pytest.raises(PixelDataError, match="transfer syntax may be wrong"):
+        open_frames(native(noise(2, 8, 8)), transfer_syntax_uid=str(JPEGBaseline8Bit))
+    data = encapsulated(noise(2, 8, 8), RLELossless)
+    with pytest.raises(PixelDataError, match="undefined length"):
+        open_frames(data, transfer_syntax_uid=str(ExplicitVRLittleEndian))
+
+
+# What an index weighs.
+
+
+def test_the_index_of_a_million_frames_pickles_small() -> None:
+    lengths = np.random.default_rng(0).integers(100, 60_000, 10**6) * 2
+    offsets = np.cumsum(lengths) - lengths + 5_000
+    packed = pickle.dumps(ItemSpans(offsets, lengths))
+    assert len(packed) < 5_000_000
+    again = pickle.loads(packed)
+    np.testing.assert_array_equal(again.offsets, offsets)
+    np.testing.assert_array_equal(again.lengths, lengths)
+    assert again.offsets.dtype == offsets.dtype
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(8, 2**33)), max_size=8))
+def test_spans_survive_pickling_with_gaps(parts: list[tuple[int, int]]) -> None:
+    offsets, lengths, position = [], [], 1000
+    for gap, length in parts:
+        offsets.append(position + gap)
+        lengths.append(length)
+        position += gap + length
+    spans = ItemSpans(np.array(offsets, np.int64), np.array(lengths, np.int64))
+    again = pickle.loads(pickle.dumps(spans))
+    assert again.offsets.tolist() == offsets
+    assert again.lengths.tolist() == lengths
+
+
+def test_an_opened_instance_pickles_and_reads(tmp_path: Any) -> None:
+    frames = noise(6, 8, 8)
+    path = tmp_path / "a.dcm"
+    path.write_bytes(encapsulated(frames, JPEGLSLossless, fragments=2))
+    instance = pickle.loads(pickle.dumps(open_instance(path, {})))
+    assert instance.read([4, 0]) == open_instance(path, {}).read([4, 0])
+    np.testing.assert_array_equal(open_frames(path)[:], frames)
