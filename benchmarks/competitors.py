@@ -28,6 +28,8 @@ from pydicom.uid import (
 
 Pass = Callable[[], object]
 PROBED_FRAMES = 8
+# What `chunks="auto"` allows by default: a quarter of Dask's array.chunk-size.
+CHUNK_BYTES = 32 * 2**20
 
 
 def dcmdask(path: str) -> Pass:
@@ -133,20 +135,23 @@ def highdicom(path: str) -> Pass:
 # The limit
 
 
-def bare_loop(path: str) -> Pass:
-    """Read, decode, mask; nothing else: no other Python code can be faster.
+def bare_loop(path: str, room: int = 0) -> Pass:
+    """Read, decode, shift; nothing else.
 
-    The file is open and the spans are known. One thread per core, each with one frame that
-    every codec call fills again; whoever is free takes the next frame.
+    The file is open and the spans are known. One thread per core; whoever is free takes the
+    next frame. Each thread has one frame that every codec call fills again, so that what is
+    decoded never leaves the processor's cache; with `room` it has so many bytes for frames,
+    as a task must have that hands over a chunk.
     """
     header = dcmread(path, stop_before_pixels=True)
     spans = frame_spans(path)
     cores = _cores()
 
     def work(numbers) -> None:
-        frame_reader = decoder(header)
-        for number in numbers:
-            frame_reader(file, *spans[number])
+        read_frame = decoder(header)
+        frames = places(header, room)
+        for turn, number in enumerate(numbers):
+            read_frame(file, *spans[number], frames[turn % len(frames)])
 
     file = os.open(path, os.O_RDONLY)
 
@@ -158,45 +163,58 @@ def bare_loop(path: str) -> Pass:
     return run
 
 
-def decoder(header) -> Callable[[int, int, int], None]:
-    """Return a function (file, offset, length) that fills one frame, over and over."""
+def places(header, room: int):
+    """Return an array of one frame, or of as many as `room` bytes hold."""
+    import numpy as np
+
+    dtype = np.dtype("u1" if header.BitsAllocated == 8 else "u2")
+    shape = (header.Rows, header.Columns, 3)[: 3 if header.SamplesPerPixel == 3 else 2]
+    each = math.prod(shape) * dtype.itemsize
+    count = max(1, room // each)
+    # libjpeg-turbo writes past the cache into rows that start at a multiple of 32 bytes, which
+    # takes a fifth longer; these start in the middle between two.
+    space = np.empty(count * each + 32, np.uint8)
+    start = (16 - space.ctypes.data) % 32
+    return space[start : start + count * each].view(dtype).reshape(count, *shape)
+
+
+def decoder(header) -> Callable[..., None]:
+    """Return a function (file, offset, length, frame) that fills `frame`."""
     import imagecodecs
     import numpy as np
 
     syntax, color = header.file_meta.TransferSyntaxUID, header.SamplesPerPixel == 3
-    dtype = np.dtype("u1" if header.BitsAllocated == 8 else "u2")
-    shape = (header.Rows, header.Columns, 3) if color else (header.Rows, header.Columns)
-    # libjpeg-turbo writes past the cache into rows that start at a multiple of 32 bytes, which
-    # takes a fifth longer; these start in the middle between two.
-    size = math.prod(shape) * dtype.itemsize
-    room = np.empty(size + 32, np.uint8)
-    start = (16 - room.ctypes.data) % 32
-    frame = room[start : start + size].view(dtype).reshape(shape)
     unused = header.BitsAllocated - header.BitsStored
-    # What pydicom's shift to the left and back does to unsigned values, in one step.
-    kept = dtype.type((1 << header.BitsStored) - 1)
+    name = "u1" if header.BitsAllocated == 8 else "u2"
 
-    def native(file: int, offset: int, length: int) -> None:
+    def shift(frame) -> None:
+        """Drop unused bits as pydicom does by default: to the left and back."""
+        np.left_shift(frame, unused, out=frame)
+        np.right_shift(frame, unused, out=frame)
+
+    def native(file: int, offset: int, length: int, frame) -> None:
         os.preadv(file, [frame], offset)
         if unused:
-            np.bitwise_and(frame, kept, out=frame)
+            shift(frame)
 
-    def rle(file: int, offset: int, length: int) -> None:
-        imagecodecs.dicomrle_decode(os.pread(file, length, offset), dtype.str, out=segments)
+    def rle(file: int, offset: int, length: int, frame) -> None:
+        target = memoryview(planes if color else frame).cast("B")
+        imagecodecs.dicomrle_decode(os.pread(file, length, offset), name, out=target)
         if unused:
-            np.bitwise_and(frame, kept, out=frame)
+            shift(frame)
         if color:
             for sample, plane in enumerate(planes):
                 frame[..., sample] = plane
 
-    def codec(function: Callable[..., object]) -> Callable[[int, int, int], None]:
-        return lambda file, offset, length: function(os.pread(file, length, offset), out=frame)
+    def codec(function: Callable[..., object]) -> Callable[..., None]:
+        return lambda file, offset, length, frame: function(
+            os.pread(file, length, offset), out=frame
+        )
 
-    planes = np.empty((3, *shape[:2]), dtype) if color else frame
-    segments = memoryview(planes).cast("B")
+    planes = np.empty((3, header.Rows, header.Columns), name)
     jpeg = partial(imagecodecs.jpeg8_decode, colorspace="YCBCR", outcolorspace="RGB")
     lossless = partial(imagecodecs.jpeg8_decode, colorspace="RGB", outcolorspace="RGB")
-    # The lossless codestreams hold no more bits than are stored: there is nothing to mask.
+    # The lossless codestreams hold no more bits than are stored: there is nothing to shift.
     # HTJ2K as dcmdask reads it; imagecodecs' own codec for it returns garbage where it fails.
     jpeg2000 = partial(imagecodecs.jpeg2k_decode, numthreads=1)
     functions = {
@@ -247,6 +265,7 @@ COMPETITORS: dict[str, tuple[Callable[[str], Pass], str]] = {
     "SimpleITK": (simpleitk, "SimpleITK"),
     "highdicom": (highdicom, "highdicom"),
     "bare loop": (bare_loop, "imagecodecs"),
+    "bare loop, chunks": (partial(bare_loop, room=CHUNK_BYTES), "imagecodecs"),
     "dcmdask": (dcmdask, "dcmdask"),
 }
 # Only a limit to hold JPEG 2000 against.

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from competitors import decoder, frame_spans
+from competitors import decoder, frame_spans, places
 from inputs import FOLDER, NATIVE, make_tiny
 from machine import describe_machine, table
 from pydicom import dcmread
@@ -74,12 +74,13 @@ def per_frame(folder: Path, most: int) -> str:
 
 def _row(name: str, path: str, count: int) -> list[str]:
     spans = frame_spans(path)
-    read = decoder(dcmread(path, stop_before_pixels=True))
+    header = dcmread(path, stop_before_pixels=True)
+    read, (frame,) = decoder(header), places(header, 0)
     file = os.open(path, os.O_RDONLY)
 
     def bare() -> None:
         for span in spans:
-            read(file, *span)
+            read(file, *span, frame)
 
     def dask() -> None:
         x = dcmdask.from_dicom(path)

@@ -31,24 +31,24 @@ from dcmdask.frames.frame_array import FrameArray, open_frames
 
 Chunks: TypeAlias = "int | str | Sequence[Any] | Mapping[int, Any] | None"
 
-# Seconds per megabyte of decoded frame, one thread, measured with benchmarks/run.py
-# on 512 x 512 12-bit frames with noise and 256 x 256 RGB tiles. Constants, so that a
-# graph does not depend on the machine that makes it.
+# Seconds per megabyte of decoded frame on one thread, as benchmarks/costs.py measures them,
+# the slower of 12-bit frames with noise and RGB tiles. Constants, so that a graph does not
+# depend on the machine that makes it.
 SECONDS_PER_MEGABYTE: Mapping[str, float] = {
-    RLELossless: 0.002,
-    JPEGBaseline8Bit: 0.003,
+    RLELossless: 0.0015,
+    JPEGBaseline8Bit: 0.002,
     JPEGExtended12Bit: 0.010,
-    JPEGLossless: 0.008,
-    JPEGLosslessSV1: 0.008,
-    JPEGLSLossless: 0.012,
-    JPEGLSNearLossless: 0.012,
-    JPEG2000Lossless: 0.060,
-    JPEG2000: 0.060,
-    HTJ2KLossless: 0.015,
-    HTJ2KLosslessRPCL: 0.015,
-    HTJ2K: 0.015,
+    JPEGLossless: 0.009,
+    JPEGLosslessSV1: 0.009,
+    JPEGLSLossless: 0.014,
+    JPEGLSNearLossless: 0.014,
+    JPEG2000Lossless: 0.053,
+    JPEG2000: 0.053,
+    HTJ2KLossless: 0.008,
+    HTJ2KLosslessRPCL: 0.008,
+    HTJ2K: 0.008,
 }
-SECONDS_PER_MEGABYTE_NATIVE = 0.0005
+SECONDS_PER_MEGABYTE_NATIVE = 0.0002
 SECONDS_PER_FRAME = 0.00005
 # A task should be long beside what the scheduler takes for it, and short beside the wait
 # for one frame; there should be enough of them for a cluster.

@@ -36,13 +36,16 @@ def info(
 
 def _facts(frames: FrameArray) -> dict[str, Any]:
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
 
     from dcmdask.arrays.dask_array import plan_chunks
     from dcmdask.export.provenance import technical_header
     from dcmdask.frames import codecs
 
     header, syntax = technical_header(frames), frames.transfer_syntax
-    own = ["imagecodecs"] if codecs.own_decoder(syntax) else []
+    # 12-bit lossy JPEG is left to pydicom's plugins.
+    left = syntax == JPEGExtended12Bit and header.get("BitsStored", 8) != 8
+    own = ["imagecodecs"] if codecs.own_decoder(syntax) and not left else []
     return {
         "sop_class_uid": header.get("SOPClassUID"),
         "modality": header.get("Modality"),

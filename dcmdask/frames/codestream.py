@@ -9,7 +9,6 @@ Offsets count from the first byte of the frame.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from struct import error as StructError
 from struct import unpack_from
 from typing import NamedTuple
@@ -232,7 +231,7 @@ def _parse_rle(data: Buffer) -> Codestream:
     if not 1 <= count <= 15:
         raise CodestreamError(f"the RLE header counts {count} segments, 1 to 15 are possible")
     used = offsets[:count]
-    if used[0] != 64 or any(a >= b for a, b in pairwise(used)):
+    if used[0] != 64 or used != sorted(set(used)):
         raise CodestreamError(
             f"RLE segment offsets must start at 64 and ascend, not be {', '.join(map(str, used))}"
         )

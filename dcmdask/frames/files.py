@@ -95,6 +95,9 @@ class Memory:
         return ("bytes", self.digest)
 
 
+Stored: TypeAlias = LocalFile | RemoteFile | Memory
+
+
 @dataclass(frozen=True)
 class Inflated:
     """The data set of a deflated file (PS3.5 A.5); offsets count from its first byte.
@@ -102,7 +105,7 @@ class Inflated:
     Not random access: each process inflates the whole data set once.
     """
 
-    deflated: LocalFile | RemoteFile | Memory
+    deflated: Stored
     start: int
     size: int
 
@@ -117,10 +120,10 @@ class Inflated:
         return ("inflated", self.start, *self.deflated.token)
 
 
-Source: TypeAlias = LocalFile | RemoteFile | Memory | Inflated
+Source: TypeAlias = Stored | Inflated
 
 
-def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Source:
+def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Stored:
     """Return where the bytes of `src` are.
 
     Parameters
@@ -157,7 +160,7 @@ def _locate_path(path: str) -> LocalFile:
     return LocalFile(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 
 
-def _locate_url(url: str, options: Mapping[str, Any]) -> Source:
+def _locate_url(url: str, options: Mapping[str, Any]) -> Stored:
     import fsspec
 
     fs, path = fsspec.core.url_to_fs(url, **options)
@@ -178,7 +181,7 @@ def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
     return len(fs.cat_file(path, start=0, end=1)) == 1
 
 
-def _locate_file_like(src: Any) -> Source:
+def _locate_file_like(src: Any) -> Stored:
     if (path := _own_path(src)) is not None:
         return _locate_path(path)
     position = src.tell()
@@ -353,7 +356,7 @@ _INFLATED_KEPT = 4
 _INFLATED_LOCK = threading.Lock()
 
 
-def inflate(deflated: LocalFile | RemoteFile | Memory, start: int) -> Inflated:
+def inflate(deflated: Stored, start: int) -> Inflated:
     """Return the data set that is deflated from `start` to the end of the source.
 
     It takes at most 1032 times the bytes of the source: deflate cannot expand more.

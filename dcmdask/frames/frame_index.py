@@ -59,7 +59,8 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
             source=name,
         )
     actual = place.end - place.offset
-    expected = -(-declared * bits // 8)
+    unit = 2 if pixels.swaps_words else 1
+    expected = -(-declared * bits // (8 * unit)) * unit
     whole = 8 * actual // bits
     if actual < expected:
         raise PixelDataError(
@@ -88,7 +89,6 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
             f"{surplus} bytes of pixel data are left over behind {declared} frames: padding, or "
             "wrong Rows, Columns or Bits Allocated"
         )
-    unit = 2 if pixels.swaps_words else 1
     spans = offsets.NativeSpans(place.offset, bits, declared, unit)
     return spans, "arithmetic over native pixel data", notes
 

@@ -76,7 +76,7 @@ class Header:
 
 
 def read_header(
-    source: files.LocalFile | files.RemoteFile | files.Memory,
+    source: files.Stored,
     wanted: Iterable[int],
     transfer_syntax_uid: str | None = None,
 ) -> Header:

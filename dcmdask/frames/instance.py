@@ -117,7 +117,6 @@ def _from_file(
     src: Any, options: Mapping[str, Any], storage_options: Mapping[str, Any] | None
 ) -> tuple[PixelDataElement, Dataset, UID, dict[str, Any]]:
     source = files.locate(src, storage_options)
-    assert not isinstance(source, files.Inflated)
     header = read_header(source, _WANTED, options.get("transfer_syntax_uid"))
     element = header.pixel_data
     if element is None:
@@ -149,8 +148,8 @@ def _from_dataset(
     if not tags:
         raise _no_pixel_data(name)
     if len(tags) > 1:
-        found = " and ".join(PIXEL_KEYWORDS[tag] for tag in tags)
-        raise HeaderError(f"the data set has {found}, and only one may be there", source=name)
+        both = " and ".join(PIXEL_KEYWORDS[tag] for tag in tags)
+        raise HeaderError(f"the data set has {both}, and only one may be there", source=name)
     element = dataset[tags[0]]
     value = element.value
     if hasattr(value, "read"):
@@ -169,15 +168,8 @@ def _from_dataset(
             dataset.get("ExtendedOffsetTableLengths") or b"",
         )
     place = PixelDataElement(source, 0, source.size, tables)
-    return (
-        place,
-        dataset,
-        UID(syntax),
-        {
-            "pixel_keyword": PIXEL_KEYWORDS[tags[0]],
-            "pixel_vr": element.VR,
-        },
-    )
+    found = {"pixel_keyword": PIXEL_KEYWORDS[tags[0]], "pixel_vr": element.VR}
+    return place, dataset, UID(syntax), found
 
 
 def _no_pixel_data(name: str) -> NoPixelDataError:
@@ -192,15 +184,15 @@ def _check_syntax(syntax: UID, name: str) -> None:
     try:
         get_decoder(syntax)
     except NotImplementedError as error:
-        name_ = _NEWER.get(syntax, syntax.name)
-        called = f"the transfer syntax {name_!r} ({syntax})"
-        if any(word in name_ for word in _VIDEO):
-            help_ = (
+        known = _NEWER.get(syntax, syntax.name)
+        called = f"the transfer syntax {known!r} ({syntax})"
+        if any(word in known for word in _VIDEO):
+            advice = (
                 "is a video, not frames: a video tool such as ffmpeg reads the codestream that "
                 "the pixel data holds"
             )
-        elif "JPEG XL" in name_:
-            help_ = "is not decoded by pydicom yet: convert the file, to HTJ2K for example"
+        elif "JPEG XL" in known:
+            advice = "is not decoded by pydicom yet: convert the file, to HTJ2K for example"
         else:
-            help_ = "is not decoded by pydicom: convert the file to another one"
-        raise UnsupportedSyntaxError(f"{called} {help_}", source=name) from error
+            advice = "is not decoded by pydicom: convert the file to another one"
+        raise UnsupportedSyntaxError(f"{called} {advice}", source=name) from error
