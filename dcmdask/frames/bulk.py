@@ -9,40 +9,78 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.frames import files, offsets, shortcut
-from dcmdask.frames.decode import Decoding, allocate, decode_into
+from dcmdask.frames.decode import Decoding, Span, allocate, decode_into
 from dcmdask.frames.instance import Instance
 
-# Encoded bytes that one read holds in memory at most, unless one frame has more.
+# Encoded bytes that one read holds in memory at most, unless one frame has more. Of a
+# local file so few that they are still in the processor's cache when they are decoded.
 READ_BYTES = 4 * 2**20
+LOCAL_READ_BYTES = 2**20
 
 
-def batches(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Split `frames` into runs whose spans are read together.
+def batches(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Split spans of these lengths into runs that are read together.
 
     Yields
     ------
-    start : int
-        Position of the first frame of the run in `frames`.
-    run : list of int
+    start, stop : int
+        Of the run; at most `limit` bytes, or one span.
+
+    Examples
+    --------
+    >>> list(batches([3, 3, 3, 9, 1], 6))
+    [(0, 2), (2, 3), (3, 4), (4, 5)]
     """
-    _, lengths = instance.spans.locate(np.asarray(frames, np.int64))
     start = total = 0
     for position, length in enumerate(lengths):
-        if total and total + length > READ_BYTES:
-            yield start, list(frames[start:position])
+        if total and total + length > limit:
+            yield start, position
             start, total = position, 0
         total += length
-    if start < len(frames):
-        yield start, list(frames[start:])
+    if start < len(lengths):
+        yield start, len(lengths)
 
 
-def spans_of(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[int, int, bytes]]:
-    """Yield position in `frames`, frame and span, a run at a time in memory."""
-    for start, run in batches(instance, frames):
-        for position, (frame, encoded) in enumerate(
-            zip(run, instance.read(run), strict=True), start
-        ):
-            yield position, frame, encoded
+def spans_of(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[int, int, Span]]:
+    """Yield position in `frames`, frame and span, a run at a time in memory.
+
+    A span is to be used before the next one is asked for: its memory is used again.
+    """
+    starts, lengths = instance.spans.locate(np.asarray(frames, np.int64))
+    read = _read_local if isinstance(instance.source, files.LocalFile) else _read
+    yield from zip(range(len(frames)), frames, read(instance.source, starts, lengths), strict=True)
+
+
+def _read(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
+    for first, stop in batches(lengths, READ_BYTES):
+        yield from files.read(source, starts[first:stop], lengths[first:stop])
+
+
+def _read_local(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
+    """Read neighbours in one call, into memory that is used again.
+
+    Each call gives up the interpreter's lock, and waiting for it takes longer than to
+    read a small frame; new memory of this size comes in fresh pages, which cost more
+    than what they are filled with.
+    """
+    room = bytearray()
+    with files.opened(source) as file:
+        for first, stop in batches(lengths, LOCAL_READ_BYTES):
+            needed = sum(lengths[first:stop])
+            if len(room) < needed:
+                room = bytearray(needed)
+            view = memoryview(room)
+            filled = begun = 0
+            for position in range(first, stop):
+                filled += lengths[position]
+                ends_here = starts[position] + lengths[position]
+                if position + 1 == stop or starts[position + 1] != ends_here:
+                    files.read_into(file, ends_here - (filled - begun), view[begun:filled], source)
+                    begun = filled
+            taken = 0
+            for length in lengths[first:stop]:
+                yield view[taken : taken + length]
+                taken += length
 
 
 def decode_frames(
@@ -91,5 +129,5 @@ def _read_native(instance: Instance, frames: Sequence[int], out: npt.NDArray[Any
     starts, _ = instance.spans.locate(np.asarray(frames, np.int64))
     with files.opened(instance.source) as file:
         for start, frame in zip(starts, out, strict=True):
-            files.read_into(file, start, frame, instance.name)
+            files.read_into(file, start, memoryview(frame).cast("B"), instance.source)
             shortcut.drop_unused_bits(instance.pixels, frame, frame)

@@ -8,7 +8,7 @@ known to change nothing.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from dcmdask.frames.codestream import CodestreamError, Contradiction, Unsuited
 from dcmdask.frames.image_pixel import ImagePixel
 from dcmdask.frames.instance import Instance
 
-Frame = npt.NDArray[Any]
+Frame: TypeAlias = npt.NDArray[Any]
+Span: TypeAlias = bytes | memoryview
 
 # An empty Basic Offset Table: with a span behind it, encapsulated pixel data of one frame.
 _EMPTY_TABLE = offsets.ITEM + bytes(4)
@@ -64,7 +65,7 @@ def check_plugin(instance: Instance, plugin: str) -> None:
         decoder.as_array(b"", decoding_plugin=plugin, validate=False)
 
 
-def allocate(instance: Instance, count: int, frame: int, encoded: bytes) -> Frame:
+def allocate(instance: Instance, count: int, frame: int, encoded: Span) -> Frame:
     """Return an array for `count` frames, once the encoded `frame` says it is that large.
 
     Nothing is allocated because a header says so: native bytes are there, and a
@@ -80,7 +81,7 @@ def allocate(instance: Instance, count: int, frame: int, encoded: bytes) -> Fram
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-def _vouch(instance: Instance, frame: int, encoded: bytes) -> None:
+def _vouch(instance: Instance, frame: int, encoded: Span) -> None:
     pixels, syntax = instance.pixels, instance.pixels.transfer_syntax
     if syntax not in guard.SYNTAXES:
         return
@@ -99,7 +100,7 @@ def _vouch(instance: Instance, frame: int, encoded: bytes) -> None:
         raise _failed(instance, frame, f"the header asks for {size} bytes, and {reason}")
 
 
-def decode_into(instance: Instance, how: Decoding, frame: int, encoded: bytes, out: Frame) -> None:
+def decode_into(instance: Instance, how: Decoding, frame: int, encoded: Span, out: Frame) -> None:
     """Decode one frame into `out`, an array of the frame's shape and dtype.
 
     Raises
@@ -111,7 +112,7 @@ def decode_into(instance: Instance, how: Decoding, frame: int, encoded: bytes, o
         out[...] = general(instance, how, frame, encoded)
 
 
-def _shortcut(instance: Instance, raw: bool, frame: int, encoded: bytes, out: Frame) -> bool:
+def _shortcut(instance: Instance, raw: bool, frame: int, encoded: Span, out: Frame) -> bool:
     pixels, spans = instance.pixels, instance.spans
     if not shortcut.applies(pixels):
         return False
@@ -124,7 +125,7 @@ def _shortcut(instance: Instance, raw: bool, frame: int, encoded: bytes, out: Fr
         raise _failed(instance, frame, str(error)) from error
 
 
-def general(instance: Instance, how: Decoding, frame: int, encoded: bytes, **options: Any) -> Frame:
+def general(instance: Instance, how: Decoding, frame: int, encoded: Span, **options: Any) -> Frame:
     """Decode one frame with pydicom's decoder.
 
     Parameters
@@ -149,10 +150,12 @@ def general(instance: Instance, how: Decoding, frame: int, encoded: bytes, **opt
 
 
 def _general_native(
-    instance: Instance, how: Decoding, frame: int, encoded: bytes, options: dict[str, Any]
+    instance: Instance, how: Decoding, frame: int, encoded: Span, options: dict[str, Any]
 ) -> Frame:
     pixels, spans = instance.pixels, instance.spans
     assert isinstance(spans, offsets.NativeSpans)
+    # What pydicom returns may be a view, and the memory of a span is used again.
+    encoded = bytes(encoded)
     if pixels.swaps_words:
         encoded = np.frombuffer(encoded, "u2").byteswap().tobytes()
         options = {**options, "be_swap_ow": False, "pixel_vr": "OB"}
@@ -170,7 +173,7 @@ def _general_native(
 
 
 def _general_encapsulated(
-    instance: Instance, how: Decoding, frame: int, encoded: bytes, options: dict[str, Any]
+    instance: Instance, how: Decoding, frame: int, encoded: Span, options: dict[str, Any]
 ) -> Frame:
     pixels = instance.pixels
     try:
@@ -224,7 +227,7 @@ def _run(
     pixels: ImagePixel,
     raw: bool,
     plugin: str,
-    encoded: bytes,
+    encoded: Span,
     options: dict[str, Any],
 ) -> Frame:
     everything = {**pixels.options, **options, "number_of_frames": 1}

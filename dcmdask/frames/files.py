@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias, cast
 
-import numpy.typing as npt
-
 from dcmdask.errors import PixelDataError, SourceChangedError
 
 # Neighbouring ranges of a remote source are fetched together: a request costs
@@ -273,22 +271,21 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         yield io.BytesIO(source.data if isinstance(source, Memory) else _inflated(source))
 
 
-def read_into(file: BinaryIO, offset: int, out: npt.NDArray[Any], name: str) -> None:
-    """Fill a C-contiguous array with the bytes of an :func:`opened` local file.
+def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> None:
+    """Fill `room` with the bytes at `offset` of a local file that is :func:`opened`.
 
     Raises
     ------
     SourceChangedError
-        The file ends before the array does.
+        The file ends before.
     """
-    room = memoryview(cast(Any, out)).cast("B")
     file.seek(offset)
     filled = 0
     # Mostly one call; each gives at most 2 GiB.
     while filled < len(room):
         count = cast(io.RawIOBase, file).readinto(room[filled:])
         if not count:
-            raise _shorter(filled, len(room), offset, name)
+            raise _shorter(filled, len(room), offset, source.name)
         filled += count
 
 

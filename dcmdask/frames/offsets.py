@@ -252,7 +252,7 @@ def end_markers(file: BinaryIO, fragments: Fragments) -> list[bool]:
     return ended
 
 
-def payload(span: bytes) -> bytes | memoryview:
+def payload(span: bytes | memoryview) -> bytes | memoryview:
     """Return the encoded frame that the items of `span` hold, fragments joined.
 
     One fragment is not copied.

@@ -21,7 +21,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from dcmdask.errors import FrameNumberError
 from dcmdask.frames import files, offsets
 from dcmdask.frames.bulk import decode_frames, spans_of
-from dcmdask.frames.decode import Decoding, allocate, check_plugin, decode_into, general
+from dcmdask.frames.decode import Decoding, Span, allocate, check_plugin, decode_into, general
 from dcmdask.frames.header import read_whole_header
 from dcmdask.frames.instance import Instance, open_instance
 
@@ -184,7 +184,7 @@ def _checked(index: int, instance: Instance) -> int:
 
 
 def _decode_one(
-    instance: Instance, how: Decoding, frame: int, encoded: bytes, extra: dict[str, Any]
+    instance: Instance, how: Decoding, frame: int, encoded: Span, extra: dict[str, Any]
 ) -> npt.NDArray[Any]:
     if extra:
         return general(instance, how, frame, encoded, **extra)

@@ -31,7 +31,7 @@ def decode_native(
     spans: offsets.NativeSpans,
     raw: bool,
     frame: int,
-    encoded: bytes,
+    encoded: bytes | memoryview,
     out: npt.NDArray[Any],
 ) -> bool:
     """Store a native frame in `out`; return whether that was possible."""
