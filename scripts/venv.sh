@@ -60,6 +60,10 @@ ensure_venv() {
     local python
     python=$(default_python)
     echo "== making .venv (about a minute)"
+    if [ -e .venv ] && [ ! -e .venv/.place ]; then
+        echo ".venv was made by somebody else and is not touched: move it away." >&2
+        return 1
+    fi
     # After a move, scripts in the environment point to the old place.
     if ! .venv/bin/python -c '' 2>/dev/null || [ "$(cat .venv/.place 2>/dev/null)" != "$PWD" ]; then
         "$python" -m venv --clear .venv

@@ -153,18 +153,26 @@ def test_a_wrong_table_gives_way_to_the_items() -> None:
         np.testing.assert_array_equal(found[:], frames, err_msg=str(wrong))
 
 
-def test_a_table_that_starts_frames_too_late_is_found_out_when_decoding() -> None:
-    # Each entry points at an item, so only the codestreams could tell; nothing wrong is returned.
+def test_a_table_that_starts_frames_too_early_gives_way_to_the_items() -> None:
+    # Each entry points at an item; only the ends of the codestreams tell.
     frames = noise(3, 10, 10)
     streams = [encoded(frame, JPEGLSLossless) for frame in frames]
     (_, b, c), _ = tables_of([fragments_of(stream, 2) for stream in streams])
     first = 8 + len(fragments_of(streams[0], 2)[0])
     data = encapsulated(frames, JPEGLSLossless, table=[0, first, c], fragments=2, streams=streams)
     assert first < b
-    found = opened(data)
-    np.testing.assert_array_equal(found[2], frames[2])
-    with pytest.raises(RuntimeError, match="frame 0"):
-        found[0]
+    found = opened(data, "more than one frame")
+    np.testing.assert_array_equal(found[:], frames)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless])
+def test_a_table_without_entries_for_the_last_frames(syntax: str) -> None:
+    frames = noise(5, 10, 10)
+    streams = [encoded(frame, syntax) for frame in frames]
+    starts, _ = tables_of([[stream + bytes(len(stream) % 2)] for stream in streams])
+    data = encapsulated(frames, syntax, table=starts[:3], streams=streams, NumberOfFrames=3)
+    found = opened(data, "more than one frame", "there are 5 frames")
+    np.testing.assert_array_equal(found[:], frames)
 
 
 @pytest.mark.parametrize(

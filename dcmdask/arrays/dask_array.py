@@ -32,8 +32,8 @@ from dcmdask.frames.frame_array import FrameArray, open_frames
 Chunks: TypeAlias = "int | str | Sequence[Any] | Mapping[int, Any] | None"
 
 # Seconds per megabyte of decoded frame on one thread, as benchmarks/costs.py measures them,
-# the slower of 12-bit frames with noise and RGB tiles. Constants, so that a graph does not
-# depend on the machine that makes it.
+# the slower of 12-bit frames with noise and RGB tiles (an estimate for 12-bit JPEG). Constants,
+# so that a graph does not depend on the machine that makes it.
 SECONDS_PER_MEGABYTE: Mapping[str, float] = {
     RLELossless: 0.0015,
     JPEGBaseline8Bit: 0.002,
@@ -144,6 +144,8 @@ def plan_chunks(frames: FrameArray, chunks: Chunks = "auto") -> tuple[tuple[int,
     """
     rest = frames.shape[1:]
     wanted = _along_frames(chunks, frames.shape)
+    if isinstance(wanted, int) and (wanted < -1 or wanted == 0):
+        raise ValueError(f"chunks of {wanted} frames cannot be: use 1 or more, or -1 for all")
     if wanted == "auto":
         limit = parse_bytes(dask.config.get("array.chunk-size")) // 4
         wanted = _affordable(frames.shape, frames.dtype.itemsize, frames.transfer_syntax, limit)
@@ -156,6 +158,8 @@ def plan_chunks(frames: FrameArray, chunks: Chunks = "auto") -> tuple[tuple[int,
 def _along_frames(chunks: Chunks, shape: tuple[int, ...]) -> Any:
     """Return what `chunks` says of the frame axis, once it leaves the others whole."""
     if isinstance(chunks, Mapping):
+        if unknown := sorted(set(chunks) - set(range(len(shape))), key=str):
+            raise ValueError(f"chunks {chunks!r}: {unknown} are no axes of {shape}, by number")
         by_axis = [chunks.get(axis, "auto" if axis == 0 else -1) for axis in range(len(shape))]
     elif isinstance(chunks, Sequence) and not isinstance(chunks, str):
         by_axis = list(chunks)

@@ -7,6 +7,7 @@ pipe broke it off, as a shell counts signals.
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from typing import Annotated, Any
 
@@ -66,14 +67,21 @@ def main() -> None:
     warnings.showwarning = _note
     try:
         app(prog_name="dcmdask")
-    except (DcmdaskError, OSError, ValueError) as error:
+    except (DcmdaskError, OSError, ValueError, ImportError) as error:
         _say(_reason(error))
+        sys.exit(NOT_DONE)
+    except Exception:
+        # Not foreseen, so whoever mends it wants to see where; and not done all the same.
+        traceback.print_exc()
         sys.exit(NOT_DONE)
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if type(error) is FileNotFoundError:
+        # Remote file systems give no more than the name.
+        return f"{error}: there is no such file, or it cannot be reached"
     return str(error)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import JPEG2000TransferSyntaxes
 
 from dcmdask import __version__
@@ -146,7 +147,7 @@ def _texts(dataset: Dataset, keyword: str) -> list[str]:
     value = dataset.get_item(keyword).value
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace").split("\\")
-    elif value is None or isinstance(value, str | int | float):
+    elif not isinstance(value, MultiValue | list | tuple):
         value = [value]
     texts = [str(one if one is not None else "").strip(" \0") for one in value]
     return [] if texts == [""] else texts

@@ -103,7 +103,7 @@ def decode_frames(
         return out
     for position, frame, encoded in spans_of(instance, frames):
         if out is None:
-            out = allocate(instance, len(frames), frame, encoded)
+            out = allocate(instance, how, len(frames), frame, encoded)
         decode_into(instance, how, frame, encoded, out[position])
     if out is None:
         out = np.empty((0, *instance.pixels.frame_shape), instance.pixels.dtype)

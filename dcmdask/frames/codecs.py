@@ -3,8 +3,7 @@
 :func:`own_decoder` gives a pydicom decoder that carries only this plugin.
 :func:`decode_into` skips the decoder for one frame whose header is already known; what it
 stores is what the plugin returns, before pydicom's corrections, which :func:`correct_bits`
-repeats. Both run
-:func:`dcmdask.frames.guard.check` first. A frame that it refuses goes to pydicom's plugins.
+repeats. :func:`dcmdask.frames.guard.check` comes before either.
 
 imagecodecs is imported when something is decoded, not with this module.
 """

@@ -92,17 +92,10 @@ class Codestream(NamedTuple):
         Whether a JFIF marker is there.
     adobe_transform : int or None
         The colour transform of an Adobe marker, None without one.
-    near : int
-        JPEG-LS maximum sample error.
     interleave : int
         JPEG-LS interleave mode of the first scan.
     offset : int
         Where the codestream starts: behind a JP2 header, otherwise 0.
-    colour_transform : bool
-        Whether JPEG 2000 codes a multiple component transform, or a JPEG-LS stream an
-        ``mrfx`` one.
-    high_throughput : bool
-        Whether JPEG 2000 uses the High-Throughput block coder.
     tiles : int
         The number of JPEG 2000 tiles; 1 for every other kind.
     scan : int
@@ -124,11 +117,8 @@ class Codestream(NamedTuple):
     uniform: bool = True
     jfif: bool = False
     adobe_transform: int | None = None
-    near: int = 0
     interleave: int = 0
     offset: int = 0
-    colour_transform: bool = False
-    high_throughput: bool = False
     tiles: int = 1
     scan: int = 0
     end: int = -1
@@ -245,7 +235,7 @@ def _parse_jpeg(data: Buffer) -> Codestream:
         raise CodestreamError(f"JPEG starts with FF D8, the frame with {_hex(data[:2])}")
     position = 2
     frame: Codestream | None = None
-    jfif = mrfx = False
+    jfif = False
     adobe: int | None = None
     while True:
         marker = data[position + 1]
@@ -276,8 +266,6 @@ def _parse_jpeg(data: Buffer) -> Codestream:
             jfif = True
         elif marker == 0xEE and length >= 14 and bytes(data[body : body + 5]) == b"Adobe":
             adobe = data[body + 11]
-        elif marker == 0xE8 and length >= 7 and bytes(data[body : body + 4]) == b"mrfx":
-            mrfx = data[body + 4] != 0
 
     if frame is None:
         raise CodestreamError("the JPEG codestream has a scan but no frame header")
@@ -287,7 +275,6 @@ def _parse_jpeg(data: Buffer) -> Codestream:
             f"the JPEG scan header claims {length} bytes, its {in_scan} components need "
             f"{6 + 2 * in_scan}"
         )
-    is_ls = frame.process == _SOF55
     tail = bytes(data[body + 1 + 2 * in_scan : body + 4 + 2 * in_scan])
     if frame.process in (0xC0, 0xC1) and tail != b"\x00\x3f\x00":
         # T.81 Table B.3. libjpeg only warns of it; pylibjpeg refuses such a frame.
@@ -297,9 +284,7 @@ def _parse_jpeg(data: Buffer) -> Codestream:
     return frame._replace(
         jfif=jfif,
         adobe_transform=adobe,
-        near=tail[0] if is_ls else 0,
-        interleave=tail[1] if is_ls else 0,
-        colour_transform=mrfx and is_ls,
+        interleave=tail[1] if frame.process == _SOF55 else 0,
         scan=position,
     )
 
@@ -360,7 +345,6 @@ def _parse_j2k(data: Buffer) -> Codestream:
     if precision > 38:
         raise CodestreamError(f"a JPEG 2000 precision of {precision} bits is not possible")
 
-    transform = high_throughput = False
     position = start + 4 + length
     while True:
         (marker, length) = unpack_from(">HH", data, position)
@@ -369,12 +353,7 @@ def _parse_j2k(data: Buffer) -> Codestream:
                 f"expected a JPEG 2000 segment at byte {position}, "
                 f"found {_hex(data[position : position + 2])}"
             )
-        if marker == 0xFF50:  # CAP: bit 15 from the top announces Part 15 (T.814 A.3.1)
-            (parts,) = unpack_from(">I", data, position + 4)
-            high_throughput = bool(parts & 0x00020000)
-        elif marker == 0xFF52:  # COD
-            transform = data[position + 8] == 1
-        elif marker == 0xFF90:  # SOT: the main header is over
+        if marker == 0xFF90:  # SOT: the main header is over
             break
         position += 2 + length
     return Codestream(
@@ -387,8 +366,6 @@ def _parse_j2k(data: Buffer) -> Codestream:
         sampling=tuple(sampling),
         uniform=len(depths) == 1,
         offset=start,
-        colour_transform=transform,
-        high_throughput=high_throughput,
         tiles=-(-(x1 - tile_x0) // tile_x) * -(-(y1 - tile_y0) // tile_y),
         scan=position,
     )

@@ -65,23 +65,26 @@ def check_plugin(instance: Instance, plugin: str) -> None:
         decoder.as_array(b"", decoding_plugin=plugin, validate=False)
 
 
-def allocate(instance: Instance, count: int, frame: int, encoded: Span) -> Frame:
+def allocate(instance: Instance, how: Decoding, count: int, frame: int, encoded: Span) -> Frame:
     """Return an array for `count` frames, once the encoded `frame` says it is that large.
 
     Nothing is allocated because a header says so: native bytes are there, and a
     codestream's own size is compared first.
     """
-    _vouch(instance, frame, encoded)
+    _vouch(instance, how, frame, encoded)
     shape, dtype = (count, *instance.pixels.frame_shape), instance.pixels.dtype
     # libjpeg-turbo writes past the cache into rows that start at a multiple of 32 bytes,
     # which takes a fifth longer; these start in the middle between two.
     size = math.prod(shape) * dtype.itemsize
-    room = np.empty(size + 32, np.uint8)
+    try:
+        room = np.empty(size + 32, np.uint8)
+    except MemoryError as error:
+        raise _failed(instance, frame, f"{count} frames from here on take {size} bytes") from error
     start = (16 - room.ctypes.data) % 32
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-def _vouch(instance: Instance, frame: int, encoded: Span) -> None:
+def _vouch(instance: Instance, how: Decoding, frame: int, encoded: Span) -> None:
     pixels, syntax = instance.pixels, instance.pixels.transfer_syntax
     if syntax not in guard.SYNTAXES:
         return
@@ -92,7 +95,11 @@ def _vouch(instance: Instance, frame: int, encoded: Span) -> None:
         reason = f"{len(payload)} bytes of RLE cannot hold them"
     except Contradiction as error:
         raise _failed(instance, frame, str(error)) from error
+    except Unsuited:
+        return  # its size is that of the header
     except ValueError as error:
+        if not how.plugin:
+            raise _failed(instance, frame, str(error)) from error
         kind, reason = "", str(error)
     size = math.prod(pixels.frame_shape) * pixels.dtype.itemsize
     limit = {"rle": RLE_RATIO * len(payload), "": UNVOUCHED_BYTES}.get(kind, size)

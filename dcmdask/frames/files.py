@@ -26,6 +26,10 @@ from dcmdask.errors import PixelDataError, SourceChangedError
 # about as much as a few hundred kilobytes.
 COALESCE_GAP = 256 * 1024
 COALESCE_LENGTH = 32 * 1024 * 1024
+# What file systems call the entity tag, a checksum or the time of the last change.
+_TELLING = frozenset(
+    {"etag", "mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "md5"}
+)
 # What one look into a remote header fetches.
 REMOTE_BLOCK = 256 * 1024
 
@@ -55,8 +59,9 @@ class RemoteFile:
     """An object that fsspec reaches.
 
     The file system is made anew in each process: asynchronous ones do not
-    survive a fork. Its key (entity tag or modification time) is part of the token;
-    reads do not ask for it again, which would be one more request for each.
+    survive a fork. Its key (an entity tag, a checksum or a modification time, where the
+    server gives one) is part of the token; reads do not ask for it again, which would be
+    one more request for each.
     """
 
     name: str
@@ -139,11 +144,9 @@ def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Stored
         return Memory(bytes(src))
     if hasattr(src, "read"):
         return _locate_file_like(src)
-    path = os.fspath(src)
-    if isinstance(path, bytes):
-        path = os.fsdecode(path)
-    if "://" in path or "::" in path:
-        return _locate_url(path, storage_options or {})
+    if isinstance(src, str) and ("://" in src or "::" in src):
+        return _locate_url(src, storage_options or {})
+    path = os.fsdecode(src)
     if storage_options:
         raise ValueError(f"storage_options are for URLs, and {path!r} is a local path")
     return _locate_path(path)
@@ -169,7 +172,9 @@ def _locate_url(url: str, options: Mapping[str, Any]) -> Stored:
         raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
     if info.get("size") is None or not _gives_ranges(fs, path, info):
         return Memory(fs.cat_file(path), name=url)
-    return RemoteFile(url, dict(options), int(info["size"]), str(fs.ukey(path)))
+    # Not all file systems put what tells one content from another into their key.
+    told = sorted((key, str(value)) for key, value in info.items() if key.lower() in _TELLING)
+    return RemoteFile(url, dict(options), int(info["size"]), f"{fs.ukey(path)} {told}")
 
 
 def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
@@ -351,6 +356,16 @@ def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[i
 _INFLATED: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
 _INFLATED_KEPT = 4
 _INFLATED_LOCK = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Give a forked process a lock that no thread of its parent's holds."""
+    global _INFLATED_LOCK  # noqa: PLW0603
+    _INFLATED_LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def inflate(deflated: Stored, start: int) -> Inflated:

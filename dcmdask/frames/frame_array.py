@@ -94,7 +94,7 @@ class FrameArray:
             self._instance.source.token,
             sorted((key, str(value)) for key, value in pixels.options.items()),
             str(pixels.transfer_syntax),
-            len(self),
+            self._instance.spans.token,
             tuple(self._how),
         )
         return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
@@ -117,7 +117,7 @@ class FrameArray:
         frame : int
             From 0; negative numbers count from the end.
         """
-        return self._instance.read([_number(frame, len(self))])[0]
+        return self._instance.read([_number(frame, len(self), self._instance.name)])[0]
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -167,9 +167,11 @@ class FrameArray:
         if isinstance(frames_key, slice):
             frames = list(range(*frames_key.indices(len(self))))
         elif isinstance(frames_key, np.ndarray):
-            frames = _numbers(frames_key, len(self))
+            frames = _numbers(frames_key, len(self), self._instance.name)
         else:
-            frame: npt.NDArray[Any] = self._decode([_number(frames_key, len(self))], rest)[0]
+            frame: npt.NDArray[Any] = self._decode(
+                [_number(frames_key, len(self), self._instance.name)], rest
+            )[0]
             return frame
         return self._decode(frames, rest)
 
@@ -186,7 +188,7 @@ class FrameArray:
         scratch: npt.NDArray[Any] | None = None
         for position, frame, encoded in spans_of(instance, frames):
             if scratch is None:
-                (scratch,) = allocate(instance, 1, frame, encoded)
+                (scratch,) = allocate(instance, how, 1, frame, encoded)
                 out = np.empty((len(frames), *probe.shape), self.dtype)
             decode_into(instance, how, frame, encoded, scratch)
             out[position] = scratch[rest]
@@ -230,8 +232,11 @@ def open_frames(
 
     Raises
     ------
-    TypeError
-        An option that does not exist, or does not make sense here.
+    TypeError, ValueError, RuntimeError
+        An option that does not exist or does not make sense here; a plugin that does not
+        exist, or lacks what it depends on.
+    FileNotFoundError, IsADirectoryError, OSError
+        As :func:`open` raises them.
     NotDicomError, HeaderError, MissingElementError, NoPixelDataError
         The header cannot be read, or contradicts itself.
     PixelDataError
@@ -312,16 +317,18 @@ def _plain(key: Any) -> int | slice:
         ) from None
 
 
-def _number(frame: int, count: int) -> int:
+def _number(frame: int, count: int, name: str) -> int:
     frame = operator.index(frame)
     if not -count <= frame < count:
-        raise FrameNumberError(f"frame {frame} is out of range: there are {count} frames")
+        raise FrameNumberError(
+            f"frame {frame} is out of range: there are {count} frames", source=name
+        )
     return frame + count if frame < 0 else frame
 
 
-def _numbers(key: npt.NDArray[Any], count: int) -> list[int]:
+def _numbers(key: npt.NDArray[Any], count: int, name: str) -> list[int]:
     if key.dtype.kind == "b":
         if len(key) != count:
             raise IndexError(f"{len(key)} booleans for {count} frames")
         return np.flatnonzero(key).tolist()
-    return [_number(frame, count) for frame in key.tolist()]
+    return [_number(frame, count, name) for frame in key.tolist()]

@@ -119,6 +119,7 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
     """
     name, declared = place.source.name, pixels.number_of_frames
     notes: list[str] = []
+    one_each = pixels.transfer_syntax == RLELossless
     with files.opened(place.source) as file:
         try:
             basic, start = offsets.read_basic_offset_table(file, place.offset, place.end)
@@ -138,11 +139,12 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
         spans: offsets.ItemSpans | None = None
         if len(table):
             try:
-                spans = _group(fragments, table, lengths, declared)
+                grouped = _group(fragments, table, lengths, declared)
+                _check_frames(file, fragments, grouped, one_each)
+                spans = grouped
             except offsets.BrokenTable as error:
                 notes.append(f"the {called} is wrong ({error}): the items decide")
         if spans is None:
-            one_each = pixels.transfer_syntax == RLELossless
             spans, more = _by_items(file, fragments, declared, one_each)
             called, notes = "item headers", notes + more
     if len(spans) < declared:
@@ -211,6 +213,25 @@ def _group(
                 f"{spans.lengths[frame] - 8}"
             )
     return spans
+
+
+def _check_frames(
+    file: BinaryIO, fragments: offsets.Fragments, spans: offsets.ItemSpans, one_each: bool
+) -> None:
+    """Hold the frames of a table against what their items hold.
+
+    A table with too few entries gives several frames as one.
+    """
+    first = np.searchsorted(fragments.offsets, spans.offsets)
+    last = np.searchsorted(fragments.offsets, spans.offsets + spans.lengths) - 1
+    several = np.flatnonzero(last > first)
+    for frame in several.tolist():
+        inner = fragments.select(int(first[frame]), int(last[frame]))
+        if one_each or any(offsets.end_markers(file, inner)):
+            raise offsets.BrokenTable(
+                f"the {last[frame] - first[frame] + 1} items of its frame {frame} hold more than "
+                "one frame"
+            )
 
 
 def _by_items(

@@ -74,7 +74,7 @@ def check(
     Returns
     -------
     Codestream
-        What :func:`decode_into` needs to know.
+        What :func:`dcmdask.frames.codecs.decode_into` needs to know.
 
     Raises
     ------

@@ -119,7 +119,7 @@ def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
     ----------
     source : Source
     syntax : UID
-        For a data set without file meta information.
+        That the data set was found to be in, whatever the file meta information says.
 
     Raises
     ------
@@ -132,10 +132,9 @@ def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
         reader = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
         try:
             dataset: Dataset = dcmread(reader, stop_before_pixels=True, force=True)
-            if "TransferSyntaxUID" not in dataset.file_meta:
+            if dataset.file_meta.get("TransferSyntaxUID") != syntax:
                 meta = dataset.file_meta
-                reader.seek(0)
-                dataset = read_dataset(reader, *_encoding(syntax), stop_when=_at_pixels)
+                dataset = _read_again(source, syntax)
                 dataset.file_meta = meta
         except Exception as error:
             raise HeaderError(
@@ -145,6 +144,16 @@ def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
             if isinstance(reader, io.BufferedReader):
                 reader.detach()
     return dataset
+
+
+def _read_again(source: files.Source, syntax: UID) -> Dataset:
+    """Read the data set in the syntax that the caller gave instead of the file's own."""
+    with files.opened(source) as file:
+        start = 0
+        if not isinstance(source, files.Inflated):
+            _, start = _file_meta(file, _window(file, source.size), source.name, syntax)
+        file.seek(start)
+        return read_dataset(file, *_encoding(syntax), stop_when=_at_pixels)
 
 
 def _window(file: BinaryIO, size: int) -> Window:

@@ -211,7 +211,7 @@ def _declared_frames(dataset: Dataset) -> Any:
 
 
 def _number_of_frames(value: Any, name: str) -> tuple[int, list[str]]:
-    if value in (None, "", 0, "0"):
+    if value in (None, "", 0) or str(value).strip("0") == "":
         note = f"(0028,0008) 'Number of Frames' is {value!r}, which is not valid: 1 is assumed"
         return 1, [note]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,8 +110,16 @@ def open_instance(
     spans, indexed_by, more = index(place, pixels, excess)
     notes += more
     for note in notes:
-        warnings.warn(f"{place.source.name}: {note}", DcmdaskWarning, stacklevel=4)
+        warnings.warn(f"{place.source.name}: {note}", DcmdaskWarning, stacklevel=_outside())
     return Instance(place.source, pixels, spans, indexed_by, tuple(notes))
+
+
+def _outside() -> int:
+    """Return the stack level of whoever called this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("dcmdask."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _from_file(

@@ -10,19 +10,22 @@ for 8-bit samples in big endian OW words, of words) that covers the frame.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.frames.elements import UNDEFINED
+
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
 ITEM = b"\xfe\xff\x00\xe0"
 SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"
-UNDEFINED = 0xFFFFFFFF
 END_MARKER = b"\xff\xd9"
 # Where an end marker is looked for: real padding behind it is up to 15 bytes.
 FRAGMENT_TAIL = 32
@@ -49,6 +52,11 @@ class NativeSpans:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def token(self) -> tuple[int, ...]:
+        """What tells these spans from others."""
+        return self.start, self.frame_bits, self.count, self.unit
+
     def locate(self, frames: Offsets) -> tuple[list[int], list[int]]:
         """Return offsets and lengths of the spans of `frames`."""
         unit_bits = 8 * self.unit
@@ -70,6 +78,13 @@ class ItemSpans:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @cached_property
+    def token(self) -> str:
+        """What tells these spans from others."""
+        digest = hashlib.blake2b(self.offsets.tobytes(), digest_size=16)
+        digest.update(self.lengths.tobytes())
+        return digest.hexdigest()
 
     def locate(self, frames: Offsets) -> tuple[list[int], list[int]]:
         """Return offsets and lengths of the spans of `frames`."""
@@ -112,6 +127,10 @@ class Fragments(NamedTuple):
     """Why the walk stopped before the Sequence Delimitation Item, if it did."""
     cut: bool
     """Whether something that is not a whole item follows."""
+
+    def select(self, first: int, stop: int) -> Fragments:
+        """Return the fragments from `first` up to `stop`."""
+        return self._replace(offsets=self.offsets[first:stop], ends=self.ends[first:stop])
 
 
 def read_basic_offset_table(file: BinaryIO, offset: int, end: int) -> tuple[Offsets, int]:

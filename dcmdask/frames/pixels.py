@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import operator
 import os
@@ -134,6 +135,11 @@ def iter_pixels(
     numpy.ndarray
         (rows, columns), or (rows, columns, samples).
 
+    Raises
+    ------
+    FrameNumberError, DecodeError, DcmdaskError
+        As for :func:`pixel_array`, when it is the frame's turn: those before it are yielded.
+
     Examples
     --------
     >>> from pydicom.data import get_testdata_file
@@ -144,18 +150,22 @@ def iter_pixels(
     instance, how, extra = _open(src, raw, decoding_plugin, storage_options, kwargs)
     _fill(ds_out, src, instance, specific_tags)
     wanted = range(len(instance)) if indices is None else indices
-    frame_bytes = max(1, int(np.prod(instance.pixels.frame_shape)) * instance.pixels.dtype.itemsize)
-    together = max(1, min(TASK_FRAMES, TASK_BYTES // frame_bytes))
+    together = _frames_of_a_task(instance)
 
-    def decode(frames: list[int]) -> list[npt.NDArray[Any]]:
-        return [
-            _decode_one(instance, how, frame, encoded, extra)
-            for _, frame, encoded in spans_of(instance, frames)
-        ]
+    def decode(frames: list[int]) -> tuple[list[npt.NDArray[Any]], Exception | None]:
+        arrays: list[npt.NDArray[Any]] = []
+        try:
+            for run in _existing(frames, instance):
+                for _, frame, encoded in spans_of(instance, run):
+                    arrays.append(_decode_one(instance, how, frame, encoded, extra))
+        except Exception as error:
+            return arrays, error
+        return arrays, None
 
-    tasks = _grouped((_checked(i, instance) for i in wanted), together)
-    for arrays in _ahead(decode, tasks):
+    for arrays, error in _ahead(decode, _grouped(wanted, together)):
         yield from arrays
+        if error is not None:
+            raise error
 
 
 def _open(
@@ -183,12 +193,24 @@ def _checked(index: int, instance: Instance) -> int:
     return index
 
 
+def _existing(frames: list[int], instance: Instance) -> Iterator[list[int]]:
+    """Yield the frames before one that does not exist, and then raise for that one."""
+    run: list[int] = []
+    try:
+        for frame in frames:
+            run.append(_checked(frame, instance))
+    except (FrameNumberError, TypeError):
+        yield run
+        raise
+    yield run
+
+
 def _decode_one(
     instance: Instance, how: Decoding, frame: int, encoded: Span, extra: dict[str, Any]
 ) -> npt.NDArray[Any]:
     if extra:
         return general(instance, how, frame, encoded, **extra)
-    array: npt.NDArray[Any] = allocate(instance, 1, frame, encoded)[0]
+    array: npt.NDArray[Any] = allocate(instance, how, 1, frame, encoded)[0]
     decode_into(instance, how, frame, encoded, array)
     return array
 
@@ -211,8 +233,8 @@ def _view(instance: Instance, how: Decoding, extra: dict[str, Any]) -> npt.NDArr
 
 def _decode_all(instance: Instance, how: Decoding) -> npt.NDArray[Any]:
     count = len(instance)
-    out = allocate(instance, count, 0, instance.read([0])[0])
-    together = max(1, min(TASK_FRAMES, TASK_BYTES // max(1, out[0].nbytes)))
+    out = allocate(instance, how, count, 0, instance.read([0])[0])
+    together = _frames_of_a_task(instance)
 
     def decode(frames: list[int]) -> None:
         # Frames of a task follow each other.
@@ -221,6 +243,11 @@ def _decode_all(instance: Instance, how: Decoding) -> npt.NDArray[Any]:
     for _ in _ahead(decode, _grouped(range(count), together)):
         pass
     return out
+
+
+def _frames_of_a_task(instance: Instance) -> int:
+    frame_bytes = math.prod(instance.pixels.frame_shape) * instance.pixels.dtype.itemsize
+    return max(1, min(TASK_FRAMES, TASK_BYTES // frame_bytes))
 
 
 def _grouped(frames: Iterable[int], size: int) -> Iterator[list[int]]:
