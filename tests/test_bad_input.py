@@ -353,3 +353,14 @@ def test_a_deflated_data_set_that_is_mostly_zeros(tmp_path: Path) -> None:
     path = saved(tmp_path, native(frames, DeflatedExplicitVRLittleEndian))
     assert path.stat().st_size * 1032 > frames.nbytes > path.stat().st_size * 200
     np.testing.assert_array_equal(open_frames(path)[:], frames)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless, JPEG2000Lossless])
+def test_junk_frames_ask_for_no_memory(syntax: UID) -> None:
+    # 2000 items of 8 bytes, and a header that makes 477 GiB of them.
+    frames = np.zeros((1, 8, 8), "u1")
+    data = encapsulated(frames, syntax, streams=[bytes(8)] * 2000, table="none")
+    opened = open_frames(data, number_of_frames=2000, rows=16000, columns=16000)
+    for ask in (lambda: opened[:], lambda: opened[7]):
+        with pytest.raises(DecodeError, match="frame"):
+            ask()

@@ -359,3 +359,9 @@ def test_an_error_comes_back_from_a_cluster(tmp_path: Path, cluster: Any) -> Non
         cluster.compute(x, sync=True)
     assert caught.value.frame == 1
     np.testing.assert_array_equal(cluster.compute(x[2:], sync=True), FRAMES[2:4])
+
+
+@pytest.mark.parametrize("chunks", [0, -2, {7: 5}, {-1: 1}, {"frame": 10}])
+def test_chunks_that_mean_nothing_are_refused(chunks: Any) -> None:
+    with pytest.raises(ValueError, match="chunks"):
+        from_dicom(native(noise(4, 5, 6)), chunks=chunks)

@@ -152,3 +152,14 @@ def test_a_vr_that_the_caller_knows_better() -> None:
     swapped = frames.reshape(3, 4, 3, 2)[..., ::-1].reshape(frames.shape)
     np.testing.assert_array_equal(open_frames(data)[:], frames)
     np.testing.assert_array_equal(open_frames(data, pixel_vr="OB")[:], swapped)
+
+
+def test_the_header_is_read_in_the_syntax_that_is_given() -> None:
+    frames = noise(2, 5, 6, dtype="u2")
+    data = bytearray(native(frames, ExplicitVRBigEndian))
+    # The file meta information says little endian, and the data set is not.
+    wrong, right = str(ExplicitVRLittleEndian).encode(), str(ExplicitVRBigEndian).encode()
+    data = data.replace(right, wrong.ljust(len(right), b"\0"), 1)
+    found = open_frames(bytes(data), transfer_syntax_uid=ExplicitVRBigEndian)
+    np.testing.assert_array_equal(found[:], frames)
+    assert (found.dataset.Rows, found.dataset.Columns) == (5, 6)

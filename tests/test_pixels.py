@@ -347,3 +347,12 @@ def test_sources_without_file_meta() -> None:
     filled = Dataset()
     pixel_array(bare, transfer_syntax_uid=syntax, ds_out=filled)
     assert filled.Rows == 12
+
+
+def test_frames_before_one_that_fails_are_yielded() -> None:
+    data = native(FRAMES)
+    iterator = iter_pixels(data, indices=[0, 2, 99, 1])
+    np.testing.assert_array_equal(next(iterator), FRAMES[0])
+    np.testing.assert_array_equal(next(iterator), FRAMES[2])
+    with pytest.raises(FrameNumberError, match="frame 99"):
+        next(iterator)

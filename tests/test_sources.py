@@ -372,3 +372,9 @@ def test_an_encapsulated_dataset_with_its_tables() -> None:
         frames = open_frames(dataset)
         np.testing.assert_array_equal(frames[:], FRAMES)
         assert "Offset Table" in frames.indexed_by
+
+
+def test_a_path_is_never_a_url(tmp_path: Path) -> None:
+    path = tmp_path / "a::b.dcm"
+    path.write_bytes(native(FRAMES))
+    np.testing.assert_array_equal(open_frames(path)[:], FRAMES)
