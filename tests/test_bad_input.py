@@ -364,3 +364,14 @@ def test_junk_frames_ask_for_no_memory(syntax: UID) -> None:
     for ask in (lambda: opened[:], lambda: opened[7]):
         with pytest.raises(DecodeError, match="frame"):
             ask()
+
+
+def test_short_rle_frames_ask_for_no_memory() -> None:
+    frame = np.zeros((1, 2000, 2000), "u1")
+    good = encoded(frame[0], RLELossless)
+    streams = [good] + [good[:64] + b"\x81\x00"] * 2000
+    data = encapsulated(frame, RLELossless, streams=streams, table="none")
+    opened = open_frames(data, number_of_frames=len(streams))
+    with pytest.raises(DecodeError, match=r"frame 1: .* 74 bytes of RLE cannot hold them"):
+        opened[:]
+    np.testing.assert_array_equal(opened[0], frame[0])

@@ -268,3 +268,57 @@ def test_progress_on_a_terminal(tmp_path: Path) -> None:
     assert b"writing" in shown
     assert b"%" in shown
     assert out.startswith(str(tmp_path / "a.zarr").encode())
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLOW, "export", CINE, str(tmp_path / "o.zarr")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".o.zarr.partial-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
+    path = tmp_path / "ünï.dcm"
+    path.write_bytes(native(noise(2, 5, 6)))
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "dcmdask", "info", str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_closed_standard_error(tmp_path: Path) -> None:
+    script = f'"{sys.executable}" -m dcmdask export "{CINE}" "{tmp_path / "o.zarr"}" 2>&-'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stdout
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m dcmdask info nothing.dcm 2>&-'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_name_with_two_colons_is_a_path(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dcmdask", "export", CINE, "a::b"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(dcmdask.__file__).parents[1])},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a::b"]
+
+
+def test_pydicoms_warnings_are_not_shown(tmp_path: Path) -> None:
+    path = saved(tmp_path, native(noise(2, 5, 6), SpecificCharacterSet="CANARY", PatientID="x"))
+    done = run("export", path, tmp_path / "o.zarr")
+    assert done.returncode == 0
+    assert "CANARY" not in done.stdout + done.stderr

@@ -730,3 +730,42 @@ def test_rle_in_several_chunks(tmp_path: Path) -> None:
     to_zarr(source, tmp_path / "a.zarr", chunks=3)
     np.testing.assert_array_equal(pixels(tmp_path / "a.zarr"), frames)
     np.testing.assert_array_equal(from_dicom(source).compute(), frames)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda b: b[:1], lambda b: b.sum(), lambda b: b.astype("f8")],
+    ids=["less", "0-d", "f8"],
+)
+def test_blocks_that_are_not_what_the_array_says(tmp_path: Path, wrong: Any) -> None:
+    ones = da.ones((4, 6), chunks=(2, 6), dtype="i4")
+    x = ones.map_blocks(wrong, chunks=((2, 2), (6,)), dtype="i4", meta=np.empty((0, 0), "i4"))
+    with pytest.raises(AlignmentError, match="a task gave"):
+        write_array(x, tmp_path / "x.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_but_chunks_is_deleted(tmp_path: Path) -> None:
+    store = tmp_path / "x.zarr"
+    x = da.ones((4, 6), chunks=(2, 6))
+    write_array(x, store)
+    (store / "pixels" / "c" / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreExistsError, match="thesis"):
+        write_array(x, store, overwrite=True)
+    assert (store / "pixels" / "c" / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_is_no_dask_array(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Dask array"):
+        write_array(np.ones((2, 3)), tmp_path / "x.zarr")
+    with pytest.raises(ValueError, match="no name"):
+        write_array(da.ones((2, 3)), "")
+
+
+def test_damaged_functional_groups_are_left_out(tmp_path: Path) -> None:
+    frames = noise(2, 5, 6)
+    data = native(frames, SharedFunctionalGroupsSequence=[Dataset()])
+    at = data.index(bytes.fromhex("0052 2992")) + 12
+    damaged = data[:at] + b"\xff" * 8 + data[at + 8 :]
+    report = to_zarr(damaged, tmp_path / "x.zarr")
+    assert report.shape == (2, 5, 6)

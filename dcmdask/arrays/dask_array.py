@@ -151,6 +151,8 @@ def plan_chunks(frames: FrameArray, chunks: Chunks = "auto") -> tuple[tuple[int,
         wanted = _affordable(frames.shape, frames.dtype.itemsize, frames.transfer_syntax, limit)
     elif isinstance(wanted, str):
         wanted = max(1, parse_bytes(wanted) // max(1, frames.nbytes // max(1, len(frames))))
+    if isinstance(wanted, int):
+        wanted = min(wanted, len(frames))
     (along,) = da.core.normalize_chunks((wanted,), shape=(len(frames),))
     return (tuple(along), *((length,) for length in rest))
 

@@ -6,9 +6,12 @@ pipe broke it off, as a shell counts signals.
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +20,7 @@ from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
 from dcmdask.cli.output import show
-from dcmdask.errors import DcmdaskError
+from dcmdask.errors import DcmdaskError, DcmdaskWarning
 
 NOT_DONE = 2
 
@@ -65,14 +68,22 @@ app.command(
 def main() -> None:
     """Run the command and end the process with its exit code."""
     warnings.showwarning = _note
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name that the terminal cannot show is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        # As Ctrl-C does, so that what was begun is cleared up.
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         app(prog_name="dcmdask")
-    except (DcmdaskError, OSError, ValueError, ImportError) as error:
+    except (DcmdaskError, OSError, ValueError, ImportError, Warning) as error:
         _say(_reason(error))
         sys.exit(NOT_DONE)
     except Exception:
         # Not foreseen, so whoever mends it wants to see where; and not done all the same.
-        traceback.print_exc()
+        if sys.stderr is not None:
+            traceback.print_exc()
         sys.exit(NOT_DONE)
 
 
@@ -86,8 +97,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    _say(f"note: {message}")
+    # Others' warnings may quote what the file says of a person.
+    if issubclass(category, DcmdaskWarning):
+        _say(f"note: {message}")
 
 
 def _say(text: str) -> None:
-    print("dcmdask:", " ".join(text.split()), file=sys.stderr)
+    # Where it is closed, print would take the standard output.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print("dcmdask:", " ".join(text.split()), file=sys.stderr)

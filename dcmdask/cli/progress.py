@@ -19,7 +19,7 @@ PATIENCE = 2.0
 @contextmanager
 def progress() -> Iterator[None]:
     """Show a bar for what Dask computes inside, if there is a terminal for it."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
     bar = Progress(console=Console(stderr=True), transient=True)

@@ -138,7 +138,8 @@ def _texts(dataset: Dataset, keyword: str) -> list[str]:
     if keyword not in dataset:
         try:
             dataset = dataset.SharedFunctionalGroupsSequence[0][SHARED[keyword]][0]
-        except (AttributeError, KeyError, IndexError, TypeError):
+        except Exception:
+            # Not there, or so damaged that pydicom fails in one of its many ways.
             return []
         if keyword not in dataset:
             return []

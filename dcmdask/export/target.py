@@ -44,12 +44,12 @@ def replacing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Pa
     _check_replaceable(target, overwrite)
     mark = uuid.uuid4().hex[:12]
     # Not below folders that have yet to be made: a task that runs on would make them anew.
-    partial = _above(target) / f".{target.name}.partial-{mark}"
+    partial = _above(target) / f".{target.name[:200]}.partial-{mark}"
     try:
         partial.mkdir()
         yield partial
         _check_replaceable(target, overwrite)
-        _put_in_place(partial, target, target.with_name(f".{target.name}.old-{mark}"))
+        _put_in_place(partial, target, target.with_name(f".{target.name[:200]}.old-{mark}"))
     except BaseException:
         discard(partial)
         raise
@@ -91,12 +91,25 @@ def _stranger(folder: Path) -> Path | None:
     except (OSError, ValueError, TypeError, KeyError):
         return folder
     for entry in folder.iterdir():
-        if entry.name == NODE or (kind == "array" and entry.name == "c"):
+        if entry.name == NODE:
+            continue
+        if kind == "array" and entry.name == "c":
+            if stranger := _no_chunk(entry):
+                return stranger
             continue
         if kind != "group" or not entry.is_dir():
             return entry
         if stranger := _stranger(entry):
             return stranger
+    return None
+
+
+def _no_chunk(folder: Path) -> Path | None:
+    """Return something below `folder` that is no chunk: those have numbers for names."""
+    for above, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            if not name.isdecimal():
+                return Path(above, name)
     return None
 
 
@@ -111,4 +124,5 @@ def _put_in_place(partial: Path, target: Path, aside: Path) -> None:
     except BaseException:
         os.rename(aside, target)
         raise
-    shutil.rmtree(aside)
+    # The new store is in place, whatever becomes of the old one.
+    shutil.rmtree(aside, ignore_errors=True)

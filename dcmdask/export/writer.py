@@ -171,10 +171,11 @@ def write_array(
     x : dask.array.Array
         Of known shape. It is stored in native byte order.
     store : str, path-like or zarr.abc.store.Store
-        A local path is written beside and renamed into place: it is whole, or as it was
-        before. A URL for fsspec or a store of zarr's is written in place; the group's
-        attribute ``dcmdask`` says ``"complete": false`` until all is there. With several
-        processes it has to be one that all of them reach.
+        A local path is written beside, as ``.NAME.partial-...``, and renamed into place:
+        it is whole, or as it was before; a process that is killed leaves what it wrote.
+        A URL for fsspec or a store of zarr's is written in place; the group's attribute
+        ``dcmdask`` says ``"complete": false`` until all is there. With several processes
+        it has to be one that all of them reach.
     name : str, optional
         Of the array in the group.
     dimension_names : sequence of str or None, optional
@@ -203,6 +204,8 @@ def write_array(
         Something is there that is not to be replaced; nothing was computed.
     StoreLostError
         What was written is not in the store.
+    TypeError, ValueError
+        `x` is no Dask array, or something that zarr does not take; nothing was computed.
 
     Examples
     --------
@@ -218,6 +221,8 @@ def write_array(
     >>> folder.cleanup()
     """
     started = time.perf_counter()
+    if not isinstance(x, da.Array):
+        raise TypeError(f"a Dask array is needed, not {type(x).__name__}; to_zarr takes DICOM")
     if not name or "/" in name or name.startswith((".", "__")):
         raise ValueError(f"{name!r} cannot be the name of an array: it is one part of a path")
     x = x.astype(x.dtype.newbyteorder("="))
@@ -278,6 +283,13 @@ class _Sink:
         return type(self), (self.array,)
 
     def __setitem__(self, region: tuple[slice, ...], block: npt.NDArray[Any]) -> None:
+        # Zarr would stretch and convert what does not fit, without a word.
+        room = tuple(part.stop - part.start for part in region)
+        if block.shape != room or block.dtype != self.array.dtype:
+            raise AlignmentError(
+                f"a task gave {block.shape} {block.dtype} where the Dask array says {room} "
+                f"{self.array.dtype}"
+            )
         with self._state:
             if self._closed:
                 raise self._lost()
@@ -318,7 +330,9 @@ def _group(
         yield _in_place(store, attributes, overwrite)
         return
     path = os.fspath(store)
-    if "://" in path or "::" in path:
+    if not path:
+        raise ValueError("the store has no name")
+    if isinstance(store, str) and "://" in path:
         fs, local = fsspec.core.url_to_fs(path)
         if type(fs).__name__ != "LocalFileSystem":
             yield _in_place(FsspecStore.from_url(path), attributes, overwrite)

@@ -70,17 +70,25 @@ def _read_local(source: files.Source, starts: list[int], lengths: list[int]) -> 
             if len(room) < needed:
                 room = bytearray(needed)
             view = memoryview(room)
-            filled = begun = 0
-            for position in range(first, stop):
-                filled += lengths[position]
-                ends_here = starts[position] + lengths[position]
-                if position + 1 == stop or starts[position + 1] != ends_here:
-                    files.read_into(file, ends_here - (filled - begun), view[begun:filled], source)
-                    begun = filled
+            filled = 0
+            for offset, length in _joined(starts[first:stop], lengths[first:stop]):
+                files.read_into(file, offset, view[filled : filled + length], source)
+                filled += length
             taken = 0
             for length in lengths[first:stop]:
                 yield view[taken : taken + length]
                 taken += length
+
+
+def _joined(starts: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of spans, those that follow each other without a gap as one."""
+    offset, joined = starts[0], 0
+    for start, length in zip(starts, lengths, strict=True):
+        if start != offset + joined:
+            yield offset, joined
+            offset, joined = start, 0
+        joined += length
+    yield offset, joined
 
 
 def decode_frames(
@@ -103,7 +111,7 @@ def decode_frames(
         return out
     for position, frame, encoded in spans_of(instance, frames):
         if out is None:
-            out = allocate(instance, how, len(frames), frame, encoded)
+            out = allocate(instance, how, frames, encoded)
         decode_into(instance, how, frame, encoded, out[position])
     if out is None:
         out = np.empty((0, *instance.pixels.frame_shape), instance.pixels.dtype)

@@ -8,11 +8,13 @@ known to change nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.pixels.decoders.base import Decoder, get_decoder
+from pydicom.uid import RLELossless
 
 from dcmdask.errors import DecodeError
 from dcmdask.frames import codecs, guard, offsets, shortcut
@@ -65,13 +67,16 @@ def check_plugin(instance: Instance, plugin: str) -> None:
         decoder.as_array(b"", decoding_plugin=plugin, validate=False)
 
 
-def allocate(instance: Instance, how: Decoding, count: int, frame: int, encoded: Span) -> Frame:
-    """Return an array for `count` frames, once the encoded `frame` says it is that large.
+def allocate(instance: Instance, how: Decoding, frames: Sequence[int], encoded: Span) -> Frame:
+    """Return an array for `frames`, once the span of the first says it is that large.
 
     Nothing is allocated because a header says so: native bytes are there, and a
     codestream's own size is compared first.
     """
+    count, frame = len(frames), frames[0]
     _vouch(instance, how, frame, encoded)
+    if instance.pixels.transfer_syntax == RLELossless:
+        _vouch_for_rle(instance, frames)
     shape, dtype = (count, *instance.pixels.frame_shape), instance.pixels.dtype
     # libjpeg-turbo writes past the cache into rows that start at a multiple of 32 bytes,
     # which takes a fifth longer; these start in the middle between two.
@@ -88,23 +93,27 @@ def _vouch(instance: Instance, how: Decoding, frame: int, encoded: Span) -> None
     pixels, syntax = instance.pixels, instance.pixels.transfer_syntax
     if syntax not in guard.SYNTAXES:
         return
-    payload: bytes | memoryview = b""
     try:
-        payload = offsets.payload(encoded)
-        kind = guard.check_frame(payload, pixels).kind
-        reason = f"{len(payload)} bytes of RLE cannot hold them"
-    except Contradiction as error:
-        raise _failed(instance, frame, str(error)) from error
+        guard.check_frame(offsets.payload(encoded), pixels)
     except Unsuited:
-        return  # its size is that of the header
+        pass  # its size is that of the header
     except ValueError as error:
-        if not how.plugin:
+        if not how.plugin or isinstance(error, Contradiction):
             raise _failed(instance, frame, str(error)) from error
-        kind, reason = "", str(error)
-    size = math.prod(pixels.frame_shape) * pixels.dtype.itemsize
-    limit = {"rle": RLE_RATIO * len(payload), "": UNVOUCHED_BYTES}.get(kind, size)
-    if size > limit:
-        raise _failed(instance, frame, f"the header asks for {size} bytes, and {reason}")
+        size = math.prod(pixels.frame_shape) * pixels.dtype.itemsize
+        if size > UNVOUCHED_BYTES:
+            reason = f"the header asks for {size} bytes, and {error}"
+            raise _failed(instance, frame, reason) from error
+
+
+def _vouch_for_rle(instance: Instance, frames: Sequence[int]) -> None:
+    """RLE tells no size, so each span has to be long enough for the header's."""
+    size = math.prod(instance.pixels.frame_shape) * instance.pixels.dtype.itemsize
+    _, lengths = instance.spans.locate(np.asarray(frames, np.int64))
+    for frame, length in zip(frames, lengths, strict=True):
+        if size > RLE_RATIO * length:
+            reason = f"the header asks for {size} bytes, and {length} bytes of RLE cannot hold them"
+            raise _failed(instance, frame, reason)
 
 
 def decode_into(instance: Instance, how: Decoding, frame: int, encoded: Span, out: Frame) -> None:

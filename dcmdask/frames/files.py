@@ -144,7 +144,7 @@ def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Stored
         return Memory(bytes(src))
     if hasattr(src, "read"):
         return _locate_file_like(src)
-    if isinstance(src, str) and ("://" in src or "::" in src):
+    if isinstance(src, str) and "://" in src:
         return _locate_url(src, storage_options or {})
     path = os.fsdecode(src)
     if storage_options:
@@ -393,6 +393,12 @@ def _inflated(source: Inflated) -> bytes:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             data = inflater.decompress(packed) + inflater.flush()
+        except MemoryError as error:
+            raise PixelDataError(
+                f"the {len(packed)} bytes of the deflated data set inflate to more than there is "
+                "memory for",
+                source=source.name,
+            ) from error
         except zlib.error as error:
             raise PixelDataError(
                 f"the deflated data set of {len(packed)} bytes is damaged ({error})",

@@ -188,7 +188,7 @@ class FrameArray:
         scratch: npt.NDArray[Any] | None = None
         for position, frame, encoded in spans_of(instance, frames):
             if scratch is None:
-                (scratch,) = allocate(instance, how, 1, frame, encoded)
+                (scratch,) = allocate(instance, how, [frame], encoded)
                 out = np.empty((len(frames), *probe.shape), self.dtype)
             decode_into(instance, how, frame, encoded, scratch)
             out[position] = scratch[rest]

@@ -181,7 +181,10 @@ def _offset_table(
     """
     if place.extended_offset_table is None:
         return basic, None, "Basic Offset Table"
-    table, lengths = (_integers(column) for column in place.extended_offset_table)
+    try:
+        table, lengths = map(_integers, place.extended_offset_table)
+    except TypeError as error:
+        raise HeaderError(f"extended_offsets are offsets and lengths: {error}") from error
     return table, lengths, "Extended Offset Table"
 
 
@@ -189,7 +192,10 @@ def _integers(column: bytes | Sequence[int]) -> offsets.Offsets:
     if isinstance(column, bytes):
         whole = column[: len(column) // 8 * 8]
         return np.frombuffer(whole, dtype="<u8").astype(np.int64)
-    return np.asarray(column, dtype=np.int64)
+    try:
+        return np.asarray(column, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise HeaderError(f"an offset table is not of integers: {error}") from error
 
 
 def _group(

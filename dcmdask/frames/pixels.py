@@ -210,7 +210,7 @@ def _decode_one(
 ) -> npt.NDArray[Any]:
     if extra:
         return general(instance, how, frame, encoded, **extra)
-    array: npt.NDArray[Any] = allocate(instance, how, 1, frame, encoded)[0]
+    array: npt.NDArray[Any] = allocate(instance, how, [frame], encoded)[0]
     decode_into(instance, how, frame, encoded, array)
     return array
 
@@ -233,7 +233,7 @@ def _view(instance: Instance, how: Decoding, extra: dict[str, Any]) -> npt.NDArr
 
 def _decode_all(instance: Instance, how: Decoding) -> npt.NDArray[Any]:
     count = len(instance)
-    out = allocate(instance, how, count, 0, instance.read([0])[0])
+    out = allocate(instance, how, range(count), instance.read([0])[0])
     together = _frames_of_a_task(instance)
 
     def decode(frames: list[int]) -> None:
