@@ -35,7 +35,7 @@ Chunks: TypeAlias = "int | str | Sequence[Any] | Mapping[int, Any] | None"
 # the slower of 12-bit frames with noise and RGB tiles (an estimate for 12-bit JPEG). Constants,
 # so that a graph does not depend on the machine that makes it.
 SECONDS_PER_MEGABYTE: Mapping[str, float] = {
-    RLELossless: 0.0015,
+    RLELossless: 0.0007,
     JPEGBaseline8Bit: 0.002,
     JPEGExtended12Bit: 0.010,
     JPEGLossless: 0.009,
@@ -48,7 +48,7 @@ SECONDS_PER_MEGABYTE: Mapping[str, float] = {
     HTJ2KLosslessRPCL: 0.008,
     HTJ2K: 0.008,
 }
-SECONDS_PER_MEGABYTE_NATIVE = 0.0002
+SECONDS_PER_MEGABYTE_NATIVE = 0.00012
 SECONDS_PER_FRAME = 0.00005
 # A task should be long beside what the scheduler takes for it, and short beside the wait
 # for one frame; there should be enough of them for a cluster.

@@ -360,7 +360,7 @@ _INFLATED_LOCK = threading.Lock()
 
 def _renew_lock() -> None:
     """Give a forked process a lock that no thread of its parent's holds."""
-    global _INFLATED_LOCK  # noqa: PLW0603
+    global _INFLATED_LOCK  # noqa: PLW0603  readers look the name up
     _INFLATED_LOCK = threading.Lock()
 
 
