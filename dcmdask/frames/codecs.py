@@ -10,6 +10,7 @@ imagecodecs is imported when something is decoded, not with this module.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -190,17 +191,20 @@ def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
     """Decode RLE segments, which hold one byte of one sample each (PS3.5 G.2)."""
     import imagecodecs
 
-    dtype = f"<u{out.itemsize}"
-    planar = out if out.ndim == 2 else np.empty((out.shape[2], *out.shape[:2]), out.dtype)
-    target = memoryview(cast("Buffer", planar)).cast("B")
+    # Told that a pixel of several samples is one item of as many bytes as there are segments,
+    # the codec puts each byte where it belongs: planes need not be put together afterwards.
+    samples = out.shape[2] if out.ndim == 3 else 1
+    dtype = f"V{samples * out.itemsize}" if samples > 1 else f"<u{out.itemsize}"
+    target = memoryview(cast("Buffer", out)).cast("B")
     # imagecodecs returns a shorter view where the segments hold fewer bytes.
     done = imagecodecs.dicomrle_decode(cast(bytes, data), dtype, out=target)
     if len(done) != len(target):
         raise CodestreamError(
             f"the RLE segments hold {len(done)} bytes, the frame has {len(target)}"
         )
-    if out.ndim == 3:
-        interleave(planar, out)
+    if samples > 1 and out.itemsize > 1 and sys.byteorder == "little":
+        # The segments of a sample begin with its most significant byte.
+        out.byteswap(inplace=True)
 
 
 def interleave(planes: NDArray[Any], out: NDArray[Any]) -> None:
