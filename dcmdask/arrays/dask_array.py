@@ -50,8 +50,9 @@ SECONDS_PER_MEGABYTE: Mapping[str, float] = {
 }
 SECONDS_PER_MEGABYTE_NATIVE = 0.00012
 SECONDS_PER_FRAME = 0.00005
-# A task should be long beside what the scheduler takes for it, and short beside the wait
-# for one frame; there should be enough of them for a cluster.
+# A task should be long beside the 0.3 ms that the scheduler takes for it, and short beside
+# the wait for one frame; there should be enough of them for a cluster.
+LEAST_TASK_SECONDS = 0.003
 TASK_SECONDS = 0.2
 LEAST_CHUNKS = 32
 
@@ -80,9 +81,9 @@ def from_dicom(
     chunks : int, str, tuple or dict, optional
         Frames per chunk; a chunk is made of whole frames. ``"auto"`` plans by the cost
         of decoding: at most 0.2 s and a quarter of Dask's ``array.chunk-size`` a chunk,
-        and at least 32 chunks where there are that many frames. A size such as
-        ``"64 MiB"``, ``-1`` for all frames, a tuple for all axes or a dict by axis work
-        as in Dask, as long as rows, columns and samples stay whole.
+        and at least 32 chunks, unless there are fewer frames or a chunk would take less
+        than 3 ms. A size such as ``"64 MiB"``, ``-1`` for all frames, a tuple for all axes
+        or a dict by axis work as in Dask, as long as rows, columns and samples stay whole.
     raw, decoding_plugin, storage_options, **decoding_options
         As for :func:`open_frames`.
 
@@ -188,5 +189,5 @@ def _affordable(shape: tuple[int, ...], itemsize: int, syntax: UID, limit: int) 
     seconds = SECONDS_PER_FRAME + each * frame_bytes / 1e6
     by_time = TASK_SECONDS / seconds
     by_memory = limit / max(1, frame_bytes)
-    by_count = shape[0] / LEAST_CHUNKS
+    by_count = max(shape[0] / LEAST_CHUNKS, LEAST_TASK_SECONDS / seconds)
     return max(1, int(min(by_time, by_memory, by_count)))

@@ -127,7 +127,7 @@ def to_zarr(
     >>> folder = tempfile.TemporaryDirectory()
     >>> report = to_zarr(get_testdata_file("examples_ybr_color.dcm"), f"{folder.name}/cine.zarr")
     >>> report.shape, report.chunks
-    ((30, 240, 320, 3), (1, 240, 320, 3))
+    ((30, 240, 320, 3), (5, 240, 320, 3))
     >>> group = zarr.open_group(report.store, mode="r")
     >>> group["pixels"].metadata.dimension_names
     ('frame', 'row', 'column', 'sample')
