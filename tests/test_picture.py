@@ -6,9 +6,10 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 
-from dcmdask.arrays.picture import GAP, GREY, contact_sheet
+from dcmdask.arrays.picture import GAP, GREY, contact_sheet, orthogonal, picture
 
 
 def sheet(path: Path) -> np.ndarray:
@@ -57,3 +58,37 @@ def test_what_is_no_picture(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="a picture is made of"):
         contact_sheet(np.zeros(shape), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    frame = np.tile(np.arange(0, 200, 20, dtype="u1"), (4, 1))
+    picture(frame, tmp_path / "a.png", spacing=(3.0, 1.5))
+    shown = sheet(tmp_path / "a.png")
+    assert shown.shape == (8, 10)
+    np.testing.assert_array_equal(shown, np.repeat(frame, 2, axis=0))
+    labelled = xr.DataArray(frame, {"z": np.arange(4) * 5.0, "x": np.arange(10) * 2.5}, ("z", "x"))
+    picture(labelled, tmp_path / "a.png")
+    assert sheet(tmp_path / "a.png").shape == (8, 10)
+    # A gap in z has no one spacing.
+    picture(labelled.isel(z=[0, 1, 3]), tmp_path / "a.png")
+    assert sheet(tmp_path / "a.png").shape == (3, 10)
+
+
+def test_a_window_is_black_to_white(tmp_path: Path) -> None:
+    frame = np.array([[-1000, -160, 100, 240, 3000]], "i2")
+    assert picture(frame, tmp_path / "a.png", window=(40, 400)) == (-160, 240)
+    assert sheet(tmp_path / "a.png").tolist() == [[0, 0, 166, 255, 255]]
+
+
+def test_orthogonal_planes(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype="u1")
+    orthogonal(volume, tmp_path / "a.png", at=(1, 2, 3))
+    shown = sheet(tmp_path / "a.png")
+    assert shown.shape == (4, 5 + GAP + 5 + GAP + 4)
+    np.testing.assert_array_equal(shown[:4, :5], volume[1])
+    np.testing.assert_array_equal(shown[:3, 5 + GAP : 10 + GAP], volume[::-1, 2])
+    np.testing.assert_array_equal(shown[:3, 10 + 2 * GAP :], volume[::-1, :, 3])
+    orthogonal(volume, tmp_path / "a.png", spacing=(2.0, 1.0, 1.0))
+    assert sheet(tmp_path / "a.png").shape == (6, 5 + GAP + 5 + GAP + 4)
+    with pytest.raises(ValueError, match=r"\(z, y, x\)"):
+        orthogonal(volume[0], tmp_path / "a.png")

@@ -1,10 +1,11 @@
-"""Frames as PNG files, to look at."""
+"""Frames and volumes as PNG files, to look at."""
 
 from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,54 @@ from PIL import Image
 
 GAP = 4
 GREY = 128
+Path: TypeAlias = "str | os.PathLike[str]"
+Window: TypeAlias = "tuple[float, float] | None"
+
+
+def picture(
+    frame: Any, path: Path, *, window: Window = None, spacing: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Write one frame, or a plane of a volume, to a PNG file.
+
+    Parameters
+    ----------
+    frame : array-like
+        (rows, columns) of grey values, or (rows, columns, 3) of RGB; also a lazy one.
+        Unsigned 8-bit values are shown as they are; any others are stretched.
+    path : path
+    window : (center, width), optional
+        What is stretched from black to white; by default the smallest to the largest value.
+    spacing : (between rows, between columns), optional
+        In mm; where the two differ the picture is resized so that it has the right shape. Of
+        an :class:`xarray.DataArray` it is read from the coordinates of its two dimensions.
+
+    Returns
+    -------
+    tuple of float
+        The values that are shown black and white.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     picture(np.arange(12).reshape(3, 4), f"{folder}/a.png", window=(4, 8))
+    (0.0, 8.0)
+    """
+    plane = np.asarray(frame)
+    _check(plane[np.newaxis])
+    low, high = _range(plane, window)
+    shown = _square(_grey(plane, low, high), spacing or _spacing_of(frame))
+    Image.fromarray(shown).save(path, format="PNG")
+    return low, high
 
 
 def contact_sheet(
-    frames: Any, path: str | os.PathLike[str], *, columns: int | None = None
+    frames: Any,
+    path: Path,
+    *,
+    columns: int | None = None,
+    window: Window = None,
+    spacing: tuple[float, float] | None = None,
 ) -> tuple[float, float]:
     """Write `frames` side by side to one PNG file, in rows from left to right.
 
@@ -23,11 +68,12 @@ def contact_sheet(
     ----------
     frames : array-like
         (frames, rows, columns) of grey values, or (frames, rows, columns, 3) of RGB.
-        Unsigned 8-bit values are shown as they are; any others are stretched, their
-        smallest to black and their largest to white.
+        Unsigned 8-bit values are shown as they are; any others are stretched.
     path : path
     columns : int, optional
         Frames in a row; by default so many that the sheet is about square.
+    window, spacing
+        As for :func:`picture`, for all frames alike.
 
     Returns
     -------
@@ -41,27 +87,112 @@ def contact_sheet(
     ...     contact_sheet(np.arange(24).reshape(2, 3, 4), f"{folder}/sheet.png")
     (0.0, 23.0)
     """
-    shown = np.asarray(frames)
-    if shown.size == 0 or not (shown.ndim == 3 or (shown.ndim == 4 and shown.shape[3] == 3)):
-        raise ValueError(
-            f"a picture is made of (frames, rows, columns) or (frames, rows, columns, 3), at "
-            f"least one of them, and not of {shown.shape}"
-        )
-    low, high = _range(shown)
-    count, height, width = shown.shape[:3]
+    planes = np.asarray(frames)
+    _check(planes)
+    low, high = _range(planes, window)
+    spacing = spacing or _spacing_of(frames)
+    shown = [_square(_grey(plane, low, high), spacing) for plane in planes]
+    count, (height, width) = len(shown), shown[0].shape[:2]
     across = min(count, columns or max(1, round(math.sqrt(count * height / width))))
     down = math.ceil(count / across)
     sheet = np.full(
-        (down * (height + GAP) - GAP, across * (width + GAP) - GAP, *shown.shape[3:]), GREY, "u1"
+        (down * (height + GAP) - GAP, across * (width + GAP) - GAP, *shown[0].shape[2:]), GREY, "u1"
     )
-    for position, frame in enumerate(shown):
+    for position, plane in enumerate(shown):
         top, left = position // across * (height + GAP), position % across * (width + GAP)
-        sheet[top : top + height, left : left + width] = _grey(frame, low, high)
+        sheet[top : top + height, left : left + width] = plane
     Image.fromarray(sheet).save(path, format="PNG")
     return low, high
 
 
-def _range(shown: npt.NDArray[Any]) -> tuple[float, float]:
+def orthogonal(
+    volume: Any,
+    path: Path,
+    *,
+    at: tuple[int, int, int] | None = None,
+    window: Window = None,
+    spacing: tuple[float, float, float] | None = None,
+) -> tuple[float, float]:
+    """Write the three planes through one voxel of a volume to one PNG file, side by side.
+
+    From left to right: the plane of the frames, then the one along x and z, then the one along
+    y and z. In those two the last frame is on top, which is the head where frames ascend from
+    the feet. All have the same scale.
+
+    Parameters
+    ----------
+    volume : array-like
+        (z, y, x) of grey values; of a lazy one only the three planes are computed.
+    path : path
+    at : tuple of int, optional
+        Indices of the voxel; by default the middle.
+    window
+        As for :func:`picture`, for all planes alike.
+    spacing : tuple of float, optional
+        Along z, y and x in mm; of an :class:`xarray.DataArray` it is read from the coordinates.
+
+    Returns
+    -------
+    tuple of float
+        The values that are shown black and white.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     orthogonal(np.arange(60).reshape(3, 4, 5), f"{folder}/a.png", spacing=(2, 1, 1))
+    (2.0, 57.0)
+    """
+    if len(volume.shape) != 3:
+        raise ValueError(f"orthogonal planes are those of (z, y, x), not of {volume.shape}")
+    z, y, x = at or tuple(length // 2 for length in volume.shape)
+    dz, dy, dx = spacing or _spacing_of(volume) or (1.0, 1.0, 1.0)
+    planes = [np.asarray(volume[z]), np.asarray(volume[::-1, y]), np.asarray(volume[::-1, :, x])]
+    low, high = _range(np.concatenate([plane.ravel() for plane in planes]), window)
+    finest = min(dz, dy, dx)
+    shown = [
+        _resized(_grey(plane, low, high), height / finest, width / finest)
+        for plane, (height, width) in zip(planes, ((dy, dx), (dz, dx), (dz, dy)), strict=True)
+    ]
+    height = max(len(plane) for plane in shown)
+    width = sum(plane.shape[1] + GAP for plane in shown) - GAP
+    sheet = np.full((height, width), GREY, "u1")
+    left = 0
+    for plane in shown:
+        sheet[: len(plane), left : left + plane.shape[1]] = plane
+        left += plane.shape[1] + GAP
+    Image.fromarray(sheet).save(path, format="PNG")
+    return low, high
+
+
+def _check(frames: npt.NDArray[Any]) -> None:
+    if frames.size == 0 or not (frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)):
+        raise ValueError(
+            f"a picture is made of (frames, rows, columns) or (frames, rows, columns, 3), at "
+            f"least one of them, and not of {frames.shape}"
+        )
+
+
+def _spacing_of(array: Any) -> Any:
+    """Return the distances between neighbours along the last axes of a labelled array.
+
+    None where there are no labels, or where they are not evenly spaced.
+    """
+    dims = [dim for dim in getattr(array, "dims", ()) if dim in ("z", "y", "x")]
+    distances = []
+    for dim in dims:
+        steps = np.diff(array.coords[dim]) if dim in array.coords else np.empty(0)
+        if not len(steps) or steps.min() <= 0 or not np.allclose(steps, steps[0], rtol=1e-3):
+            return None
+        distances.append(float(steps[0]))
+    wanted = 3 if len(getattr(array, "shape", ())) == len(dims) == 3 else 2
+    return tuple(distances[-wanted:]) if len(distances) >= wanted else None
+
+
+def _range(shown: npt.NDArray[Any], window: Window) -> tuple[float, float]:
+    if window is not None:
+        center, width = window
+        return center - width / 2, center + width / 2
     if shown.dtype == np.uint8:
         return 0.0, 255.0
     finite = shown[np.isfinite(shown)]
@@ -69,8 +200,25 @@ def _range(shown: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def _grey(frame: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[Any]:
-    if frame.dtype == np.uint8:
+    if frame.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return frame
     inside = np.nan_to_num(np.clip(frame.astype("f8"), low, high), nan=low)
     scaled: npt.NDArray[Any] = np.round((inside - low) * (255 / ((high - low) or 1)))
     return scaled.astype("u1")
+
+
+def _square(plane: npt.NDArray[Any], spacing: Sequence[float] | None) -> npt.NDArray[Any]:
+    """Resize a plane so that its pixels are square, as fine as the finer of the two."""
+    if spacing is None:
+        return plane
+    between_rows, between_columns = spacing
+    finest = min(between_rows, between_columns)
+    return _resized(plane, between_rows / finest, between_columns / finest)
+
+
+def _resized(plane: npt.NDArray[Any], vertical: float, horizontal: float) -> npt.NDArray[Any]:
+    height, width = round(plane.shape[0] * vertical), round(plane.shape[1] * horizontal)
+    if (height, width) == plane.shape[:2]:
+        return plane
+    resized = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
