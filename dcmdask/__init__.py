@@ -19,6 +19,10 @@ from dcmdask.errors import *  # noqa: F403  the exceptions are all public, and c
 
 if TYPE_CHECKING:
     from dcmdask.arrays.dask_array import from_dicom as from_dicom
+    from dcmdask.arrays.scan import Scan as Scan
+    from dcmdask.arrays.scan import scan as scan
+    from dcmdask.arrays.series import Series as Series
+    from dcmdask.arrays.stacks import Stack as Stack
     from dcmdask.export.writer import ExportReport as ExportReport
     from dcmdask.export.writer import to_zarr as to_zarr
     from dcmdask.export.writer import write_array as write_array
@@ -33,10 +37,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "ExportReport": "dcmdask.export.writer",
     "FrameArray": "dcmdask.frames.frame_array",
+    "Scan": "dcmdask.arrays.scan",
+    "Series": "dcmdask.arrays.series",
+    "Stack": "dcmdask.arrays.stacks",
     "from_dicom": "dcmdask.arrays.dask_array",
     "iter_pixels": "dcmdask.frames.pixels",
     "open_frames": "dcmdask.frames.frame_array",
     "pixel_array": "dcmdask.frames.pixels",
+    "scan": "dcmdask.arrays.scan",
     "to_zarr": "dcmdask.export.writer",
     "write_array": "dcmdask.export.writer",
 }

@@ -13,6 +13,8 @@ caller would catch without knowing this package::
     ├── DecodeError             (RuntimeError)         one frame does not decode
     ├── FrameNumberError        (IndexError, ValueError) a frame that does not exist
     ├── SourceChangedError      (OSError)              the file is not the one that was opened
+    ├── AmbiguousSourceError    (ValueError)           several series or stacks, and one is meant
+    ├── IrregularSeriesError    (ValueError)           positions missing, double or uneven
     ├── AlignmentError          (ValueError)           chunks that cannot be written whole
     ├── StoreExistsError        (FileExistsError)      a target that is not to be replaced
     └── StoreLostError          (OSError)              a target that did not keep what was written
@@ -26,11 +28,13 @@ from __future__ import annotations
 
 __all__ = [
     "AlignmentError",
+    "AmbiguousSourceError",
     "DcmdaskError",
     "DcmdaskWarning",
     "DecodeError",
     "FrameNumberError",
     "HeaderError",
+    "IrregularSeriesError",
     "MissingElementError",
     "NoPixelDataError",
     "NotDicomError",
@@ -117,6 +121,14 @@ class FrameNumberError(DcmdaskError, IndexError, ValueError):
 
 class SourceChangedError(DcmdaskError, OSError):
     """The source is not, or no longer, the one that was opened."""
+
+
+class AmbiguousSourceError(DcmdaskError, ValueError):
+    """There are several series or stacks, or none, where one array is meant."""
+
+
+class IrregularSeriesError(DcmdaskError, ValueError):
+    """The frames of a series do not lie on a regular grid, and nobody said what to do then."""
 
 
 class AlignmentError(DcmdaskError, ValueError):

@@ -23,13 +23,13 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.arrays.dask_array import (
+from dcmdask.arrays.chunks import (
     LEAST_CHUNKS,
     LEAST_TASK_SECONDS,
     SECONDS_PER_FRAME,
-    from_dicom,
     plan_chunks,
 )
+from dcmdask.arrays.dask_array import from_dicom
 from dcmdask.errors import DecodeError
 from dcmdask.frames.decode import Decoding
 from dcmdask.frames.files import LocalFile

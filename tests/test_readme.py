@@ -19,6 +19,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 # 30 colour frames of an ultrasound cine, JPEG baseline.
 CINE = "examples_ybr_color.dcm"
 
+# Five CT files of 16 x 16 pixels.
+SERIES = "98892001/CT5N"
+
 _BLOCK = re.compile(
     r"^(?P<skip><!-- not run: .+? -->\s*\n)?"
     r"```(?P<language>python|pycon|console)[ ]*\n(?P<code>.*?)^```[ ]*$",
@@ -97,6 +100,7 @@ def test_there_is_something_to_run() -> None:
 def test_readme(blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each section runs on its own: one folder, one namespace, blocks in their order."""
     shutil.copy(packaged_file(CINE), tmp_path / "cine.dcm")
+    shutil.copytree(packaged_file("DICOMDIR-nopatient").parent / SERIES, tmp_path / "series")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:

@@ -20,12 +20,13 @@ from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
 from dcmdask.cli.output import show
+from dcmdask.cli.scan import scan
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
 
 NOT_DONE = 2
 
 app = typer.Typer(
-    help="DICOM pixel data as arrays: look at a file, export it to Zarr.",
+    help="DICOM pixel data as arrays: find series, look at them, export to Zarr.",
     epilog="Exit codes: 0 done, 1 done with failures, 2 not done.",
     rich_markup_mode="markdown",
     no_args_is_help=True,
@@ -54,9 +55,16 @@ def _before(
 app.command(
     epilog="Examples:\n\n"
     "  dcmdask info cine.dcm\n\n"
+    "  dcmdask info series/\n\n"
     "  dcmdask info --json s3://bucket/cine.dcm\n\n"
     "  dcmdask info --number-of-frames 12 truncated.dcm"
 )(info)
+app.command(
+    epilog="Examples:\n\n"
+    "  dcmdask scan archive/\n\n"
+    "  dcmdask scan --csv archive/ > series.csv\n\n"
+    "  dcmdask scan 'zip://**::study.zip'"
+)(scan)
 app.command(
     epilog="Examples:\n\n"
     "  dcmdask export cine.dcm cine.zarr\n\n"

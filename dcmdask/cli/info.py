@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show
+from dcmdask.cli.series import series_info
 from dcmdask.errors import DcmdaskWarning
 
 if TYPE_CHECKING:
@@ -22,10 +23,14 @@ def info(
     transfer_syntax_uid: options.TransferSyntaxUid = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Say what is in a DICOM file and how it would be read; nothing is decoded."""
+    """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
+    from dcmdask.arrays.dask_array import is_collection
     from dcmdask.frames import files
     from dcmdask.frames.frame_array import open_frames
 
+    if is_collection(file):
+        series_info(file, as_json)
+        return
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
@@ -38,7 +43,7 @@ def _facts(frames: FrameArray) -> dict[str, Any]:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEGExtended12Bit
 
-    from dcmdask.arrays.dask_array import plan_chunks
+    from dcmdask.arrays.chunks import plan_chunks
     from dcmdask.export.provenance import technical_header
     from dcmdask.frames import codecs
 

@@ -40,6 +40,28 @@ def listing(lines: Sequence[tuple[str, str]]) -> str:
     return captured.get().rstrip("\n")
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows in columns under their heads, for a terminal as wide as that is."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        return "\n".join(
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (heads, *rows)
+        )
+    shown = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get().rstrip("\n")
+
+
 def counted(number: int, noun: str) -> str:
     """Return, say, ``1 frame`` or ``30 frames``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,16 +1,16 @@
-"""How far Dask has come, for somebody who waits at a terminal."""
+"""How far the work has come, for somebody who waits at a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from dask.callbacks import Callback
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 # Who waits no longer than this needs no bar.
 PATIENCE = 2.0
@@ -37,5 +37,38 @@ def progress() -> Iterator[None]:
     try:
         with Callback(start_state=count, posttask=advance):
             yield
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show a count of things that are gone through, if there is a terminal for it.
+
+    Yields
+    ------
+    callable or None
+        To be called with how many are done, and how many there are if that is known.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=None)
+    started = time.monotonic()
+
+    def advance(done: int, known: int | None) -> None:
+        bar.update(task, completed=done, total=known)
+        if time.monotonic() - started > PATIENCE:
+            bar.start()
+
+    try:
+        yield advance
     finally:
         bar.stop()

@@ -18,17 +18,9 @@ from pydicom.uid import JPEG2000TransferSyntaxes
 
 from dcmdask import __version__
 from dcmdask.frames.frame_array import FrameArray
+from dcmdask.frames.terms import MODALITIES
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
-
-# PS3.3 C.7.3.1.1.1, the retired terms included.
-MODALITIES = (
-    "ANN AR ASMT AU BDUS BI BMD CD CF CFM CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC "
-    "ECG EEG EMG EOG EPS ES FA FID FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS "
-    "NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF "
-    "RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF ST "
-    "STAIN TEXTUREMAP TG US VA VF VIDD VL XA XAPROTOCOL XC"
-)
 
 
 def _number(text: str) -> float | None:

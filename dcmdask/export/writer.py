@@ -23,7 +23,8 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
 from zarr.storage import FsspecStore, LocalStore
 
-from dcmdask.arrays.dask_array import Chunks, from_dicom
+from dcmdask.arrays.chunks import Chunks
+from dcmdask.arrays.dask_array import from_dicom
 from dcmdask.errors import AlignmentError, StoreExistsError, StoreLostError
 from dcmdask.export import plan
 from dcmdask.export.provenance import provenance

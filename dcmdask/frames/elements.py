@@ -149,19 +149,20 @@ def walk(
     *,
     stop_before: frozenset[int] = frozenset(),
     while_group: int | None = None,
+    resumed: bool = False,
 ) -> Iterator[Element]:
     """Yield the elements between `offset` and `end` in file order, ending with pixel data.
 
     Values are jumped over unread; that of pixel data is not looked at in any way. The walk
     also ends before an element in `stop_before`, or of another group than `while_group`.
     Other uses of the window between two elements do no harm.
-    An element that runs past `end` raises `Truncated`.
+    An element that runs past `end` raises `Truncated`. `resumed`: others come before `offset`.
     """
     implicit = encoding.implicit
     plain, explicit, number, *_ = _ORDERS[encoding.little_endian]
     unpack, unpack_length = (plain if implicit else explicit).unpack_from, number.unpack_from
     new, short, vr = tuple.__new__, _SHORT, None
-    first = window.bytes_at(offset, min(end - offset, 6))[4:] if implicit else b""
+    first = window.bytes_at(offset, min(end - offset, 6))[4:] if implicit and not resumed else b""
     if first.isalpha() and first.isupper():  # which pydicom takes for a VR, known or not
         raise NotUnderstood(offset, "expected implicit VR, found explicit VR")
     data, start, at, limit = b"", offset, 0, 0

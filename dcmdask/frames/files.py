@@ -131,13 +131,16 @@ def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Stored
 
     Parameters
     ----------
-    src : str, path-like, file-like or bytes-like
+    src : str, path-like, file-like, bytes-like or Stored
         A local path, an fsspec URL, a binary file-like (reopened by its name
         where it is a plain file, otherwise read once into memory; its position
-        is restored), or the bytes themselves.
+        is restored), the bytes themselves, or what this function returned before:
+        reading then notices that a local file has changed in between.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system.
     """
+    if isinstance(src, LocalFile | RemoteFile | Memory):
+        return src
     if isinstance(src, bytes):
         return Memory(src)
     if isinstance(src, bytearray | memoryview):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,17 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dcmdask.errors import FrameNumberError
 from dcmdask.frames import files
+from dcmdask.frames.array_like import ArrayLike
 from dcmdask.frames.bulk import decode_frames, spans_of
 from dcmdask.frames.decode import Decoding, allocate, check_plugin, decode_into
 from dcmdask.frames.header import read_whole_header
 from dcmdask.frames.image_pixel import DECODING_OPTIONS, OVERRIDES
+from dcmdask.frames.indexing import InnerKey, frame_number, frame_numbers, inner_shape, split
 from dcmdask.frames.instance import PIXEL_KEYWORDS, Instance, open_instance
 
 
-class FrameArray:
+class FrameArray(ArrayLike):
     """Frames as an array (frames, rows, columns) or (frames, rows, columns, samples).
 
     Made by :func:`open_frames`. Holds the frame index and no open file, so it can be
@@ -37,9 +36,6 @@ class FrameArray:
         As pydicom gives it, in the byte order of the data set.
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
     def __init__(self, instance: Instance, how: Decoding, dataset: Dataset | None = None) -> None:
         self._instance = instance
         self._how = how
@@ -48,19 +44,9 @@ class FrameArray:
         self.dtype = instance.pixels.dtype
 
     @property
-    def ndim(self) -> int:
-        """Number of dimensions: 3, or 4 with samples."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all frames, decoded."""
-        return self.size * self.dtype.itemsize
+    def name(self) -> str:
+        """How messages call the source."""
+        return self._instance.name
 
     @property
     def transfer_syntax(self) -> UID:
@@ -99,9 +85,6 @@ class FrameArray:
         )
         return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
 
-    def __dask_tokenize__(self) -> str:
-        return self.token
-
     @property
     def dataset(self) -> Dataset:
         """The data set without its pixel data, read when it is first asked for."""
@@ -117,16 +100,30 @@ class FrameArray:
         frame : int
             From 0; negative numbers count from the end.
         """
-        return self._instance.read([_number(frame, len(self), self._instance.name)])[0]
+        return self._instance.read([frame_number(frame, len(self), self.name)])[0]
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    def decode_into(self, out: npt.NDArray[Any], frames: Sequence[int]) -> None:
+        """Decode `frames` into `out`, without a copy where the byte orders are the same.
+
+        Parameters
+        ----------
+        out : ndarray
+            (len(frames), *frame shape), C-contiguous, of this dtype in any byte order.
+        frames : sequence of int
+            From 0.
+
+        Raises
+        ------
+        DecodeError
+            A frame does not decode; `out` holds those before it.
+        """
+        if out.dtype == self.dtype:
+            decode_frames(self._instance, self._how, frames, out)
+        else:
+            out[...] = decode_frames(self._instance, self._how, frames)
 
     def __repr__(self) -> str:
-        return (
-            f"<FrameArray {self.shape} {self.dtype}, {self.transfer_syntax.name}, "
-            f"{self._instance.name}>"
-        )
+        return f"<FrameArray {self.shape} {self.dtype}, {self.transfer_syntax.name}, {self.name}>"
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -134,16 +131,6 @@ class FrameArray:
             # Read again where it is asked for: it may be larger than the index.
             state["_dataset"] = None
         return state
-
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        for frame in range(len(self)):
-            yield self[frame]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        if copy is False:
-            raise ValueError("frames are decoded into a new array: copy=False cannot be kept")
-        array: npt.NDArray[Any] = np.asarray(self[:], dtype)
-        return array
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Decode the frames that `key` names, and return what it selects of them.
@@ -163,35 +150,26 @@ class FrameArray:
         DecodeError
             A frame does not decode; the others stay readable.
         """
-        frames_key, rest = _split(key, self.ndim)
-        if isinstance(frames_key, slice):
-            frames = list(range(*frames_key.indices(len(self))))
-        elif isinstance(frames_key, np.ndarray):
-            frames = _numbers(frames_key, len(self), self._instance.name)
-        else:
-            frame: npt.NDArray[Any] = self._decode(
-                [_number(frames_key, len(self), self._instance.name)], rest
-            )[0]
-            return frame
-        return self._decode(frames, rest)
+        (outer,), inner = split(key, self.ndim)
+        frames = self._decode(frame_numbers(outer, len(self), self.name), inner)
+        if not isinstance(outer, int):
+            return frames
+        frame: npt.NDArray[Any] = frames[0]
+        return frame
 
-    def _decode(self, frames: list[int], rest: tuple[int | slice, ...]) -> npt.NDArray[Any]:
+    def _decode(self, frames: list[int], inner: InnerKey) -> npt.NDArray[Any]:
         instance, how = self._instance, self._how
-        # A view without elements tells the shape, and checks integers against it.
-        probe = np.broadcast_to(np.empty((), self.dtype), self.shape[1:])[rest]
-        whole = probe.shape == self.shape[1:] and all(
-            isinstance(k, slice) and (k.step is None or k.step > 0) for k in rest
-        )
+        shape, whole = inner_shape(inner, self.shape[1:])
         if whole:
             return decode_frames(instance, how, frames)
-        out = np.empty((0, *probe.shape), self.dtype)
+        out = np.empty((0, *shape), self.dtype)
         scratch: npt.NDArray[Any] | None = None
         for position, frame, encoded in spans_of(instance, frames):
             if scratch is None:
                 (scratch,) = allocate(instance, how, [frame], encoded)
-                out = np.empty((len(frames), *probe.shape), self.dtype)
+                out = np.empty((len(frames), *shape), self.dtype)
             decode_into(instance, how, frame, encoded, scratch)
-            out[position] = scratch[rest]
+            out[position] = scratch[inner]
         return out
 
 
@@ -253,7 +231,7 @@ def open_frames(
     >>> frames[5, :, 10].shape
     (240, 3)
     """
-    _check_options(decoding_options)
+    check_options(decoding_options)
     instance = open_instance(src, decoding_options, storage_options)
     how = Decoding(bool(raw), decoding_plugin)
     check_plugin(instance, decoding_plugin)
@@ -266,69 +244,16 @@ def open_frames(
     return FrameArray(instance, how, dataset)
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what is neither an override of group 0028 nor a decoding option.
+
+    Raises
+    ------
+    TypeError
+    """
     unknown = sorted(options.keys() - OVERRIDES - DECODING_OPTIONS)
     if unknown:
         raise TypeError(
             f"{', '.join(map(repr, unknown))}: not an option here; options are "
             f"{', '.join(sorted(OVERRIDES | DECODING_OPTIONS))}"
         )
-
-
-def _split(key: Any, ndim: int) -> tuple[int | slice | npt.NDArray[Any], tuple[int | slice, ...]]:
-    """Return the index of the frame axis, and one for each of the others."""
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if sum(k is Ellipsis for k in keys) > 1:
-        raise IndexError("an index can only have a single Ellipsis")
-    position = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
-    given = [k for k in keys if k is not Ellipsis]
-    if len(given) > ndim:
-        raise IndexError(f"{len(given)} indices for {ndim} dimensions")
-    position = min(position, len(given))
-    full = [*given[:position], *[slice(None)] * (ndim - len(given)), *given[position:]]
-    return _frame_key(full[0]), tuple(_plain(k) for k in full[1:])
-
-
-def _frame_key(key: Any) -> int | slice | npt.NDArray[Any]:
-    if isinstance(key, list) or (isinstance(key, np.ndarray) and key.ndim > 0):
-        numbers = np.asarray(key)
-        if numbers.size == 0 and not isinstance(key, np.ndarray):
-            numbers = numbers.astype(np.intp)
-        if numbers.ndim != 1 or numbers.dtype.kind not in "iub":
-            raise IndexError(
-                f"frames are picked by one list of integers or booleans, not {numbers.dtype} "
-                f"of {numbers.ndim} dimensions"
-            )
-        return numbers
-    return _plain(key)
-
-
-def _plain(key: Any) -> int | slice:
-    if isinstance(key, slice):
-        return key
-    if isinstance(key, bool | np.bool_) or key is None:
-        raise IndexError(f"an integer, a slice or Ellipsis is needed, not {key!r}")
-    try:
-        return operator.index(key)
-    except TypeError:
-        raise IndexError(
-            "integers, slices, Ellipsis and one list of frames are valid indices, not "
-            f"{type(key).__name__}"
-        ) from None
-
-
-def _number(frame: int, count: int, name: str) -> int:
-    frame = operator.index(frame)
-    if not -count <= frame < count:
-        raise FrameNumberError(
-            f"frame {frame} is out of range: there are {count} frames", source=name
-        )
-    return frame + count if frame < 0 else frame
-
-
-def _numbers(key: npt.NDArray[Any], count: int, name: str) -> list[int]:
-    if key.dtype.kind == "b":
-        if len(key) != count:
-            raise IndexError(f"{len(key)} booleans for {count} frames")
-        return np.flatnonzero(key).tolist()
-    return [_number(frame, count, name) for frame in key.tolist()]

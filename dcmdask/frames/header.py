@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -19,6 +20,7 @@ from dcmdask.frames import files
 from dcmdask.frames.elements import (
     EXPLICIT_LITTLE,
     PIXEL_DATA,
+    UNDEFINED,
     Element,
     Encoding,
     NotUnderstood,
@@ -32,6 +34,8 @@ TRANSFER_SYNTAX_UID = 0x00020010
 EXTENDED_OFFSET_TABLE = 0x7FE00001
 EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 PREAMBLE = 128
+# Bounds what `_pick` remembers of each encoding and choice of elements.
+_REMEMBERED = 1 << 13
 
 
 class RawValue(NamedTuple):
@@ -55,6 +59,9 @@ class Header:
         The elements that were asked for and are there.
     pixel_data : Element or None
         Its length is as the file says, whether or not the bytes are there.
+    sequences : dict of int to Element or None
+        The sequences that were asked for, are there and not empty; None instead of each
+        one's place where only pydicom could read the header.
     """
 
     source: files.Source
@@ -62,6 +69,7 @@ class Header:
     encoding: Encoding
     values: dict[int, RawValue]
     pixel_data: Element | None
+    sequences: dict[int, Element | None] = field(default_factory=dict)
 
     def dataset(self) -> Dataset:
         """Return the values as a data set; pydicom converts each when it is asked for."""
@@ -79,6 +87,7 @@ def read_header(
     source: files.Stored,
     wanted: Iterable[int],
     transfer_syntax_uid: str | None = None,
+    sequences: Iterable[int] = (),
 ) -> Header:
     """Walk the elements of `source` once, up to the pixel data.
 
@@ -90,6 +99,8 @@ def read_header(
     transfer_syntax_uid : str, optional
         Used instead of the one in the File Meta Information (PS3.10 7.1); needed
         where there is none.
+    sequences : iterable of int
+        Tags of top-level sequences to find, without looking into them.
 
     Raises
     ------
@@ -100,16 +111,16 @@ def read_header(
     HeaderError
         The header ends early, or neither the walk nor pydicom can read it.
     """
-    keep = frozenset(wanted)
+    keep, find = frozenset(wanted), frozenset(sequences)
     with files.opened(source) as file:
-        window = _window(file, source.size)
+        window = window_over(file, source.size)
         syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
-            return _read_elements(file, window, source, start, syntax, keep)
+            return _read_elements(file, window, source, start, syntax, keep, find)
     inflated = files.inflate(source, start)
     with files.opened(inflated) as file:
-        window = _window(file, inflated.size)
-        return _read_elements(file, window, inflated, 0, syntax, keep)
+        window = window_over(file, inflated.size)
+        return _read_elements(file, window, inflated, 0, syntax, keep, find)
 
 
 def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
@@ -151,12 +162,14 @@ def _read_again(source: files.Source, syntax: UID) -> Dataset:
     with files.opened(source) as file:
         start = 0
         if not isinstance(source, files.Inflated):
-            _, start = _file_meta(file, _window(file, source.size), source.name, syntax)
+            _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
         file.seek(start)
         return read_dataset(file, *_encoding(syntax), stop_when=_at_pixels)
 
 
-def _window(file: BinaryIO, size: int) -> Window:
+def window_over(file: BinaryIO, size: int) -> Window:
+    """Return a window over the `size` bytes of an open file."""
+
     def read_at(offset: int, length: int) -> bytes:
         file.seek(offset)
         return file.read(length)
@@ -207,17 +220,11 @@ def _read_elements(
     start: int,
     syntax: UID,
     keep: frozenset[int],
+    find: frozenset[int],
 ) -> Header:
     encoding = _encoding(syntax)
-    values: dict[int, RawValue] = {}
-    pixel_data = None
     try:
-        for element in walk(window, start, window.size, encoding):
-            if element.tag in PIXEL_DATA:
-                pixel_data = element
-            elif element.tag in keep:
-                value = window.bytes_at(element.offset, element.length)
-                values[element.tag] = RawValue(element.vr, value)
+        return Header(source, syntax, encoding, *_pick(window, start, encoding, keep, find))
     except Truncated as error:
         raise HeaderError(
             f"the header ends early: {error}; the file is probably truncated", source=source.name
@@ -225,9 +232,79 @@ def _read_elements(
     except NotUnderstood as error:
         found, stop = _read_with_pydicom(file, source.name, start, encoding, _at_pixels, error)
         encoding = Encoding(*found.original_encoding)
-        values = {tag: _raw_value(found, tag) for tag in keep if tag in found}
+        tags = list(map(int, found.keys()))
+        values = {tag: _raw_value(found, tag) for tag in tags if tag in keep}
+        sequences = {tag: None for tag in tags if tag in find and not _is_empty(found, tag)}
         pixel_data = _pixel_element(file, source.name, stop, encoding)
-    return Header(source, syntax, encoding, values, pixel_data)
+    return Header(source, syntax, encoding, values, pixel_data, {**sequences})
+
+
+_Picked: TypeAlias = tuple[dict[int, RawValue], Element | None, dict[int, Element | None]]
+# By the first 8 bytes of a header: the length of header and value, or 0 where a length of 4
+# bytes follows; the tag, or 0 where it is not wanted; the VR.
+_Met: TypeAlias = dict[bytes, tuple[int, int, str | None]]
+
+
+@lru_cache(maxsize=16)
+def _met(encoding: Encoding, keep: frozenset[int], find: frozenset[int]) -> _Met:
+    return {}
+
+
+def _pick(
+    window: Window, begin: int, encoding: Encoding, keep: frozenset[int], find: frozenset[int]
+) -> _Picked:
+    """Return the wanted values, the pixel data and the sequences to find.
+
+    Headers repeat from file to file: one that was met before is looked up, which takes a
+    quarter of the time of walking on to the next.
+    """
+    values: dict[int, RawValue] = {}
+    sequences: dict[int, Element | None] = {}
+    met, end, new = _met(encoding, keep, find), window.size, tuple.__new__
+    order: Literal["little", "big"] = "little" if encoding.little_endian else "big"
+    data, start, at, limit, step = b"", begin, 0, 0, 0
+    while True:
+        if at + 12 > limit:
+            position = start + at
+            if position > end:
+                next(walk(window, position - step, end, encoding, resumed=True))  # raises
+            if position == end:
+                return values, None, sequences
+            data, at, limit = window.header_at(position, end)
+            start = position - at
+        head = data[at : at + 8]
+        if known := met.get(head):
+            step, tag, vr = known
+            size = 8
+            if not step:
+                # Cut short by the end, the length may be anything: the value ends behind it.
+                step, size = 12 + int.from_bytes(data[at + 8 : at + 12], order), 12
+            if not tag:
+                if step < UNDEFINED:
+                    at += step
+                    continue
+            elif at + step <= limit:
+                values[tag] = new(RawValue, (vr, data[at + size : at + step]))
+                at += step
+                continue
+        position = start + at
+        element = next(walk(window, position, end, encoding, resumed=position > begin))
+        tag, vr, offset, length, undefined = element
+        if tag in PIXEL_DATA:
+            return values, element, sequences
+        if tag in find:
+            if length > 8:  # of more than an empty item, or a delimitation item
+                sequences[tag] = element
+        else:
+            if tag in keep:
+                values[tag] = RawValue(vr, window.bytes_at(offset, length))
+            # What looks like explicit VR is for `walk` to judge.
+            if not undefined and not (encoding.implicit and head[4:6].isalpha()):
+                if len(met) >= _REMEMBERED:
+                    met.clear()
+                size = offset - position
+                met[head] = (8 + length if size == 8 else 0, tag if tag in keep else 0, vr)
+        data, start, at, limit = b"", offset + length, 0, 0
 
 
 def _encoding(syntax: UID) -> Encoding:
@@ -271,12 +348,19 @@ def _raw_value(found: Dataset, tag: int) -> RawValue:
     return RawValue(item.VR, item.value or b"")
 
 
+def _is_empty(found: Dataset, tag: int) -> bool:
+    item: Any = found.get_item(tag, keep_deferred=True)
+    return not (item.value or getattr(item, "length", 0))
+
+
 def _pixel_element(file: BinaryIO, name: str, offset: int, encoding: Encoding) -> Element | None:
     """Return the pixel data element whose header is at `offset`, if there is one."""
-    window = _window(file, file.seek(0, io.SEEK_END))
+    window = window_over(file, file.seek(0, io.SEEK_END))
     try:
-        return next(walk(window, offset, window.size, encoding), None)
+        element = next(walk(window, offset, window.size, encoding, resumed=True), None)
     except NotUnderstood as error:
         raise HeaderError(
             f"the header is damaged at byte {offset}: {error}", source=name
         ) from error
+    # Where pydicom came to something else that it takes for an end, there is none.
+    return element if element is not None and element.tag in PIXEL_DATA else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ from dcmdask.errors import (
     UnsupportedSyntaxError,
 )
 from dcmdask.frames import files, offsets
-from dcmdask.frames.elements import PIXEL_DATA
+from dcmdask.frames.elements import PIXEL_DATA, Element
 from dcmdask.frames.frame_index import PixelDataElement, index_encapsulated, index_native
 from dcmdask.frames.header import (
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
+    Header,
     read_header,
 )
 from dcmdask.frames.image_pixel import ELEMENTS, ImagePixel, image_pixel
@@ -83,7 +84,11 @@ class Instance:
 
 
 def open_instance(
-    src: Any, options: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None
+    src: Any,
+    options: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    told: set[str] | None = None,
 ) -> Instance:
     """Read the header of `src` once, make the frame index once, and check both.
 
@@ -93,28 +98,34 @@ def open_instance(
     options : mapping
         Overrides of group 0028 and pydicom's decoding options.
     storage_options : mapping, optional
+    told : set of str, optional
+        Notes that were warned of before, in any instance; those of this one are added.
 
     Warns
     -----
     DcmdaskWarning
-        For each of the instance's notes.
+        For each of the instance's notes that is not in `told`.
     """
     if isinstance(src, Dataset):
         place, dataset, syntax, found = _from_dataset(src, options)
+        _check_syntax(syntax, place.source.name)
+        pixels, notes = image_pixel(dataset, syntax, {**found, **options}, place.source.name)
     else:
-        place, dataset, syntax, found = _from_file(src, options, storage_options)
-    _check_syntax(syntax, place.source.name)
-    pixels, notes = image_pixel(dataset, syntax, {**found, **options}, place.source.name)
+        place, pixels, notes = _from_file(src, options, storage_options)
     excess = bool(options.get("allow_excess_frames", True))
-    index = index_encapsulated if syntax.is_encapsulated else index_native
+    index = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
     spans, indexed_by, more = index(place, pixels, excess)
-    notes += more
+    notes = [*notes, *more]
+    told = set() if told is None else told
     for note in notes:
-        warnings.warn(f"{place.source.name}: {note}", DcmdaskWarning, stacklevel=_outside())
+        if note in told:
+            continue
+        told.add(note)
+        warnings.warn(f"{place.source.name}: {note}", DcmdaskWarning, stacklevel=outside())
     return Instance(place.source, pixels, spans, indexed_by, tuple(notes))
 
 
-def _outside() -> int:
+def outside() -> int:
     """Return the stack level of whoever called this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("dcmdask."):
@@ -124,21 +135,70 @@ def _outside() -> int:
 
 def _from_file(
     src: Any, options: Mapping[str, Any], storage_options: Mapping[str, Any] | None
-) -> tuple[PixelDataElement, Dataset, UID, dict[str, Any]]:
+) -> tuple[PixelDataElement, ImagePixel, list[str]]:
     source = files.locate(src, storage_options)
     header = read_header(source, _WANTED, options.get("transfer_syntax_uid"))
     element = header.pixel_data
     if element is None:
-        raise _no_pixel_data(source.name)
+        raise no_pixel_data(source.name)
     tables = options.get("extended_offsets")
     if tables is None and EXTENDED_OFFSET_TABLE in header.values:
         lengths = header.values.get(EXTENDED_OFFSET_TABLE_LENGTHS)
         tables = (header.values[EXTENDED_OFFSET_TABLE].value, lengths.value if lengths else b"")
+    place = PixelDataElement(header.source, element.offset, element.length, tables)
+    return place, *pixels_of(header, element, options)
+
+
+# pydicom takes 0.1 ms to convert these few elements, more than all the rest of opening a
+# file, and in the next file of a series they are mostly the same. Bounded, and without
+# values that are longer than any valid one.
+_KNOWN: dict[Hashable, tuple[ImagePixel, list[str]]] = {}
+_MOST_KNOWN = 256
+_LONGEST_KNOWN = 64
+
+
+def pixels_of(
+    header: Header, element: Element, options: Mapping[str, Any]
+) -> tuple[ImagePixel, list[str]]:
+    """Return the checked description of the frames, and what is odd about it.
+
+    Parameters
+    ----------
+    header : Header
+        With the elements of :data:`dcmdask.frames.image_pixel.ELEMENTS`.
+    element : Element
+        Of the pixel data.
+    options : mapping
+        As for :func:`open_instance`.
+
+    Raises
+    ------
+    UnsupportedSyntaxError, HeaderError, MissingElementError
+    """
+    raw = tuple(map(header.values.get, ELEMENTS))
+    # Numbers of other types are equal, and not all are taken.
+    given = tuple((name, type(value), value) for name, value in sorted(options.items()))
+    key = (header.transfer_syntax, header.encoding, element.tag, element.vr, raw, given)
+    short = all(one is None or len(one.value) <= _LONGEST_KNOWN for one in raw)
+    try:
+        known = _KNOWN.get(key)
+    except TypeError:
+        # Offset tables do not hash.
+        short, known = False, None
+    if known is not None:
+        return known
+    _check_syntax(header.transfer_syntax, header.source.name)
     found: dict[str, Any] = {"pixel_keyword": PIXEL_KEYWORDS[element.tag]}
     if element.vr is not None:
         found["pixel_vr"] = element.vr
-    place = PixelDataElement(header.source, element.offset, element.length, tables)
-    return place, header.dataset(), header.transfer_syntax, found
+    known = image_pixel(
+        header.dataset(), header.transfer_syntax, {**found, **options}, header.source.name
+    )
+    if short:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[key] = known
+    return known
 
 
 def _from_dataset(
@@ -155,7 +215,7 @@ def _from_dataset(
         )
     tags = [tag for tag in PIXEL_KEYWORDS if tag in dataset]
     if not tags:
-        raise _no_pixel_data(name)
+        raise no_pixel_data(name)
     if len(tags) > 1:
         both = " and ".join(PIXEL_KEYWORDS[tag] for tag in tags)
         raise HeaderError(f"the data set has {both}, and only one may be there", source=name)
@@ -167,7 +227,7 @@ def _from_dataset(
         value, reader = value.read(), value
         reader.seek(position)
     if not value:
-        raise _no_pixel_data(name)
+        raise no_pixel_data(name)
     # Bytes are kept as they are: a view of them is a view of the caller's.
     source = files.Memory(value if isinstance(value, bytes) else bytes(value), name)
     tables = options.get("extended_offsets")
@@ -181,7 +241,8 @@ def _from_dataset(
     return place, dataset, UID(syntax), found
 
 
-def _no_pixel_data(name: str) -> NoPixelDataError:
+def no_pixel_data(name: str) -> NoPixelDataError:
+    """Return the error for a source that has none."""
     return NoPixelDataError(
         "there is no pixel data: none of (7FE0,0010) 'Pixel Data', (7FE0,0008) 'Float Pixel "
         "Data' and (7FE0,0009) 'Double Float Pixel Data' is in the data set",

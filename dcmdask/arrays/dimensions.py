@@ -1,0 +1,288 @@
+"""Which frame of a stack stands for which time, echo, diffusion weighting and position.
+
+Pure functions over a table of facts. Positions decide about ``z``. Where several frames
+share a position, the smallest set of dimensions is taken by which each frame has a place
+of its own in a full grid; what a header only repeats in other words becomes a coordinate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.arrays.coordinates import Coordinates, labels, told
+from dcmdask.arrays.geometry import Geometry, Integers, Irregularity, is_placed, locate
+from dcmdask.arrays.levels import (
+    NUMBERS,
+    TIMES,
+    Axis,
+    determines,
+    fixed_axes,
+    joined,
+    order_axis,
+    plausible,
+    time_axes,
+)
+
+# A grid with more holes than this is no grid.
+_HOLES = 0.25
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where each frame of a stack belongs.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        Some of ``"t"``, ``"diffusion"``, ``"echo"``, ``"component"``, then ``"z"``; or
+        ``("frame",)`` where frames have no position.
+    numbers : ndarray of int64
+        Rows of the facts, of the lengths of `dims`; -1 where there is no frame.
+    coordinates : dict
+        Name to (dims, values). ``z`` in mm from the first position, times in ms from the
+        earliest frame, ``echo`` in ms, ``b_value`` in s/mm2; ``missing`` where some are.
+    geometry : Geometry or None
+        None for ``("frame",)``.
+    irregularities : tuple of Irregularity
+        Those of the geometry and of the dimensions; empty where all is regular.
+    notes : tuple of str
+        What the order rests on, where that is less than certain.
+    """
+
+    dims: tuple[str, ...]
+    numbers: Integers
+    coordinates: Coordinates
+    geometry: Geometry | None
+    irregularities: tuple[Irregularity, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def arrange(facts: npt.NDArray[Any], stored: Integers | None = None) -> Arrangement:
+    """Order the frames of one stack.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of `dcmdask.frames.facts.FACTS`, of one shape, type and orientation.
+    stored : ndarray of int, optional
+        (n,): the number of each frame in its instance, which breaks ties.
+
+    Returns
+    -------
+    Arrangement
+        It does not depend on the order of the rows.
+    """
+    stored = np.zeros(len(facts), np.int64) if stored is None else stored
+    facts = plausible(facts)
+    placed = is_placed(facts)
+    if not placed.all():
+        return _in_number_order(facts, stored, placed)
+    geometry, z = locate(facts)
+    notes = _contradictions(facts, z)
+    if np.bincount(z).max() == 1:
+        numbers = np.argsort(z)
+        coordinates, _ = labels(facts, ("z",), numbers, geometry, ())
+        found = geometry.irregularities
+        return Arrangement(("z",), numbers, coordinates, geometry, found, notes)
+    axes = _explanation(facts, z)
+    if axes is None:
+        return _repeated(facts, stored, z, geometry, notes)
+    dims = (*(axis.name for axis in axes), "z")
+    numbers = _grid(axes, z)
+    irregularities = (*geometry.irregularities, *_holes(numbers, dims, geometry))
+    coordinates, more = labels(facts, dims, numbers, geometry, axes)
+    return Arrangement(dims, numbers, coordinates, geometry, irregularities, notes + more)
+
+
+# The order of frames that have no position
+
+
+def _in_number_order(
+    facts: npt.NDArray[Any], stored: Integers, placed: npt.NDArray[np.bool_]
+) -> Arrangement:
+    order = _settled(facts, stored)
+    number, frame = facts["instance_number"][order], stored[order]
+    notes: tuple[str, ...] = ()
+    if np.isnan(number).any() or ((np.diff(number) == 0) & (np.diff(frame) == 0)).any():
+        notes = (
+            "frames have no position, and Instance Number (0020,0013) is absent or the same "
+            "for some: their order is arbitrary",
+        )
+    elif number[0] < number[-1]:
+        notes = ("frames have no position: they are in the order of Instance Number (0020,0013)",)
+    if len(np.unique(stored)) == len(stored) and not number[0] < number[-1]:
+        # Those of one instance are in the order in which it stores them.
+        notes = ()
+    irregularities: tuple[Irregularity, ...] = ()
+    if placed.any():
+        rows = np.flatnonzero(~placed)
+        message = f"{len(rows)} of {len(facts)} frames have no position or orientation"
+        irregularities = (Irregularity("position", message, tuple(rows.tolist())),)
+    coordinates = told(facts, ("frame",), order)
+    return Arrangement(("frame",), order, coordinates, None, irregularities, notes)
+
+
+def _settled(facts: npt.NDArray[Any], stored: Integers) -> Integers:
+    """Return the rows by Instance Number; ties by acquisition, stored order, then all they say."""
+    columns = ("instance_number", "acquisition_number")
+    keys = [facts[columns[0]], facts[columns[1]], stored, facts["acquisition_time"]]
+    order = np.lexsort(keys[::-1])
+    same = np.full(len(facts) - 1, True)
+    for key in keys:
+        before, after = key[order][:-1], key[order][1:]
+        same &= (before == after) | (np.isnan(before) & np.isnan(after))
+    if not same.any():
+        return order
+    run = np.concatenate([[0], np.cumsum(~same)])
+    content = facts[order].view(f"S{facts.dtype.itemsize}")
+    return order[np.lexsort((content, run))]
+
+
+# Which dimensions explain that frames share positions
+
+
+def _explanation(facts: npt.NDArray[Any], z: Integers) -> tuple[Axis, ...] | None:
+    """Return the dimensions by which each frame has a place of its own in a grid.
+
+    Without time, as few as possible; where no grid is full, one with a few holes.
+    """
+    fixed = fixed_axes(facts, z)
+    sets = _sets(fixed)[1:]
+    full = next((one for one in sets if _cells(one, z) == len(z)), None)
+    nearly = [(cells, i) for i, one in enumerate(sets) if (cells := _cells(one, z))]
+    if full is not None or nearly:
+        return full or sets[min(nearly)[1]]
+    return next(_repeated_weightings(facts, z, fixed), None) or next(_timed(facts, z, fixed), None)
+
+
+def _sets(axes: Sequence[Axis]) -> list[tuple[Axis, ...]]:
+    """Return all combinations of axes, the smallest first."""
+    return [one for size in range(len(axes) + 1) for one in combinations(axes, size)]
+
+
+def _timed(
+    facts: npt.NDArray[Any], z: Integers, fixed: Sequence[Axis]
+) -> Iterator[tuple[Axis, ...]]:
+    """Yield sets of axes with a time, the likeliest first.
+
+    With as many others as possible, since the frames of two echoes, say, may have times of
+    their own. Numbers that only count, last.
+    """
+    places = [(others, joined([axis.level for axis in others], z)) for others in _sets(fixed)]
+    for columns in (TIMES, tuple(NUMBERS)):
+        for axes_of in (time_axes, order_axis):
+            for others, place in reversed(places):
+                for column in columns:
+                    nearly = None
+                    for axis in axes_of(column, facts[column], place):
+                        cells = _cells((axis, *others), z)
+                        if cells == len(z):
+                            yield (axis, *others)
+                            break
+                        nearly = nearly or (cells and (axis, *others))
+                    else:
+                        if nearly:
+                            yield nearly
+
+
+def _repeated_weightings(
+    facts: npt.NDArray[Any], z: Integers, fixed: Sequence[Axis]
+) -> Iterator[tuple[Axis, ...]]:
+    """Yield sets of axes where time is a series of diffusion weightings, some of them repeated."""
+    weighting = next((axis for axis in fixed if axis.name == "diffusion"), None)
+    if weighting is None:
+        return
+    for time, *others in _timed(facts, z, [axis for axis in fixed if axis is not weighting]):
+        if determines(time.level, weighting.level):
+            noted = time.noted.replace("orders t", "orders what is repeated")
+            level = joined([time.level], weighting.level)
+            yield (weighting._replace(level=level, noted=noted), *others)
+
+
+def _cells(axes: Sequence[Axis], z: Integers) -> int | None:
+    """Return how many cells a grid has; None where two frames share one or few are taken.
+
+    Frames that were only ranked fill it: those behind a hole would be taken for those before.
+    """
+    lengths = [int(axis.level.max()) + 1 for axis in axes]
+    cells = int(np.prod([float(length) for length in (*lengths, z.max() + 1)]))
+    holes = 0.0 if any(axis.ranked for axis in axes) else _HOLES
+    if 1 in lengths or cells - len(z) > holes * cells:
+        return None
+    return cells if joined([axis.level for axis in axes], z).max() + 1 == len(z) else None
+
+
+def _grid(axes: Sequence[Axis], z: Integers) -> Integers:
+    levels = [axis.level for axis in axes]
+    lengths = [int(level.max()) + 1 for level in (*levels, z)]
+    numbers = np.full(lengths, -1, np.int64)
+    numbers[(*levels, z)] = np.arange(len(z))
+    return numbers
+
+
+# What is not regular about it
+
+
+def _holes(numbers: Integers, dims: tuple[str, ...], geometry: Geometry) -> list[Irregularity]:
+    holes = np.argwhere(numbers < 0)
+    if not len(holes):
+        return []
+    listed = [
+        ", ".join(f"{dim} {place}" for dim, place in zip(dims[:-1], hole[:-1], strict=True))
+        + f" at {geometry.positions[hole[-1]]:.4g} mm"
+        for hole in holes[:3]
+    ]
+    more = f" and {len(holes) - 3} more" if len(holes) > 3 else ""
+    message = f"{len(holes)} of {numbers.size} frames are missing: {'; '.join(listed)}{more}"
+    return [Irregularity("missing", message)]
+
+
+def _repeated(
+    facts: npt.NDArray[Any],
+    stored: Integers,
+    z: Integers,
+    geometry: Geometry,
+    notes: tuple[str, ...],
+) -> Arrangement:
+    """Frames that share a position for no reason that the headers give, side by side."""
+    settled = _settled(facts, stored)
+    order = settled[np.argsort(z[settled], kind="stable")]
+    counts = np.bincount(z)
+    rows = np.flatnonzero(counts[z] > 1)
+    places = np.flatnonzero(counts > 1)
+    shared = f"{len(places)} positions" if len(places) > 1 else "a position"
+    listed = ", ".join(f"{geometry.positions[place]:.4g}" for place in places[:8])
+    more = f" and {len(places) - 8} more" if len(places) > 8 else ""
+    message = (
+        f"{len(rows)} frames share {shared}, at {listed}{more} mm from the first, "
+        "and no grid of times, echoes, diffusion weightings or components has a place for each"
+    )
+    found = (*geometry.irregularities, Irregularity("duplicate", message, tuple(rows.tolist())))
+    geometry = replace(geometry, affine=None, irregularities=found)
+    coordinates = told(facts, ("z",), order)
+    coordinates["z"] = (("z",), geometry.positions[z[order]])
+    return Arrangement(("z",), order, coordinates, geometry, found, notes)
+
+
+def _contradictions(facts: npt.NDArray[Any], z: Integers) -> tuple[str, ...]:
+    """Say where numbers that should follow the positions do not."""
+    index = facts["position_index"]
+    known = np.isfinite(index)
+    if not known.any():
+        return ()
+    order = np.lexsort((index[known], z[known]))
+    steps = np.diff(index[known][order])
+    between = np.diff(z[known][order]) > 0
+    up, down = (steps[between] > 0).all(), (steps[between] < 0).all()
+    if (up or down) and (steps[~between] == 0).all():
+        return ()
+    return (
+        "In-Stack Position Number (0020,9057) or its dimension index contradicts Image Position "
+        "(0020,0032): the positions decide",
+    )

@@ -1,0 +1,234 @@
+"""Which files a scan looks at: folders, patterns and URLs, listed while they are read."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from typing import Any, NamedTuple, TypeAlias
+
+# What is left of a pattern below a folder, one entry for each way to have got there.
+Tails: TypeAlias = "frozenset[tuple[str, ...]]"
+
+_EVERYTHING: Tails = frozenset({("**",)})
+_OTHER_FILES = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Skipped(NamedTuple):
+    """What a scan came across and left out."""
+
+    path: str
+    reason: str
+
+
+def sources(src: Any) -> list[str]:
+    """Return absolute local paths and patterns, and URLs.
+
+    Parameters
+    ----------
+    src : str, path-like, or iterable of these
+
+    Raises
+    ------
+    FileNotFoundError
+        A local path is not there, nor a pattern.
+    """
+    many = [src] if isinstance(src, str | bytes | os.PathLike) else src
+    found = [_absolute(one) for one in many]
+    for one in found:
+        if not is_url(one) and not _is_pattern(one):
+            os.stat(one)
+    return found
+
+
+def is_url(source: str) -> bool:
+    """Return whether fsspec is to reach it; an absolute path has no two slashes in a row."""
+    return "://" in source
+
+
+def _absolute(one: Any) -> str:
+    if isinstance(one, bytes):
+        raise TypeError("a scan takes paths, patterns and URLs, and not the bytes of a file")
+    if not isinstance(one, str) or "://" not in one:
+        return os.path.abspath(os.fsdecode(one))
+    if one.startswith(("file://", "local://")) and "::" not in one:
+        import fsspec
+
+        return os.path.abspath(str(fsspec.core.url_to_fs(one)[1]))
+    return one
+
+
+def discover(source: str, storage_options: Mapping[str, Any]) -> Iterator[str | Skipped]:
+    """Yield the files of one of :func:`sources`, each once, in no order that means anything.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing under this name, or nothing that matches the pattern.
+    """
+    if is_url(source):
+        yield from _remote(source, storage_options)
+    elif _is_pattern(source):
+        yield from _matching(source)
+    elif os.path.isdir(source):
+        yield from _walk(source, _EVERYTHING)
+    else:
+        yield _file_or_reason(source)
+
+
+# Local files
+
+
+def _is_pattern(path: str) -> bool:
+    # A file may be called "a[1].dcm".
+    return glob.has_magic(path) and not os.path.lexists(path)
+
+
+def _matching(pattern: str) -> Iterator[str | Skipped]:
+    """Yield what a pattern names, and all that is below the folders that it names.
+
+    ``**`` stands for any number of folders. Unlike :func:`glob.iglob` this follows no
+    symbolic links, includes hidden files and does not hide what cannot be read.
+    """
+    parts = pattern.split(os.sep)
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    folder = os.sep.join(parts[:fixed]) + os.sep
+    matches = 0
+    if os.path.isdir(folder):
+        for one in _walk(folder, frozenset({tuple(parts[fixed:])})):
+            matches += 1
+            yield one
+    if not matches:
+        raise FileNotFoundError(f"nothing matches {pattern}")
+
+
+def _walk(folder: str, tails: Tails) -> Iterator[str | Skipped]:
+    """Yield the files below a folder that match; links to folders are named, not followed."""
+    waiting = [(folder, tails)]
+    while waiting:
+        folder, tails = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if not (below := _step(tails, entry.name)):
+                        continue
+                    if _is_folder(entry):
+                        waiting.append((entry.path, _EVERYTHING if () in below else below))
+                    elif () in below:
+                        yield _file_or_reason(entry.path) if _is_odd(entry) else entry.path
+        except OSError as error:
+            yield Skipped(folder, f"a folder that cannot be read: {error.strerror or error}")
+
+
+def _step(tails: Tails, name: str) -> Tails:
+    """Return what of the pattern is left below `name`; with () among it, `name` matches."""
+    if tails is _EVERYTHING:
+        return _ANYTHING
+    return frozenset(left for tail in tails for left in _left(tail, name))
+
+
+_ANYTHING: Tails = frozenset({("**",), ()})
+
+
+def _left(tail: tuple[str, ...], name: str) -> Iterator[tuple[str, ...]]:
+    if tail[0] == "**":
+        yield tail
+        if len(tail) == 1:
+            yield ()
+        else:
+            yield from _left(tail[1:], name)
+    elif fnmatch(name, tail[0]):
+        yield tail[1:]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A junction of Windows leads elsewhere, like a link; Python tells from 3.12 on.
+    junction = getattr(entry, "is_junction", bool)
+    return entry.is_dir(follow_symlinks=False) and not junction()
+
+
+def _is_odd(entry: os.DirEntry[str]) -> bool:
+    """Return whether it has to be looked at closely; a plain file costs no system call."""
+    return not entry.is_file(follow_symlinks=False)
+
+
+def _file_or_reason(path: str) -> str | Skipped:
+    """Return `path` if it is a file, also behind a link, otherwise why it is skipped."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if os.path.islink(path):
+            return Skipped(path, "a symbolic link that leads nowhere")
+        return Skipped(path, unreadable(error))
+    if stat.S_ISREG(mode):
+        return path
+    if stat.S_ISDIR(mode):
+        return Skipped(path, "a link to a folder, which is not followed")
+    return Skipped(path, f"{_OTHER_FILES.get(stat.S_IFMT(mode), 'something')} that is not a file")
+
+
+def unreadable(error: OSError) -> str:
+    """Return why a file could not be read, in words without its name."""
+    if isinstance(error, FileNotFoundError):
+        return "it vanished after it was listed"
+    return f"it cannot be read: {error.strerror or type(error).__name__}"
+
+
+# Everything else
+
+
+def _remote(url: str, storage_options: Mapping[str, Any]) -> Iterator[str | Skipped]:
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(url, **storage_options)
+    if glob.has_magic(path) and not fs.exists(path):
+        matches = fs.glob(path, detail=True)
+        if not matches:
+            raise FileNotFoundError(f"nothing matches {url}")
+    else:
+        matches = {path: fs.info(path)}
+    for one in dict.fromkeys(_files_of(fs, matches)):
+        if "::" in one or ("://" in one and "://" not in path):
+            # Inside an archive: as a URL it would lead out of it.
+            yield Skipped(one, "a name that cannot be part of a URL")
+        else:
+            yield _url_of(url, path, one)
+
+
+def _files_of(fs: Any, matches: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for path, info in matches.items():
+        if info.get("type") == "directory":
+            yield from fs.find(path)
+        else:
+            yield path
+
+
+def _url_of(url: str, path: str, member: str) -> str:
+    """Return the URL of `member`, which was found where `path` of `url` leads.
+
+    Examples
+    --------
+    >>> _url_of("zip://**::s3://bucket/a.zip", "**", "b/c.dcm")
+    'zip://b/c.dcm::s3://bucket/a.zip'
+    >>> _url_of("sftp://host/data/", "/data", "/data/c.dcm")
+    'sftp://host/data/c.dcm'
+    """
+    parts = url.split("::")
+    # In "simplecache::s3://bucket" the path belongs to the second part.
+    at = next(i for i, part in enumerate(parts) if "://" in part)
+    protocol, _, rest = parts[at].partition("://")
+    if "://" in path:
+        parts[at] = member
+    elif path and rest.rstrip("/").endswith(path):
+        # Some file systems leave the host out of their paths.
+        parts[at] = f"{protocol}://{rest.rstrip('/').removesuffix(path)}{member}"
+    else:
+        parts[at] = f"{protocol}://{member}"
+    return "::".join(parts)

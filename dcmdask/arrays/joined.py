@@ -1,0 +1,250 @@
+"""`JoinedFrames`: the frames of several instances of one look, as one array-like."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dcmdask.errors import HeaderError, SourceChangedError
+from dcmdask.frames import files
+from dcmdask.frames.array_like import ArrayLike
+from dcmdask.frames.decode import Decoding, check_plugin
+from dcmdask.frames.facts import Described
+from dcmdask.frames.frame_array import FrameArray, check_options
+from dcmdask.frames.image_pixel import OVERRIDES, image_pixel
+from dcmdask.frames.indexing import InnerKey, frame_numbers, inner_shape, split
+from dcmdask.frames.instance import open_instance
+
+# How many frames there are is what the scan found, one by one.
+_OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})
+
+
+class JoinedFrames(ArrayLike):
+    """Frames of several instances as (frames, rows, columns) or (..., samples).
+
+    Frames count through the instances in the order given, each with as many as it was
+    described with; transfer syntaxes may differ. An instance of one frame is opened when it
+    is read, one of several frames here, once: its frame index is carried. Opening notices
+    that a local file has changed since it was described. A note on what is odd about an
+    instance is warned of once, for the first one that it is true of.
+
+    Holds no open file, so it can be pickled, shared by threads and used behind a fork.
+
+    Parameters
+    ----------
+    instances : sequence of Described
+        Of the same rows, columns, samples and type of stored values.
+    raw, decoding_plugin, **decoding_options
+        As for :func:`dcmdask.open_frames`, for every instance; not `number_of_frames`,
+        `allow_excess_frames` and `extended_offsets`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+        Of stored values, in native byte order, whatever that of the files is.
+    transfer_syntaxes : Counter of str
+        How many frames are encoded in each, by UID.
+    read_singly : int
+        How many frames are opened each time that they are read.
+
+    Raises
+    ------
+    HeaderError
+        Two instances do not look alike.
+    SourceChangedError, FileNotFoundError
+        An instance of several frames is not as described, or not there any more; for one of
+        a single frame when it is read.
+    DcmdaskError
+        Others, for an instance of several frames, as for :func:`dcmdask.open_frames`.
+    """
+
+    def __init__(
+        self,
+        instances: Sequence[Described],
+        *,
+        raw: bool = False,
+        decoding_plugin: str = "",
+        **decoding_options: Any,
+    ) -> None:
+        if not instances:
+            raise ValueError("no instances: there has to be one at least")
+        if wrong := sorted(_OF_ONE_FILE & decoding_options.keys()):
+            raise TypeError(f"{', '.join(map(repr, wrong))}: an option for one file alone")
+        check_options(decoding_options)
+        self._how = Decoding(bool(raw), decoding_plugin)
+        self._options = {**decoding_options, "allow_excess_frames": False}
+        self._sources = [one.source for one in instances]
+        self._starts = np.cumsum([0, *(len(one) for one in instances)])
+        frame_shape, self.dtype = _look(instances, decoding_options)
+        self.shape = (int(self._starts[-1]), *frame_shape)
+        self.transfer_syntaxes: Counter[str] = Counter()
+        for one in instances:
+            self.transfer_syntaxes[one.transfer_syntax] += len(one)
+        self._told: set[str] = set()
+        several = np.flatnonzero(np.diff(self._starts) != 1).tolist()
+        self._opened = {number: self._open(number) for number in several}
+        self.read_singly = len(instances) - len(several)
+
+    def _open(self, number: int) -> FrameArray:
+        """Open the instance `number`, and hold it against what was described."""
+        source = self._sources[number]
+        instance = open_instance(source, self._options, told=self._told)
+        check_plugin(instance, self._how.plugin)
+        frames = FrameArray(instance, self._how)
+        expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
+        if frames.shape != expected or frames.dtype.newbyteorder("=") != self.dtype:
+            raise SourceChangedError(
+                f"there are frames of {frames.shape} {frames.dtype.newbyteorder('=')}, and "
+                f"{expected} {self.dtype} were there when the headers were read",
+                source=source.name,
+            )
+        return frames
+
+    @property
+    def name(self) -> str:
+        """How messages call the sources."""
+        more = len(self._sources) - 1
+        return self._sources[0].name + (f" and {more} more" if more else "")
+
+    @property
+    def token(self) -> str:
+        """Hash of all sources (path, size and modification time, or content) and all options."""
+        told = (
+            [source.token for source in self._sources],
+            self._starts.tolist(),
+            self.shape,
+            self.dtype.str,
+            sorted((key, str(value)) for key, value in self._options.items()),
+            tuple(self._how),
+        )
+        return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sources": _packed(self._sources)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "_sources": _unpacked(state["_sources"])})
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        """Decode the frames that `key` names, as :meth:`FrameArray.__getitem__` does.
+
+        Raises
+        ------
+        FrameNumberError, IndexError, DecodeError
+            As there.
+        SourceChangedError, FileNotFoundError
+            An instance is not as described, or not there any more.
+        """
+        (outer,), inner = split(key, self.ndim)
+        frames = self._decode(frame_numbers(outer, len(self), self.name), inner)
+        if not isinstance(outer, int):
+            return frames
+        frame: npt.NDArray[Any] = frames[0]
+        return frame
+
+    def _decode(self, frames: list[int], inner: InnerKey) -> npt.NDArray[Any]:
+        shape, whole = inner_shape(inner, self.shape[1:])
+        numbers = np.asarray(frames, np.int64)
+        owners = np.searchsorted(self._starts, numbers, "right") - 1
+        within = numbers - self._starts[owners]
+        out: npt.NDArray[Any] | None = None
+        for start, stop in _runs(owners):
+            owner = int(owners[start])
+            # Not kept: there may be 10^5, and each is opened in 0.05 ms.
+            instance = self._opened[owner] if owner in self._opened else self._open(owner)
+            if out is not None and whole:
+                instance.decode_into(out[start:stop], within[start:stop].tolist())
+                continue
+            part = instance[(within[start:stop], *inner)]
+            if stop - start == len(frames):
+                return part.astype(self.dtype, copy=False)
+            if out is None:
+                # Not before a frame came that the header's size was true of.
+                out = np.empty((len(frames), *shape), self.dtype)
+            out[start:stop] = part
+        return np.empty((0, *shape), self.dtype) if out is None else out
+
+
+def _runs(owners: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return start and stop of each run of equal numbers."""
+    bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(owners)]
+    return list(pairwise(bounds)) if len(owners) else []
+
+
+def _look(
+    instances: Sequence[Described], options: dict[str, Any]
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and the type of a frame, once all instances have the same.
+
+    Raises
+    ------
+    HeaderError, MissingElementError
+        They have not, or what is described cannot be.
+    """
+    distinct: dict[tuple[Any, ...], Described] = {}
+    for one in instances:
+        distinct.setdefault((*_elements(one).values(), one.transfer_syntax), one)
+    overrides = {key: value for key, value in options.items() if key in OVERRIDES}
+    looks: dict[tuple[tuple[int, ...], np.dtype[Any]], str] = {}
+    for one in distinct.values():
+        elements = {**_elements(one), **overrides}
+        pixels, _ = image_pixel(Dataset(), UID(one.transfer_syntax), elements, one.source.name)
+        looks.setdefault((pixels.frame_shape, pixels.dtype.newbyteorder("=")), one.source.name)
+    (look, first), *others = looks.items()
+    if others:
+        other, name = others[0]
+        raise HeaderError(
+            f"its frames are {other[0]} {other[1]}, those of {first} are {look[0]} {look[1]}, "
+            "and only frames that look alike make one array",
+            source=name,
+        )
+    return look
+
+
+def _elements(one: Described) -> dict[str, Any]:
+    """Return what decides how frames look, by pydicom's keywords."""
+    return {
+        "rows": one.rows,
+        "columns": one.columns,
+        "samples_per_pixel": one.samples,
+        "planar_configuration": 0,
+        "bits_allocated": one.bits_allocated,
+        "bits_stored": one.bits_stored,
+        "pixel_representation": int(one.signed),
+        "photometric_interpretation": one.photometric_interpretation,
+        "pixel_keyword": one.pixel_keyword,
+        "number_of_frames": 1,
+    }
+
+
+def _packed(sources: list[files.Stored]) -> Any:
+    """Return the sources in fewer bytes: local files share the beginning of their paths."""
+    local = [source for source in sources if isinstance(source, files.LocalFile)]
+    if len(local) < len(sources):
+        return sources
+    # Letter by letter, so names that only count up take a few bytes each.
+    beginning = os.path.commonprefix([source.path for source in local])  # noqa: RUF071
+    # No path holds a zero byte.
+    rest = "\0".join(source.path[len(beginning) :] for source in local)
+    numbers = np.array([(source.size, source.modified) for source in local], np.int64)
+    return beginning, rest, numbers
+
+
+def _unpacked(packed: Any) -> list[files.Stored]:
+    if isinstance(packed, list):
+        return packed
+    beginning, rest, numbers = packed
+    return [
+        files.LocalFile(beginning + path, size, modified)
+        for path, (size, modified) in zip(rest.split("\0"), numbers.tolist(), strict=True)
+    ]

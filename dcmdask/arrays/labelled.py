@@ -1,0 +1,102 @@
+"""A stack as an xarray DataArray: dimensions, coordinates, units, affine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.arrays.dimensions import Arrangement
+from dcmdask.frames.facts import Described
+from dcmdask.frames.terms import MODALITIES, term, uid
+from dcmdask.frames.terms import UNITS as UNIT_TERMS
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import xarray as xr
+
+# Of coordinates, in the notation of the UCUM.
+UNITS = {
+    "x": "mm",
+    "y": "mm",
+    "z": "mm",
+    "t": "ms",
+    "acquisition_time": "ms",
+    "trigger_time": "ms",
+    "reference_time": "ms",
+    "echo": "ms",
+    "echo_time": "ms",
+    "b_value": "s/mm2",
+}
+
+
+def labelled(
+    array: da.Array,
+    arrangement: Arrangement,
+    instances: Sequence[Described],
+    facts: npt.NDArray[Any],
+    values: str,
+    series_uid: str,
+) -> xr.DataArray:
+    """Return `array` with the names, coordinates and attributes that the headers give.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        (*arrangement.dims, rows, columns[, samples]).
+    arrangement : Arrangement
+    instances, facts : sequence of Described, ndarray
+        Those of the stack.
+    values : str
+        ``"stored"``, ``"modality"`` or ``"display"``.
+    series_uid : str
+    """
+    import xarray as xr
+
+    dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
+    coordinates = {
+        name: xr.Variable(along, values, {"units": UNITS[name]} if name in UNITS else {})
+        for name, (along, values) in _coordinates(array.shape, dims, arrangement).items()
+    }
+    geometry = arrangement.geometry
+    attributes: dict[str, Any] = {"values": values, "series_uid": uid(series_uid) or ""}
+    if (modality := term(instances[0].modality, MODALITIES)) is not None:
+        attributes["modality"] = modality
+    if (unit := units(instances, facts, values)) is not None:
+        attributes["units"] = unit
+    if geometry is not None:
+        attributes["spacing"] = geometry.spacing
+        attributes["orientation"] = geometry.orientation
+        if geometry.affine is not None:
+            attributes["affine"] = geometry.affine
+    return xr.DataArray(array, coordinates, dims, name=values, attrs=attributes)
+
+
+def _coordinates(
+    shape: tuple[int, ...], dims: tuple[str, ...], arrangement: Arrangement
+) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:
+    found = dict(arrangement.coordinates)
+    geometry = arrangement.geometry
+    if geometry is not None:
+        _, between_rows, between_columns = geometry.spacing
+        for name, spacing in (("y", between_rows), ("x", between_columns)):
+            if np.isfinite(spacing):
+                found[name] = ((name,), np.arange(shape[dims.index(name)]) * spacing)
+    return found
+
+
+def units(instances: Sequence[Described], facts: npt.NDArray[Any], values: str) -> str | None:
+    """Return the unit of the values, or None where the header does not tell.
+
+    Of ``"modality"`` only: (0054,1001) Units of PET; (0028,1054) Rescale Type, where it is
+    not ``"US"``, unspecified; Hounsfield units for CT without one (PS3.3 C.8.2.1.1.2).
+    """
+    if values != "modality":
+        return None
+    told = {one.units for one in instances if one.units}
+    told |= {word.decode("ascii", "replace") for word in np.unique(facts["rescale_type"]) if word}
+    if not told and {one.modality for one in instances} == {"CT"}:
+        return "HU"
+    return term(told.pop(), UNIT_TERMS) if len(told) == 1 else None

@@ -1,0 +1,370 @@
+"""`scan`: a tree of files becomes a sequence of series."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, groupby, islice
+from typing import TYPE_CHECKING, Any, overload
+
+from dask.system import CPU_COUNT
+
+from dcmdask.arrays.discovery import Skipped, discover, is_url, sources
+from dcmdask.arrays.duplicates import versions
+from dcmdask.arrays.scan_worker import (
+    NO_PIXEL_DATA,
+    NOT_DICOM,
+    Outcome,
+    describe_files,
+    describe_in_processes,
+    in_threads,
+)
+from dcmdask.arrays.series import Series
+from dcmdask.frames.facts import Described
+from dcmdask.frames.terms import MODALITIES, term, uid
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Scan", "Skipped", "scan"]
+
+# Files that are described together: the answer of a worker process is worth its trip.
+BATCH = 64
+# Seconds after which it pays to start processes, which takes about as long: some thousand
+# files on a disk that is quick, a hundred on one that is not.
+PATIENCE = 0.25
+# Requests to a server that are under way at once.
+REMOTE_THREADS = 16
+
+SAME_INSTANCE = "the same instance as"
+
+COLUMNS = (
+    "series_uid",
+    "study_uid",
+    "modality",
+    "instances",
+    "frames",
+    "rows",
+    "columns",
+    "samples",
+    "dtype",
+    "transfer_syntaxes",
+    "stacks",
+    "kinds",
+    "dims",
+    "shape",
+    "spacing",
+    "regular",
+    "irregularities",
+)
+
+
+def scan(
+    src: Any,
+    *,
+    progress: Callable[[int, int | None], object] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Scan:
+    """Find the series under a folder, or among files; only headers are read.
+
+    Names, suffixes and nesting do not matter. Where it takes longer than a moment, a process
+    for each core reads the local files. What is no part of a series is named in `skipped`
+    and stops nothing: files that are not DICOM, have no pixel data, are damaged or vanish
+    meanwhile, folders that cannot be read, links to folders.
+
+    Of files with the same SOP Instance UID in one series, those with the same pixel data and
+    the same facts are one instance: the first by name is kept. Where they differ all are kept,
+    and the series says so among its irregularities. Instances without a Series Instance
+    UID are grouped by study, modality and folder.
+
+    Parameters
+    ----------
+    src : str, path-like, or iterable of these
+        A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of
+        fsspec that is one of these, also inside an archive: ``"zip://**::archive.zip"``.
+        Folders that a pattern names are scanned whole.
+    progress : callable, optional
+        Called now and then with the number of files that are done, and how many there are,
+        which is None until all are found.
+    storage_options : mapping, optional
+        Keyword arguments for the fsspec file system of URLs.
+
+    Returns
+    -------
+    Scan
+        Of series, sorted by Study and Series Instance UID; empty where nothing was found.
+
+    Raises
+    ------
+    FileNotFoundError
+        A path is not there, or a pattern matches nothing.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> found = scan(Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests" / "98892003")
+    >>> found
+    <Scan: 7 series, 17 instances of 17 files>
+    >>> len(found[0])
+    7
+    """
+    listed = sources(src)
+    if storage_options and not all(map(is_url, listed)):
+        raise ValueError("storage_options are for URLs, and a source is a local path")
+    listing = _Listing(listed, storage_options or {})
+    described: list[Described] = []
+    skipped: list[Skipped] = []
+    done = 0
+    # What is odd about a header is warned of when its frames are opened.
+    with warnings.catch_warnings(), closing(_outcomes(listing)) as outcomes:
+        warnings.simplefilter("ignore")
+        for some in outcomes:
+            for one in some:
+                if isinstance(one, Skipped):
+                    skipped.append(one)
+                else:
+                    described.append(one)
+            done += len(some)
+            if progress is not None:
+                progress(done, listing.files if listing.complete else None)
+        series, duplicates = _series(described)
+    skipped += [*listing.skipped, *duplicates]
+    return Scan(series, sorted(skipped), done)
+
+
+class Scan(Sequence[Series]):
+    """The series that :func:`scan` found.
+
+    A sequence: ``scan[0]`` is a `Series`, ``scan[2:5]`` a tuple of them, and
+    ``scan["1.2.3"]`` the one with this Series Instance UID.
+
+    Attributes
+    ----------
+    skipped : tuple of Skipped
+        ``(path, reason)`` of what is no part of a series, sorted by path.
+    files : int
+        How many files were looked into.
+    """
+
+    def __init__(self, series: Iterable[Series], skipped: Iterable[Skipped], files: int) -> None:
+        self._series = tuple(series)
+        self.skipped = tuple(skipped)
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    @overload
+    def __getitem__(self, key: int | str) -> Series: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Series, ...]: ...
+    def __getitem__(self, key: int | str | slice) -> Series | tuple[Series, ...]:
+        if not isinstance(key, str):
+            return self._series[key]
+        found = [one for one in self if one.uid == key]
+        if len(found) != 1:
+            raise KeyError(
+                f"{len(found)} of {len(self)} series have the Series Instance UID {key!r}"
+            )
+        return found[0]
+
+    def __repr__(self) -> str:
+        instances = sum(map(len, self))
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<Scan: {len(self)} series, {instances} instances of {self.files} files{skipped}>"
+
+    @property
+    def doubtful(self) -> tuple[Skipped, ...]:
+        """Those of `skipped` that may be part of a series: damaged, empty, unreadable, gone."""
+        return tuple(
+            one
+            for one in self.skipped
+            if one.reason not in (NOT_DICOM, NO_PIXEL_DATA)
+            and not one.reason.startswith(SAME_INSTANCE)
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return technical facts of each series, as JSON has types for them.
+
+        Nothing in it is personal; UIDs are there, so that the source can be found again.
+
+        Returns
+        -------
+        list of dict
+            ``kinds`` are those of the stacks. ``rows``, ``columns``, ``samples`` and ``dtype``
+            are None where instances differ, ``dims``, ``shape`` and ``spacing`` (z, y, x in mm,
+            None where it is not known) where there is not exactly one stack.
+            ``irregularities`` are in words.
+        """
+        return [_row(series) for series in self]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return :meth:`rows` as a pandas data frame, one row for each series.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("a data frame needs pandas: pip install 'dcmdask[table]'") from error
+        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
+
+
+# Files
+
+
+@dataclass
+class _Listing:
+    """Sources, and what listing them has come to so far."""
+
+    sources: Sequence[str]
+    storage_options: Mapping[str, Any]
+    skipped: list[Skipped] = field(default_factory=list)
+    files: int = 0
+    listed: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.listed == len(self.sources)
+
+    def batches(self, remote: bool, size: int) -> Iterator[list[str]]:
+        """Yield the files of local or remote sources, `size` at a time, while listing them."""
+        found = self._paths(remote)
+        # Folders and patterns that overlap lead to the same file.
+        paths = found if len(self.sources) == 1 else _once(found)
+        while batch := list(islice(paths, size)):
+            self.files += len(batch)
+            yield batch
+
+    def _paths(self, remote: bool) -> Iterator[str]:
+        for source in self.sources:
+            if is_url(source) is not remote:
+                continue
+            for one in discover(source, self.storage_options):
+                if isinstance(one, Skipped):
+                    self.skipped.append(one)
+                else:
+                    yield one
+            self.listed += 1
+
+
+def _once(paths: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for path in paths:
+        if path not in seen:
+            seen.add(path)
+            yield path
+
+
+def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
+    """Yield what each file is, some at a time, in any order."""
+    known: dict[Any, Any] = {}
+    batches = listing.batches(remote=False, size=BATCH)
+    started = time.monotonic()
+    for batch in batches:
+        if time.monotonic() - started > PATIENCE:
+            yield from describe_in_processes(chain([batch], batches), CPU_COUNT)
+        else:
+            yield describe_files(batch, known=known)
+    describe = partial(describe_files, storage_options=listing.storage_options, known=known)
+    yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)
+
+
+# Series
+
+
+def _series(described: Sequence[Described]) -> tuple[list[Series], list[Skipped]]:
+    """Return series without duplicates, and the duplicates; `described` may be in any order."""
+    ordered = sorted(described, key=_by_series_and_name)
+    copies: dict[str, Skipped] = {}
+    conflicts: dict[tuple[str, ...], list[str]] = {}
+    for different in in_threads(versions, _sharing_auid(ordered), CPU_COUNT):
+        for original, *others in different:
+            reason = f"{SAME_INSTANCE} {original.source.name}"
+            copies.update((one.source.name, Skipped(one.source.name, reason)) for one in others)
+        if len(different) > 1:
+            first = different[0][0]
+            conflicts.setdefault(_by_series(first), []).append(
+                f"{len(different)} different files have the SOP Instance UID "
+                f"{first.sop_instance_uid}: " + "; ".join(one[0].source.name for one in different)
+            )
+    kept = (one for one in ordered if one.source.name not in copies)
+    series = [
+        Series(key[1], group, sorted(conflicts.get(key, ())))
+        for key, group in groupby(kept, _by_series)
+    ]
+    return series, list(copies.values())
+
+
+def _by_series(one: Described) -> tuple[str, ...]:
+    if one.series_uid:
+        return one.study_uid, one.series_uid, "", ""
+    folder = one.source.name.replace(os.sep, "/").rpartition("/")[0]
+    return one.study_uid, "", one.modality, folder
+
+
+def _by_series_and_name(one: Described) -> tuple[str, ...]:
+    return *_by_series(one), one.source.name
+
+
+def _sharing_auid(ordered: Iterable[Described]) -> Iterator[list[Described]]:
+    """Yield the instances of a series that have the same SOP Instance UID."""
+    for _, series in groupby(ordered, _by_series):
+        same: dict[str, list[Described]] = {}
+        for one in series:
+            if one.sop_instance_uid:
+                same.setdefault(one.sop_instance_uid, []).append(one)
+        yield from (group for group in same.values() if len(group) > 1)
+
+
+# The table
+
+
+def _row(series: Series) -> dict[str, Any]:
+    instances, stacks = series.instances, series.stacks
+    stack = stacks[0] if len(stacks) == 1 else None
+    geometry = stack.geometry if stack else None
+    irregularities = [one.message for s in stacks for one in s.arrangement.irregularities]
+    if series.conflicts:
+        irregularities.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
+    values = (
+        uid(series.uid),
+        uid(_common(one.study_uid for one in instances)),
+        term(_common(one.modality for one in instances), MODALITIES),
+        len(instances),
+        sum(map(len, instances)),
+        _common(one.rows for one in instances),
+        _common(one.columns for one in instances),
+        _common(one.samples for one in instances),
+        _common(map(_dtype, instances)),
+        sorted({one.transfer_syntax for one in instances}),
+        len(stacks),
+        [one.kind for one in stacks],
+        list(stack.dims) if stack else None,
+        list(stack.shape) if stack else None,
+        [float(mm) if mm == mm else None for mm in geometry.spacing] if geometry else None,
+        not irregularities,
+        irregularities,
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _common(values: Iterable[Any]) -> Any:
+    """Return the value that all share, otherwise None."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _dtype(one: Described) -> str:
+    if one.pixel_keyword != "PixelData":
+        return f"float{one.bits_allocated}"
+    return f"{'' if one.signed else 'u'}int{max(8, one.bits_allocated)}"

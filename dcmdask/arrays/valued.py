@@ -1,0 +1,95 @@
+"""Stored, modality or display values: which transformation the headers ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from pydicom.uid import UID
+
+from dcmdask.arrays.display import DisplayFrames
+from dcmdask.arrays.lookup_tables import Luts, luts
+from dcmdask.arrays.values import ModalityFrames, Transformation
+from dcmdask.errors import HeaderError
+from dcmdask.frames.array_like import ArrayLike
+from dcmdask.frames.facts import Described, facts_of
+from dcmdask.frames.header import read_whole_header
+
+Values: TypeAlias = Literal["stored", "modality", "display"]
+VALUES: tuple[str, ...] = get_args(Values)
+
+
+def check_values(values: str, raw: bool) -> None:
+    """Refuse values that do not exist, and those of which the colours are not known."""
+    if values not in VALUES:
+        raise ValueError(f"values is one of {', '.join(VALUES)}, not {values!r}")
+    if raw and values != "stored":
+        raise ValueError(f"raw=True leaves colours as they are stored, and {values} values do not")
+
+
+def valued(frames: ArrayLike, instances: Sequence[Described], values: Values) -> ArrayLike:
+    """Return `frames` with the values that are asked for.
+
+    Parameters
+    ----------
+    frames : array-like
+        (frames, rows, columns[, samples]) of stored values: all frames of `instances`.
+    instances : sequence of Described
+    values : {"stored", "modality", "display"}
+
+    Raises
+    ------
+    HeaderError
+        There are more or fewer frames than the headers describe, or a header's lookup tables
+        or window cannot be used.
+    """
+    if values == "stored":
+        return frames
+    facts = facts_of(instances)
+    if len(facts) != len(frames):
+        raise HeaderError(
+            f"the headers describe {len(facts)} frames and there are {len(frames)}: whose values "
+            "are whose is not known; values='stored' needs none",
+            source=frames.name,
+        )
+    counts = [len(one) for one in instances]
+    first = instances[0]
+    transformation = Transformation(
+        bits_stored=np.repeat([one.bits_stored for one in instances], counts),
+        slope=facts["slope"],
+        intercept=facts["intercept"],
+        center=facts["window_center"],
+        width=facts["window_width"],
+        function=np.char.decode(facts["window_function"], "ascii", "replace"),
+        interpretation=first.photometric_interpretation if first.samples == 1 else "RGB",
+        luts=_luts(instances),
+    )
+    return (ModalityFrames if values == "modality" else DisplayFrames)(frames, transformation)
+
+
+def _luts(instances: Sequence[Described]) -> list[Luts | None]:
+    """Return the lookup tables of each frame; nothing where no instance has any."""
+    found: list[Luts | None] = []
+    for one in instances:
+        tables = None
+        if one.has_lut or one.photometric_interpretation == "PALETTE COLOR":
+            dataset = read_whole_header(one.source, UID(one.transfer_syntax))
+            tables = luts(dataset, one.source.name)
+        found += [tables] * len(one)
+    return found if any(found) else []
+
+
+def fill_for(frames: ArrayLike, instances: Sequence[Described], values: Values) -> float:
+    """Return what stands for a missing frame: NaN, Pixel Padding Value in these units, or 0."""
+    if frames.dtype.kind == "f":
+        return np.nan
+    paddings = {one.padding for one in instances} - {None}
+    if values == "display" or len(paddings) != 1:
+        return 0
+    padding = paddings.pop() or 0.0
+    if values == "modality":
+        # Of integers the slope is 1.
+        padding += float(np.nan_to_num(instances[0].facts["intercept"][0]))
+    limits = np.iinfo(frames.dtype)
+    return padding if limits.min <= padding <= limits.max else 0

@@ -1,0 +1,122 @@
+"""``dcmdask info`` of a folder: its series, and the stacks of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dcmdask.cli.output import counted, listing, show
+
+if TYPE_CHECKING:
+    from dcmdask.arrays.series import Series
+    from dcmdask.arrays.stacks import Stack
+
+
+def series_info(source: str, as_json: bool) -> None:
+    """Say what series there are, how they would be read, and what is not regular."""
+    from dcmdask.arrays.scan import scan
+    from dcmdask.cli.progress import counting
+
+    with counting("files") as advance:
+        found = scan(source, progress=advance)
+    if not len(found):
+        raise ValueError(f"{source}: no DICOM images in {counted(found.files, 'file')}")
+    facts = [_facts(series) for series in found]
+    if as_json:
+        show(json.dumps({"files": found.files, "series": facts}, indent=2))
+        return
+    listings = []
+    for one in facts:
+        for number, stack in enumerate(one["stacks"]):
+            listings.append(listing(_lines(one, number, stack)))
+    show("\n\n".join(listings))
+
+
+def _facts(series: Series) -> dict[str, Any]:
+    return {
+        "uid": series.uid,
+        "metadata": series.metadata,
+        "transfer_syntaxes": sorted({one.transfer_syntax for one in series.instances}),
+        "conflicts": list(series.conflicts),
+        "stacks": [_stack_facts(stack) for stack in series.stacks],
+    }
+
+
+def _stack_facts(stack: Stack) -> dict[str, Any]:
+    geometry = stack.geometry
+    coordinates = stack.arrangement.coordinates
+    axes = {
+        dim: [_plain(value) for value in coordinates[dim][1]]
+        for dim in stack.arrangement.dims
+        if dim in coordinates and coordinates[dim][0] == (dim,)
+    }
+    return {
+        "kind": stack.kind,
+        "files": len(stack.instances),
+        "dims": list(stack.dims),
+        "shape": list(stack.shape),
+        "dtype": str(stack.frames.dtype),
+        "spacing": [_plain(mm) for mm in geometry.spacing] if geometry else None,
+        "orientation": list(geometry.orientation) if geometry else None,
+        "codes": geometry.codes if geometry else None,
+        "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
+        "coordinates": axes,
+        "irregularities": list(stack.irregularities),
+        "notes": list(stack.notes),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON has a type for; None for NaN."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if value != value else value
+
+
+def _lines(
+    series: Mapping[str, Any], number: int, stack: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    from pydicom.uid import UID
+
+    metadata, several = series["metadata"], len(series["stacks"]) > 1
+    kind = UID(metadata["SOPClassUID"]).name if "SOPClassUID" in metadata else "several kinds"
+    what = ", ".join(filter(None, [kind, metadata.get("Modality"), stack["kind"]]))
+    lengths = zip(stack["dims"], stack["shape"], strict=True)
+    lines = [
+        ("series", series["uid"] or "without Series Instance UID"),
+        *([("stack", f"{number} of {len(series['stacks'])}")] if several else []),
+        ("what", what),
+        ("array", ", ".join(f"{d}: {n}" for d, n in lengths) + f"  {stack['dtype']}"),
+        ("files", str(stack["files"])),
+        ("syntax", ", ".join(UID(uid).name for uid in series["transfer_syntaxes"])),
+    ]
+    if stack["codes"]:
+        spacing = " x ".join("?" if mm is None else f"{mm:.6g}" for mm in stack["spacing"])
+        lines += [
+            ("spacing", f"{spacing} mm (z, y, x)"),
+            ("order", f"x, y, z point to {', '.join(_PATIENT[code] for code in stack['codes'])}"),
+        ]
+    for dim, values in stack["coordinates"].items():
+        if len(values) > 1:
+            lines.append((dim, _range(values, _UNITS.get(dim, ""))))
+    lines += [("irregular", text) for text in [*series["conflicts"], *stack["irregularities"]]]
+    return lines + [("note", note) for note in stack["notes"]]
+
+
+_PATIENT = {
+    "L": "the left",
+    "R": "the right",
+    "P": "the back",
+    "A": "the front",
+    "S": "the head",
+    "I": "the feet",
+}
+_UNITS = {"z": " mm", "t": " ms", "echo": " ms"}
+_SHOWN = 6
+
+
+def _range(values: list[Any], unit: str) -> str:
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    if len(words) > _SHOWN:
+        words = [*words[:3], "...", words[-1]]
+    return " ".join(words) + unit

@@ -1,0 +1,167 @@
+"""Element values as numbers, lightly: pydicom's converters take longer than a whole header.
+
+Results are those of pydicom, but what is not valid gives NaN instead of an exception. All
+remember what they have converted, as most values of a series are those of the file before;
+callers keep values of more than a kilobyte away from them.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from functools import lru_cache
+from math import isfinite, nan
+from struct import Struct, calcsize
+from typing import Final
+
+__all__ = [
+    "days",
+    "decimals",
+    "first_decimal",
+    "first_integer",
+    "first_number",
+    "milliseconds",
+    "minutes",
+    "moment",
+    "numbers",
+    "since_midnight",
+]
+
+_DAY: Final = 24 * 60 * 60 * 10**6  # microseconds
+_EPOCH: Final = date(1970, 1, 1).toordinal()
+_TIME: Final = rb"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?"
+_TM: Final = re.compile(_TIME)
+_DT: Final = re.compile(rb"(\d{8})" + _TIME + rb"([+-]\d{4})?")
+_OFFSET: Final = re.compile(rb"([+-])(\d\d)(\d\d)")
+
+
+def _parsed(text: bytes) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return nan
+    # Python takes underscores and words, PS3.5 6.2 does not.
+    return number if isfinite(number) and b"_" not in text else nan
+
+
+@lru_cache(maxsize=1 << 14)
+def decimals(value: bytes, count: int) -> tuple[float, ...]:
+    """Return the `count` numbers of a DS, or as many NaN where it has not just these.
+
+    Examples
+    --------
+    >>> decimals(rb"0.5\\.75 ", 2)
+    (0.5, 0.75)
+    >>> decimals(b"0.5", 2)
+    (nan, nan)
+    """
+    found = tuple(map(_parsed, value.rstrip(b"\0").split(b"\\")))
+    return found if len(found) == count and all(map(isfinite, found)) else (nan,) * count
+
+
+@lru_cache(maxsize=1 << 14)
+def first_decimal(value: bytes) -> float:
+    """Return the first number of a DS."""
+    return _parsed(value.rstrip(b"\0").split(b"\\", 1)[0])
+
+
+@lru_cache(maxsize=1 << 14)
+def first_integer(value: bytes) -> float:
+    """Return the first number of an IS."""
+    number = first_decimal(value)
+    return number if number.is_integer() else nan
+
+
+@lru_cache(maxsize=1 << 14)
+def numbers(value: bytes, code: str, count: int) -> tuple[float, ...]:
+    """Return the `count` binary numbers, or as many NaN where there are not just these.
+
+    `code` is one number's of :mod:`struct`, with the byte order.
+
+    Examples
+    --------
+    >>> numbers(b"\\x01\\x00\\x02\\x00", "<H", 2)
+    (1.0, 2.0)
+    """
+    if len(value) != count * calcsize(code):
+        return (nan,) * count
+    found = tuple(float(number) for (number,) in _struct(code).iter_unpack(value))
+    return found if all(map(isfinite, found)) else (nan,) * count
+
+
+@lru_cache(maxsize=1 << 14)
+def first_number(value: bytes, code: str, index: int = 0) -> float:
+    """Return the first binary number, or that at `index`."""
+    size = calcsize(code)
+    (number,) = numbers(value[index * size : (index + 1) * size], code, 1)
+    return number
+
+
+@lru_cache(maxsize=32)
+def _struct(code: str) -> Struct:
+    return Struct(code)
+
+
+@lru_cache(maxsize=1 << 10)
+def days(value: bytes) -> int | None:
+    """Return the days of a DA since 1970; None where it is not a date."""
+    digits = value.strip(b"\0 ").replace(b".", b"")  # dotted before 1993 (PS3.5 6.2)
+    if len(digits) != 8 or not digits.isdigit():
+        return None
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])).toordinal() - _EPOCH
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1 << 10)
+def since_midnight(value: bytes) -> int | None:
+    """Return the microseconds of a TM since midnight; None where it is not a time."""
+    match = _TM.fullmatch(value.strip(b"\0 ").replace(b":", b""))
+    return _microseconds(*match.groups()) if match else None
+
+
+def _microseconds(
+    hours: bytes, minutes: bytes | None, seconds: bytes | None, fraction: bytes | None
+) -> int | None:
+    h, m, s = int(hours), int(minutes or 0), int(seconds or 0)
+    if h > 23 or m > 59 or s > 60:  # 60 is a leap second
+        return None
+    return ((h * 60 + m) * 60 + s) * 10**6 + int((fraction or b"").ljust(6, b"0"))
+
+
+@lru_cache(maxsize=64)
+def minutes(value: bytes) -> int:
+    """Return the minutes of an offset from UTC, 0 where there is none (PS3.5 6.2 DT)."""
+    match = _OFFSET.fullmatch(value.strip(b"\0 "))
+    if not match:
+        return 0
+    sign, hours, rest = match.groups()
+    return (60 * int(hours) + int(rest)) * (-1 if sign == b"-" else 1)
+
+
+def milliseconds(day: int, time: int, offset: int) -> float:
+    """Return days and microseconds, less an offset in minutes, as milliseconds."""
+    return (day * _DAY + time - offset * 60 * 10**6) / 1000
+
+
+@lru_cache(maxsize=1 << 10)
+def moment(value: bytes, offset: int) -> float:
+    """Return the milliseconds of a DT since 1970, in UTC.
+
+    `offset` are the minutes from UTC that hold where the value has none of its own. A date
+    without a time tells no moment.
+
+    Examples
+    --------
+    >>> moment(b"19700101010000.5+0100", 0)
+    500.0
+    """
+    match = _DT.fullmatch(value.strip(b"\0 "))
+    if not match:
+        return nan
+    day, *time, own = match.groups()
+    since, at = days(day), _microseconds(*time)
+    if since is None or at is None:
+        return nan
+    return milliseconds(since, at, minutes(own) if own else offset)

@@ -1,0 +1,333 @@
+"""What a scan keeps of an instance: how its frames look, and where and when each was made.
+
+Nothing here names a person; see PS3.15 Annex E for what does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.sequence import Sequence
+
+from dcmdask.errors import HeaderError, PixelDataError
+from dcmdask.frames import files, frame_facts
+from dcmdask.frames.conversion import first_decimal, first_number, minutes, numbers
+from dcmdask.frames.elements import Element, NotUnderstood
+from dcmdask.frames.frame_facts import FACTS, Common
+from dcmdask.frames.functional_groups import (
+    LONGEST,
+    Leaf,
+    rows,
+    rows_of_dataset,
+    value_bytes,
+)
+from dcmdask.frames.header import Header, read_header, read_whole_header, window_over
+from dcmdask.frames.image_pixel import ELEMENTS, ImagePixel
+from dcmdask.frames.instance import no_pixel_data, pixels_of
+from dcmdask.frames.private_diffusion import ELEMENTS as PRIVATE_ELEMENTS
+from dcmdask.frames.private_diffusion import Diffusion, private_diffusion
+
+__all__ = ["FACTS", "Described", "describe"]
+
+_SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
+_LUTS: Final = frozenset({0x00283000, 0x00283010})  # Modality LUT, VOI LUT
+_SEQUENCES: Final = _LUTS | {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
+_IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
+_STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
+_TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
+_WORDS: Final = frozenset(
+    {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _MODALITY, _UNITS}
+)
+_WANTED: Final = frozenset(
+    {
+        *ELEMENTS,
+        *(tag for tag, _, _ in frame_facts.ELEMENTS),
+        *PRIVATE_ELEMENTS,
+        *_WORDS,
+        *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING),
+    }
+)
+# What a Dimension Index Pointer is of, where the index stands for a position: In-Stack
+# Position Number, else Image Position (Patient); where for time: Temporal Position Index,
+# else Temporal Position Time Offset.
+_POINTER: Final = (Leaf((0x00209165,), 0, "AT"),)
+_TO_POSITION: Final = (0x00209057, 0x00200032)
+_TO_TIME: Final = (0x00209128, 0x0020930D)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a scan keeps of one instance; picklable, about a kilobyte for a single frame.
+
+    Attributes
+    ----------
+    source : Source
+        Where its bytes are; of a deflated file, as it is stored.
+    sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid : str
+        Empty where the header has none.
+    modality, photometric_interpretation, pixel_keyword : str
+    image_type : tuple of str
+        (0008,0008).
+    transfer_syntax : str
+        The UID.
+    rows, columns, samples, bits_allocated, bits_stored : int
+        As the header has them.
+    signed : bool
+        Pixel Representation.
+    units : str
+        (0054,1001) Units of PET, such as ``"BQML"``.
+    padding : float or None
+        (0028,0120) Pixel Padding Value, with the sign that Pixel Representation gives it.
+    has_lut : bool
+        Whether the data set has a Modality LUT or a VOI LUT Sequence with items; they are
+        read when they are needed.
+    facts : ndarray
+        Of dtype `FACTS`, read-only; one row for each frame that the header declares, which
+        may be fewer than there are.
+    """
+
+    source: files.Stored
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    frame_of_reference_uid: str
+    modality: str
+    image_type: tuple[str, ...]
+    transfer_syntax: str
+    rows: int
+    columns: int
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    photometric_interpretation: str
+    pixel_keyword: str
+    units: str
+    padding: float | None
+    has_lut: bool
+    facts: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+
+def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
+    """Return the facts of all frames of some instances, one after the other.
+
+    :func:`numpy.concatenate` compares the fields of each with those of all before.
+    """
+    return np.frombuffer(bytearray().join(one.facts.data for one in instances), FACTS)
+
+
+def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> Described:
+    """Read what a scan keeps of one instance, in one walk over its header.
+
+    A fact that is absent or not valid is NaN or empty. What a functional group macro has
+    counts only inside that macro (PS3.3 C.7.6.16.2); a frame's own comes before the shared
+    and that before the top level of the data set. A position at the top level counts only
+    where there is one frame: it is at most that of the first. Frames without an item in the
+    Per-Frame Functional Groups Sequence have what is shared, and surplus items are ignored.
+
+    Parameters
+    ----------
+    source : Stored
+        As :func:`dcmdask.frames.files.locate` returns it.
+    transfer_syntax_uid : str, optional
+        Used instead of the one in the File Meta Information.
+
+    Raises
+    ------
+    NotDicomError, MissingElementError, HeaderError
+        As when it is opened; `HeaderError` also for functional groups that cannot be read.
+    NoPixelDataError
+        There is no pixel data.
+    UnsupportedSyntaxError
+        Nothing can decode the transfer syntax, such as that of a video.
+    PixelDataError
+        The pixel data is too short for the frames that the header declares.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> found = describe(files.locate(get_testdata_file("CT_small.dcm")))
+    >>> found.modality, found.rows, found.columns, found.image_type
+    ('CT', 128, 128, ('ORIGINAL', 'PRIMARY', 'AXIAL'))
+    >>> len(found), found.facts["position"][0].tolist()
+    (1, [-158.135803, -179.035797, -75.699997])
+    """
+    header = read_header(source, _WANTED, transfer_syntax_uid, _SEQUENCES)
+    element = header.pixel_data
+    if element is None:
+        raise no_pixel_data(source.name)
+    pixels, _ = pixels_of(header, element, {})
+    _check_length(header, element, pixels)
+    values = header.values
+    words = {
+        tag: values[tag].value.decode("ascii", "replace").strip("\0 ") if tag in values else ""
+        for tag in _WORDS
+    }
+    image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
+    text = image_type.decode("ascii", "replace")
+    return Described(
+        source=source,
+        sop_class_uid=words[_SOP_CLASS],
+        sop_instance_uid=words[_SOP_INSTANCE],
+        study_uid=words[_STUDY],
+        series_uid=words[_SERIES],
+        frame_of_reference_uid=words[_FRAME_OF_REFERENCE],
+        modality=words[_MODALITY],
+        image_type=tuple(word.strip("\0 ") for word in text.split("\\")) if text else (),
+        transfer_syntax=str(header.transfer_syntax),
+        rows=pixels.rows,
+        columns=pixels.columns,
+        samples=pixels.samples,
+        bits_allocated=pixels.bits_allocated,
+        bits_stored=pixels.bits_stored,
+        signed=pixels.signed,
+        photometric_interpretation=pixels.photometric_interpretation,
+        pixel_keyword=pixels.keyword,
+        units=words[_UNITS],
+        padding=_padding(header, pixels.signed),
+        has_lut=not _LUTS.isdisjoint(header.sequences),
+        facts=_facts(header, pixels.number_of_frames, words[_MODALITY] == "MR", image_type),
+    )
+
+
+def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
+    """Hold the number of frames against the bytes that are there, before rows are made."""
+    frames, actual = pixels.number_of_frames, header.source.size - element.offset
+    least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
+    if frames * least > 8 * actual:
+        raise PixelDataError(
+            f"{actual} bytes of pixel data do not hold the frames that (0028,0008) 'Number of "
+            f"Frames' declares, {frames} of at least {least / 8:g} bytes: the file is truncated, "
+            "or Rows, Columns, Bits Allocated or Number of Frames is wrong",
+            source=header.source.name,
+        )
+
+
+def _padding(header: Header, signed: bool) -> float | None:
+    """Return Pixel Padding Value, 16 bits whatever its VR says of the sign (PS3.3 C.7.5.1.1.2)."""
+    raw = header.values.get(_PIXEL_PADDING)
+    if raw is None or len(raw.value) > LONGEST:
+        return None
+    if raw.vr in (None, "US", "SS", "UN", "OW"):
+        order = "<" if header.encoding.little_endian else ">"
+        padding = first_number(raw.value, order + ("h" if signed else "H"))
+    else:
+        padding = first_decimal(raw.value)
+    return padding if padding == padding else None
+
+
+def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> npt.NDArray[Any]:
+    offset = header.values.get(_TIMEZONE_OFFSET)
+    common = Common(
+        little_endian=header.encoding.little_endian,
+        is_mr=is_mr,
+        image_type=image_type,
+        offset=minutes(offset.value) if offset else 0,
+        diffusion=private_diffusion(header.values, header.encoding) if is_mr else Diffusion(),
+        position_index=None,
+        temporal_index=None,
+    )
+    top = _top_level(header)
+    if frames > 1:
+        top[0] = b""  # the position of at most the first frame
+    if header.sequences.keys().isdisjoint((_SHARED, _PER_FRAME)):
+        table = frame_facts.packed(top, common) * frames
+    else:
+        table = _table(header, frames, top, common)
+    return np.frombuffer(table, FACTS)
+
+
+def _top_level(header: Header) -> list[bytes]:
+    found = []
+    for tag, vr, _ in frame_facts.ELEMENTS:
+        raw = header.values.get(tag)
+        if raw is None or len(raw.value) > LONGEST:
+            found.append(b"")
+        elif raw.vr == vr or raw.vr is None or raw.vr == "UN":
+            found.append(raw.value)
+        else:
+            found.append(value_bytes(header.dataset(), tag, vr, header.encoding))
+    return found
+
+
+_Read: TypeAlias = Callable[[int, tuple[Leaf, ...]], Iterator[list[bytes]]]
+"""The rows of the sequence with a tag; none where it is absent."""
+
+
+def _table(header: Header, frames: int, top: list[bytes], common: Common) -> bytes:
+    """Return the rows of an instance with functional groups."""
+    groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
+    try:
+        places = {tag: header.sequences[tag] for tag in groups}
+        with files.opened(header.source) as file:
+            window = window_over(file, header.source.size)
+
+            def read(tag: int, leaves: tuple[Leaf, ...]) -> Iterator[list[bytes]]:
+                if tag not in places:
+                    return iter(())
+                place = places[tag]
+                if place is None:
+                    raise NotUnderstood(0, "only pydicom could read the header")
+                return rows(window, place, header.encoding, leaves)
+
+            return _rows(read, frames, top, common)
+    except NotUnderstood as error:
+        reason = error
+    dataset = read_whole_header(header.source, header.transfer_syntax)
+
+    def read_dataset(tag: int, leaves: tuple[Leaf, ...]) -> Iterator[list[bytes]]:
+        items = dataset[tag].value if tag in groups else Sequence()
+        if not isinstance(items, Sequence):
+            raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
+        return rows_of_dataset(items, header.encoding, leaves)
+
+    try:
+        return _rows(read_dataset, frames, top, common)
+    except Exception as error:
+        raise HeaderError(
+            f"the functional groups are damaged: {reason}; pydicom says: {error}",
+            source=header.source.name,
+        ) from error
+
+
+def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> bytes:
+    """Lay what frames have of their own over what they share, and that over `top`."""
+    pointers = [
+        numbers(pointer, "<H" if common.little_endian else ">H", 2)
+        for (pointer,) in read(_DIMENSION_INDEX, _POINTER)
+    ]
+    common = common._replace(
+        position_index=_pointed(pointers, _TO_POSITION),
+        temporal_index=_pointed(pointers, _TO_TIME),
+    )
+    base = top
+    for row in read(_SHARED, frame_facts.LEAVES):
+        base = _laid_over(row, top)
+        break  # one item holds all (PS3.3 C.7.6.16)
+    table = bytearray(frame_facts.packed(base, common) * frames)
+    size = FACTS.itemsize
+    # A frame without an item keeps the row of what is shared.
+    own = read(_PER_FRAME, frame_facts.LEAVES)
+    for at, row in zip(range(0, len(table), size), own, strict=False):
+        table[at : at + size] = frame_facts.packed(_laid_over(row, base), common)
+    return bytes(table)
+
+
+def _laid_over(row: list[bytes], base: list[bytes]) -> list[bytes]:
+    return [value or below for value, below in zip(row, base, strict=True)]
+
+
+def _pointed(pointers: list[tuple[float, ...]], wanted: tuple[int, ...]) -> int | None:
+    """Return which of the dimensions has the first of the `wanted` tags that any has."""
+    for tag in wanted:
+        if (pointer := (float(tag >> 16), float(tag & 0xFFFF))) in pointers:
+            return pointers.index(pointer)
+    return None

@@ -1,0 +1,232 @@
+"""The facts of a data set as pydicom gives them, straight from its attributes.
+
+Slow and simple, so that :func:`dcmdask.frames.facts.describe` can be held against it.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from math import isfinite, nan
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, DT, TM
+
+from dcmdask.frames.facts import FACTS
+
+__all__ = ["facts_by_pydicom"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+COMPONENTS = {
+    "M": "MAGNITUDE", "P": "PHASE", "R": "REAL", "I": "IMAGINARY",
+    "MAGNITUDE": "MAGNITUDE", "PHASE": "PHASE", "REAL": "REAL", "IMAGINARY": "IMAGINARY",
+}  # fmt: skip
+UNASSIGNED = "UnassignedSharedConvertedAttributesSequence"
+UNASSIGNED_PER_FRAME = "UnassignedPerFrameConvertedAttributesSequence"
+
+
+def value_in(dataset: Dataset, path: str) -> Any:
+    """The value at ``"Sequence.Sequence.Keyword"``, first items, None where there is none."""
+    *sequences, keyword = path.split(".")
+    for sequence in sequences:
+        if not dataset.get(sequence):
+            return None
+        dataset = dataset[sequence][0]
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return None if value is None or value == "" or value == [] else value
+
+
+class Levels:
+    """A frame's own functional groups, the shared ones, and the top level of the data set."""
+
+    def __init__(self, dataset: Dataset, frame: int, several: bool) -> None:
+        shared = dataset.get("SharedFunctionalGroupsSequence") or []
+        per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        self.groups = [*per_frame[frame : frame + 1], *shared[:1]]
+        self.top, self.several = dataset, several
+
+    def find(self, keyword: str, macro: str = "") -> Any:
+        either = keyword in ("DiffusionBValue", "DiffusionGradientOrientation") or (
+            keyword == "ComplexImageComponent"
+        )
+        for group in self.groups:
+            paths = [f"{macro}.{keyword}"] if macro else []
+            if not macro or either:
+                paths = [f"{UNASSIGNED_PER_FRAME}.{keyword}", f"{UNASSIGNED}.{keyword}", *paths]
+            for path in paths:
+                if (value := value_in(group, path)) is not None:
+                    return value
+        if keyword == "ImagePositionPatient" and self.several:
+            return None
+        return value_in(self.top, keyword)
+
+    def numbers(self, count: int, keyword: str, macro: str = "") -> list[float]:
+        value = self.find(keyword, macro)
+        parts = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+        try:
+            found = [float(part) for part in parts]
+        except (ValueError, TypeError):
+            return [nan] * count
+        return found if len(found) == count and all(map(isfinite, found)) else [nan] * count
+
+    def first(self, keyword: str, macro: str = "") -> float:
+        value = self.find(keyword, macro)
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            value = next(iter(value))
+        try:
+            number = float(value)
+        except (ValueError, TypeError):
+            return nan
+        return number if isfinite(number) else nan
+
+    def word(self, keyword: str, macro: str = "") -> bytes:
+        value = self.find(keyword, macro)
+        return b"" if value is None else str(value).strip("\0 ").encode()
+
+    def moment(self, keyword: str, macro: str = "") -> float:
+        value = self.find(keyword, macro)
+        try:
+            return self.milliseconds(DT(str(value)))
+        except (ValueError, TypeError):
+            return nan
+
+    def milliseconds(self, when: datetime) -> float:
+        if when.tzinfo is None:
+            offset = str(value_in(self.top, "TimezoneOffsetFromUTC") or "+0000")
+            when = datetime.strptime(f"{when.isoformat('T', 'microseconds')} {offset}",
+                                     "%Y-%m-%dT%H:%M:%S.%f %z")  # fmt: skip
+        since = when - EPOCH
+        return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) / 1000
+
+    def date_and_time(self) -> float:
+        try:
+            day = DA(str(self.find("AcquisitionDate"))) or EPOCH.date()
+        except ValueError:
+            day = EPOCH.date()
+        try:
+            return self.milliseconds(datetime.combine(day, TM(str(self.find("AcquisitionTime")))))
+        except (ValueError, TypeError):
+            return nan
+
+    def dimension_index(self, keywords: tuple[int, ...]) -> float:
+        """The dimension index whose pointer is the first of the tags that any is."""
+        items = self.top.get("DimensionIndexSequence") or []
+        pointers = [item.get("DimensionIndexPointer") for item in items]
+        for tag in keywords:
+            if tag in pointers:
+                values = self.find("DimensionIndexValues", "FrameContentSequence")
+                values = list(values) if isinstance(values, Iterable) else [values]
+                index = pointers.index(tag)
+                found = values[index] if index < len(values) else None
+                return nan if found is None else float(found)
+        return nan
+
+    def component(self) -> bytes:
+        if self.top.get("Modality") != "MR":
+            return b""
+        word = self.find("ComplexImageComponent", "MRImageFrameTypeSequence")
+        if not word:
+            kinds = [
+                value_in(group, "MRImageFrameTypeSequence.FrameType") for group in self.groups
+            ] + [value_in(self.top, "FrameType"), value_in(self.top, "ImageType")]
+            kind = next((kind for kind in kinds if kind), [])
+            word = kind[2] if not isinstance(kind, str) and len(kind) > 2 else ""
+        return COMPONENTS.get(str(word).strip(), "").encode()
+
+
+def given(*numbers: float) -> float:
+    return next((number for number in numbers if number == number), nan)
+
+
+def private(dataset: Dataset, group: int, creator: str, element: int) -> Any:
+    try:
+        return dataset.private_block(group, creator)[element].value
+    except KeyError:
+        return None
+
+
+def vendor_diffusion(dataset: Dataset) -> tuple[float, list[float]]:
+    """As the vendors' conformance statements have it."""
+    none = [nan] * 3
+    if dataset.get("Modality") != "MR":
+        return nan, none
+    value = private(dataset, 0x0019, "SIEMENS MR HEADER", 0x0C)
+    if value is not None:
+        direction = private(dataset, 0x0019, "SIEMENS MR HEADER", 0x0E)
+        return float(value), none if direction is None else [float(part) for part in direction]
+    value = private(dataset, 0x0043, "GEMS_PARM_01", 0x39)
+    if value is not None:
+        value = value.decode().split("\\") if isinstance(value, bytes) else value
+        return float(int(value[0]) % 10**9), none
+    value = private(dataset, 0x2001, "Philips Imaging DD 001", 0x03)
+    if value is not None:
+        return float(value), none
+    return nan, none
+
+
+def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
+    """A row of `FACTS` for each frame of `dataset`."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    facts = np.empty(frames, FACTS)
+    b_value, direction = vendor_diffusion(dataset)
+    content, measures = "FrameContentSequence", "PixelMeasuresSequence"
+    transformation, window = "PixelValueTransformationSequence", "FrameVOILUTSequence"
+    for frame in range(frames):
+        at = Levels(dataset, frame, frames > 1)
+        row = facts[frame]
+        row["position"] = at.numbers(3, "ImagePositionPatient", "PlanePositionSequence")
+        row["orientation"] = at.numbers(6, "ImageOrientationPatient", "PlaneOrientationSequence")
+        row["spacing"] = at.numbers(2, "PixelSpacing", measures)
+        row["thickness"] = at.first("SliceThickness", measures)
+        row["instance_number"] = at.first("InstanceNumber")
+        row["acquisition_number"] = given(
+            at.first("FrameAcquisitionNumber", content), at.first("AcquisitionNumber")
+        )
+        row["stack_id"] = at.word("StackID", content)
+        row["position_index"] = given(
+            at.first("InStackPositionNumber", content),
+            at.dimension_index((0x00209057, 0x00200032)),
+        )
+        row["temporal_position"] = given(
+            at.first("TemporalPositionIndex", content),
+            at.first("TemporalPositionIdentifier"),
+            at.dimension_index((0x00209128, 0x0020930D)),
+        )
+        row["trigger_time"] = given(
+            at.first("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence"),
+            at.first("TriggerTime"),
+        )
+        row["acquisition_time"] = given(
+            at.moment("FrameAcquisitionDateTime", content),
+            at.moment("AcquisitionDateTime"),
+            at.date_and_time(),
+        )
+        row["reference_time"] = given(
+            at.moment("FrameReferenceDateTime", content),
+            at.first("FrameReferenceTime"),
+            1000 * at.first("TemporalPositionTimeOffset", "TemporalPositionSequence"),
+        )
+        row["echo_time"] = given(
+            at.first("EffectiveEchoTime", "MREchoSequence"), at.first("EchoTime")
+        )
+        row["echo_number"] = at.first("EchoNumbers")
+        row["b_value"] = given(at.first("DiffusionBValue", "MRDiffusionSequence"), b_value)
+        own = at.numbers(
+            3,
+            "DiffusionGradientOrientation",
+            "MRDiffusionSequence.DiffusionGradientDirectionSequence",
+        )
+        row["direction"] = own if own[0] == own[0] else direction
+        row["component"] = at.component()
+        row["slope"] = at.first("RescaleSlope", transformation)
+        row["intercept"] = at.first("RescaleIntercept", transformation)
+        word = at.word("RescaleType", transformation)
+        row["rescale_type"] = word if len(word) <= 16 else b""
+        row["window_center"] = at.first("WindowCenter", window)
+        row["window_width"] = at.first("WindowWidth", window)
+        word = at.word("VOILUTFunction", window)
+        row["window_function"] = word if len(word) <= 16 else b""
+    return facts

@@ -1,0 +1,101 @@
+"""``dcmdask scan`` and ``dcmdask info`` of a folder: what they print, and what never."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_series import AXIAL, SERIES, along, classic
+from make_dicom import noise
+
+FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
+CANARY = "CANARY"
+
+
+def run(*arguments: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dcmdask", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == code, done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A regular series, one with a gap, and files that are neither."""
+    named = {"PatientName": CANARY, "SeriesDescription": CANARY, "StudyDate": "20010203"}
+    classic(tmp_path / "a" / "deep", FRAMES, along(AXIAL, 2.5 * np.arange(6)), **named)
+    gap = along(AXIAL, [0, 1, 2, 4])
+    classic(tmp_path / "b", FRAMES[:4], gap, series=SERIES + ".2", modality="MR", **named)
+    (tmp_path / "notes.txt").write_text(CANARY)
+    (tmp_path / "b" / "empty.dcm").touch()
+    return tmp_path
+
+
+def test_scan_for_people(archive: Path) -> None:
+    first, heads, regular, irregular, *skipped = run("scan", archive).stdout.splitlines()
+    assert first == "12 files, 2 series"
+    assert heads.split() == ["kind", "files", "frames", "array", "mm", "notes"]
+    assert regular.split() == [
+        "[0]",
+        "CT",
+        "6",
+        "6",
+        "z:6",
+        "y:5",
+        "x:7",
+        "int16",
+        "2.5",
+        "x",
+        "0.5",
+        "x",
+        "0.75",
+    ]
+    assert "[1]" in irregular and "1 of 5 positions 1 mm apart are missing, at 3 mm" in irregular
+    assert skipped[0].startswith("skipped 2 files: ")
+    # What may belong to a series comes first.
+    assert skipped[1].strip() == f"{archive / 'b' / 'empty.dcm'}: an empty file"
+    assert skipped[2].strip() == f"{archive / 'notes.txt'}: not a DICOM file"
+
+
+def test_scan_for_programs(archive: Path) -> None:
+    told = json.loads(run("scan", "--json", archive).stdout)
+    assert told["files"] == 12 and len(told["skipped"]) == 2
+    assert [one["series_uid"] for one in told["series"]] == [SERIES, SERIES + ".2"]
+    assert told["series"][0]["shape"] == [6, 5, 7] and told["series"][0]["regular"]
+    rows = list(csv.DictReader(io.StringIO(run("scan", "--csv", archive).stdout)))
+    assert [row["frames"] for row in rows] == ["6", "4"]
+    assert rows[0]["shape"] == "6 5 7" and rows[1]["regular"] == "False"
+    assert "20010203" not in json.dumps(told)
+
+
+def test_scan_of_nothing(tmp_path: Path) -> None:
+    assert run("scan", tmp_path).stdout == "0 files, 0 series\n"
+    assert run("scan", "--csv", tmp_path).stdout.startswith("series_uid,")
+    assert "absent" in run("scan", tmp_path / "absent", code=2).stderr
+    assert "one of them" in run("scan", "--json", "--csv", tmp_path, code=2).stderr
+
+
+def test_info_of_a_folder(archive: Path) -> None:
+    lines = dict(line.split(maxsplit=1) for line in run("info", archive / "a").stdout.splitlines())
+    assert lines["series"] == SERIES
+    assert lines["what"] == "CT Image Storage, CT, volume"
+    assert lines["array"] == "z: 6, y: 5, x: 7  int16"
+    assert lines["spacing"] == "2.5 x 0.5 x 0.75 mm (z, y, x)"
+    assert lines["order"] == "x, y, z point to the left, the back, the head"
+    assert lines["z"] == "0 2.5 5 7.5 10 12.5 mm"
+    assert lines["syntax"] == "Explicit VR Little Endian"
+    assert "irregular" not in lines
+    text = run("info", archive / "b").stdout
+    assert "irregular" in text and "are missing, at 3 mm" in text
+    (series,) = json.loads(run("info", "--json", archive / "b").stdout)["series"]
+    assert series["stacks"][0]["coordinates"]["z"] == [0, 1, 2, 4]
+    assert series["stacks"][0]["affine"] is None
+    (archive / "none").mkdir()
+    assert "no DICOM images" in run("info", archive / "none", code=2).stderr

@@ -1,0 +1,909 @@
+"""What a scan keeps of an instance: equal to what pydicom gives, or an error of ours."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import struct
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from facts_oracle import facts_by_pydicom
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from make_dicom import (
+    NATIVE,
+    described,
+    encapsulated,
+    native,
+    noise,
+    part10,
+    patched,
+    pixel_element,
+    saved,
+)
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+from real_files import corpus_files, packaged_file, packaged_files
+
+from dcmdask.errors import (
+    DcmdaskError,
+    HeaderError,
+    MissingElementError,
+    NoPixelDataError,
+    NotDicomError,
+    PixelDataError,
+    UnsupportedSyntaxError,
+)
+from dcmdask.frames import files, header, instance
+from dcmdask.frames.facts import FACTS, Described, describe
+from dcmdask.frames.frame_array import open_frames
+
+NAN = float("nan")
+SYNTAXES = [*NATIVE, RLELossless]
+PARTS = 8
+
+
+def described_bytes(data: bytes, syntax: str | None = None) -> Described:
+    return describe(files.locate(data), syntax)
+
+
+def made(
+    syntax: UID = ExplicitVRLittleEndian,
+    frames: int = 1,
+    sequences: dict[str, list[Dataset]] | None = None,
+    *,
+    undefined: bool = False,
+    **elements: Any,
+) -> bytes:
+    """A file of small frames with these elements and top-level sequences."""
+    pixels = noise(frames, 2, 4)
+    dataset = described(pixels, **{"Modality": "MR", **elements})
+    for keyword, items in (sequences or {}).items():
+        dataset.add_new(keyword, "SQ", Sequence(items))
+        dataset[keyword].is_undefined_length = undefined
+    if syntax == RLELossless:
+        whole = encapsulated(pixels, syntax)
+        element = whole[whole.index(b"\xe0\x7f\x10\x00") :]
+    else:
+        element = pixel_element(pixels.tobytes(), syntax)
+    return part10(dataset, syntax, element)
+
+
+def with_first_element(data: bytes, element: bytes) -> bytes:
+    """`data` in explicit VR little endian with an element in front of the data set's."""
+    (length,) = struct.unpack_from("<L", data, 140)
+    return data[: 144 + length] + element + data[144 + length :]
+
+
+def group(*, undefined: bool = False, **contents: Any) -> Dataset:
+    """An item; of contents that are data sets, a sequence of one item."""
+    dataset = Dataset()
+    dataset.is_undefined_length_sequence_item = undefined
+    for keyword, content in contents.items():
+        if isinstance(content, Dataset):
+            dataset.add_new(keyword, "SQ", Sequence([content]))
+            dataset[keyword].is_undefined_length = undefined
+        else:
+            setattr(dataset, keyword, content)
+    return dataset
+
+
+def assert_same_facts(found: Described, dataset: Dataset) -> None:
+    expected = facts_by_pydicom(dataset)
+    assert len(found) == len(expected)
+    for name in FACTS.names or ():
+        np.testing.assert_array_equal(found.facts[name], expected[name], name, strict=True)
+
+
+def assert_same(found: Described, dataset: Dataset) -> None:
+    assert_same_facts(found, dataset)
+    text = {
+        "sop_class_uid": "SOPClassUID",
+        "sop_instance_uid": "SOPInstanceUID",
+        "study_uid": "StudyInstanceUID",
+        "series_uid": "SeriesInstanceUID",
+        "frame_of_reference_uid": "FrameOfReferenceUID",
+        "modality": "Modality",
+        "units": "Units",
+        "photometric_interpretation": "PhotometricInterpretation",
+    }
+    for attribute, keyword in text.items():
+        assert getattr(found, attribute) == str(dataset.get(keyword) or "").strip("\0 "), keyword
+    kind = dataset.get("ImageType") or ()
+    kind = [kind] if isinstance(kind, str) else kind
+    assert found.image_type == tuple(word.strip() for word in kind)
+    whole = {"rows": "Rows", "columns": "Columns", "samples": "SamplesPerPixel"}
+    whole |= {"bits_allocated": "BitsAllocated"}
+    for attribute, keyword in whole.items():
+        assert getattr(found, attribute) == dataset[keyword].value
+    assert found.bits_stored == dataset.get("BitsStored", dataset.BitsAllocated)
+    assert found.signed == bool(dataset.get("PixelRepresentation"))
+    luts = ("ModalityLUTSequence", "VOILUTSequence")
+    assert found.has_lut == any(dataset.get(keyword) for keyword in luts)
+    padding = dataset.get("PixelPaddingValue")
+    if padding is not None:
+        padding = (int(padding) + (1 << 15 if found.signed else 0)) % (1 << 16)
+        padding -= 1 << 15 if found.signed else 0
+    assert found.padding == padding
+
+
+@contextmanager
+def quiet() -> Any:
+    """Real files break rules; what pydicom warns of is tested elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def compare_file(path: Path) -> bool:
+    """Hold one real file to pydicom; or its error to that of opening it."""
+    with quiet():
+        try:
+            found = describe(files.locate(path))
+        except DcmdaskError as error:
+            with pytest.raises(type(error)):
+                open_frames(path)
+            return False
+        dataset = dcmread(path, force=True, stop_before_pixels=True)
+        assert found.source == files.locate(path)
+        assert found.transfer_syntax == dataset.file_meta.TransferSyntaxUID
+        try:
+            assert_same(found, dataset)
+        except AssertionError as error:
+            raise AssertionError(f"{path}: {error}") from error
+    return True
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_equals_pydicom_on_the_corpus(
+    part: int, corpus: Path, compared: Callable[[Path], None]
+) -> None:
+    count = 0
+    for path in corpus_files()[part::PARTS]:
+        count += compare_file(path)
+        compared(path)
+    assert count > 60
+
+
+def test_equals_pydicom_on_its_own_files() -> None:
+    assert sum(map(compare_file, packaged_files())) > 40
+
+
+CLASSIC: dict[str, Any] = {
+    "ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"],
+    "StudyInstanceUID": "1.2.3",
+    "SeriesInstanceUID": "1.2.4",
+    "FrameOfReferenceUID": "1.2.5",
+    "ImagePositionPatient": ["-120.5", "33.125", "1e-3"],
+    "ImageOrientationPatient": ["1", "0", "0", "0", "0.8", "-0.6"],
+    "PixelSpacing": ["0.75", "0.5"],
+    "SliceThickness": "3",
+    "InstanceNumber": "17",
+    "AcquisitionNumber": "2",
+    "TemporalPositionIdentifier": "4",
+    "TriggerTime": "12.5",
+    "AcquisitionDate": "20200229",
+    "AcquisitionTime": "235959.25",
+    "FrameReferenceTime": "1500.5",
+    "EchoTime": "30.1",
+    "EchoNumbers": "2",
+    "DiffusionBValue": 1000.0,
+    "DiffusionGradientOrientation": [0.0, 0.6, 0.8],
+    "RescaleSlope": "2.5",
+    "RescaleIntercept": "-1024",
+    "RescaleType": "HU",
+    "WindowCenter": ["40", "50"],
+    "WindowWidth": ["400", "500"],
+    "VOILUTFunction": "SIGMOID",
+}
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
+def test_classic(syntax: UID) -> None:
+    data = made(syntax, PixelPaddingValue=7, Units="BQML", **CLASSIC)
+    found = described_bytes(data)
+    assert_same(found, dcmread(BytesIO(data)))
+    assert found.transfer_syntax == syntax
+    assert (found.padding, found.pixel_keyword, found.units) == (7, "PixelData", "BQML")
+    (row,) = found.facts
+    assert row["position"].tolist() == [-120.5, 33.125, 0.001]
+    assert row["component"] == b"PHASE"
+    assert row["acquisition_time"] == 1_583_020_799_250
+    assert (row["window_center"], row["window_width"]) == (40, 400)
+    assert (row["b_value"], row["direction"].tolist()) == (1000, [0, 0.6, 0.8])
+    assert all(np.all(row[name] == row[name]) for name in FACTS.names if name != "position_index")
+
+
+def test_what_is_absent_is_not_a_number() -> None:
+    (row,) = described_bytes(made()).facts
+    for name in FACTS.names or ():
+        if FACTS[name].kind == "S":
+            assert row[name] == b""
+        else:
+            assert np.isnan(row[name]).all(), name
+
+
+def test_facts_are_immutable_and_small() -> None:
+    found = described_bytes(made(**CLASSIC))
+    with pytest.raises(ValueError, match="read-only"):
+        found.facts["slope"] = 1
+    again = pickle.loads(pickle.dumps(found))
+    assert len(pickle.dumps(found)) < 4096
+    assert again.facts.dtype == FACTS
+    assert again.facts.tobytes() == found.facts.tobytes()
+    assert (again.source, again.image_type) == (found.source, found.image_type)
+
+
+def test_no_syntax_in_the_file() -> None:
+    data = native(noise(1, 2, 4), ImplicitVRLittleEndian, preamble=False, meta=False, Modality="CT")
+    with pytest.raises(NotDicomError):
+        described_bytes(data)
+    assert described_bytes(data, ImplicitVRLittleEndian).modality == "CT"
+
+
+MALFORMED = {
+    "ImagePositionPatient": [["1", "2"], ["1", "2", "x"], ["1", "2", "3", "4"], ["1", "", "3"]],
+    "ImageOrientationPatient": [["1", "0", "0"], ["1"] * 7],
+    "PixelSpacing": [["0.5"], ["inf", "1"], ["nan", "1"], ["1_0", "1"]],
+    "SliceThickness": ["five", "1e999"],
+    "InstanceNumber": ["1.5", "--2"],
+    "AcquisitionTime": ["24", "1260", "12:61", "noon", "1"],
+    "AcquisitionDateTime": ["2020", "20201301", "20200101", "2020010125", "20200101120000.1234567"],
+    "RescaleSlope": ["1,5"],
+}
+
+
+@pytest.mark.parametrize("keyword", MALFORMED)
+def test_what_is_not_valid_is_not_a_number(keyword: str) -> None:
+    for value in MALFORMED[keyword]:
+        text = "\\".join([value] if isinstance(value, str) else value)
+        pixels = noise(1, 2, 4)
+        dataset = described(pixels)
+        with quiet():
+            dataset.add_new(keyword, "LO", text)
+            data = part10(
+                dataset, ImplicitVRLittleEndian, pixel_element(pixels.tobytes(), NATIVE[1])
+            )
+        (row,) = described_bytes(data).facts
+        for name in FACTS.names or ():
+            if FACTS[name].base.kind == "f":
+                assert np.isnan(row[name]).all(), (value, name, row[name])
+
+
+def test_another_vr_than_the_standards() -> None:
+    pixels = noise(1, 2, 4)
+    dataset = described(pixels, Modality="MR")
+    dataset.add_new("DiffusionBValue", "DS", "700")
+    dataset.add_new("EchoTime", "FD", 30.25)
+    dataset.add_new("InstanceNumber", "US", 9)
+    dataset.add_new("PixelSpacing", "LO", ["2", "3"])
+    data = part10(dataset, ExplicitVRLittleEndian, pixel_element(pixels.tobytes(), NATIVE[0]))
+    unknown = struct.pack("<HH2sHL3d", 0x0018, 0x9089, b"UN", 0, 24, 0, 0, 1)
+    data = with_first_element(data, unknown)
+    (row,) = described_bytes(data).facts
+    assert (row["b_value"], row["echo_time"], row["instance_number"]) == (700, 30.25, 9)
+    assert (row["spacing"].tolist(), row["direction"].tolist()) == ([2, 3], [0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("expected", "elements"),
+    [
+        (86_400_500, {"AcquisitionDateTime": "19700102000000.5"}),
+        (-3_600_000, {"AcquisitionDateTime": "19700101000000+0100"}),
+        (5_400_000, {"AcquisitionDateTime": "19700101000000.000-0130"}),
+        (3_600_000, {"AcquisitionDateTime": "19700101000000", "TimezoneOffsetFromUTC": "-0100"}),
+        (0, {"AcquisitionDateTime": "197001010000+0000", "TimezoneOffsetFromUTC": "-0100"}),
+        (7_200_000, {"AcquisitionDate": "19700101", "AcquisitionTime": "01",
+                     "TimezoneOffsetFromUTC": "-0100"}),
+        (3_723_004.005, {"AcquisitionTime": "010203.004005"}),
+        (3_723_000, {"AcquisitionTime": "01:02:03"}),
+        (86_400_000, {"AcquisitionDate": "1970.01.02", "AcquisitionTime": "000000"}),
+        (86_399_999.999, {"AcquisitionDate": "19700101", "AcquisitionTime": "235959.999999"}),
+        (60_000, {"AcquisitionTime": "000060"}),
+        (NAN, {"AcquisitionDate": "20200101"}),
+        (1000, {"AcquisitionDateTime": "bad", "AcquisitionTime": "000001"}),
+    ],
+)  # fmt: skip
+def test_acquisition_time(expected: float, elements: dict[str, str]) -> None:
+    with quiet():
+        data = made(ImplicitVRLittleEndian, **elements)
+    np.testing.assert_equal(described_bytes(data).facts["acquisition_time"][0], expected)
+
+
+@pytest.mark.parametrize(
+    ("expected", "elements"),
+    [
+        ("MAGNITUDE", {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]}),
+        ("REAL", {"ImageType": ["ORIGINAL", "PRIMARY", "REAL"]}),
+        ("IMAGINARY", {"ImageType": ["DERIVED", "PRIMARY", "I"]}),
+        ("", {"ImageType": ["ORIGINAL", "PRIMARY", "OTHER", "M"]}),
+        ("", {"ImageType": ["ORIGINAL", "PRIMARY"]}),
+        ("PHASE", {"ImageType": ["A", "B", "M"], "ComplexImageComponent": "PHASE"}),
+        ("", {"ImageType": ["A", "B", "M"], "ComplexImageComponent": "MIXED"}),
+        ("", {"ImageType": ["ORIGINAL", "PRIMARY", "M"], "Modality": "CT"}),
+    ],
+)
+def test_component(expected: str, elements: dict[str, Any]) -> None:
+    assert described_bytes(made(**elements)).facts["component"][0].decode() == expected
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.name)
+@pytest.mark.parametrize("block", [0x10, 0x11, 0xE0])
+def test_private_diffusion(syntax: UID, block: int) -> None:
+    def diffusion(group: int, creator: str, *elements: tuple[int, str, Any], **more: Any) -> Any:
+        lent = more.pop("lent", None)
+        pixels = noise(1, 2, 4)
+        dataset = described(pixels, **{"Modality": "MR", **more})
+        for other in range(0x10, block):
+            dataset.add_new(group << 16 | other, "LO", "ANOTHER ONE")
+            for element, _, _ in elements:
+                dataset.add_new(group << 16 | other << 8 | element, "LO", "not this")
+        dataset.add_new(group << 16 | block, "LO", creator)
+        for element, vr, value in elements:
+            dataset.add_new((lent or group) << 16 | block << 8 | element, vr, value)
+        data = part10(dataset, syntax, pixel_element(pixels.tobytes(), syntax))
+        (row,) = described_bytes(data).facts
+        return row["b_value"], row["direction"].tolist()
+
+    none = [NAN] * 3
+    along, b_value = [0.0, 0.6, 0.8], (0x0C, "IS", "1000")
+    cases = [
+        (diffusion(0x19, "SIEMENS MR HEADER", b_value, (0x0E, "FD", along)), 1000, along),
+        (diffusion(0x19, "SIEMENS MR HEADER", (0x0C, "IS", "0")), 0, none),
+        (diffusion(0x43, "GEMS_PARM_01", (0x39, "IS", [10**9 + 750, 8, 0, 0])), 750, none),
+        (diffusion(0x43, "GEMS_PARM_01", (0x39, "IS", [500, 8, 0, 0])), 500, none),
+        (diffusion(0x2001, "Philips Imaging DD 001", (0x03, "FL", 800.0)), 800, none),
+        (diffusion(0x65, "Image Private Header", (0x09, "FD", 900.0)), 900, none),
+        (diffusion(0x19, "SIEMENS MEDCOM", b_value), NAN, none),
+        (diffusion(0x21, "SIEMENS MR HEADER", b_value), NAN, none),
+        (diffusion(0x43, "SIEMENS MR HEADER", b_value, lent=0x19), NAN, none),
+        (diffusion(0x19, "SIEMENS MR HEADER", b_value, Modality="CT"), NAN, none),
+        (diffusion(0x19, "SIEMENS MR HEADER", b_value, DiffusionBValue=5.0), 5, none),
+    ]  # fmt: skip
+    for found, expected, direction in cases:
+        np.testing.assert_equal(found, (expected, direction))
+    if not syntax.is_implicit_VR and syntax.is_little_endian:
+        # Elements that went through a system that did not know them.
+        raw = struct.pack("<3d", *along)
+        found = diffusion(0x19, "SIEMENS MR HEADER", (0x0C, "UN", b"90"), (0x0E, "UN", raw))
+        assert found == (90, along)
+        assert diffusion(0x43, "GEMS_PARM_01", (0x39, "UN", b"500\\8\\0\\0 "))[0] == 500
+
+
+# Macro by macro, what may be in it; `twice` has another value for the shared one.
+MACROS: dict[str, dict[str, tuple[Any, Any]]] = {
+    "PlanePositionSequence": {"ImagePositionPatient": (["0", "0", "1.5"], ["0", "0", "-2"])},
+    "PlaneOrientationSequence": {
+        "ImageOrientationPatient": (["1", "0", "0", "0", "1", "0"], ["0", "1", "0", "0", "0", "-1"])
+    },
+    "PixelMeasuresSequence": {
+        "PixelSpacing": (["0.5", "0.25"], ["1", "1"]),
+        "SliceThickness": ("3", "4.5"),
+    },
+    "FrameContentSequence": {
+        "FrameAcquisitionNumber": (3, 4),
+        "StackID": ("1", "left"),
+        "InStackPositionNumber": (7, 8),
+        "TemporalPositionIndex": (5, 6),
+        "DimensionIndexValues": ([1, 11, 21], [2, 12, 22]),
+        "FrameAcquisitionDateTime": ("20200101120000.5", "20200101130000+0100"),
+        "FrameReferenceDateTime": ("20200101120001", "20200101120002.25"),
+    },
+    "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": (12.5, 0.0)},
+    "TemporalPositionSequence": {"TemporalPositionTimeOffset": (1.25, 0.5)},
+    "MREchoSequence": {"EffectiveEchoTime": (30.0, 60.125)},
+    "MRDiffusionSequence": {"DiffusionBValue": (0.0, 1000.0)},
+    "MRImageFrameTypeSequence": {
+        "FrameType": (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "T1", "NONE"]),
+        "ComplexImageComponent": ("PHASE", "REAL"),
+    },
+    "PixelValueTransformationSequence": {
+        "RescaleSlope": ("1.5", "2"),
+        "RescaleIntercept": ("0", "-1000"),
+        "RescaleType": ("HU", "US"),
+    },
+    "FrameVOILUTSequence": {
+        "WindowCenter": (["40", "1"], "50"),
+        "WindowWidth": ("400", "350"),
+        "VOILUTFunction": ("SIGMOID", "LINEAR"),
+    },
+    "UnassignedPerFrameConvertedAttributesSequence": {
+        "TriggerTime": ("33.5", "44"),
+        "AcquisitionTime": ("101112", "101113.5"),
+        "InstanceNumber": ("8", "9"),
+        "EchoNumbers": ("1", "2"),
+    },
+}
+LEAVES = [(macro, leaf) for macro, leaves in MACROS.items() for leaf in leaves]
+CHOICES = st.dictionaries(st.sampled_from(LEAVES), st.booleans(), max_size=14)
+
+
+def groups(choices: dict[tuple[str, str], bool], undefined: bool) -> Dataset:
+    contents: dict[str, dict[str, Any]] = {}
+    for (macro, leaf), second in choices.items():
+        contents.setdefault(macro, {})[leaf] = MACROS[macro][leaf][second]
+    return group(
+        undefined=undefined,
+        **{macro: group(undefined=undefined, **leaves) for macro, leaves in contents.items()},
+    )
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], database=None)
+@given(
+    frames=st.lists(CHOICES, min_size=1, max_size=4),
+    shared=CHOICES,
+    top=st.dictionaries(st.sampled_from(sorted(CLASSIC)), st.none(), max_size=8),
+    pointers=st.permutations([0x00209056, 0x00200032, 0x00209128]),
+    surplus=st.integers(-1, 1),
+    undefined=st.booleans(),
+    syntax=st.sampled_from(NATIVE),
+)
+def test_functional_groups_are_those_of_pydicom(
+    frames: list[dict[tuple[str, str], bool]],
+    shared: dict[tuple[str, str], bool],
+    top: dict[str, None],
+    pointers: list[int],
+    surplus: int,
+    undefined: bool,
+    syntax: UID,
+) -> None:
+    data = made(
+        syntax,
+        max(1, len(frames) + surplus),
+        {
+            "SharedFunctionalGroupsSequence": [groups(shared, undefined)],
+            "PerFrameFunctionalGroupsSequence": [groups(each, undefined) for each in frames],
+            "DimensionIndexSequence": [group(DimensionIndexPointer=tag) for tag in pointers],
+        },
+        undefined=undefined,
+        **{keyword: CLASSIC[keyword] for keyword in top},
+    )
+    assert_same(described_bytes(data), dcmread(BytesIO(data)))
+
+
+def enhanced(
+    syntax: UID = ExplicitVRLittleEndian, *, undefined: bool = False, **elements: Any
+) -> bytes:
+    """Three frames with every macro, two of them with the same one."""
+    shared = groups({LEAVES[0]: True, LEAVES[2]: True}, undefined)
+    return made(
+        syntax,
+        3,
+        {
+            "SharedFunctionalGroupsSequence": [shared],
+            "PerFrameFunctionalGroupsSequence": [
+                groups(dict.fromkeys(LEAVES, second), undefined) for second in (False, False, True)
+            ],
+            "DimensionIndexSequence": [group(DimensionIndexPointer=0x00209057)],
+        },
+        undefined=undefined,
+        **elements,
+    )
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
+def test_enhanced(syntax: UID, undefined: bool) -> None:
+    data = enhanced(syntax, undefined=undefined, ImageType=["A", "B", "I"])
+    found = described_bytes(data)
+    assert_same(found, dcmread(BytesIO(data)))
+    assert found.facts["position"][:, 2].tolist() == [1.5, 1.5, -2]
+    assert found.facts["component"].tolist() == [b"PHASE", b"PHASE", b"REAL"]
+    assert found.facts["trigger_time"].tolist() == [12.5, 12.5, 0]
+    assert found.facts["acquisition_time"][2] - found.facts["acquisition_time"][0] == -500
+
+
+def test_legacy_converted() -> None:
+    shared = group(
+        UnassignedSharedConvertedAttributesSequence=group(
+            AcquisitionDate="19700102", EchoTime="12", ComplexImageComponent="MAGNITUDE"
+        )
+    )
+    frames = [
+        group(
+            PlanePositionSequence=group(ImagePositionPatient=["0", "0", str(i)]),
+            ConversionSourceAttributesSequence=group(
+                ReferencedSOPInstanceUID=f"1.2.{i}", InstanceNumber="99"
+            ),
+            UnassignedPerFrameConvertedAttributesSequence=group(
+                TriggerTime=str(10 * i),
+                AcquisitionTime=f"00000{i}",
+                InstanceNumber=str(i + 1),
+                DiffusionBValue=500.0 * i,
+                ImagePositionPatient=["9", "9", "9"],
+            ),
+        )
+        for i in range(3)
+    ]
+    data = made(
+        frames=3,
+        sequences={
+            "SharedFunctionalGroupsSequence": [shared],
+            "PerFrameFunctionalGroupsSequence": frames,
+        },
+        TriggerTime="5",
+    )
+    found = described_bytes(data)
+    assert_same(found, dcmread(BytesIO(data)))
+    assert found.facts["trigger_time"].tolist() == [0, 10, 20]
+    assert found.facts["acquisition_time"].tolist() == [86_400_000, 86_401_000, 86_402_000]
+    assert found.facts["instance_number"].tolist() == [1, 2, 3]
+    assert found.facts["b_value"].tolist() == [0, 500, 1000]
+    assert found.facts["echo_time"].tolist() == [12] * 3
+    assert found.facts["position"][:, 2].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_only_the_macro_itself_counts(undefined: bool) -> None:
+    def item(**contents: Any) -> Dataset:
+        return group(undefined=undefined, **contents)
+
+    lookalike = item(
+        ImagePositionPatient=["9", "9", "9"],
+        PlanePositionSequence=item(ImagePositionPatient=["8", "8", "8"]),
+        DiffusionGradientOrientation=[9.0, 9.0, 9.0],
+        RescaleSlope="9",
+    )
+    one = item(
+        ImagePositionPatient=["7", "7", "7"],
+        ReferencedImageSequence=lookalike,
+        DerivationImageSequence=item(SourceImageSequence=lookalike),
+        MRDiffusionSequence=item(DiffusionGradientOrientation=[7.0, 7.0, 7.0]),
+        PlanePositionSequence=item(ReferencedImageSequence=lookalike),
+    )
+    two = item(PlanePositionSequence=item(ImagePositionPatient=["1", "2", "3"]))
+    # Of several items only the first counts.
+    second = item(ImagePositionPatient=["6", "6", "6"])
+    two.PlanePositionSequence.append(second)
+    data = made(
+        frames=2,
+        sequences={
+            "ReferencedImageSequence": [lookalike],
+            "SharedFunctionalGroupsSequence": [item(), lookalike],
+            "PerFrameFunctionalGroupsSequence": [one, two],
+        },
+        undefined=undefined,
+    )
+    facts = described_bytes(data).facts
+    np.testing.assert_equal(facts["position"].tolist(), [[NAN] * 3, [1, 2, 3]])
+    assert np.isnan(facts["direction"]).all()
+    assert np.isnan(facts["slope"]).all()
+
+
+def test_a_position_at_the_top_is_not_that_of_many_frames() -> None:
+    # As of an RT Dose, whose other frames are elsewhere.
+    data = made(frames=3, **CLASSIC)
+    facts = described_bytes(data).facts
+    assert np.isnan(facts["position"]).all()
+    assert facts["orientation"].tolist() == [[1, 0, 0, 0, 0.8, -0.6]] * 3
+
+
+@pytest.mark.parametrize(
+    ("pointers", "position", "temporal"),
+    [
+        ([0x00209056, 0x00200032, 0x00209128], 11, 21),
+        ([0x00200032, 0x00209057, 0x0020930D], 11, 21),
+        ([0x00209056], NAN, NAN),
+        ([0, 0, 0, 0x00200032], NAN, NAN),
+    ],
+)
+def test_dimension_index(pointers: list[int], position: float, temporal: float) -> None:
+    frame = groups({("FrameContentSequence", "DimensionIndexValues"): False}, False)
+    data = made(
+        sequences={
+            "PerFrameFunctionalGroupsSequence": [frame],
+            "DimensionIndexSequence": [group(DimensionIndexPointer=tag) for tag in pointers],
+        }
+    )
+    (row,) = described_bytes(data).facts
+    np.testing.assert_equal((row["position_index"], row["temporal_position"]), (position, temporal))
+
+
+def test_what_only_pydicom_reads() -> None:
+    data = enhanced()
+    expected = described_bytes(data).facts.tobytes()
+    # Elements of group 0001 are no standard; the walk refuses them.
+    strange = struct.pack("<HH2sH", 1, 1, b"LO", 2) + b"no"
+    assert described_bytes(with_first_element(data, strange)).facts.tobytes() == expected
+    # Macros that went through a system that did not know them. Inside UN everything is
+    # implicit VR (PS3.5 6.2.2, note 2): the leaf's length has 4 bytes.
+    known = struct.pack("<HH2s", 0x0020, 0x9113, b"SQ")
+    assert data.count(known) == 4
+    at = data.find(known)
+    while at >= 0:
+        leaf = at + 20
+        (length,) = struct.unpack_from("<H", data, leaf + 6)
+        header = data[leaf : leaf + 4] + struct.pack("<L", length)
+        data = data[: at + 4] + b"UN" + data[at + 6 : leaf] + header + data[leaf + 8 :]
+        at = data.find(known)
+    assert described_bytes(data).facts.tobytes() == expected
+
+
+def test_pydicom_may_come_to_an_end_before_the_pixel_data() -> None:
+    strange = struct.pack("<HH2sH", 1, 1, b"LO", 2) + b"no"
+    delimiter = struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
+    with quiet():
+        refused(with_first_element(made(), strange + delimiter), NoPixelDataError)
+
+
+def test_groups_that_nobody_reads() -> None:
+    data = enhanced()
+    macro = struct.pack("<HH2s", 0x0020, 0x9113, b"SQ")
+    assert macro in data
+    with pytest.raises(HeaderError, match="functional groups are damaged"), quiet():
+        described_bytes(data.replace(macro, macro[:4] + b"AQ"))
+
+
+def test_padding_has_the_sign_of_the_pixels() -> None:
+    pixels = noise(1, 2, 4, dtype="i2")
+    for syntax in NATIVE:
+        for vr, value in (("SS", -2000), ("US", 63536)):
+            dataset = described(pixels)
+            dataset.add_new("PixelPaddingValue", vr, value)
+            element = pixel_element(pixels.tobytes(), syntax)
+            assert described_bytes(part10(dataset, syntax, element)).padding == -2000
+            dataset.PixelRepresentation = 0
+            assert described_bytes(part10(dataset, syntax, element)).padding == 63536
+    assert described_bytes(native(pixels)).padding is None
+
+
+def test_lookup_tables_are_noticed() -> None:
+    for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+        for undefined in (False, True):
+            there = made(sequences={keyword: [group(LUTExplanation="x")]}, undefined=undefined)
+            assert described_bytes(there).has_lut
+            assert not described_bytes(made(sequences={keyword: []}, undefined=undefined)).has_lut
+
+
+def test_float_pixels() -> None:
+    found = described_bytes(native(noise(2, 2, 4, dtype="f4")))
+    assert (found.pixel_keyword, found.bits_allocated, found.bits_stored) == (
+        "FloatPixelData",
+        32,
+        32,
+    )
+
+
+def refused(data: bytes, error: type[DcmdaskError], *words: str) -> None:
+    """The error has the words, and opening raises one of the same kind."""
+    with pytest.raises(error) as caught:
+        described_bytes(data)
+    assert type(caught.value) is error
+    for word in words:
+        assert word in str(caught.value)
+    with pytest.raises(error):
+        open_frames(data)
+
+
+def test_number_of_frames() -> None:
+    for value in (None, "", "0"):
+        with quiet():
+            assert len(described_bytes(made(NumberOfFrames=value))) == 1
+    whole = made(ImplicitVRLittleEndian, frames=3)
+    tag = struct.pack("<HHL", 0x0028, 0x0008, 2)
+    for value in (b"-1", b"x ", b"1\\"):
+        refused(whole.replace(tag + b"3 ", tag + value), HeaderError, "(0028,0008)")
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
+def test_more_frames_than_there_can_be(syntax: UID) -> None:
+    data = made(syntax, NumberOfFrames="2000000000")
+    tracemalloc.start()
+    try:
+        refused(data, PixelDataError, "2000000000", "(0028,0008)")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+def test_files_without_frames() -> None:
+    refused(b"no DICOM" * 100, NotDicomError)
+    refused(part10(described(noise(1)), ExplicitVRLittleEndian, b""), NoPixelDataError)
+    path = packaged_file("rtplan.dcm")
+    with pytest.raises(NoPixelDataError, match=r"rtplan\.dcm: there is no pixel data"):
+        describe(files.locate(path))
+
+
+@pytest.mark.parametrize("syntax", [MPEG2MPML, "1.2.3.4", "not a UID at all"])
+def test_a_syntax_that_is_not_decoded(syntax: str) -> None:
+    data = encapsulated(noise(2, 16, 16), RLELossless, table="none")
+    for use in (described_bytes, lambda data, uid: open_frames(data, transfer_syntax_uid=uid)):
+        with pytest.raises(UnsupportedSyntaxError):
+            use(data, syntax)
+
+
+@pytest.mark.parametrize(
+    ("elements", "error"),
+    [
+        ({"Rows": None}, MissingElementError),
+        ({"Rows": 0}, HeaderError),
+        ({"BitsAllocated": 12}, HeaderError),
+        ({"BitsStored": 20}, HeaderError),
+        ({"PhotometricInterpretation": "ODD"}, HeaderError),
+        ({"SamplesPerPixel": 2}, HeaderError),
+        ({"PixelRepresentation": None}, MissingElementError),
+    ],
+)
+def test_image_pixel_is_checked_as_when_it_is_opened(
+    elements: dict[str, Any], error: type[DcmdaskError]
+) -> None:
+    data = made(**elements)
+    messages = []
+    for use in (described_bytes, open_frames):
+        for _ in range(2):  # an error is not remembered
+            with pytest.raises(error) as caught:
+                use(data)
+            messages.append(str(caught.value))
+    assert len(set(messages)) == 1
+
+
+def test_the_source_is_opened_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[files.Source] = []
+    really = files.opened
+
+    def counting(source: files.Source) -> Any:
+        opened.append(source)
+        return really(source)
+
+    monkeypatch.setattr(files, "opened", counting)
+    classic = saved(tmp_path, made(**CLASSIC), "classic.dcm")
+    describe(files.locate(classic))
+    assert len(opened) == 1
+    describe(files.locate(saved(tmp_path, enhanced(), "enhanced.dcm")))
+    assert len(opened) == 3  # once more for all its functional groups
+
+
+# Longer than what a short string may have, so that no part of it is a valid one.
+CANARY = "KANARIE-MUST-NOT-APPEAR"
+KEPT = {"ImageType", "Modality", "Units", "PhotometricInterpretation", "TransferSyntaxUID"}
+
+
+def test_no_text_leaks() -> None:
+    pixels = noise(2, 2, 4)
+    dataset = described(pixels)
+    texts = [
+        "AccessionNumber", "AdditionalPatientHistory", "AcquisitionComments", "ContentLabel",
+        "DeviceSerialNumber", "FrameComments", "ImageComments", "InstitutionAddress",
+        "InstitutionName", "Manufacturer", "OperatorsName", "PatientAddress", "PatientComments",
+        "PatientID", "PatientName", "PerformedProcedureStepDescription", "ProtocolName",
+        "PerformingPhysicianName", "ReferringPhysicianName", "RescaleType", "SequenceName",
+        "SeriesDescription", "StackID", "StationName", "StudyDescription", "StudyID",
+        "TextComments", "TextString", "TimezoneOffsetFromUTC", "VOILUTFunction",
+        "WindowCenterWidthExplanation",
+    ]  # fmt: skip
+
+    def fill(target: Dataset) -> Dataset:
+        for keyword in texts:
+            target.add_new(keyword, dictionary_VR(keyword), CANARY)
+        for place, group in enumerate((0x0009, 0x0019, 0x0043, 0x2001)):
+            target.add_new(group << 16 | 0x10, "LO", f"{CANARY} {place}")
+            target.add_new(group << 16 | 0x100C, "LO", CANARY)
+        return target
+
+    with quiet():
+        fill(dataset)
+        per_frame = [group(FrameContentSequence=fill(Dataset())) for _ in range(2)]
+        dataset.PerFrameFunctionalGroupsSequence = Sequence(per_frame)
+        data = part10(dataset, ExplicitVRLittleEndian, pixel_element(pixels.tobytes(), NATIVE[0]))
+    assert data.count(CANARY.encode()) > 60
+    path_only = files.LocalFile("/nowhere", 0, 0)
+    found = described_bytes(data)
+    assert len(found) == 2
+    fields = {name: getattr(found, name) for name in Described.__slots__ if name != "source"}
+    shown = repr(fields) + repr(pickle.dumps(Described(source=path_only, **fields)))
+    assert "KANARIE" not in shown
+    # Two stacks stay two.
+    other = data.replace(CANARY.encode(), CANARY.lower().encode())
+    assert described_bytes(other).facts["stack_id"][0] != found.facts["stack_id"][0] != b""
+
+
+def test_damaged_headers() -> None:
+    choose = random.Random("facts")
+    bases = [
+        made(PixelPaddingValue=1, **CLASSIC),
+        made(ImplicitVRLittleEndian, **CLASSIC),
+        enhanced(),
+        enhanced(undefined=True),
+        enhanced(ImplicitVRLittleEndian, undefined=True),
+        enhanced(ExplicitVRBigEndian),
+        enhanced(DeflatedExplicitVRLittleEndian),
+    ]
+    outcomes: dict[str, int] = {}
+    began = time.perf_counter()
+    for data in bases:
+        for i in range(150):
+            damaged = bytearray(data)
+            if i % 5 == 0:
+                del damaged[choose.randrange(132, len(damaged)) :]
+            elif i % 5 == 1:
+                at = choose.randrange(132, len(damaged) - 4)
+                damaged[at : at + 4] = choose.choice([b"\xff" * 4, bytes(4), b"\xff\xff\0\0"])
+            else:
+                for _ in range(i % 5):
+                    damaged[choose.randrange(132, len(damaged))] ^= 1 << choose.randrange(8)
+            with quiet():
+                try:
+                    found = described_bytes(bytes(damaged))
+                    assert found.facts.dtype == FACTS
+                    outcome = "described"
+                except DcmdaskError as error:
+                    outcome = type(error).__name__
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    assert outcomes["described"] > 200, outcomes
+    assert outcomes["HeaderError"] > 50, outcomes
+    assert time.perf_counter() - began < 60
+
+
+def test_what_was_learnt_from_one_file_is_right_for_the_next() -> None:
+    # The same elements with other lengths, and other elements, in other orders of files.
+    files_made = [
+        made(syntax, **{keyword: CLASSIC[keyword] for keyword in sorted(CLASSIC)[start::step]})
+        for syntax in NATIVE
+        for start, step in ((0, 1), (1, 2), (0, 3), (2, 3))
+    ]
+    expected = [described_bytes(data).facts.tobytes() for data in files_made]
+    order = list(range(len(files_made)))
+    random.Random(1).shuffle(order)
+    for i in order:
+        assert described_bytes(files_made[i]).facts.tobytes() == expected[i]
+        assert_same_facts(described_bytes(files_made[i]), dcmread(BytesIO(files_made[i])))
+
+
+def test_what_is_checked_once_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    really = instance.image_pixel
+
+    def counting(*arguments: Any) -> Any:
+        checked.append(arguments)
+        return really(*arguments)
+
+    monkeypatch.setattr(instance, "image_pixel", counting)
+    for number in range(5):
+        data = native(noise(1, 3, 11), InstanceNumber=number)
+        assert described_bytes(data).columns == 11
+    assert len(checked) == 1
+    assert described_bytes(native(noise(1, 3, 13))).columns == 13
+    assert len(checked) == 2
+
+
+def test_lengths_that_look_like_a_vr(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 0x4242 is "BB", also as the length of the pixel data.
+    data = native(noise(1, 66, 257), ImplicitVRLittleEndian, ImageComments="x" * 0x4242)
+    with monkeypatch.context() as patch:
+        patch.setattr(header, "read_dataset", None)
+        assert described_bytes(data).rows == 66
+    # What is learnt from it does not hide that another file is explicit VR.
+    long = struct.pack("<HHLHHL", 8, 1, 0, 8, 5, 0x000A5343) + bytes(0x000A5343)
+    described_bytes(with_first_element(data, long))
+    strange = native(noise(1, 1200, 1300), SpecificCharacterSet="ISO_IR 100", **CLASSIC)
+    with quiet():
+        found = described_bytes(strange, ImplicitVRLittleEndian)
+    assert found.facts.tobytes() == described_bytes(strange).facts.tobytes()
+
+
+def test_patched_values_are_seen() -> None:
+    data = made(Rows=2, InstanceNumber="17")
+    assert described_bytes(data).facts["instance_number"] == 17
+    other = patched(data, 0x00200013, "IS", b"18")
+    assert described_bytes(other).facts["instance_number"] == 18

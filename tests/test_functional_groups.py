@@ -1,0 +1,406 @@
+"""The pass over functional groups gives what pydicom reads, or says that it does not understand."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.sequence import Sequence
+
+from dcmdask.frames.elements import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    Element,
+    Encoding,
+    NotUnderstood,
+    Window,
+    walk,
+)
+from dcmdask.frames.functional_groups import LONGEST, Leaf, rows, rows_of_dataset, value_bytes
+
+ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
+GROUPS = 0x52009230
+POSITION, CONTENT, DIFFUSION, ECHO = 0x00209113, 0x00209111, 0x00189117, 0x00189114
+LEAVES = (
+    Leaf((POSITION, 0x00200032), 0, "DS"),
+    Leaf((CONTENT, 0x00209057), 1, "UL"),
+    Leaf((CONTENT, 0x00209056), 2, "SH"),
+    Leaf((DIFFUSION, 0x00189087), 3, "FD"),
+    Leaf((DIFFUSION, 0x00189076, 0x00189089), 4, "FD"),
+    Leaf((ECHO, 0x00189082), 5, "FD"),
+    Leaf((0x00200013,), 6, "IS"),
+    # Shares a column, as what has a macro in some kinds of instances does.
+    Leaf((0x00209171, 0x00189087), 3, "FD"),
+)
+COLUMNS = 7
+
+VALUES = {
+    "ImagePositionPatient": st.sampled_from([[0, 0, 1], [0, 0, 2.5], [-12.25, 3, 1e-3]]),
+    "InStackPositionNumber": st.integers(1, 3),
+    "StackID": st.sampled_from(["1", "left"]),
+    "DiffusionBValue": st.sampled_from([0.0, 1000.0]),
+    "DiffusionGradientOrientation": st.sampled_from([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]]),
+    "EffectiveEchoTime": st.sampled_from([30.0, 60.5]),
+    "InstanceNumber": st.integers(1, 12),
+    "TriggerTime": st.integers(1, 1000),
+    "ICCProfile": st.sampled_from([b"", b"\xfe\xff\x0d\xe0\0\0\0\0", bytes(40)]),
+}
+SEQUENCES = [
+    "PlanePositionSequence",
+    "FrameContentSequence",
+    "MRDiffusionSequence",
+    "DiffusionGradientDirectionSequence",
+    "MREchoSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+    "ReferencedImageSequence",
+    "DerivationImageSequence",
+]
+CONTENTS = st.fixed_dictionaries({}, optional=VALUES)
+# What the items of sequences hold, nested, and whether sequence and items have lengths.
+TREES = st.recursive(
+    CONTENTS,
+    lambda inner: st.builds(
+        lambda leaves, nested: {**leaves, **nested},
+        CONTENTS,
+        st.dictionaries(
+            st.sampled_from(SEQUENCES),
+            st.tuples(st.lists(inner, max_size=2), st.booleans(), st.booleans()),
+            max_size=3,
+        ),
+    ),
+    max_leaves=10,
+)
+
+
+def build(tree: dict[str, object], *, with_length: bool = True) -> Dataset:
+    dataset = Dataset()
+    dataset.is_undefined_length_sequence_item = not with_length
+    for keyword, content in tree.items():
+        if isinstance(content, tuple):
+            items, closed, closed_items = content
+            made = [build(item, with_length=closed_items) for item in items]
+            dataset.add_new(keyword, "SQ", Sequence(made))
+            dataset[keyword].is_undefined_length = not closed
+        elif keyword == "ICCProfile":
+            dataset.add_new(keyword, "OB", content)
+        else:
+            setattr(dataset, keyword, content)
+    return dataset
+
+
+def written(items: list[Dataset], encoding: Encoding, *, with_length: bool = True) -> bytes:
+    dataset = Dataset()
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(items)
+    dataset["PerFrameFunctionalGroupsSequence"].is_undefined_length = not with_length
+    file = DicomBytesIO()
+    file.is_implicit_VR, file.is_little_endian = encoding.implicit, encoding.little_endian
+    write_dataset(file, dataset)
+    return file.getvalue()
+
+
+def counted(data: bytes, step: int = 1 << 14) -> Window:
+    return Window(lambda offset, length: data[offset : offset + length], len(data), step=step)
+
+
+def found(
+    data: bytes, encoding: Encoding, leaves: tuple[Leaf, ...] = LEAVES, step: int = 1 << 14
+) -> list[list[bytes]]:
+    window = counted(data, step)
+    (sequence,) = walk(window, 0, len(data), encoding)
+    return list(rows(window, sequence, encoding, leaves))
+
+
+def raw_values(items: Iterator[Dataset] | Sequence) -> list[list[bytes]]:
+    """The same from data sets that pydicom read and did not convert."""
+    expected = []
+    for item in items:
+        row = [b""] * COLUMNS
+        for leaf in LEAVES:
+            inside = item
+            for tag in leaf.path[:-1]:
+                items_there = inside[tag].value if tag in inside else []
+                inside = items_there[0] if len(items_there) else Dataset()
+            if leaf.path[-1] in inside:
+                raw = inside.get_item(leaf.path[-1])
+                assert isinstance(raw, RawDataElement)
+                row[leaf.column] = raw.value or row[leaf.column]
+        expected.append(row)
+    return expected
+
+
+def by_pydicom(data: bytes, encoding: Encoding) -> Dataset:
+    return read_dataset(DicomBytesIO(data), encoding.implicit, encoding.little_endian)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], database=None)
+@given(
+    trees=st.lists(st.tuples(TREES, st.booleans()), max_size=6),
+    with_length=st.booleans(),
+    encoding=st.sampled_from(ENCODINGS),
+    step=st.sampled_from([12, 13, 64, 1 << 14]),
+)
+def test_rows_are_those_of_pydicom(
+    trees: list[tuple[dict[str, object], bool]], with_length: bool, encoding: Encoding, step: int
+) -> None:
+    items = [build(tree, with_length=closed) for tree, closed in trees]
+    data = written(items, encoding, with_length=with_length)
+    read = by_pydicom(data, encoding)[GROUPS].value
+    expected = raw_values(read)
+    assert found(data, encoding, step=step) == expected
+    # The second time every header is known.
+    assert found(data, encoding, step=step) == expected
+    assert list(rows_of_dataset(read, encoding, LEAVES)) == [
+        [value.rstrip(b" \0") if i in (0, 2, 6) else value for i, value in enumerate(row)]
+        for row in expected
+    ]
+
+
+def positions(count: int) -> list[Dataset]:
+    return [
+        build({"PlanePositionSequence": ([{"ImagePositionPatient": f"0\\0\\{i}"}], True, True)})
+        for i in range(count)
+    ]
+
+
+def column(data: bytes, encoding: Encoding, number: int = 0) -> list[bytes]:
+    return [row[number].rstrip() for row in found(data, encoding)]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_sequence_is_never_held_whole(encoding: Encoding) -> None:
+    data = written(positions(60), encoding)
+    header = 8 if encoding.implicit else 12
+    order = "<L" if encoding.little_endian else ">L"
+    body = data[header:] * 1500
+    data = data[: header - 4] + struct.pack(order, len(body)) + body
+    assert len(data) > 3 << 20
+    window = counted(data)
+    (sequence,) = walk(window, 0, len(data), encoding)
+    count = 0
+    for i, row in enumerate(rows(window, sequence, encoding, LEAVES)):
+        assert row[0].rstrip() == b"0\\0\\%d" % (i % 60)
+        assert len(window.data) < 1.5 * (1 << 20)
+        count += 1
+    assert count == 90_000
+
+
+def test_the_window_may_be_used_between_two_rows() -> None:
+    data = written(positions(500), EXPLICIT_LITTLE)
+    window = counted(data, step=64)
+    (sequence,) = walk(window, 0, len(data), EXPLICIT_LITTLE)
+    for i, row in enumerate(rows(window, sequence, EXPLICIT_LITTLE, LEAVES)):
+        assert row[0].rstrip() == b"0\\0\\%d" % i
+        window.bytes_at(0 if i % 2 else len(data) - 9, 9)
+
+
+def test_an_item_larger_than_the_window() -> None:
+    items = positions(3)
+    for item in items:
+        item.add_new(0x00091001, "OB", bytes(300_000))
+        item.is_undefined_length_sequence_item = True
+    data = written(items, EXPLICIT_LITTLE, with_length=False)
+    assert column(data, EXPLICIT_LITTLE) == [b"0\\0\\0", b"0\\0\\1", b"0\\0\\2"]
+
+
+def test_a_length_that_looks_like_a_vr_is_a_length() -> None:
+    # 0x4F42 is "BO", as if the header were one of explicit VR.
+    items = positions(2)
+    for item in items:
+        item.add_new(0x00211010, "OB", bytes(0x4F42))
+        item.add_new(0x00541300, "DS", "3")
+    data = written(items, IMPLICIT_LITTLE)
+    assert column(data, IMPLICIT_LITTLE) == [b"0\\0\\0", b"0\\0\\1"]
+
+
+def test_too_long_a_value_counts_as_none() -> None:
+    for encoding in ENCODINGS:
+        long, short = build({}), build({"InstanceNumber": 7})
+        long.add_new(0x00200013, "IS", ["1"] * LONGEST)
+        data = written([long, short, long, long], encoding)
+        assert column(data, encoding, 6) == [b"", b"7", b"", b""]
+        read = by_pydicom(data, encoding)[GROUPS].value
+        assert [row[6] for row in rows_of_dataset(read, encoding, LEAVES)] == [b"", b"7", b"", b""]
+
+
+def nested(depth: int) -> Dataset:
+    item = build({"TriggerTime": depth})
+    for _ in range(depth):
+        item.is_undefined_length_sequence_item = True
+        outer = Dataset()
+        outer.add_new(0x00082112, "SQ", Sequence([item]))
+        outer[0x00082112].is_undefined_length = True
+        item = outer
+    return item
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_depth_is_bounded(encoding: Encoding) -> None:
+    assert found(written([nested(40)], encoding), encoding) == [[b""] * COLUMNS]
+    data = written([nested(90)], encoding)
+    sequence = Element(GROUPS, None if encoding.implicit else "SQ", 12, len(data) - 12, False)
+    if encoding.implicit:
+        sequence = sequence._replace(offset=8, length=len(data) - 8)
+    with pytest.raises(NotUnderstood, match="deep"):
+        list(rows(counted(data), sequence, encoding, LEAVES))
+
+
+def explicit(tag: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:
+    head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr)
+    length = len(value) if length is None else length
+    if vr in (b"SQ", b"UN", b"OB"):
+        return head + struct.pack("<HL", 0, length) + value
+    return head + struct.pack("<H", length) + value
+
+
+def item(content: bytes, length: int | None = None) -> bytes:
+    length = len(content) if length is None else length
+    return struct.pack("<HHL", 0xFFFE, 0xE000, length) + content
+
+
+LEFT_TO_PYDICOM = {
+    "a sequence as UN": explicit(GROUPS, b"UN", item(b"")),
+    "a macro as UN": explicit(GROUPS, b"SQ", item(explicit(POSITION, b"UN", item(b"")))),
+    "another VR": explicit(GROUPS, b"SQ", item(explicit(0x00200013, b"LO", b"1 "))),
+    "no VR": explicit(GROUPS, b"SQ", item(explicit(0x00200014, b"??", b"1 "))),
+    "not an item": explicit(GROUPS, b"SQ", explicit(0x00200013, b"IS", b"1 ")),
+    "an element past its item": explicit(
+        GROUPS, b"SQ", item(explicit(0x00200014, b"IS", b"1 ", 6)) + item(b"")
+    ),
+    "an item past its sequence": explicit(
+        GROUPS, b"SQ", item(explicit(POSITION, b"SQ", item(b"", 8)) + explicit(8 << 16, b"UL", b""))
+    ),
+    "a stray delimiter": explicit(
+        GROUPS, b"SQ", item(struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + bytes(8))
+    ),
+    "encapsulated pixel data": explicit(
+        GROUPS, b"SQ", item(explicit(0x7FE00010, b"OB", b"", 0xFFFFFFFF))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_TO_PYDICOM)
+def test_left_to_pydicom(name: str) -> None:
+    with pytest.raises(NotUnderstood):
+        found(LEFT_TO_PYDICOM[name], EXPLICIT_LITTLE)
+
+
+def test_an_element_that_takes_the_next_item_along() -> None:
+    # Its header is known from another item, in which it fits.
+    long = explicit(0x00200014, b"LO", b"1234567890")
+    good = explicit(GROUPS, b"SQ", item(long) + item(explicit(0x00200013, b"IS", b"3 ")))
+    assert column(good, EXPLICIT_LITTLE, 6) == [b"", b"3"]
+    cut = item(long[:10]) + item(b"")
+    with pytest.raises(NotUnderstood, match="past the end"):
+        found(explicit(GROUPS, b"SQ", cut + item(b"")), EXPLICIT_LITTLE)
+
+
+def test_a_leaf_as_un_is_what_its_tag_says() -> None:
+    data = explicit(GROUPS, b"SQ", item(explicit(0x00200013, b"UN", b"12")))
+    assert column(data, EXPLICIT_LITTLE, 6) == [b"12"]
+
+
+def test_value_bytes_have_the_vr_that_is_wanted() -> None:
+    dataset = Dataset()
+    dataset.add_new(0x00189087, "DS", "1000")
+    dataset.add_new(0x00209165, "AT", 0x00200032)
+    dataset.add_new(0x00200032, "DS", ["1.50", "2", "3"])
+    dataset.add_new(0x00200013, "LO", "seven")
+    assert value_bytes(dataset, 0x00189087, "FD", EXPLICIT_LITTLE) == struct.pack("<d", 1000)
+    assert value_bytes(dataset, 0x00189087, "FD", EXPLICIT_BIG) == struct.pack(">d", 1000)
+    assert value_bytes(dataset, 0x00209165, "AT", EXPLICIT_LITTLE) == b"\x20\0\x32\0"
+    assert value_bytes(dataset, 0x00200032, "DS", EXPLICIT_LITTLE) == b"1.50\\2\\3"
+    assert value_bytes(dataset, 0x00200013, "US", EXPLICIT_LITTLE) == b""
+    assert value_bytes(dataset, 0x00200012, "US", EXPLICIT_LITTLE) == b""
+
+
+def every_way(encoding: Encoding) -> bytes:
+    """Groups with sequences of each form."""
+    tree = {
+        "InstanceNumber": 3,
+        "PlanePositionSequence": ([{"ImagePositionPatient": [1, 2, 3]}], False, False),
+        "MRDiffusionSequence": (
+            [
+                {
+                    "DiffusionBValue": 5.0,
+                    "DiffusionGradientDirectionSequence": (
+                        [{"DiffusionGradientOrientation": [1.0, 0.0, 0.0]}],
+                        True,
+                        False,
+                    ),
+                }
+            ],
+            True,
+            True,
+        ),
+        "DerivationImageSequence": (
+            [{"ReferencedImageSequence": ([{"ICCProfile": bytes(20)}, {}], False, True)}],
+            False,
+            False,
+        ),
+    }
+    items = [build(tree, with_length=bool(i % 2)) for i in range(6)]
+    return written(items, encoding, with_length=False)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_damage_is_understood_or_refused(encoding: Encoding) -> None:
+    whole = every_way(encoding)
+    header = 8 if encoding.implicit else 12
+    choose = random.Random(str(encoding))
+    reads = 0
+
+    def read(data: bytes, offset: int, length: int) -> bytes:
+        nonlocal reads
+        reads += length
+        return data[offset : offset + length]
+
+    for i in range(600):
+        data = bytearray(whole)
+        for _ in range(choose.randrange(1, 4)):
+            at = choose.randrange(header, len(data) - 4)
+            if i % 3 == 0:
+                data[at] ^= 1 << choose.randrange(8)
+            elif i % 3 == 1:
+                data[at : at + 4] = choose.choice([b"\xff" * 4, bytes(4), b"\xff\xff\0\0"])
+            else:
+                del data[at : at + choose.randrange(1, 30)]
+        vr = None if encoding.implicit else "SQ"
+        sequence = Element(GROUPS, vr, header, len(data) - header, bool(i % 2))
+        window = Window(partial(read, bytes(data)), len(data), step=256)
+        reads, count = 0, 0
+        try:
+            for row in rows(window, sequence, encoding, LEAVES):
+                count += 1
+                assert len(row) == COLUMNS
+        except NotUnderstood as error:
+            assert error.offset >= 0
+        assert count <= len(data) // 8
+        assert reads <= 4 * len(data)
+
+
+@settings(max_examples=200, database=None)
+@given(data=st.binary(max_size=300), encoding=st.sampled_from(ENCODINGS), undefined=st.booleans())
+def test_any_bytes_are_understood_or_refused(
+    data: bytes, encoding: Encoding, undefined: bool
+) -> None:
+    vr = None if encoding.implicit else "SQ"
+    start = struct.pack("<HHL" if encoding.little_endian else ">HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    for content in (data, start + data):
+        sequence = Element(GROUPS, vr, 0, len(content), undefined)
+        try:
+            assert all(
+                len(row) == COLUMNS for row in rows(counted(content), sequence, encoding, LEAVES)
+            )
+        except NotUnderstood as error:
+            assert error.offset >= 0

@@ -1,0 +1,370 @@
+"""Folders of files in a known geometry, each classified, ordered, labelled and named right."""
+
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_series import AXIAL, OBLIQUE, SERIES, along, classic, enhanced
+from make_dicom import noise
+from pydicom import dcmread
+
+import dcmdask
+from dcmdask import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError, scan
+from dcmdask.arrays.series import Series
+
+FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
+EVEN = 2.5 * np.arange(6)
+# Made to be wrong somewhere.
+GAP = np.array([0, 2.5, 5, 10, 12.5, 17.5])
+UNEVEN = np.array([0, 2.5, 5.1, 7.5, 11.9, 12.5])
+
+
+def one(folder: Path) -> Series:
+    (series,) = scan(folder)
+    return series
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
+def test_a_regular_series(tmp_path: Path, orientation: Any) -> None:
+    positions = along(orientation, EVEN)
+    classic(tmp_path, FRAMES, positions, orientation=orientation)
+    series = one(tmp_path)
+    assert series.uid == SERIES and series.irregularities == ()
+    v = series.to_xarray()
+    assert v.dims == ("z", "y", "x") and v.dtype == "i2"
+    np.testing.assert_array_equal(v.values, FRAMES)
+    np.testing.assert_allclose(v.z, EVEN, atol=1e-6)
+    np.testing.assert_allclose(v.y, 0.5 * np.arange(5))
+    np.testing.assert_allclose(v.x, 0.75 * np.arange(7))
+    affine = v.attrs["affine"]
+    np.testing.assert_array_equal(affine, series.stacks[0].geometry.affine)
+    for z in range(6):
+        np.testing.assert_allclose((affine @ [0, 0, z, 1])[:3], positions[z], atol=1e-6)
+    step = (affine @ [1, 0, 0, 1] - affine @ [0, 0, 0, 1])[:3]
+    np.testing.assert_allclose(step, 0.75 * np.array(orientation[:3]), atol=1e-9)
+    np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path).compute(), FRAMES)
+    np.testing.assert_array_equal(np.asarray(series.stacks[0].frames), FRAMES)
+
+
+def test_frames_against_the_normal_are_turned_round(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES, along(AXIAL, EVEN[::-1]))
+    np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path).compute(), FRAMES[::-1])
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(6)), numbers=st.permutations(range(1, 7)))
+def test_neither_order_nor_numbers_matter(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], numbers: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("series")
+    paths = classic(folder, FRAMES, along(OBLIQUE, EVEN), orientation=OBLIQUE, numbers=numbers)
+    x = dcmdask.from_dicom([paths[i] for i in order])
+    np.testing.assert_array_equal(x.compute(), FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("distances", "kind"),
+    [(GAP, "missing"), (UNEVEN, "uneven"), (np.array([0, 2.5, 5, 5, 7.5, 10]), "duplicate")],
+    ids=["missing", "uneven", "duplicate"],
+)
+def test_what_is_irregular_is_an_error(tmp_path: Path, distances: Any, kind: str) -> None:
+    classic(tmp_path, FRAMES, along(OBLIQUE, distances), orientation=OBLIQUE)
+    (stack,) = one(tmp_path).stacks
+    assert [one.kind for one in stack.arrangement.irregularities] == [kind]
+    for make in (lambda: dcmdask.from_dicom(tmp_path), stack.to_dask, stack.to_xarray):
+        with pytest.raises(IrregularSeriesError) as caught:
+            make()
+        assert " mm" in str(caught.value) and "on_irregular='keep'" in str(caught.value)
+        assert str(tmp_path) in str(caught.value) or kind == "missing"
+        assert "Made^For^Tests" not in str(caught.value)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert str(again) == str(caught.value)
+    kept = stack.to_xarray(on_irregular="keep")
+    np.testing.assert_allclose(kept.z, distances, atol=1e-6)
+    if kind != "duplicate":
+        np.testing.assert_array_equal(kept.values, FRAMES)
+
+
+def test_gaps_are_named_and_filled(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES, along(AXIAL, GAP), PixelPaddingValue=-2000)
+    (stack,) = one(tmp_path).stacks
+    with pytest.raises(IrregularSeriesError, match=r"7\.5.*15"):
+        stack.to_dask()
+    v = stack.to_xarray(on_irregular="fill")
+    assert v.shape == (8, 5, 7)
+    np.testing.assert_array_equal(v.coords["missing"], [0, 0, 0, 1, 0, 0, 1, 0])
+    np.testing.assert_allclose(v.z, 2.5 * np.arange(8), atol=1e-6)
+    assert (v.values[3] == -2000).all() and (v.values[6] == -2000).all()
+    np.testing.assert_array_equal(v.values[[0, 1, 2, 4, 5, 7]], FRAMES)
+    assert (stack.to_dask(on_irregular="fill", fill_value=7)[3] == 7).all().compute()
+    modality = stack.to_xarray("modality", "fill")
+    if modality.dtype.kind == "f":
+        assert np.isnan(modality.values[3]).all()
+    parts = stack.to_dask(on_irregular="split")
+    assert [len(part) for part in parts] == [3, 2, 1]
+    np.testing.assert_array_equal(da.concatenate(parts).compute(), FRAMES)
+
+
+def test_tilt_is_named_and_kept_exactly(tmp_path: Path) -> None:
+    positions = along(AXIAL, EVEN) + np.outer(EVEN, [0, np.tan(np.radians(15)), 0])
+    classic(tmp_path, FRAMES, positions)
+    (stack,) = one(tmp_path).stacks
+    with pytest.raises(IrregularSeriesError, match=r"15(\.0*)? ?(°|deg)"):
+        stack.to_dask()
+    affine = stack.to_xarray(on_irregular="keep").attrs["affine"]
+    for z in range(6):
+        np.testing.assert_allclose((affine @ [0, 0, z, 1])[:3], positions[z], atol=1e-6)
+
+
+def test_localizers_and_other_sizes_are_other_stacks(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES, along(AXIAL, EVEN))
+    classic(
+        tmp_path / "odd", noise(1, 8, 8, dtype="i2"), along(AXIAL, [0]),
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], each={"SOPInstanceUID": ["1.2.3.1"]},
+    )  # fmt: skip
+    classic(
+        tmp_path / "turned", FRAMES[:2], along(OBLIQUE, [0, 1]), orientation=OBLIQUE,
+        each={"SOPInstanceUID": ["1.2.3.2", "1.2.3.3"]},
+    )  # fmt: skip
+    series = one(tmp_path)
+    assert [len(stack.rows) for stack in series.stacks] == [6, 2, 1]
+    assert [stack.kind for stack in series.stacks] == ["volume", "volume", "localizer"]
+    with pytest.raises(AmbiguousSourceError, match="3 stacks") as caught:
+        dcmdask.from_dicom(tmp_path)
+    assert "localizer" in str(caught.value)
+    np.testing.assert_array_equal(series.stacks[0].to_dask().compute(), FRAMES)
+
+
+def test_several_series_are_listed(tmp_path: Path) -> None:
+    classic(tmp_path / "a", FRAMES, along(AXIAL, EVEN))
+    classic(tmp_path / "b", FRAMES[:2], along(AXIAL, EVEN[:2]), series=SERIES + ".2")
+    found = scan(tmp_path)
+    assert len(found) == 2 and len(found[SERIES]) == 6
+    with pytest.raises(AmbiguousSourceError) as caught:
+        dcmdask.from_dicom(tmp_path)
+    assert SERIES in str(caught.value) and SERIES + ".2" in str(caught.value)
+    with pytest.raises(AmbiguousSourceError, match="no DICOM"):
+        (tmp_path / "empty").mkdir()
+        dcmdask.from_dicom(tmp_path / "empty")
+
+
+def grid(times: int, echoes: int, components: int, positions: int) -> np.ndarray:
+    return noise(times * echoes * components * positions, 5, 7, dtype="u2", bits=12).reshape(
+        times, echoes, components, positions, 5, 7
+    )
+
+
+def test_echoes_and_components(tmp_path: Path) -> None:
+    values = grid(1, 3, 2, 4)[0]
+    where = [(e, c, z) for e in range(3) for c in range(2) for z in range(4)]
+    random.Random(1).shuffle(where)
+    classic(
+        tmp_path,
+        np.array([values[w] for w in where]),
+        along(AXIAL, [3.0 * z for *_, z in where]),
+        modality="MR",
+        each={
+            "EchoTime": [[2.46, 4.92, 7.38][e] for e, *_ in where],
+            "EchoNumbers": [e + 1 for e, *_ in where],
+            "ImageType": [["ORIGINAL", "PRIMARY", "MP"[c]] for _, c, _ in where],
+        },
+    )
+    v = one(tmp_path).to_xarray()
+    assert v.dims == ("echo", "component", "z", "y", "x")
+    np.testing.assert_array_equal(v.values, values)
+    np.testing.assert_allclose(v.echo, [2.46, 4.92, 7.38])
+    assert v.component.values.tolist() == ["magnitude", "phase"]
+    # Frames of an array without labels: the last spatial axis fastest.
+    np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path).compute(), values.reshape(-1, 5, 7))
+
+
+@pytest.mark.parametrize("told", ["temporal", "trigger", "acquisition"])
+def test_time(tmp_path: Path, told: str) -> None:
+    values = grid(3, 1, 1, 4)[:, 0, 0]
+    where = [(t, z) for t in range(3) for z in range(4)]
+    each: dict[str, list[Any]] = {
+        "temporal": {"TemporalPositionIdentifier": [t + 1 for t, _ in where]},
+        "trigger": {"TriggerTime": [40.0 * t for t, _ in where]},
+        # Each frame has a time of its own; those of one position tell the order.
+        "acquisition": {
+            "AcquisitionDate": ["20200101"] * 12,
+            "AcquisitionTime": [f"1200{10 * t + 2 * z:02}.5" for t, z in where],
+        },
+    }[told]
+    frames = np.array([values[w] for w in where])
+    classic(tmp_path, frames, along(AXIAL, [3.0 * z for _, z in where]), modality="MR", each=each)
+    v = one(tmp_path).to_xarray()
+    assert v.dims == ("t", "z", "y", "x")
+    np.testing.assert_array_equal(v.values, values)
+    assert told != "temporal" or "t" not in v.coords
+    if told == "trigger":
+        np.testing.assert_allclose(v.t, [0, 40, 80])
+    if told == "acquisition":
+        np.testing.assert_allclose(v.t, [0, 10_000, 20_000])
+
+
+def test_enhanced_equals_classic(tmp_path: Path) -> None:
+    values = grid(3, 1, 1, 4)[:, 0, 0]
+    where = [(t, z) for t in range(3) for z in range(4)]
+    random.Random(2).shuffle(where)
+    frames = np.array([values[w] for w in where])
+    positions = along(OBLIQUE, [3.0 * z for _, z in where])
+    classic(
+        tmp_path / "classic", frames, positions, orientation=OBLIQUE, modality="MR",
+        each={
+            "TemporalPositionIdentifier": [t + 1 for t, _ in where],
+            "TriggerTime": [40.0 * t for t, _ in where],
+        },
+    )  # fmt: skip
+    enhanced(
+        tmp_path / "enhanced", frames, positions, orientation=OBLIQUE,
+        contents=[
+            {"StackID": "1", "InStackPositionNumber": z + 1, "TemporalPositionIndex": t + 1}
+            for t, z in where
+        ],
+        macros=[
+            {"CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": 40.0 * t}}
+            for t, _ in where
+        ],
+    )  # fmt: skip
+    a, b = one(tmp_path / "classic").to_xarray(), one(tmp_path / "enhanced").to_xarray()
+    np.testing.assert_array_equal(a.values, values)
+    np.testing.assert_array_equal(b.values, values)
+    assert a.dims == b.dims and set(a.coords) == set(b.coords)
+    for name in a.coords:
+        np.testing.assert_allclose(a[name], b[name])
+    np.testing.assert_allclose(a.attrs["affine"], b.attrs["affine"])
+
+
+def test_a_dimension_index_that_lies(tmp_path: Path) -> None:
+    enhanced(
+        tmp_path, FRAMES, along(AXIAL, EVEN),
+        contents=[{"StackID": "1", "InStackPositionNumber": n} for n in (2, 1, 3, 6, 5, 4)],
+    )  # fmt: skip
+    (stack,) = one(tmp_path).stacks
+    with pytest.warns(DcmdaskWarning, match="contradicts Image Position"):
+        x = stack.to_dask()
+    np.testing.assert_array_equal(x.compute(), FRAMES)
+
+
+def test_several_multi_frame_files_are_one_series(tmp_path: Path) -> None:
+    for part in range(2):
+        rows = slice(3 * part, 3 * part + 3)
+        enhanced(tmp_path, FRAMES[rows], along(AXIAL, EVEN[rows]), name=f"part{part}")
+    np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path).compute(), FRAMES)
+
+
+def test_no_positions(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES, None, numbers=[3, 1, 2, 6, 5, 4], modality="MR")
+    (stack,) = one(tmp_path).stacks
+    assert stack.dims == ("frame", "y", "x") and stack.geometry is None and stack.kind == "frames"
+    assert any("Instance Number" in note or "InstanceNumber" in note for note in stack.notes)
+    with pytest.warns(DcmdaskWarning, match="no position"):
+        x = stack.to_dask()
+    np.testing.assert_array_equal(x.compute(), FRAMES[[1, 2, 0, 5, 4, 3]])
+
+
+def test_slopes_of_their_own(tmp_path: Path) -> None:
+    slopes, intercepts = [0.5, 1.25, 2.0, 1.1, 0.3, 7.7], [0, 1, 2, 3, 4, -5]
+    paths = classic(
+        tmp_path, FRAMES, along(AXIAL, EVEN), Units="BQML",
+        each={"RescaleSlope": slopes, "RescaleIntercept": intercepts},
+    )  # fmt: skip
+    v = one(tmp_path).to_xarray(values="modality")
+    assert v.dtype == "f4" and v.attrs["units"] == "BQML"
+    expected = [
+        frame * float(dcmread(path).RescaleSlope) + float(dcmread(path).RescaleIntercept)
+        for frame, path in zip(FRAMES, paths, strict=True)
+    ]
+    np.testing.assert_array_equal(v.values, np.array(expected, "f4"))
+    np.testing.assert_allclose(v.coords["slope"], slopes)
+    x = dcmdask.from_dicom(tmp_path, values="modality")
+    np.testing.assert_array_equal(x.compute(), v.values)
+
+
+def test_hounsfield_units_stay_integers(tmp_path: Path) -> None:
+    bits = {"BitsStored": 13, "HighBit": 12}
+    classic(tmp_path, FRAMES, along(AXIAL, EVEN), RescaleSlope=1, RescaleIntercept=-1024, **bits)
+    v = one(tmp_path).to_xarray(values="modality")
+    assert v.dtype == "i2" and v.attrs["units"] == "HU"
+    np.testing.assert_array_equal(v.values, FRAMES - 1024)
+    shown = one(tmp_path).to_dask(values="display")
+    assert shown.dtype == "u1" and shown.shape == v.shape
+
+
+def test_the_values_of_one_file(tmp_path: Path) -> None:
+    (path, *_) = classic(
+        tmp_path, FRAMES, along(AXIAL, EVEN), RescaleSlope=1, RescaleIntercept=-1024
+    )
+    x = dcmdask.from_dicom(path, values="modality")
+    np.testing.assert_array_equal(x.compute(), FRAMES[:1] - 1024)
+    assert x.name != dcmdask.from_dicom(path).name
+    with pytest.raises(ValueError, match="raw"):
+        dcmdask.from_dicom(path, values="modality", raw=True)
+    with pytest.raises(ValueError, match="values"):
+        dcmdask.from_dicom(path, values="hounsfield")
+    with pytest.raises(ValueError, match="on_irregular"):
+        dcmdask.from_dicom(tmp_path, on_irregular="ignore")
+
+
+def test_one_frame_is_decoded_and_headers_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dcmdask.frames import bulk
+
+    paths = classic(tmp_path, FRAMES, along(AXIAL, EVEN))
+    v = one(tmp_path).to_xarray(values="modality")
+    for path in paths:
+        if path != paths[3]:
+            path.unlink()
+    decoded: list[int] = []
+    original = bulk.decode_frames
+
+    def counted(instance: Any, how: Any, frames: Any, out: Any = None) -> Any:
+        decoded.extend(frames)
+        return original(instance, how, frames, out)
+
+    for module in ("dcmdask.frames.bulk", "dcmdask.frames.frame_array"):
+        monkeypatch.setattr(f"{module}.decode_frames", counted, raising=False)
+    np.testing.assert_array_equal(v.isel(z=3).values, FRAMES[3])
+    assert decoded == [0]
+    with pytest.raises((FileNotFoundError, dcmdask.SourceChangedError)) as caught:
+        v.isel(z=2).compute()
+    assert str(paths[2]) in str(caught.value)
+
+
+def test_nothing_personal(tmp_path: Path) -> None:
+    canary = "CANARY"
+    classic(
+        tmp_path, FRAMES, along(AXIAL, EVEN), PatientName=canary, PatientID=canary,
+        InstitutionName=canary, SeriesDescription=canary, ProtocolName=canary,
+        StudyDescription=canary, PatientBirthDate="19700101", StudyDate="20200102",
+        OperatorsName=canary, ImageComments=canary,
+    )  # fmt: skip
+    found = scan(tmp_path)
+    series = found[0]
+    v = series.to_xarray()
+    told = [repr(found), repr(series), repr(series.stacks), repr(series.metadata), repr(v)]
+    told += [repr(v.attrs), repr(found.rows())]
+    for text in told:
+        assert canary not in text and "19700101" not in text and "20200102" not in text
+
+
+def test_pickled_and_on_a_cluster(tmp_path: Path) -> None:
+    from dask.distributed import Client, LocalCluster
+
+    classic(tmp_path, FRAMES, along(OBLIQUE, EVEN), orientation=OBLIQUE)
+    series = pickle.loads(pickle.dumps(scan(tmp_path)))[0]
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster),
+    ):
+        np.testing.assert_array_equal(series.to_xarray().values, FRAMES)
