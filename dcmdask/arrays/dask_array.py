@@ -114,7 +114,7 @@ chunktype=numpy.ndarray>
             raise TypeError(f"{values} values are for files; pass the path or the bytes")
         source = files.locate(src, storage_options)
         one = describe(source, decoding_options.get("transfer_syntax_uid"))
-        frames = valued(frames, [one], values)
+        frames = valued(frames, [one], values, decoding_options)
     return to_dask(frames, chunks)
 
 

@@ -319,7 +319,8 @@ class Stack:
         flat: bool = False,
     ) -> ArrangedFrames:
         check_values(values, bool(opening.get("raw")))
-        frames = valued(JoinedFrames(self.instances, **opening), self.instances, values)
+        joined = JoinedFrames(self.instances, **opening)
+        frames = valued(joined, self.instances, values, opening)
         numbers = np.where(arrangement.numbers >= 0, self.rows[arrangement.numbers], -1)
         numbers = numbers.reshape(-1) if flat else numbers
         if fill_value is None:

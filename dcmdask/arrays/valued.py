@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from pydicom.uid import UID
@@ -28,7 +28,12 @@ def check_values(values: str, raw: bool) -> None:
         raise ValueError(f"raw=True leaves colours as they are stored, and {values} values do not")
 
 
-def valued(frames: ArrayLike, instances: Sequence[Described], values: Values) -> ArrayLike:
+def valued(
+    frames: ArrayLike,
+    instances: Sequence[Described],
+    values: Values,
+    overrides: Mapping[str, Any],
+) -> ArrayLike:
     """Return `frames` with the values that are asked for.
 
     Parameters
@@ -37,6 +42,8 @@ def valued(frames: ArrayLike, instances: Sequence[Described], values: Values) ->
         (frames, rows, columns[, samples]) of stored values: all frames of `instances`.
     instances : sequence of Described
     values : {"stored", "modality", "display"}
+    overrides : mapping
+        What the frames were opened with in place of their headers' elements.
 
     Raises
     ------
@@ -55,14 +62,16 @@ def valued(frames: ArrayLike, instances: Sequence[Described], values: Values) ->
         )
     counts = [len(one) for one in instances]
     first = instances[0]
+    bits = [one.bits_stored for one in instances]
+    interpretation = overrides.get("photometric_interpretation", first.photometric_interpretation)
     transformation = Transformation(
-        bits_stored=np.repeat([one.bits_stored for one in instances], counts),
+        bits_stored=overrides.get("bits_stored", np.repeat(bits, counts)),
         slope=facts["slope"],
         intercept=facts["intercept"],
         center=facts["window_center"],
         width=facts["window_width"],
         function=np.char.decode(facts["window_function"], "ascii", "replace"),
-        interpretation=first.photometric_interpretation if first.samples == 1 else "RGB",
+        interpretation=interpretation if first.samples == 1 else "RGB",
         luts=_luts(instances),
     )
     return (ModalityFrames if values == "modality" else DisplayFrames)(frames, transformation)
