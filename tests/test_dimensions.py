@@ -174,6 +174,50 @@ def test_frames_missing_in_a_grid_are_named(way: str, t: int, z: int, data: Any)
     np.testing.assert_array_equal(found.coordinates["missing"][1], expected < 0)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=25)
+@given(t=st.integers(2, 7), z=st.integers(2, 9), data=st.data())
+def test_a_grid_that_lacks_frames_is_never_regular(way: str, t: int, z: int, data: Any) -> None:
+    """Wherever they were, as long as one position has all of its frames."""
+    made = grid(t=t, z=z)
+    column = way.partition(" ")[0]
+    made.tell(
+        **{
+            "instance_number": np.nan,
+            column: told_by(way, made.at("t"), made.at("z"), made.lengths),
+        }
+    )
+    rows = st.integers(0, t * z - 1).filter(lambda row: row % z != 1)
+    facts = without(made.facts, sorted(data.draw(st.sets(rows, min_size=1, max_size=t * z // 2))))
+    assume(len(np.unique(facts["position"], axis=0)) == z)
+    found = arrange(facts)
+    assert [one.kind for one in found.irregularities] in (["missing"], ["duplicate"])
+    assert found.dims in (("t", "z"), ("z",))
+
+
+@settings(max_examples=50)
+@given(
+    t=st.integers(2, 10),
+    z=st.integers(1, 40),
+    repetition=st.sampled_from([1300, 2000, 3330]),
+    unit=st.sampled_from([None, 10, 100]),
+    seed=st.integers(0, 1000),
+)
+def test_clocks_are_not_exact(t: int, z: int, repetition: int, unit: int | None, seed: int) -> None:
+    """Positions in any order, at times that are late or early or have few digits."""
+    rng = np.random.default_rng(seed)
+    made = grid(t=t, z=z)
+    turn = rng.permutation(z)[made.at("z")]
+    times = 1.7e12 + rng.integers(5000) + repetition * (made.at("t") + turn / z)
+    if unit is None:
+        times += rng.uniform(-0.08, 0.08, t * z) * repetition
+    else:
+        times = times // unit * unit
+    found = arrange(made.tell(acquisition_time=times).facts)
+    assert found.dims == ("t", "z") and found.irregularities == () == found.notes
+    np.testing.assert_array_equal(found.numbers, made.numbers)
+
+
 # What the dimensions and coordinates are
 
 

@@ -74,6 +74,15 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
     assert sheet(tmp_path / "a.png").shape == (3, 10)
 
 
+def test_labels_tell_the_aspect_of_sheets_and_volumes(tmp_path: Path) -> None:
+    along = {"z": 5.0 * np.arange(3), "y": 2.0 * np.arange(4), "x": 1.0 * np.arange(6)}
+    volume = xr.DataArray(np.zeros((3, 4, 6), "u1"), along, ("z", "y", "x"))
+    contact_sheet(volume, tmp_path / "a.png", columns=3)
+    assert sheet(tmp_path / "a.png").shape == (8, 3 * 6 + 2 * GAP)
+    orthogonal(volume, tmp_path / "a.png")
+    assert sheet(tmp_path / "a.png").shape == (15, 6 + GAP + 6 + GAP + 8)
+
+
 def test_a_window_is_black_to_white(tmp_path: Path) -> None:
     frame = np.array([[-1000, -160, 100, 240, 3000]], "i2")
     assert picture(frame, tmp_path / "a.png", window=(40, 400)) == (-160, 240)

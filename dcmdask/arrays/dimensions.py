@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.coordinates import Coordinates, labels, told
-from dcmdask.arrays.geometry import Geometry, Integers, Irregularity, is_placed, locate
+from dcmdask.arrays.geometry import Floats, Geometry, Integers, Irregularity, is_placed, locate
 from dcmdask.arrays.levels import (
     NUMBERS,
     TIMES,
@@ -107,31 +107,33 @@ def _in_number_order(
     facts: npt.NDArray[Any], stored: Integers, placed: npt.NDArray[np.bool_]
 ) -> Arrangement:
     order = _settled(facts, stored)
-    number, frame = facts["instance_number"][order], stored[order]
-    notes: tuple[str, ...] = ()
-    if np.isnan(number).any() or ((np.diff(number) == 0) & (np.diff(frame) == 0)).any():
-        notes = (
-            "frames have no position, and Instance Number (0020,0013) is absent or the same "
-            "for some: their order is arbitrary",
-        )
-    elif number[0] < number[-1]:
-        notes = ("frames have no position: they are in the order of Instance Number (0020,0013)",)
-    if len(np.unique(stored)) == len(stored) and not number[0] < number[-1]:
-        # Those of one instance are in the order in which it stores them.
-        notes = ()
     irregularities: tuple[Irregularity, ...] = ()
     if placed.any():
         rows = np.flatnonzero(~placed)
         message = f"{len(rows)} of {len(facts)} frames have no position or orientation"
         irregularities = (Irregularity("position", message, tuple(rows.tolist())),)
     coordinates = told(facts, ("frame",), order)
+    notes = _order_notes(facts["instance_number"][order], stored[order])
     return Arrangement(("frame",), order, coordinates, None, irregularities, notes)
 
 
+def _order_notes(number: Floats, frame: Integers) -> tuple[str, ...]:
+    """Say what the order of frames rests on, by instance and their number in it."""
+    if len(np.unique(frame)) == len(frame) and not number[0] < number[-1]:
+        # All are of one instance, and in the order in which it stores them.
+        return ()
+    if np.isnan(number).any() or ((np.diff(number) == 0) & (np.diff(frame) == 0)).any():
+        return (
+            "frames have no position, and Instance Number (0020,0013) is absent or the same "
+            "for some: their order is arbitrary",
+        )
+    return ("frames have no position: they are in the order of Instance Number (0020,0013)",)
+
+
 def _settled(facts: npt.NDArray[Any], stored: Integers) -> Integers:
-    """Return the rows by Instance Number; ties by acquisition, stored order, then all they say."""
-    columns = ("instance_number", "acquisition_number")
-    keys = [facts[columns[0]], facts[columns[1]], stored, facts["acquisition_time"]]
+    """Return the rows by Instance Number; ties by acquisition, then by all that they say."""
+    instance, acquisition = facts["instance_number"], facts["acquisition_number"]
+    keys = (instance, acquisition, stored, facts["acquisition_time"])
     order = np.lexsort(keys[::-1])
     same = np.full(len(facts) - 1, True)
     for key in keys:

@@ -49,7 +49,7 @@ def picture(
     plane = np.asarray(frame)
     _check(plane[np.newaxis])
     low, high = _range(plane, window)
-    shown = _square(_grey(plane, low, high), spacing or _spacing_of(frame))
+    shown = _square(_grey(plane, low, high), spacing or _spacing_of(frame, 2))
     Image.fromarray(shown).save(path, format="PNG")
     return low, high
 
@@ -90,7 +90,7 @@ def contact_sheet(
     planes = np.asarray(frames)
     _check(planes)
     low, high = _range(planes, window)
-    spacing = spacing or _spacing_of(frames)
+    spacing = spacing or _spacing_of(frames, 2)
     shown = [_square(_grey(plane, low, high), spacing) for plane in planes]
     count, (height, width) = len(shown), shown[0].shape[:2]
     across = min(count, columns or max(1, round(math.sqrt(count * height / width))))
@@ -146,7 +146,7 @@ def orthogonal(
     if len(volume.shape) != 3:
         raise ValueError(f"orthogonal planes are those of (z, y, x), not of {volume.shape}")
     z, y, x = at or tuple(length // 2 for length in volume.shape)
-    dz, dy, dx = spacing or _spacing_of(volume) or (1.0, 1.0, 1.0)
+    dz, dy, dx = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
     planes = [np.asarray(volume[z]), np.asarray(volume[::-1, y]), np.asarray(volume[::-1, :, x])]
     low, high = _range(np.concatenate([plane.ravel() for plane in planes]), window)
     finest = min(dz, dy, dx)
@@ -173,20 +173,19 @@ def _check(frames: npt.NDArray[Any]) -> None:
         )
 
 
-def _spacing_of(array: Any) -> Any:
-    """Return the distances between neighbours along the last axes of a labelled array.
+def _spacing_of(array: Any, axes: int) -> Any:
+    """Return the distances between neighbours along the last `axes` of a labelled array.
 
     None where there are no labels, or where they are not evenly spaced.
     """
-    dims = [dim for dim in getattr(array, "dims", ()) if dim in ("z", "y", "x")]
+    dims = [dim for dim in getattr(array, "dims", ()) if dim in ("z", "y", "x")][-axes:]
     distances = []
     for dim in dims:
         steps = np.diff(array.coords[dim]) if dim in array.coords else np.empty(0)
         if not len(steps) or steps.min() <= 0 or not np.allclose(steps, steps[0], rtol=1e-3):
             return None
         distances.append(float(steps[0]))
-    wanted = 3 if len(getattr(array, "shape", ())) == len(dims) == 3 else 2
-    return tuple(distances[-wanted:]) if len(distances) >= wanted else None
+    return tuple(distances) if len(distances) == axes else None
 
 
 def _range(shown: npt.NDArray[Any], window: Window) -> tuple[float, float]:

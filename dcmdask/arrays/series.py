@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.arrays.chunks import Chunks
 from dcmdask.arrays.stacks import OnIrregular, Stack, is_mosaic
 from dcmdask.arrays.valued import Values
 from dcmdask.errors import AmbiguousSourceError, IrregularSeriesError
@@ -112,33 +113,57 @@ class Series:
         self,
         values: Values = "stored",
         on_irregular: OnIrregular = "error",
-        *args: Any,
-        **more: Any,
+        chunks: Chunks = "auto",
+        *,
+        fill_value: float | None = None,
+        **opening: Any,
     ) -> Any:
-        """Return the only stack as a lazy Dask array: see :meth:`Stack.to_dask`.
+        """Return the only stack as a lazy Dask array (..., z, rows, columns[, samples]).
+
+        Parameters, result and errors are those of :meth:`Stack.to_dask`.
 
         Raises
         ------
         AmbiguousSourceError
             There are several stacks; the message lists them.
         """
-        return self.only_stack(on_irregular).to_dask(values, on_irregular, *args, **more)
+        stack = self.only_stack(on_irregular)
+        return stack.to_dask(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
     def to_xarray(
         self,
         values: Values = "stored",
         on_irregular: OnIrregular = "error",
-        *args: Any,
-        **more: Any,
+        chunks: Chunks = "auto",
+        *,
+        fill_value: float | None = None,
+        **opening: Any,
     ) -> Any:
-        """Return the only stack with labels: see :meth:`Stack.to_xarray`.
+        """Return the only stack as an :class:`xarray.DataArray` with labels, units and affine.
+
+        Parameters, result and errors are those of :meth:`Stack.to_xarray`.
 
         Raises
         ------
         AmbiguousSourceError
             There are several stacks; the message lists them.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from pydicom.data import get_testdata_file
+        >>> from dcmdask import scan
+        >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892001/CT5N"
+        >>> v = scan(folder)[0].to_xarray(values="modality")
+        >>> v.dims, v.shape, v.attrs["units"]
+        (('z', 'y', 'x'), (5, 16, 16), 'HU')
+        >>> v.z.values
+        array([ 0. ,  2.5,  5. ,  7.5, 10. ])
+        >>> v.attrs["affine"][:3, 3]
+        array([ -72.199997, -143.      ,   -1.2375  ])
         """
-        return self.only_stack(on_irregular).to_xarray(values, on_irregular, *args, **more)
+        stack = self.only_stack(on_irregular)
+        return stack.to_xarray(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
 
 def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
