@@ -52,3 +52,13 @@ def test_costs_has_every_case_once(folder: Path) -> None:
     printed = run("costs.py", folder, "--frames", "1")
     names = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("|")]
     assert len(names) == len(set(names)) == 13 + 2  # heads and rule
+
+
+def test_scanning(folder: Path) -> None:
+    printed = run("scanning.py", folder, "--files", "150", "--repeats", "1")
+    assert "dcmdask, one process against pydicom" in printed
+
+
+def test_volumes(folder: Path) -> None:
+    printed = run("volumes.py", folder, "--files", "4", "--frames", "200", "--repeats", "1")
+    assert "| native " in printed and "| 1000 positions x times" in printed

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.chunks import Chunks
 from dcmdask.arrays.stacks import OnIrregular, Stack, is_mosaic
 from dcmdask.arrays.valued import Values
 from dcmdask.errors import AmbiguousSourceError, IrregularSeriesError
 from dcmdask.frames.facts import Described, facts_of
 from dcmdask.frames.terms import MODALITIES, UNITS, term, uid
+
+if TYPE_CHECKING:
+    from dcmdask.arrays.chunks import Chunks
 
 # Direction cosines and, relatively, pixel spacings that differ by less are the same.
 _SAME = 1e-3

@@ -1,4 +1,4 @@
-"""`Series` and `Stack`: the frames of one Series Instance UID, and what of them is one array."""
+"""`Stack`: frames of one look and orientation, which are one array with dimensions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.arranged import ArrangedFrames
-from dcmdask.arrays.chunks import Chunks, to_dask
 from dcmdask.arrays.dimensions import Arrangement, arrange
 from dcmdask.arrays.geometry import Geometry, Irregularity
 from dcmdask.arrays.joined import JoinedFrames
@@ -24,11 +23,10 @@ from dcmdask.frames.instance import outside
 if TYPE_CHECKING:
     import dask.array as da
 
+    from dcmdask.arrays.chunks import Chunks
 
 OnIrregular: TypeAlias = Literal["error", "keep", "fill", "split"]
 ON_IRREGULAR = ("error", "keep", "fill", "split")
-# Direction cosines and, relatively, pixel spacings that differ by less are the same.
-_SAME = 1e-3
 # How many files a message names.
 _NAMED = 3
 
@@ -308,6 +306,9 @@ class Stack:
         fill_value: float | None,
         opening: Mapping[str, Any],
     ) -> da.Array:
+        # Whoever only looks at geometry need not wait for dask.array to be imported.
+        from dcmdask.arrays.chunks import to_dask
+
         return to_dask(self._array(arrangement, values, fill_value, opening), chunks)
 
     def _array(
