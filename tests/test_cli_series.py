@@ -39,7 +39,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_scan_for_people(archive: Path) -> None:
-    first, heads, regular, irregular, *skipped = run("scan", archive).stdout.splitlines()
+    first, heads, regular, irregular, *skipped = run("scan", archive, code=1).stdout.splitlines()
     assert first == "12 files, 2 series"
     assert heads.split() == ["kind", "files", "frames", "array", "mm", "notes"]
     assert " ".join(regular.split()) == "[0] CT 6 6 z:6 y:5 x:7 int16 2.5 x 0.5 x 0.75"
@@ -51,11 +51,13 @@ def test_scan_for_people(archive: Path) -> None:
 
 
 def test_scan_for_programs(archive: Path) -> None:
-    told = json.loads(run("scan", "--json", archive).stdout)
+    told = json.loads(run("scan", "--json", archive, code=1).stdout)
     assert told["files"] == 12 and len(told["skipped"]) == 2
     assert [one["series_uid"] for one in told["series"]] == [SERIES, SERIES + ".2"]
     assert told["series"][0]["shape"] == [6, 5, 7] and told["series"][0]["regular"]
-    rows = list(csv.DictReader(io.StringIO(run("scan", "--csv", archive).stdout)))
+    done = run("scan", "--csv", archive, code=1)
+    assert "empty.dcm: an empty file" in done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["frames"] for row in rows] == ["6", "4"]
     assert rows[0]["shape"] == "6 5 7" and rows[1]["regular"] == "False"
     assert "20010203" not in json.dumps(told)
@@ -65,6 +67,10 @@ def test_scan_of_nothing(tmp_path: Path) -> None:
     assert run("scan", tmp_path).stdout == "0 files, 0 series\n"
     assert run("scan", "--csv", tmp_path).stdout.startswith("series_uid,")
     assert "absent" in run("scan", tmp_path / "absent", code=2).stderr
+    classic(tmp_path / "a", FRAMES, along(AXIAL, 2.5 * np.arange(6)))
+    files = sorted((tmp_path / "a").iterdir())
+    assert run("scan", *files).stdout.startswith("6 files, 1 series\n")
+    assert "for one file" in run("info", "--raw", tmp_path / "a", code=2).stderr
     assert "one of them" in run("scan", "--json", "--csv", tmp_path, code=2).stderr
 
 

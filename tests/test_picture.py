@@ -69,6 +69,8 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
     labelled = xr.DataArray(frame, {"z": np.arange(4) * 5.0, "x": np.arange(10) * 2.5}, ("z", "x"))
     picture(labelled, tmp_path / "a.png")
     assert sheet(tmp_path / "a.png").shape == (8, 10)
+    picture(labelled[::-1], tmp_path / "a.png")
+    assert sheet(tmp_path / "a.png").shape == (8, 10)
     # A gap in z has no one spacing.
     picture(labelled.isel(z=[0, 1, 3]), tmp_path / "a.png")
     assert sheet(tmp_path / "a.png").shape == (3, 10)

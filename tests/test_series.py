@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_localizers_and_other_sizes_are_other_stacks(tmp_path: Path) -> None:
         each={"SOPInstanceUID": ["1.2.3.2", "1.2.3.3"]},
     )  # fmt: skip
     series = one(tmp_path)
-    assert [len(stack.rows) for stack in series.stacks] == [6, 2, 1]
+    assert [len(stack.frame_numbers) for stack in series.stacks] == [6, 2, 1]
     assert [stack.kind for stack in series.stacks] == ["volume", "volume", "localizer"]
     with pytest.raises(AmbiguousSourceError, match="3 stacks") as caught:
         dcmdask.from_dicom(tmp_path)
@@ -240,6 +241,101 @@ def test_enhanced_equals_classic(tmp_path: Path) -> None:
     for name in a.coords:
         np.testing.assert_allclose(a[name], b[name])
     np.testing.assert_allclose(a.attrs["affine"], b.attrs["affine"])
+
+
+def incomplete(folder: Path) -> np.ndarray:
+    """Three times at four positions, of which one frame is missing."""
+    values = grid(3, 1, 1, 4)[:, 0, 0]
+    where = [(t, z) for t in range(3) for z in range(4) if (t, z) != (1, 2)]
+    classic(
+        folder, np.array([values[w] for w in where]), along(AXIAL, [3.0 * z for _, z in where]),
+        modality="MR", each={"TriggerTime": [40.0 * t for t, _ in where]},
+    )  # fmt: skip
+    return values
+
+
+def test_an_incomplete_grid(tmp_path: Path) -> None:
+    values = incomplete(tmp_path)
+    (stack,) = one(tmp_path).stacks
+    with pytest.raises(IrregularSeriesError, match="t 1 at 6 mm"):
+        stack.to_dask()
+    v = stack.to_xarray(on_irregular="fill", fill_value=9)
+    expected = values.copy()
+    expected[1, 2] = 9
+    np.testing.assert_array_equal(v.values, expected)
+    np.testing.assert_array_equal(np.argwhere(v.coords["missing"].values), [[1, 2]])
+    # Without labels nothing would tell a frame that is not there from one that is.
+    kept = dcmdask.from_dicom(tmp_path, on_irregular="keep")
+    there = np.delete(values.reshape(12, 5, 7), 6, axis=0)
+    np.testing.assert_array_equal(kept.compute(), there)
+    filled = dcmdask.from_dicom(tmp_path, on_irregular="fill", fill_value=9)
+    np.testing.assert_array_equal(filled.compute(), expected.reshape(12, 5, 7))
+
+
+def test_no_padding_that_is_right_for_all(tmp_path: Path) -> None:
+    classic(
+        tmp_path, FRAMES, along(AXIAL, GAP), PixelPaddingValue=-2000,
+        each={"RescaleIntercept": [0, 1, 2, 3, 4, 5]}, RescaleSlope=1,
+    )  # fmt: skip
+    series = one(tmp_path)
+    with pytest.raises(ValueError, match="pass fill_value"):
+        series.to_dask("modality", "fill")
+    filled = series.to_dask("modality", "fill", fill_value=-7).compute()
+    assert (filled[3] == -7).all() and (filled[5] == FRAMES[4] + 4).all()
+    kept = series.to_dask("modality", "keep").compute()
+    np.testing.assert_array_equal(kept, FRAMES + np.arange(6)[:, np.newaxis, np.newaxis])
+
+
+def test_the_same_uid_with_other_pixels(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES, along(AXIAL, EVEN), each={"SOPInstanceUID": ["1.2.3"] * 6})
+    series = one(tmp_path)
+    assert any("1.2.3" in text for text in series.irregularities)
+    for make in (series.to_dask, series.stacks[0].to_dask):
+        with pytest.raises(IrregularSeriesError, match="6 different files have the SOP Instance"):
+            make()
+    np.testing.assert_array_equal(series.to_dask(on_irregular="keep").compute(), FRAMES)
+
+
+def test_each_orientation_is_a_stack(tmp_path: Path) -> None:
+    """As of a radial acquisition; ten thousand must not take ten thousand times as long."""
+    angles = np.linspace(0, np.pi / 2, 50)
+    (path, *_) = classic(tmp_path, FRAMES[:1], along(AXIAL, [0]))
+    (template,) = one(tmp_path).instances
+    instances = []
+    for number, angle in enumerate(angles):
+        facts = template.facts.copy()
+        facts["orientation"] = [1, 0, 0, 0, np.cos(angle), np.sin(angle)]
+        source = replace(template.source, path=f"{path}-{number:02}")
+        uid = f"1.2.{number + 1}"
+        instances.append(replace(template, source=source, sop_instance_uid=uid, facts=facts))
+    series = Series(SERIES, instances)
+    assert len(series.stacks) == 50 and all(len(s.instances) == 1 for s in series.stacks)
+    assert "and 40 more" in repr(series) and len(repr(series)) < 2000
+    with pytest.raises(AmbiguousSourceError, match="50 stacks"):
+        series.to_dask()
+    # What headers round is no other orientation, what moves a corner is.
+    for turned, stacks in ((4e-6, 1), (2e-4, 2)):
+        facts = template.facts.copy()
+        facts["orientation"] = [1, 0, 0, 0, np.cos(turned), np.sin(turned)]
+        other = replace(template, sop_instance_uid="1.2.9", facts=facts)
+        assert len(Series(SERIES, [template, other]).stacks) == stacks
+
+
+def test_options_of_series_are_refused_for_one_file(tmp_path: Path) -> None:
+    (path, *_) = classic(tmp_path, FRAMES, along(AXIAL, EVEN))
+    with pytest.raises(ValueError, match="are for series"):
+        dcmdask.from_dicom(path, on_irregular="fill")
+    np.testing.assert_array_equal(
+        dcmdask.from_dicom(one for one in tmp_path.iterdir()).compute(), FRAMES
+    )
+
+
+def test_segmentations_are_plain_frames(corpus: Path) -> None:
+    series = one(corpus / "pydicom-data/data_store/data/liver.dcm")
+    (stack,) = series.stacks
+    assert stack.kind == "frames" and stack.dims == ("frame", "y", "x")
+    stored = dcmdask.pixel_array(corpus / "pydicom-data/data_store/data/liver.dcm")
+    np.testing.assert_array_equal(series.to_dask().compute(), stored)
 
 
 def test_a_dimension_index_that_lies(tmp_path: Path) -> None:
@@ -352,6 +448,9 @@ def test_nothing_personal(tmp_path: Path) -> None:
     v = series.to_xarray()
     told = [repr(found), repr(series), repr(series.stacks), repr(series.metadata), repr(v)]
     told += [repr(v.attrs), repr(found.rows())]
+    classic(tmp_path / "uids", FRAMES[:1], along(AXIAL, [0]), series=canary)
+    odd = one(tmp_path / "uids")
+    told += [repr(odd), repr(odd.metadata), repr(odd.to_xarray().attrs), repr(odd.stacks[0].name)]
     for text in told:
         assert canary not in text and "19700101" not in text and "20200102" not in text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dask.array as da
@@ -31,6 +31,7 @@ def from_dicom(
     *,
     values: Values = "stored",
     on_irregular: OnIrregular = "error",
+    fill_value: float | None = None,
     chunks: Chunks = "auto",
     raw: bool = False,
     decoding_plugin: str = "",
@@ -47,7 +48,7 @@ def from_dicom(
 
     Parameters
     ----------
-    src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, or list of paths
+    src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, or iterable of paths
         One file, as for :func:`open_frames`: its frames in the order that they are stored
         in. Bytes and data sets become part of the graph. Or a folder, a list, a glob
         pattern or an archive, as for :func:`scan`, with one series of one stack in it: its
@@ -57,8 +58,12 @@ def from_dicom(
         each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
     on_irregular : {"error", "keep", "fill", "split"}
         What to do where positions of a series are missing, double or uneven: raise; keep the
-        frames, in spatial order; put Pixel Padding Value or 0 (NaN for floating point)
-        where frames are missing; or take the regular part, if there is only one.
+        frames that there are, in spatial order; put `fill_value` where frames are missing;
+        or take the regular part, if there is only one. Not for one file, whose frames stay
+        in the order that they are stored in: ``scan(path)[0]`` arranges those.
+    fill_value : number, optional
+        For missing frames. By default NaN for floating point, otherwise Pixel Padding Value
+        (0028,0120) in the same units, or 0 where there is none.
     chunks : int, str, tuple or dict, optional
         Frames per chunk; a chunk is made of whole frames. ``"auto"`` plans by the cost
         of decoding: at most 0.2 s and a quarter of Dask's ``array.chunk-size`` a chunk,
@@ -106,8 +111,13 @@ chunktype=numpy.ndarray>
             raise TypeError("a FrameArray has its options already; open it with others")
         return to_dask(src, chunks)
     if is_collection(src, storage_options):
-        stack = _only_stack(scan(src, storage_options=storage_options), on_irregular)
-        return to_dask(stack.flattened(values, on_irregular, **opening), chunks)
+        stack = _only_stack(scan(src, storage_options=storage_options))
+        return to_dask(stack.flattened(values, on_irregular, fill_value, **opening), chunks)
+    if on_irregular != "error" or fill_value is not None:
+        raise ValueError(
+            "on_irregular and fill_value are for series: the frames of one file stay in the order "
+            "that they are stored in; scan(path)[0] arranges them"
+        )
     frames: ArrayLike = open_frames(src, storage_options=storage_options, **opening)
     if values != "stored":
         if isinstance(src, Dataset):
@@ -120,10 +130,9 @@ chunktype=numpy.ndarray>
 
 def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) -> bool:
     """Return whether `src` stands for files, and not for one."""
-    if isinstance(src, list | tuple):
-        return True
     if not isinstance(src, str | os.PathLike):
-        return False
+        one = isinstance(src, bytes | bytearray | memoryview | Dataset) or hasattr(src, "read")
+        return not one and isinstance(src, Iterable)
     name = os.fsdecode(src)
     if "://" not in name:
         return os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name))
@@ -133,7 +142,7 @@ def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) ->
     return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
 
 
-def _only_stack(found: Scan, on_irregular: OnIrregular) -> Stack:
+def _only_stack(found: Scan) -> Stack:
     """Return the one stack of the one series, and warn of files that may belong to it."""
     if len(found) != 1:
         series = [f"- {one!r}" for one in found[:_LISTED]]
@@ -151,4 +160,4 @@ def _only_stack(found: Scan, on_irregular: OnIrregular) -> Stack:
             DcmdaskWarning,
             stacklevel=outside(),
         )
-    return found[0].only_stack(on_irregular)
+    return found[0].only_stack()

@@ -182,9 +182,10 @@ def _spacing_of(array: Any, axes: int) -> Any:
     distances = []
     for dim in dims:
         steps = np.diff(array.coords[dim]) if dim in array.coords else np.empty(0)
-        if not len(steps) or steps.min() <= 0 or not np.allclose(steps, steps[0], rtol=1e-3):
+        # An axis may be turned round, as for a picture with the head on top.
+        if not len(steps) or steps[0] == 0 or not np.allclose(steps, steps[0], rtol=1e-3):
             return None
-        distances.append(float(steps[0]))
+        distances.append(abs(float(steps[0])))
     return tuple(distances) if len(distances) == axes else None
 
 

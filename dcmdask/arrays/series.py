@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.stacks import OnIrregular, Stack, is_mosaic
+from dcmdask.arrays.geometry import clusters
+from dcmdask.arrays.stacks import OnIrregular, Stack, compacted, is_mosaic
 from dcmdask.arrays.valued import Values
-from dcmdask.errors import AmbiguousSourceError, IrregularSeriesError
+from dcmdask.errors import AmbiguousSourceError
 from dcmdask.frames.facts import Described, facts_of
 from dcmdask.frames.terms import MODALITIES, UNITS, term, uid
 
 if TYPE_CHECKING:
     from dcmdask.arrays.chunks import Chunks
 
-# Direction cosines and, relatively, pixel spacings that differ by less are the same.
-_SAME = 1e-3
+# Direction cosines and, relatively, pixel spacings that differ by less are the same: over 500
+# mm that is 0.01 mm.
+_SAME = 2e-5
+# How many stacks a message lists.
+_LISTED = 10
 # No direction cosine and no logarithm of a spacing.
 _ABSENT = 99.0
 
@@ -66,7 +70,9 @@ class Series:
     @property
     def irregularities(self) -> tuple[str, ...]:
         """What is not regular in its stacks, and instances that contradict each other."""
-        return (*self.conflicts, *(text for stack in self.stacks for text in stack.irregularities))
+        # Conflicts inside a stack are among those of the series.
+        found = (text for stack in self.stacks for text in stack.worded(but="conflict"))
+        return (*self.conflicts, *found)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -82,32 +88,34 @@ class Series:
         """Return the number of instances."""
         return len(self.instances)
 
-    def __repr__(self) -> str:
-        stacks = "; ".join(map(repr, self.stacks))
-        return f"<Series {self.uid}, {len(self)} instances: {stacks}>"
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"series {uid(self.uid) or 'without a valid UID'}"
 
-    def only_stack(self, on_irregular: OnIrregular = "error") -> Stack:
+    def __repr__(self) -> str:
+        stacks = "; ".join(map(repr, self.stacks[:_LISTED]))
+        more = len(self.stacks) - _LISTED
+        stacks += f" and {more} more" if more > 0 else ""
+        return f"<{self.name.capitalize()}, {len(self)} instances: {stacks}>"
+
+    def only_stack(self) -> Stack:
         """Return the stack where there is one.
 
         Raises
         ------
         AmbiguousSourceError
             There are several; the message lists them.
-        IrregularSeriesError
-            Instances contradict each other, and `on_irregular` is not ``"keep"``.
         """
-        if self.conflicts and on_irregular != "keep":
-            raise IrregularSeriesError(
-                "instances contradict each other: " + "; ".join(self.conflicts) + "; "
-                "on_irregular='keep' takes them all",
-                source=f"series {self.uid}",
-            )
         if len(self.stacks) != 1:
-            listed = "\n".join(f"- stacks[{i}]: {stack}" for i, stack in enumerate(self.stacks))
+            shown = self.stacks[:_LISTED]
+            listed = "\n".join(f"- stacks[{i}]: {stack}" for i, stack in enumerate(shown))
+            more = len(self.stacks) - _LISTED
+            listed += f"\n- and {more} more" if more > 0 else ""
             raise AmbiguousSourceError(
                 f"{len(self.stacks)} stacks where one array is meant:\n{listed}\n"
                 "take one of them, such as scan(...)[0].stacks[0].to_dask()",
-                source=f"series {self.uid}",
+                source=self.name,
             )
         return self.stacks[0]
 
@@ -129,7 +137,7 @@ class Series:
         AmbiguousSourceError
             There are several stacks; the message lists them.
         """
-        stack = self.only_stack(on_irregular)
+        stack = self.only_stack()
         return stack.to_dask(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
     def to_xarray(
@@ -164,7 +172,7 @@ class Series:
         >>> v.attrs["affine"][:3, 3]
         array([ -72.199997, -143.      ,   -1.2375  ])
         """
-        stack = self.only_stack(on_irregular)
+        stack = self.only_stack()
         return stack.to_xarray(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
 
@@ -178,15 +186,16 @@ def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     looks: dict[tuple[Any, ...], list[int]] = {}
     for number, one in enumerate(instances):
         looks.setdefault(_look(one), []).append(number)
-    stacks = []
+    stacks: list[Stack] = []
     for members in looks.values():
-        alike = tuple(instances[number] for number in members)
-        facts = facts_of(alike)
-        for rows in _placed_alike(facts):
-            stacks.append(Stack(uid, alike, rows).compact())
-    return tuple(
-        sorted(stacks, key=lambda s: (-len(s.rows), s.instances[0].source.name, s.rows[0]))
-    )
+        alike = [instances[number] for number in members]
+        stacks += compacted(uid, alike, _placed_alike(facts_of(alike)))
+    return tuple(sorted(stacks, key=_size_and_name))
+
+
+def _size_and_name(stack: Stack) -> tuple[Any, ...]:
+    numbers = stack.frame_numbers
+    return -len(numbers), stack.instances[0].source.name, int(numbers[0])
 
 
 def _look(one: Described) -> tuple[Any, ...]:
@@ -208,21 +217,9 @@ def _placed_alike(facts: npt.NDArray[Any]) -> list[npt.NDArray[np.int64]]:
     """Return the rows of each combination of orientation, pixel spacing and Stack ID."""
     scale = np.where(facts["spacing"] > 0, facts["spacing"], np.nan)
     measures = np.column_stack([facts["orientation"], np.log(scale)])
-    # Real headers repeat these to the last digit, so few are left to be compared.
-    measures = np.nan_to_num(measures, nan=_ABSENT)
-    distinct, which = np.unique(measures, axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    leaders: list[int] = []
-    group = np.empty(len(distinct), np.int64)
-    for number, measure in enumerate(distinct):
-        for place, leader in enumerate(leaders):
-            if np.all(np.abs(measure - distinct[leader]) < _SAME):
-                group[number] = place
-                break
-        else:
-            group[number] = len(leaders)
-            leaders.append(number)
-    keys = np.rec.fromarrays([group[which], facts["stack_id"]])
-    _, inverse = np.unique(keys, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    return [np.flatnonzero(inverse == one) for one in range(inverse.max() + 1)]
+    measures = np.where(np.isfinite(measures), measures, _ABSENT)
+    stack_id = np.unique(facts["stack_id"], return_inverse=True)[1].reshape(-1)
+    labels = np.column_stack([stack_id, *(clusters(one, _SAME) for one in measures.T)])
+    group = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)

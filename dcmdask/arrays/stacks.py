@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -19,6 +21,7 @@ from dcmdask.arrays.valued import Values, check_values, fill_for, valued
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError
 from dcmdask.frames.facts import Described, facts_of
 from dcmdask.frames.instance import outside
+from dcmdask.frames.terms import uid
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -27,56 +30,98 @@ if TYPE_CHECKING:
 
 OnIrregular: TypeAlias = Literal["error", "keep", "fill", "split"]
 ON_IRREGULAR = ("error", "keep", "fill", "split")
-# How many files a message names.
+# How many files a message names, and how many parts.
 _NAMED = 3
+_LISTED = 10
+# Segmentation and its label map, RT Dose, Nuclear Medicine: for now plain frames.
+_PLAIN = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("66.4", "66.7", "481.2", "20")
+)
 
 
 class Stack:
     """Frames of one look and orientation: what can be one array.
 
-    Made by :class:`Series`. Nothing is read before something is computed.
+    Nothing is read before something is computed.
 
-    Attributes
+    Parameters
     ----------
     series_uid : str
     instances : tuple of Described
         Whose frames are in it.
-    rows : ndarray of int64
+    frame_numbers : ndarray of int64
         Which frames, counted through all frames of `instances`.
-    kind : str
-        ``"volume"``; ``"localizer"`` and ``"mosaic"`` as Image Type (0008,0008) says;
-        ``"frames"`` where there are no positions.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> from dcmdask import scan
+    >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892001/CT5N"
+    >>> (stack,) = scan(folder)[0].stacks
+    >>> stack
+    <Stack volume (z: 5, y: 16, x: 16)>
+    >>> stack.geometry.codes, stack.geometry.regular
+    ('LPS', True)
+    >>> stack.frames[2, :3, 0]
+    array([-1000, -1000, -1000], dtype=int16)
     """
 
-    series_uid: str
-    instances: tuple[Described, ...]
-    rows: npt.NDArray[np.int64]
-
     def __init__(
-        self, series_uid: str, instances: tuple[Described, ...], rows: npt.NDArray[np.int64]
+        self,
+        series_uid: str,
+        instances: tuple[Described, ...],
+        frame_numbers: npt.NDArray[np.int64],
     ) -> None:
         self.series_uid = series_uid
         self.instances = instances
-        self.rows = rows
+        self.frame_numbers = frame_numbers
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"series {uid(self.series_uid) or 'without a valid UID'}"
 
     @cached_property
     def facts(self) -> npt.NDArray[Any]:
-        """One row of `dcmdask.frames.facts.FACTS` for each frame, in the order of `rows`."""
-        facts = facts_of(self.instances)[self.rows]
-        if is_mosaic(self.instances[0]):
-            # The position is that of the mosaic, and its tiles are the positions.
+        """One row of `dcmdask.frames.facts.FACTS` for each of `frame_numbers`."""
+        facts = facts_of(self.instances)[self.frame_numbers]
+        if is_mosaic(self.instances[0]) or self.instances[0].sop_class_uid in _PLAIN:
+            # Their positions are not those of frames that lie behind one another.
             facts["position"] = np.nan
         return facts
 
     @cached_property
     def arrangement(self) -> Arrangement:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        return arrange(self.facts, self._stored)
+        arrangement = arrange(self.facts, self._stored)
+        found = (*arrangement.irregularities, *self._conflicts())
+        return replace(arrangement, irregularities=found)
 
     @property
     def _stored(self) -> npt.NDArray[np.int64]:
         """The number of each frame in its own instance."""
-        return np.concatenate([np.arange(len(one)) for one in self.instances])[self.rows]
+        return np.concatenate([np.arange(len(one)) for one in self.instances])[self.frame_numbers]
+
+    @property
+    def _owner(self) -> npt.NDArray[np.int64]:
+        """The instance that each frame belongs to."""
+        counts = [len(one) for one in self.instances]
+        return np.repeat(np.arange(len(counts)), counts)[self.frame_numbers]
+
+    def _conflicts(self) -> list[Irregularity]:
+        """Name instances that have the same UID and, as they are both here, not the same pixels."""
+        counts = Counter(one.sop_instance_uid for one in self.instances if one.sop_instance_uid)
+        if len(counts) == len(self.instances):
+            return []
+        found = []
+        for told, count in counts.items():
+            if count > 1:
+                same = [i for i, one in enumerate(self.instances) if one.sop_instance_uid == told]
+                rows = np.flatnonzero(np.isin(self._owner, same))
+                message = f"{count} different files have the SOP Instance UID {uid(told)}"
+                found.append(Irregularity("conflict", message, tuple(rows.tolist())))
+        return found
 
     @property
     def kind(self) -> str:
@@ -115,7 +160,7 @@ class Stack:
     @property
     def irregularities(self) -> tuple[str, ...]:
         """What is not regular, in words, with millimetres and files; empty where all is."""
-        return tuple(self._worded(one) for one in self.arrangement.irregularities)
+        return self.worded()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -125,20 +170,23 @@ class Stack:
             notes = ("Siemens mosaics: each frame holds the tiles of a volume, as stored", *notes)
         return notes
 
-    def _worded(self, irregularity: Irregularity) -> str:
-        names = self._names(irregularity.frames)
-        return f"{irregularity.message} ({names})" if names else irregularity.message
+    def worded(self, arrangement: Arrangement | None = None, but: str = "") -> tuple[str, ...]:
+        """Return the irregularities of an arrangement, or its own, with the files' names."""
+        found = (arrangement or self.arrangement).irregularities
+        return tuple(
+            f"{one.message} ({self._names(one.frames)})" if one.frames else one.message
+            for one in found
+            if one.kind != but
+        )
 
-    def _names(self, frames: Sequence[int]) -> str:
+    def _names(self, rows: Sequence[int]) -> str:
         """Return the files of a few of these rows of the facts."""
-        starts = np.cumsum([0, *(len(one) for one in self.instances)])
+        owner, stored = self._owner, self._stored
         named = []
-        for row in frames[:_NAMED]:
-            instance = int(np.searchsorted(starts, self.rows[row], "right")) - 1
-            one = self.instances[instance]
-            frame = int(self.rows[row] - starts[instance])
-            named.append(one.source.name + (f", frame {frame}" if len(one) > 1 else ""))
-        more = len(frames) - len(named)
+        for row in rows[:_NAMED]:
+            one = self.instances[owner[row]]
+            named.append(one.source.name + (f", frame {stored[row]}" if len(one) > 1 else ""))
+        more = len(rows) - len(named)
         return "; ".join(named) + (f" and {more} more" if more > 0 else "")
 
     def __repr__(self) -> str:
@@ -150,27 +198,19 @@ class Stack:
         """Return its regular parts: runs between gaps, one volume of each copy."""
         if not self.arrangement.irregularities:
             return (self,)
-        return tuple(
-            Stack(self.series_uid, self.instances, self.rows[part]).compact()
-            for part in parts(self.facts, self.arrangement, self._stored)
-        )
-
-    def compact(self) -> Stack:
-        """Return the same stack without the instances that have no frame in it."""
-        counts = np.array([len(one) for one in self.instances])
-        starts = np.cumsum([0, *counts])
-        owner = np.searchsorted(starts, self.rows, "right") - 1
-        used = np.unique(owner)
-        shift = np.cumsum([0, *counts[used]])[:-1] - starts[used]
-        rows = self.rows + shift[np.searchsorted(used, owner)]
-        return Stack(self.series_uid, tuple(self.instances[i] for i in used), rows)
+        rows = parts(self.facts, self.arrangement, self._stored)
+        numbers = [self.frame_numbers[part] for part in rows]
+        return tuple(compacted(self.series_uid, self.instances, numbers))
 
     @property
     def frames(self) -> ArrangedFrames:
-        """The stored values as an array-like (..., rows, columns[, samples]), in order."""
+        """The stored values as an array-like (..., rows, columns[, samples]), in order.
+
+        As for ``on_irregular="keep"``: a place of an incomplete grid holds the fill value.
+        """
         return self._array(self.arrangement, "stored", None, {})
 
-    def arranged(self, on_irregular: OnIrregular = "error") -> Arrangement:
+    def _arranged(self, on_irregular: OnIrregular = "error") -> Arrangement:
         """Return the arrangement once what is irregular is dealt with as asked.
 
         Raises
@@ -180,18 +220,18 @@ class Stack:
         """
         check_on_irregular(on_irregular)
         for note in self.notes:
-            warnings.warn(f"series {self.series_uid}: {note}", DcmdaskWarning, stacklevel=outside())
+            warnings.warn(f"{self.name}: {note}", DcmdaskWarning, stacklevel=outside())
         arrangement = self.arrangement
         if on_irregular == "fill":
             arrangement = filled(arrangement, self.facts)
         if arrangement.irregularities and on_irregular != "keep":
-            what = "\n".join(f"- {self._worded(one)}" for one in arrangement.irregularities)
+            what = "\n".join(f"- {text}" for text in self.worded(arrangement))
             cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
             raise IrregularSeriesError(
-                f"the stack of {len(self.rows)} frames {cannot}:\n{what}\n"
+                f"the stack of {len(self.frame_numbers)} frames {cannot}:\n{what}\n"
                 "on_irregular='keep' takes the frames as they are, with their true positions, "
                 "'fill' puts empty frames into gaps, 'split' gives the regular parts",
-                source=f"series {self.series_uid}",
+                source=self.name,
             )
         return arrangement
 
@@ -214,8 +254,9 @@ class Stack:
             shows them.
         on_irregular : {"error", "keep", "fill", "split"}
             What to do where positions are missing, double or uneven: raise; keep the
-            frames, in spatial order; put `fill_value` where frames are missing; or return a
-            list with an array for each regular part.
+            frames as they are, in spatial order (where a grid of several dimensions is not
+            complete, its holes hold `fill_value`); put `fill_value` where positions and
+            frames are missing; or return a list with an array for each regular part.
         chunks : int, str, tuple or dict, optional
             As for :func:`dcmdask.from_dicom`, of frames along the flattened leading axes.
         fill_value : number, optional
@@ -241,7 +282,7 @@ class Stack:
                 part.to_dask(values, "error", chunks, fill_value=fill_value, **opening)
                 for part in self.split()
             ]
-        return self._to_dask(self.arranged(on_irregular), values, chunks, fill_value, opening)
+        return self._to_dask(self._arranged(on_irregular), values, chunks, fill_value, opening)
 
     def to_xarray(
         self,
@@ -271,14 +312,20 @@ class Stack:
                 part.to_xarray(values, "error", chunks, fill_value=fill_value, **opening)
                 for part in self.split()
             ]
-        arrangement = self.arranged(on_irregular)
+        arrangement = self._arranged(on_irregular)
         array = self._to_dask(arrangement, values, chunks, fill_value, opening)
         return labelled(array, arrangement, self.instances, self.facts, values, self.series_uid)
 
     def flattened(
-        self, values: Values, on_irregular: OnIrregular, **opening: Any
+        self,
+        values: Values,
+        on_irregular: OnIrregular,
+        fill_value: float | None = None,
+        **opening: Any,
     ) -> ArrangedFrames:
         """Return the frames as an array-like (frames, rows, columns[, samples]), z fastest.
+
+        Parameters are those of :meth:`to_dask`; kept, there are no frames but those that are.
 
         Raises
         ------
@@ -286,17 +333,20 @@ class Stack:
             There are several regular parts, and ``on_irregular="split"``.
         """
         if on_irregular == "split":
-            parts = self.split()
-            if len(parts) != 1:
-                listed = "\n".join(f"- {part}" for part in parts)
+            regular = self.split()
+            if len(regular) != 1:
+                listed = "\n".join(f"- {part}" for part in regular[:_LISTED])
                 raise AmbiguousSourceError(
-                    f"{len(parts)} regular parts where one array is meant:\n{listed}\n"
+                    f"{len(regular)} regular parts where one array is meant:\n{listed}\n"
                     "to_dask(on_irregular='split') of the series gives a list",
-                    source=f"series {self.series_uid}",
+                    source=self.name,
                 )
-            return parts[0].flattened(values, "error", **opening)
-        arrangement = self.arranged(on_irregular)
-        return self._array(arrangement, values, None, opening, flat=True)
+            return regular[0].flattened(values, "error", fill_value, **opening)
+        arrangement = self._arranged(on_irregular)
+        numbers = arrangement.numbers.reshape(-1)
+        if on_irregular == "keep":
+            numbers = numbers[numbers >= 0]
+        return self._array(replace(arrangement, numbers=numbers), values, fill_value, opening)
 
     def _to_dask(
         self,
@@ -317,14 +367,12 @@ class Stack:
         values: Values,
         fill_value: float | None,
         opening: Mapping[str, Any],
-        flat: bool = False,
     ) -> ArrangedFrames:
         check_values(values, bool(opening.get("raw")))
         joined = JoinedFrames(self.instances, **opening)
         frames = valued(joined, self.instances, values, opening)
-        numbers = np.where(arrangement.numbers >= 0, self.rows[arrangement.numbers], -1)
-        numbers = numbers.reshape(-1) if flat else numbers
-        if fill_value is None:
+        numbers = np.where(arrangement.numbers >= 0, self.frame_numbers[arrangement.numbers], -1)
+        if fill_value is None and (numbers < 0).any():
             fill_value = fill_for(frames, self.instances, values)
         return ArrangedFrames(frames, numbers, fill_value)
 
@@ -338,3 +386,25 @@ def check_on_irregular(on_irregular: str) -> None:
 def is_mosaic(one: Described) -> bool:
     """Return whether a frame holds the tiles of a volume, as Siemens MR stores them."""
     return "MOSAIC" in one.image_type
+
+
+def compacted(
+    series_uid: str,
+    instances: Sequence[Described],
+    groups: Iterable[npt.NDArray[np.int64]],
+) -> Iterator[Stack]:
+    """Yield a stack for each group of frames, with only the instances that it has frames of.
+
+    Parameters
+    ----------
+    groups : iterable of ndarray
+        Frame numbers, counted through all frames of `instances`.
+    """
+    counts = np.array([len(one) for one in instances])
+    starts = np.cumsum(counts) - counts
+    owner = np.repeat(np.arange(len(counts)), counts)
+    for numbers in groups:
+        used, which = np.unique(owner[numbers], return_inverse=True)
+        shift = np.cumsum(counts[used]) - counts[used] - starts[used]
+        kept = tuple(instances[i] for i in used.tolist())
+        yield Stack(series_uid, kept, numbers + shift[which])

@@ -90,15 +90,28 @@ def _luts(instances: Sequence[Described]) -> list[Luts | None]:
 
 
 def fill_for(frames: ArrayLike, instances: Sequence[Described], values: Values) -> float:
-    """Return what stands for a missing frame: NaN, Pixel Padding Value in these units, or 0."""
+    """Return what stands for a missing frame: NaN, Pixel Padding Value in these units, or 0.
+
+    Raises
+    ------
+    ValueError
+        Pixel Padding Value is not the same for all, or has no place among the values.
+    """
     if frames.dtype.kind == "f":
         return np.nan
-    paddings = {one.padding for one in instances} - {None}
-    if values == "display" or len(paddings) != 1:
+    paddings: set[float] = {one.padding for one in instances if one.padding is not None}
+    if values == "display" or not paddings:
         return 0
-    padding = paddings.pop() or 0.0
     if values == "modality":
         # Of integers the slope is 1.
-        padding += float(np.nan_to_num(instances[0].facts["intercept"][0]))
+        intercepts = np.unique(np.nan_to_num(facts_of(instances)["intercept"]))
+        paddings = {padding + added for padding in paddings for added in intercepts.tolist()}
+        if any(one.has_lut for one in instances):
+            paddings = {np.nan}
     limits = np.iinfo(frames.dtype)
-    return padding if limits.min <= padding <= limits.max else 0
+    if len(paddings) == 1 and limits.min <= min(paddings) <= limits.max:
+        return paddings.pop()
+    raise ValueError(
+        "frames are missing, and Pixel Padding Value (0028,0120) is not one and the same "
+        f"{frames.dtype} among {values} values: pass fill_value"
+    )

@@ -29,6 +29,11 @@ def info(
     from dcmdask.frames.frame_array import open_frames
 
     if is_collection(file):
+        if raw or number_of_frames is not None or transfer_syntax_uid is not None:
+            raise ValueError(
+                "--raw, --number-of-frames and --transfer-syntax-uid are for one file, and "
+                f"{file} is a folder or a pattern"
+            )
         series_info(file, as_json)
         return
     with warnings.catch_warnings():

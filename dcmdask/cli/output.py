@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
+if TYPE_CHECKING:
+    from dcmdask.arrays.scan import Scan
+
 # As a shell counts the signal.
 BROKEN_PIPE = 141
+# How many skipped files are named where people read; --json names all.
+NAMED = 10
 
 
 def show(text: str) -> None:
@@ -65,3 +72,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def counted(number: int, noun: str) -> str:
     """Return, say, ``1 frame`` or ``30 frames``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def skipped_files(found: Scan) -> str:
+    """Return how many files of a scan were left out and why, and name some, doubtful ones first."""
+    reasons = Counter(one.reason.partition(" as ")[0] for one in found.skipped)
+    told = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(NAMED))
+    named = sorted(found.skipped, key=lambda one: one not in found.doubtful)
+    lines = [f"skipped {counted(len(found.skipped), 'file')}: {told}"]
+    lines += [f"  {one.path}: {one.reason}" for one in named[:NAMED]]
+    if len(named) > NAMED:
+        lines.append(f"  and {len(named) - NAMED} more; --json names all")
+    return "\n".join(lines)

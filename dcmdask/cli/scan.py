@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,20 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.cli import options
-from dcmdask.cli.output import counted, show, table
+from dcmdask.cli.output import counted, show, skipped_files, table
 
 if TYPE_CHECKING:
     from dcmdask.arrays.scan import Scan
 
-# How many skipped files are named where people read; --json names all.
-NAMED = 10
-
 
 def scan(
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="SOURCE", help="A folder, a file, a glob pattern, or a URL for fsspec."
+            metavar="SOURCE...", help="Folders, files, glob patterns, or URLs for fsspec."
         ),
     ],
     as_json: options.AsJson = False,
@@ -36,7 +34,8 @@ def scan(
     """Find the DICOM series under a folder; only headers are read.
 
     Names, suffixes and nesting do not matter. Files that are not DICOM or hold no pixels are
-    counted and named. Nothing that is printed names a person; UIDs are.
+    counted and named. Nothing that is printed names a person; UIDs are. Exit code 1: some
+    files are damaged, empty or unreadable, and may be part of a series.
     """
     import dcmdask.arrays.scan as scanning
     from dcmdask.cli.progress import counting
@@ -44,7 +43,7 @@ def scan(
     if as_json and as_csv:
         raise ValueError("--json and --csv: one of them at a time")
     with counting("files") as advance:
-        found = scanning.scan(source, progress=advance)
+        found = scanning.scan(sources, progress=advance)
     rows = found.rows()
     if as_json:
         skipped = [{"path": one.path, "reason": one.reason} for one in found.skipped]
@@ -53,6 +52,10 @@ def scan(
         show(_csv(scanning.COLUMNS, rows))
     else:
         show(_for_people(found, rows))
+    if found.doubtful:
+        if as_csv:
+            print(f"dcmdask: {skipped_files(found)}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -76,14 +79,7 @@ def _for_people(found: Scan, rows: Sequence[Mapping[str, Any]]) -> str:
         heads = ("", "kind", "files", "frames", "array", "mm", "notes")
         lines.append(table(heads, [_row(number, row) for number, row in enumerate(rows)]))
     if found.skipped:
-        reasons = Counter(one.reason.partition(" as ")[0] for one in found.skipped)
-        told = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(NAMED))
-        lines.append(f"skipped {counted(len(found.skipped), 'file')}: {told}")
-        # Those that matter first.
-        named = sorted(found.skipped, key=lambda one: one not in found.doubtful)
-        lines += [f"  {one.path}: {one.reason}" for one in named[:NAMED]]
-        if len(named) > NAMED:
-            lines.append(f"  and {len(named) - NAMED} more; --json names all")
+        lines.append(skipped_files(found))
     return "\n".join(lines)
 
 

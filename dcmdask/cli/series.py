@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dcmdask.cli.output import counted, listing, show
+from dcmdask.cli.output import counted, listing, show, skipped_files
 
 if TYPE_CHECKING:
     from dcmdask.arrays.series import Series
@@ -24,18 +24,24 @@ def series_info(source: str, as_json: bool) -> None:
         raise ValueError(f"{source}: no DICOM images in {counted(found.files, 'file')}")
     facts = [_facts(series) for series in found]
     if as_json:
-        show(json.dumps({"files": found.files, "series": facts}, indent=2))
+        skipped = [{"path": one.path, "reason": one.reason} for one in found.skipped]
+        told = {"files": found.files, "series": facts, "skipped": skipped}
+        show(json.dumps(told, indent=2))
         return
     listings = []
     for one in facts:
         for number, stack in enumerate(one["stacks"]):
             listings.append(listing(_lines(one, number, stack)))
+    if found.skipped:
+        listings.append(skipped_files(found))
     show("\n\n".join(listings))
 
 
 def _facts(series: Series) -> dict[str, Any]:
+    from dcmdask.frames.terms import uid
+
     return {
-        "uid": series.uid,
+        "uid": uid(series.uid),
         "metadata": series.metadata,
         "transfer_syntaxes": sorted({one.transfer_syntax for one in series.instances}),
         "conflicts": list(series.conflicts),
@@ -83,7 +89,7 @@ def _lines(
     what = ", ".join(filter(None, [kind, metadata.get("Modality"), stack["kind"]]))
     lengths = zip(stack["dims"], stack["shape"], strict=True)
     lines = [
-        ("series", series["uid"] or "without Series Instance UID"),
+        ("series", series["uid"] or "without a valid Series Instance UID"),
         *([("stack", f"{number} of {len(series['stacks'])}")] if several else []),
         ("what", what),
         ("array", ", ".join(f"{d}: {n}" for d, n in lengths) + f"  {stack['dtype']}"),
