@@ -56,8 +56,12 @@ def labelled(
     import xarray as xr
 
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
+    unit_of = dict(UNITS)
+    if not np.isfinite(facts["echo_time"]).all():
+        # Echoes are numbered then.
+        unit_of.pop("echo")
     coordinates = {
-        name: xr.Variable(along, values, {"units": UNITS[name]} if name in UNITS else {})
+        name: xr.Variable(along, values, {"units": unit_of[name]} if name in unit_of else {})
         for name, (along, values) in _coordinates(array.shape, dims, arrangement).items()
     }
     geometry = arrangement.geometry
