@@ -171,7 +171,8 @@ def diffusion() -> Phantom:
     """Two measurements without weighting, then four directions."""
     made = grid(diffusion=6, z=4)
     weighting = made.at("diffusion")
-    direction = np.vstack([np.full((2, 3), np.nan), DIRECTIONS[[2, 1, 3, 0]]])
+    # What headers have for the direction of no weighting means nothing.
+    direction = np.vstack([[0, 0, 1], np.full(3, np.nan), DIRECTIONS[[2, 1, 3, 0]]])
     return made.tell(
         b_value=np.where(weighting < 2, 0, 1000),
         direction=direction[weighting],

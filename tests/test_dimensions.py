@@ -174,6 +174,42 @@ def test_frames_missing_in_a_grid_are_named(way: str, t: int, z: int, data: Any)
     np.testing.assert_array_equal(found.coordinates["missing"][1], expected < 0)
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {(1, 0), (1, 3), (2, 1), (2, 2)},
+        {(3, 0), (1, 1), (2, 2), (1, 3)},
+        {(0, 3), (4, 0), (4, 1), (4, 2)},
+    ],
+    ids=["two volumes", "three volumes", "first and last"],
+)  # fmt: skip
+def test_each_position_lacks_a_frame(lost: set[tuple[int, int]]) -> None:
+    """All have as many, yet they do not go together one by one."""
+    made = grid(t=5, z=4)
+    made.tell(acquisition_time=1000 * made.at("t") + 250 * made.at("z"))
+    rows = [int(made.numbers[cell]) for cell in lost]
+    facts = without(made.facts, rows)
+    found = arrange(facts)
+    assert [one.kind for one in found.irregularities] == ["missing"]
+    expected = np.where(np.isin(made.numbers, rows), -1, made.numbers)
+    np.testing.assert_array_equal(marks(found, facts), expected)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 1000), t=st.integers(5, 9), z=st.integers(8, 30))
+def test_frames_missing_by_inexact_clocks(seed: int, t: int, z: int) -> None:
+    """Also of the positions that are measured last, and late."""
+    rng = np.random.default_rng(seed)
+    made = grid(t=t, z=z)
+    times = 1000 * (made.at("t") + made.at("z") / z) + rng.uniform(-80, 80, t * z)
+    lost = rng.choice(np.arange(z, (t - 1) * z), 3, replace=False)
+    lost[0] = 3 * z - 1
+    facts = without(made.tell(acquisition_time=times).facts, np.unique(lost))
+    found = arrange(facts)
+    expected = np.where(np.isin(made.numbers, lost), -1, made.numbers)
+    np.testing.assert_array_equal(marks(found, facts), expected)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=25)
 @given(t=st.integers(2, 7), z=st.integers(2, 9), data=st.data())
@@ -373,6 +409,26 @@ def test_times_without_a_common_step_are_only_an_order() -> None:
     assert "t is their order at each" in only_notes(found)
 
 
+def test_an_order_with_holes_is_none() -> None:
+    """Without a common step nothing tells which frame is missing."""
+    times = [0, 1000, 9000, 0, 4000, 5000, 0, 100, 4100, 0, 7000]
+    facts = grid(z=4).facts[[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]]
+    facts["acquisition_time"] = times
+    found = arrange(facts)
+    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["duplicate"]
+
+
+def test_weightings_in_another_order_at_each_position() -> None:
+    """By time alone they would be mixed, and then each frame says its own."""
+    made = grid(t=3, z=4)
+    b = np.array([[0, 0, 1000], [0, 1000, 0], [1000, 0, 0], [0, 0, 1000]]).T
+    made.tell(b_value=b.ravel(), acquisition_time=1000 * made.at("t") + 10 * made.at("z"))
+    found = arrange(made.facts)
+    assert found.dims == ("t", "z")
+    assert found.coordinates["b_value"][0] == ("t", "z")
+    np.testing.assert_array_equal(found.coordinates["b_value"][1], b)
+
+
 def test_a_lying_index_is_said_and_positions_decide() -> None:
     made = grid(t=2, z=4)
     made.tell(temporal_position=made.at("t"))
@@ -446,6 +502,23 @@ def anything(draw: Any) -> np.ndarray:
     return facts
 
 
+def assert_true(arrangement: Arrangement, facts: np.ndarray) -> None:
+    """What coordinates say is what the facts say of each frame."""
+    there = arrangement.numbers >= 0
+    for name, column in [
+        ("echo", "echo_time"), ("echo_time",) * 2, ("b_value",) * 2, ("slope",) * 2,
+    ]:  # fmt: skip
+        if name not in arrangement.coordinates:
+            continue
+        dims, values = arrangement.coordinates[name]
+        shape = [n if d in dims else 1 for d, n in zip(arrangement.dims, there.shape, strict=True)]
+        said = np.broadcast_to(values.reshape(shape), there.shape)[there]
+        expected = facts[column][arrangement.numbers[there]]
+        meant = np.abs(expected) < (np.inf if name == "slope" else 1e15)
+        np.testing.assert_allclose(said[meant], expected[meant], atol=1e-6)
+        assert np.isnan(said[~meant]).all()
+
+
 @settings(max_examples=400)
 @given(facts=anything(), data=st.data())
 def test_anything_has_an_arrangement(facts: np.ndarray, data: Any) -> None:
@@ -462,6 +535,7 @@ def test_anything_has_an_arrangement(facts: np.ndarray, data: Any) -> None:
         )
         for dims, values in arrangement.coordinates.values():
             assert values.shape == tuple(lengths.get(dim, 3) for dim in dims)
+        assert_true(arrangement, facts)
         for one in arrangement.irregularities:
             assert all(0 <= row < len(facts) for row in one.frames)
     if not found.irregularities:

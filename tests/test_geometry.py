@@ -29,6 +29,13 @@ lengths = st.floats(0.05, 20)
 origins = st.tuples(*[st.floats(-2000, 2000)] * 3)
 
 
+def told(pattern: str, message: str) -> list[float]:
+    """The numbers that a message gives for the groups of a pattern."""
+    match = re.search(pattern.replace("#", r"([\d.]+(?:e[+-]\d+)?)"), message)
+    assert match is not None, message
+    return [float(word) for word in match.groups()]
+
+
 def located(facts: np.ndarray) -> tuple[Geometry, np.ndarray]:
     geometry, z = locate(facts)
     assert (np.diff(geometry.positions) > 0).all() and geometry.positions[0] == 0
@@ -105,11 +112,12 @@ def test_a_grid_that_lacks_frames(orientation: np.ndarray, gap: float, n: int, d
         return
     (found,) = geometry.irregularities
     assert found.kind == "missing" and geometry.spacing[0] == pytest.approx(gap)
-    assert found.message.startswith(f"{n - len(there)} of {n} positions {gap:.4g} mm apart")
+    assert told("^# of # positions # mm apart", found.message) == pytest.approx(
+        [n - len(there), n, gap], rel=1e-3
+    )
     places = np.setdiff1d(np.arange(n), there)
-    told = re.search(r"at ([\d., e-]+?)( and \d+ more)? mm from", found.message)
-    assert told is not None
-    listed = [float(word) for word in told[1].split(", ")]
+    (words,) = re.findall(r"at (.+?)(?: and \d+ more)? mm from", found.message)
+    listed = [float(word) for word in words.split(", ")]
     np.testing.assert_allclose(listed, gap * places[:8], rtol=1e-3)
     # The frames in front of the gaps.
     np.testing.assert_array_equal(found.frames, np.flatnonzero(steps > 1))
@@ -127,7 +135,7 @@ def test_a_frame_off_the_grid_is_uneven(
     (found,) = geometry.irregularities
     assert found.kind == "uneven" and geometry.affine is None and np.isnan(geometry.spacing[0])
     np.testing.assert_allclose(geometry.positions, distances, atol=1e-6)
-    assert f"from {gap - off:.4g} to {gap + off:.4g} mm" in found.message
+    assert told("from # to # mm", found.message) == pytest.approx([gap - off, gap + off], rel=1e-3)
 
 
 @given(orientations(), st.floats(0.5, 5), st.integers(2, 30), st.floats(1, 40), st.floats(0, 6.28))
@@ -142,8 +150,9 @@ def test_a_tilt_is_measured(
     geometry, _ = located(facts)
     (found,) = geometry.irregularities
     assert found.kind == "tilt" and geometry.affine is not None
-    assert f"tilted by {degrees:.4g}°" in found.message
-    assert f"begins {gap * np.linalg.norm(lean):.4g} mm beside" in found.message
+    assert told("tilted by #°", found.message) == pytest.approx([degrees], rel=1e-3)
+    aside = gap * float(np.linalg.norm(lean))
+    assert told("begins # mm beside", found.message) == pytest.approx([aside], rel=1e-3)
     assert geometry.spacing[0] == pytest.approx(gap)
     for i in range(n):
         at = geometry.affine @ [0, 0, i, 1]
@@ -171,6 +180,21 @@ def test_frames_side_by_side_are_named() -> None:
     (found,) = geometry.irregularities
     assert found.kind == "position" and "1 frames" in found.message and "40 mm" in found.message
     assert found.frames in [(0,), (3,)] and z.tolist() == [0, 1, 2, 0]
+
+
+def test_the_odd_one_out_is_named() -> None:
+    made = grid(t=3, z=4)
+    made.facts["position"][6] -= [40, 0, 0]
+    geometry, _ = located(made.facts)
+    (found,) = geometry.irregularities
+    assert found.kind == "position" and found.frames == (6,) and "40 mm" in found.message
+
+
+def test_small_steps_are_not_even_by_being_small() -> None:
+    distances = 0.05 * np.arange(9)
+    distances[4] += 0.015
+    geometry, _ = located(at_distances(distances))
+    assert [one.kind for one in geometry.irregularities] == ["uneven"]
 
 
 def test_noise_in_repeated_positions() -> None:

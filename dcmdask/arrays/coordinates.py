@@ -54,7 +54,9 @@ def labels(
             found["component"] = (("component",), np.array(words))
         elif axis.name == "diffusion":
             found["b_value"] = (("diffusion",), facts["b_value"][rows])
-            found["direction"] = (("diffusion", "patient"), facts["direction"][rows])
+            weighted = facts["b_value"][rows, np.newaxis] > 0
+            direction = np.where(weighted, facts["direction"][rows], np.nan)
+            found["direction"] = (("diffusion", "patient"), direction)
         elif axis.column == "echo_time":
             found["echo"] = (("echo",), facts["echo_time"][rows])
             found.pop("echo_time", None)
@@ -74,7 +76,7 @@ def told(facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers) -> C
         values = facts[column]
         if column in MILLISECONDS and np.isfinite(values).any():
             values = values - np.nanmin(values)
-        said = np.where(np.isnan(values), _UNSAID, values)
+        said = np.where(np.isfinite(values), values, _UNSAID)
         along, reduced = _reduced(np.where(absent, np.nan, said[numbers]), dims)
         if along:
             reduced[reduced == _UNSAID] = np.nan
@@ -119,7 +121,8 @@ def _times(facts: npt.NDArray[Any], numbers: Integers, axis: int) -> Floats | No
     for column in MILLISECONDS:
         times = np.where(numbers >= 0, facts[column][numbers], np.inf)
         each: Floats = np.moveaxis(times, axis, 0).reshape(numbers.shape[axis], -1).min(axis=1)
-        if np.isfinite(times[numbers >= 0]).all() and (np.diff(each) > 0).all():
+        # Not of NaN, which is the least of the times that it is among.
+        if (np.diff(each) > 0).all():
             first: float = each[0]
             return np.asarray(each - first)
     return None

@@ -7,9 +7,9 @@ of its own in a full grid; what a header only repeats in other words becomes a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -152,20 +152,31 @@ def _settled(facts: npt.NDArray[Any], stored: Integers) -> Integers:
 def _explanation(facts: npt.NDArray[Any], z: Integers) -> tuple[Axis, ...] | None:
     """Return the dimensions by which each frame has a place of its own in a grid.
 
-    Without time, as few as possible; where no grid is full, one with a few holes.
+    Without time, as few as possible.
     """
     fixed = fixed_axes(facts, z)
-    sets = _sets(fixed)[1:]
-    full = next((one for one in sets if _cells(one, z) == len(z)), None)
-    nearly = [(cells, i) for i, one in enumerate(sets) if (cells := _cells(one, z))]
-    if full is not None or nearly:
-        return full or sets[min(nearly)[1]]
-    return next(_repeated_weightings(facts, z, fixed), None) or next(_timed(facts, z, fixed), None)
+    return (
+        _grid_of(_sets(fixed)[1:], z)
+        or next(_repeated_weightings(facts, z, fixed), None)
+        or next(_timed(facts, z, fixed), None)
+    )
 
 
 def _sets(axes: Sequence[Axis]) -> list[tuple[Axis, ...]]:
     """Return all combinations of axes, the smallest first."""
     return [one for size in range(len(axes) + 1) for one in combinations(axes, size)]
+
+
+def _grid_of(sets: Iterable[tuple[Axis, ...]], z: Integers) -> tuple[Axis, ...] | None:
+    """Return the first set whose grid is full, otherwise the first with few holes."""
+    nearly = None
+    for axes in sets:
+        cells = _cells(axes, z)
+        if cells == len(z):
+            return axes
+        if cells is not None and nearly is None:
+            nearly = axes
+    return nearly
 
 
 def _timed(
@@ -177,20 +188,12 @@ def _timed(
     their own. Numbers that only count, last.
     """
     places = [(others, joined([axis.level for axis in others], z)) for others in _sets(fixed)]
-    for columns in (TIMES, tuple(NUMBERS)):
-        for axes_of in (time_axes, order_axis):
-            for others, place in reversed(places):
-                for column in columns:
-                    nearly = None
-                    for axis in axes_of(column, facts[column], place):
-                        cells = _cells((axis, *others), z)
-                        if cells == len(z):
-                            yield (axis, *others)
-                            break
-                        nearly = nearly or (cells and (axis, *others))
-                    else:
-                        if nearly:
-                            yield nearly
+    for columns, axes_of in product((TIMES, tuple(NUMBERS)), (time_axes, order_axis)):
+        for (others, place), column in product(reversed(places), columns):
+            times = axes_of(column, facts[column], place)
+            found = _grid_of(((time, *others) for time in times), z)
+            if found is not None:
+                yield found
 
 
 def _repeated_weightings(
@@ -208,10 +211,7 @@ def _repeated_weightings(
 
 
 def _cells(axes: Sequence[Axis], z: Integers) -> int | None:
-    """Return how many cells a grid has; None where two frames share one or few are taken.
-
-    Frames that were only ranked fill it: those behind a hole would be taken for those before.
-    """
+    """Return how many cells a grid has; None where two frames share one, or few are taken."""
     lengths = [int(axis.level.max()) + 1 for axis in axes]
     cells = int(np.prod([float(length) for length in (*lengths, z.max() + 1)]))
     holes = 0.0 if any(axis.ranked for axis in axes) else _HOLES

@@ -30,7 +30,6 @@ _UNSTEADY = 0.4
 # Volumes are not measured quite as regularly as that: a part of the time for one.
 _LATE = 0.5
 
-
 _COMPARED = (*TIMES, *NUMBERS, "echo_time", "echo_number", "b_value", "direction", "position_index")
 # Numbers of this size count nothing; the ms since year 0 are fewer.
 _ABSURD = 1e15
@@ -39,7 +38,8 @@ _ABSURD = 1e15
 class Axis(NamedTuple):
     """A dimension that frames differ on: its name, the column that tells, each frame's level.
 
-    `ranked`: levels were made by order, and are not values that frames have in common.
+    `ranked`: levels are but an order, in which frames behind a hole would be taken for those
+    before.
     """
 
     name: str
@@ -147,7 +147,7 @@ def time_axes(column: str, times: Floats, place: Integers) -> Iterator[Axis]:
     yield Axis("t", column, distinct(times), noted)
     by_time = _Places(times, place)
     if by_time.steady:
-        yield Axis("t", column, by_time.rank, noted, ranked=True)
+        yield Axis("t", column, by_time.rank, noted)
     elif (level := by_time.matched()) is not None:
         noted = noted or "each position has times of its own: the time between its frames tells t"
         yield Axis("t", column, level, noted)
