@@ -120,6 +120,11 @@ def enhanced(
     return path
 
 
+def direction(gradient: Sequence[float]) -> Dataset:
+    """An item of the Diffusion Gradient Direction Sequence."""
+    return _of({"DiffusionGradientOrientation": list(map(float, gradient))})
+
+
 def _of(values: Mapping[str, Any]) -> Dataset:
     dataset = Dataset()
     for keyword, value in values.items():

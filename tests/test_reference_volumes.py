@@ -118,7 +118,7 @@ def test_highdicom_agrees_on_geometry(corpus: Path) -> None:
     for series in scan(corpus):
         for stack in series.stacks:
             regular = stack.geometry is not None and stack.geometry.regular
-            if not regular or stack.arrangement.dims != ("z",) or len(stack.rows) < 3:
+            if not regular or stack.arrangement.dims != ("z",) or len(stack.frame_numbers) < 3:
                 continue
             if any(len(one) > 1 for one in stack.instances) or len(stack.instances) > 60:
                 continue
@@ -130,7 +130,7 @@ def test_highdicom_agrees_on_geometry(corpus: Path) -> None:
             theirs = volume.affine[:, [2, 1, 0, 3]]
             mine = stack.geometry.affine
             if theirs[:3, 2] @ mine[:3, 2] < 0:
-                theirs[:3, 3] += (len(stack.rows) - 1) * theirs[:3, 2]
+                theirs[:3, 3] += (len(stack.frame_numbers) - 1) * theirs[:3, 2]
                 theirs[:3, 2] *= -1
             np.testing.assert_allclose(mine, theirs, atol=0.01, err_msg=series.uid)
             compared += 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_series import AXIAL, OBLIQUE, SERIES, along, classic, enhanced
+from made_series import AXIAL, OBLIQUE, SERIES, along, classic, direction, enhanced
 from make_dicom import noise
 from pydicom import dcmread
 
@@ -43,6 +43,8 @@ def test_a_regular_series(tmp_path: Path, orientation: Any) -> None:
     np.testing.assert_allclose(v.z, EVEN, atol=1e-6)
     np.testing.assert_allclose(v.y, 0.5 * np.arange(5))
     np.testing.assert_allclose(v.x, 0.75 * np.arange(7))
+    np.testing.assert_allclose(v.position_z, positions[:, 2], atol=1e-6)
+    assert ("position_x" in v.coords) is (orientation is OBLIQUE)
     affine = v.attrs["affine"]
     np.testing.assert_array_equal(affine, series.stacks[0].geometry.affine)
     for z in range(6):
@@ -241,6 +243,40 @@ def test_enhanced_equals_classic(tmp_path: Path) -> None:
     for name in a.coords:
         np.testing.assert_allclose(a[name], b[name])
     np.testing.assert_allclose(a.attrs["affine"], b.attrs["affine"])
+
+
+def test_diffusion(tmp_path: Path) -> None:
+    values = grid(5, 1, 1, 4)[:, 0, 0]
+    weights = [0, 0, 1000, 1000, 2000]
+    ways = [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0.6, 0.8], [0, 0, 1]]
+    where = [(t, z) for t in range(5) for z in range(4)]
+    random.Random(3).shuffle(where)
+    enhanced(
+        tmp_path,
+        np.array([values[w] for w in where]),
+        along(AXIAL, [3.0 * z for _, z in where]),
+        contents=[
+            {"StackID": "1", "FrameAcquisitionDateTime": f"202001011200{10 * t + z:02}"}
+            for t, z in where
+        ],
+        macros=[
+            {
+                "MRDiffusionSequence": {
+                    "DiffusionBValue": float(weights[t]),
+                    "DiffusionGradientDirectionSequence": [direction(ways[t])],
+                }
+            }
+            for t, _ in where
+        ],
+    )
+    v = one(tmp_path).to_xarray()
+    assert v.dims == ("diffusion", "z", "y", "x")
+    np.testing.assert_allclose(v.b_value, weights)
+    for volume in range(5):
+        way = [float(v[f"direction_{axis}"][volume]) for axis in "xyz"]
+        match = ways.index(way) if weights[volume] and volume else volume
+        np.testing.assert_array_equal(v.values[volume], values[match])
+    assert np.isnan(v.direction_x[:2]).all()
 
 
 def incomplete(folder: Path) -> np.ndarray:

@@ -68,12 +68,14 @@ def labels(
 def told(facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers) -> Coordinates:
     """Return the columns that vary, along the axes that they vary along.
 
+    Image Position as ``position_x``, ``position_y`` and ``position_z``, on the patient's axes.
     Also ``missing``, where `numbers` has no frame for some places.
     """
     found: Coordinates = {}
     absent = numbers < 0
-    for column in _TOLD:
-        values = facts[column]
+    columns = {column: facts[column] for column in _TOLD}
+    columns |= {f"position_{axis}": facts["position"][:, i] for i, axis in enumerate("xyz")}
+    for column, values in columns.items():
         if column in MILLISECONDS and np.isfinite(values).any():
             values = values - np.nanmin(values)
         said = np.where(np.isfinite(values), values, _UNSAID)

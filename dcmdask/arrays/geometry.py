@@ -254,7 +254,8 @@ def _orientation(orientations: Floats) -> tuple[Floats, list[Irregularity]]:
         f"Image Orientation ({words}) is not orthonormal: lengths {lengths[0]:.4g} and "
         f"{lengths[1]:.4g}, dot product {dot:.4g}"
     )
-    return orientation, [Irregularity("orientation", message)]
+    rows = np.flatnonzero((orientations == orientation).all(axis=1))
+    return orientation, [Irregularity("orientation", message, _tuple(rows))]
 
 
 def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -276,7 +277,8 @@ def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
         message = "there is no Pixel Spacing (0028,0030)"
     else:
         message = f"Pixel Spacing is {spacing[0]:g} x {spacing[1]:g} mm"
-    return np.full(2, np.nan), [Irregularity("spacing", message)]
+    rows = np.arange(len(spacings))
+    return np.full(2, np.nan), [Irregularity("spacing", message, _tuple(rows))]
 
 
 def _thickness(thickness: Floats) -> float:
@@ -335,7 +337,8 @@ def _shear(
         f"the gantry is tilted by {np.degrees(np.arctan(lean)):.4g}°: each frame begins "
         f"{each:.4g} mm beside the one before"
     )
-    return shear, [Irregularity("tilt", message)]
+    ends = np.flatnonzero((z == 0) | (z == z.max()))
+    return shear, [Irregularity("tilt", message, _tuple(ends))]
 
 
 def _steps(along: Floats, same: float, z: Integers) -> tuple[Integers | None, list[Irregularity]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.arrays.coordinates import Coordinates
 from dcmdask.arrays.dimensions import Arrangement
 from dcmdask.frames.facts import Described
 from dcmdask.frames.terms import MODALITIES, term, uid
@@ -22,6 +23,9 @@ UNITS = {
     "x": "mm",
     "y": "mm",
     "z": "mm",
+    "position_x": "mm",
+    "position_y": "mm",
+    "position_z": "mm",
     "t": "ms",
     "acquisition_time": "ms",
     "trigger_time": "ms",
@@ -56,12 +60,8 @@ def labelled(
     import xarray as xr
 
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
-    unit_of = dict(UNITS)
-    if not np.isfinite(facts["echo_time"]).all():
-        # Echoes are numbered then.
-        unit_of.pop("echo")
     coordinates = {
-        name: xr.Variable(along, values, {"units": unit_of[name]} if name in unit_of else {})
+        name: xr.Variable(along, values, {"units": UNITS[name]} if name in UNITS else {})
         for name, (along, values) in _coordinates(array.shape, dims, arrangement).items()
     }
     geometry = arrangement.geometry
@@ -81,7 +81,14 @@ def labelled(
 def _coordinates(
     shape: tuple[int, ...], dims: tuple[str, ...], arrangement: Arrangement
 ) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:
-    found = dict(arrangement.coordinates)
+    found: Coordinates = {}
+    for name, (along, values) in arrangement.coordinates.items():
+        if along[-1:] == ("patient",):
+            # An axis that the array does not have: one coordinate for each of three.
+            parts = zip("xyz", np.moveaxis(values, -1, 0), strict=True)
+            found |= {f"{name}_{axis}": (along[:-1], part) for axis, part in parts}
+        else:
+            found[name] = (along, values)
     geometry = arrangement.geometry
     if geometry is not None:
         _, between_rows, between_columns = geometry.spacing
