@@ -154,7 +154,10 @@ def assembly(folder: Path, frames: int) -> str:
             facts["temporal_position"] = number // depth
             facts["instance_number"] = number
             source = dataclasses.replace(one.source, path=f"{one.source.path}-{number}")
-            instances.append(dataclasses.replace(one, source=source, facts=facts))
+            uid = f"{one.series_uid}.{number + 1}"
+            instances.append(
+                dataclasses.replace(one, source=source, sop_instance_uid=uid, facts=facts)
+            )
         started = time.perf_counter()
         series = Series(one.series_uid, instances)
         array = series.to_dask()

@@ -101,13 +101,22 @@ def _coordinates(
 def units(instances: Sequence[Described], facts: npt.NDArray[Any], values: str) -> str | None:
     """Return the unit of the values, or None where the header does not tell.
 
-    Of ``"modality"`` only: (0054,1001) Units of PET; (0028,1054) Rescale Type, where it is
-    not ``"US"``, unspecified; Hounsfield units for CT without one (PS3.3 C.8.2.1.1.2).
+    Of ``"modality"`` only, where it is that of all frames: (0054,1001) Units of PET;
+    (0028,1054) Rescale Type, where it is not ``"US"``, unspecified; Hounsfield units for CT
+    that is rescaled without one (PS3.3 C.8.2.1). A Modality LUT has none.
     """
-    if values != "modality":
+    if values != "modality" or any(one.has_modality_lut for one in instances):
         return None
-    told = {one.units for one in instances if one.units}
-    told |= {word.decode("ascii", "replace") for word in np.unique(facts["rescale_type"]) if word}
-    if not told and {one.modality for one in instances} == {"CT"}:
-        return "HU"
+    types = {word.decode("ascii", "replace") for word in np.unique(facts["rescale_type"])}
+    told = {one.units for one in instances}
+    if told != {""}:
+        told |= types - {"", "US"}
+    elif {one.modality for one in instances} == {"CT"} and _is_rescaled(facts):
+        told = {word or "HU" for word in types}
+    else:
+        told = types
     return term(told.pop(), UNIT_TERMS) if len(told) == 1 else None
+
+
+def _is_rescaled(facts: npt.NDArray[Any]) -> bool:
+    return bool((np.isfinite(facts["slope"]) | np.isfinite(facts["intercept"])).all())

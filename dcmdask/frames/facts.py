@@ -5,19 +5,19 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 
 from dcmdask.errors import HeaderError, PixelDataError
 from dcmdask.frames import files, frame_facts
 from dcmdask.frames.conversion import first_decimal, first_number, minutes, numbers
 from dcmdask.frames.elements import Element, NotUnderstood
-from dcmdask.frames.frame_facts import FACTS, Common
+from dcmdask.frames.frame_facts import DAY, FACTS, Common
 from dcmdask.frames.functional_groups import (
     LONGEST,
     Leaf,
@@ -31,10 +31,11 @@ from dcmdask.frames.instance import no_pixel_data, pixels_of
 from dcmdask.frames.private_diffusion import ELEMENTS as PRIVATE_ELEMENTS
 from dcmdask.frames.private_diffusion import Diffusion, private_diffusion
 
-__all__ = ["FACTS", "Described", "describe"]
+__all__ = ["FACTS", "Described", "describe", "facts_of"]
 
 _SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
-_LUTS: Final = frozenset({0x00283000, 0x00283010})  # Modality LUT, VOI LUT
+_MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
+_LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
 _SEQUENCES: Final = _LUTS | {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
@@ -85,6 +86,10 @@ class Described:
     has_lut : bool
         Whether the data set has a Modality LUT or a VOI LUT Sequence with items; they are
         read when they are needed.
+    has_modality_lut : bool
+        Whether it has a Modality LUT Sequence with items.
+    has_frame_lut : bool
+        Whether a Frame VOI LUT macro of the functional groups has a VOI LUT Sequence.
     facts : ndarray
         Of dtype `FACTS`, read-only; one row for each frame that the header declares, which
         may be fewer than there are.
@@ -110,18 +115,59 @@ class Described:
     units: str
     padding: float | None
     has_lut: bool
+    has_modality_lut: bool
+    has_frame_lut: bool
     facts: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.facts)
 
 
-def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
+# Frames that are said to be made within so many milliseconds of a day, were.
+_LONG: Final = DAY / 2
+# The least time of the day in which nothing was made, where a run goes over midnight.
+_PAUSE: Final = 3 * DAY / 4
+
+
+def facts_of(instances: Sequence[Described]) -> npt.NDArray[Any]:
     """Return the facts of all frames of some instances, one after the other.
 
-    :func:`numpy.concatenate` compares the fields of each with those of all before.
+    Acquisition times of which the day is not known are made comparable: where all are, and
+    they lie within six hours around midnight, those behind it are of the next day. NaN where
+    nobody can tell: the day is known of some frames only, or times are spread over more than
+    half a day.
+
+    Returns
+    -------
+    ndarray
+        Of dtype `FACTS`; it may be written to.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> one = describe(files.locate(get_testdata_file("CT_small.dcm")))
+    >>> facts_of([one, one]).shape
+    (2,)
     """
-    return np.frombuffer(bytearray().join(one.facts.data for one in instances), FACTS)
+    # numpy.concatenate compares the fields of each with those of all before.
+    facts = np.frombuffer(bytearray().join([one.facts.tobytes() for one in instances]), FACTS)
+    times = facts["acquisition_time"]
+    undated = (times >= 0) & (times < DAY)
+    if undated.any():
+        times[undated] = _compared(times[undated]) if undated[times == times].all() else np.nan
+    return facts
+
+
+def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float:
+    """Return times of one day, or of it and the next, for milliseconds since midnight."""
+    ordered = np.unique(times)
+    if ordered[-1] - ordered[0] <= _LONG:
+        return times
+    pauses = np.diff(ordered)
+    widest = int(np.argmax(pauses))
+    if pauses[widest] < _PAUSE:
+        return np.nan
+    return np.where(times <= ordered[widest], times + DAY, times)
 
 
 def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> Described:
@@ -172,6 +218,9 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         for tag in _WORDS
     }
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
+    facts, has_frame_lut = _facts(
+        header, pixels.number_of_frames, words[_MODALITY] == "MR", image_type
+    )
     text = image_type.decode("ascii", "replace")
     return Described(
         source=source,
@@ -194,7 +243,9 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         units=words[_UNITS],
         padding=_padding(header, pixels.signed),
         has_lut=not _LUTS.isdisjoint(header.sequences),
-        facts=_facts(header, pixels.number_of_frames, words[_MODALITY] == "MR", image_type),
+        has_modality_lut=_MODALITY_LUT in header.sequences,
+        has_frame_lut=has_frame_lut,
+        facts=facts,
     )
 
 
@@ -224,7 +275,10 @@ def _padding(header: Header, signed: bool) -> float | None:
     return padding if padding == padding else None
 
 
-def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> npt.NDArray[Any]:
+def _facts(
+    header: Header, frames: int, is_mr: bool, image_type: bytes
+) -> tuple[npt.NDArray[Any], bool]:
+    """Return a row for each frame, and whether any has a VOI LUT in its functional groups."""
     offset = header.values.get(_TIMEZONE_OFFSET)
     common = Common(
         little_endian=header.encoding.little_endian,
@@ -239,10 +293,10 @@ def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> npt.N
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
     if header.sequences.keys().isdisjoint((_SHARED, _PER_FRAME)):
-        table = frame_facts.packed(top, common) * frames
+        table, has_lut = frame_facts.packed(top, common) * frames, False
     else:
-        table = _table(header, frames, top, common)
-    return np.frombuffer(table, FACTS)
+        table, has_lut = _table(header, frames, top, common)
+    return np.frombuffer(table, FACTS), has_lut
 
 
 def _top_level(header: Header) -> list[bytes]:
@@ -262,8 +316,10 @@ _Read: TypeAlias = Callable[[int, tuple[Leaf, ...]], Iterator[list[bytes]]]
 """The rows of the sequence with a tag; none where it is absent."""
 
 
-def _table(header: Header, frames: int, top: list[bytes], common: Common) -> bytes:
-    """Return the rows of an instance with functional groups."""
+def _table(
+    header: Header, frames: int, top: list[bytes], common: Common
+) -> tuple[bytes, bool]:
+    """Return the rows of an instance with functional groups, and whether there is a VOI LUT."""
     groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
     try:
         places = {tag: header.sequences[tag] for tag in groups}
@@ -284,8 +340,8 @@ def _table(header: Header, frames: int, top: list[bytes], common: Common) -> byt
     dataset = read_whole_header(header.source, header.transfer_syntax)
 
     def read_dataset(tag: int, leaves: tuple[Leaf, ...]) -> Iterator[list[bytes]]:
-        items = dataset[tag].value if tag in groups else Sequence()
-        if not isinstance(items, Sequence):
+        items = dataset[tag].value if tag in groups else Items()
+        if not isinstance(items, Items):
             raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
         return rows_of_dataset(items, header.encoding, leaves)
 
@@ -298,7 +354,10 @@ def _table(header: Header, frames: int, top: list[bytes], common: Common) -> byt
         ) from error
 
 
-def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> bytes:
+_LEAVES: Final = (*frame_facts.LEAVES, frame_facts.LUTS)
+
+
+def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> tuple[bytes, bool]:
     """Lay what frames have of their own over what they share, and that over `top`."""
     pointers = [
         numbers(pointer, "<H" if common.little_endian else ">H", 2)
@@ -308,17 +367,18 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> bytes:
         position_index=_pointed(pointers, _TO_POSITION),
         temporal_index=_pointed(pointers, _TO_TIME),
     )
-    base = top
-    for row in read(_SHARED, frame_facts.LEAVES):
-        base = _laid_over(row, top)
+    base, has_lut = top, False
+    for *row, lut in read(_SHARED, _LEAVES):
+        base, has_lut = _laid_over(row, top), bool(lut)
         break  # one item holds all (PS3.3 C.7.6.16)
     table = bytearray(frame_facts.packed(base, common) * frames)
     size = FACTS.itemsize
     # A frame without an item keeps the row of what is shared.
-    own = read(_PER_FRAME, frame_facts.LEAVES)
-    for at, row in zip(range(0, len(table), size), own, strict=False):
+    own = read(_PER_FRAME, _LEAVES)
+    for at, (*row, lut) in zip(range(0, len(table), size), own, strict=False):
         table[at : at + size] = frame_facts.packed(_laid_over(row, base), common)
-    return bytes(table)
+        has_lut = has_lut or bool(lut)
+    return bytes(table), has_lut
 
 
 def _laid_over(row: list[bytes], base: list[bytes]) -> list[bytes]:

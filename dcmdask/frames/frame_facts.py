@@ -25,7 +25,10 @@ from dcmdask.frames.conversion import (
 from dcmdask.frames.functional_groups import Leaf
 from dcmdask.frames.private_diffusion import Diffusion
 
-__all__ = ["ELEMENTS", "FACTS", "LEAVES", "Common", "packed"]
+__all__ = ["DAY", "ELEMENTS", "FACTS", "LEAVES", "Common", "packed"]
+
+DAY: Final = 24 * 60 * 60 * 1000
+"""Milliseconds; acquisition times below are times of a day that is not known."""
 
 # One row for each frame. Numbers that a header does not give are NaN, words are empty.
 FACTS = np.dtype(
@@ -110,12 +113,22 @@ LEAVES: Final = tuple(
 )
 """Where the functional groups have them, by column."""
 
+LUTS: Final = Leaf((0x00289132, 0x00283010, 0x00283002), len(ELEMENTS), "")
+"""Behind these columns: the LUT Descriptor in the Frame VOI LUT macro (PS3.3 C.7.6.16.2.10)."""
+
 _CODES: Final = {True: ("<H", "<L", "<d"), False: (">H", ">L", ">d")}
+_LETTERS: Final = {b"M": b"MAGNITUDE", b"P": b"PHASE", b"R": b"REAL", b"I": b"IMAGINARY"}
 _COMPONENTS: Final = {
-    **dict.fromkeys((b"M", b"MAGNITUDE"), b"MAGNITUDE"),
-    **dict.fromkeys((b"P", b"PHASE"), b"PHASE"),
-    **dict.fromkeys((b"R", b"REAL"), b"REAL"),
-    **dict.fromkeys((b"I", b"IMAGINARY"), b"IMAGINARY"),
+    **_LETTERS,
+    **{word: word for word in _LETTERS.values()},
+    # PS3.3 C.8.3.1.1.1; of its terms, those of which the values are phases.
+    **dict.fromkeys((b"PHASE MAP", b"PHASE SUBTRACT", b"VELOCITY MAP"), b"PHASE"),
+    # Of Philips, with what kind of sequence it was.
+    **{
+        letter + b"_" + sequence: word
+        for letter, word in _LETTERS.items()
+        for sequence in (b"FFE", b"SE", b"IR", b"PCA")
+    },
 }
 
 
@@ -241,9 +254,15 @@ def _index(values: bytes, code: str, index: int | None) -> float:
 
 
 def _moment_of_two(date: bytes, time: bytes, offset: int) -> float:
-    """Return the milliseconds of a DA and a TM since 1970, of the time alone without a date."""
-    since = since_midnight(time)
-    return nan if since is None else milliseconds(days(date) or 0, since, offset)
+    """Return the milliseconds of a DA and a TM since 1970; without a date, since midnight.
+
+    Dates of other events are not taken: those of contents and series made days later, or on
+    both sides of midnight, would put the day where it is not.
+    """
+    since, day = since_midnight(time), days(date)
+    if since is None:
+        return nan
+    return milliseconds(0, since, 0) if day is None else milliseconds(day, since, offset)
 
 
 @lru_cache(maxsize=1 << 10)
@@ -260,8 +279,15 @@ def _word(value: bytes) -> bytes:
 
 @lru_cache(maxsize=1 << 10)
 def _component(component: bytes, image_type: bytes) -> bytes:
-    third = image_type.split(b"\\")[2:3]
-    for word in (component, *third):
-        if word := word.strip(b"\0 "):
-            return _COMPONENTS.get(word, b"")
-    return b""
+    if word := component.strip(b"\0 "):
+        return _COMPONENTS.get(word, b"")
+    words = [word.strip(b"\0 ") for word in image_type.split(b"\\")[2:4]]
+    # Behind the third value some vendors have the letter, whatever that value says.
+    return next(
+        (
+            known[word]
+            for word, known in zip(words, (_COMPONENTS, _LETTERS), strict=False)
+            if word in known
+        ),
+        b"",
+    )

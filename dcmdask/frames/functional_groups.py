@@ -46,7 +46,8 @@ class Leaf(NamedTuple):
     """A wanted element.
 
     `path` has the tags of the sequences that lead to it from the item, and its own; of each
-    of these sequences the first item counts. Leaves may share a column.
+    of these sequences the first item counts. Leaves may share a column. Of one with an empty
+    VR, which it then may have any of, only matters whether there is a value.
     """
 
     path: tuple[int, ...]
@@ -256,7 +257,7 @@ class _Reader:
         leaf = kind.leaves.get(tag)
         if (
             tag in kind.inner
-            or (leaf is not None and (undefined or vr not in (None, "UN", leaf.vr)))
+            or (leaf is not None and (undefined or vr not in (None, "UN", leaf.vr or vr)))
             or (tag in PIXEL_DATA and undefined)
         ):
             raise NotUnderstood(position, f"({group:04X},{number:04X}) with VR {vr}")
@@ -301,13 +302,16 @@ def _followed(item: Dataset, leaf: Leaf, encoding: Encoding) -> bytes:
 def value_bytes(dataset: Dataset, tag: int, vr: str, encoding: Encoding) -> bytes:
     """Return an element's value as `vr` has it, whatever VR it came with.
 
-    Empty where there is none, or where it cannot be had as `vr`.
+    Empty where there is none, or where it cannot be had as `vr`. Without a `vr`, any bytes
+    where there is one.
     """
     try:
         value: Any = dataset[tag].value if tag in dataset else None
         parts = value if isinstance(value, MultiValue | list | tuple) else [value]
         parts = [part for part in parts if part is not None]
-        if vr in NUMBERS:
+        if not vr:
+            found = b"\1" if parts else b""
+        elif vr in NUMBERS:
             sign = "<" if encoding.little_endian else ">"
             found = b"".join(pack(sign + NUMBERS[vr], part) for part in parts)
         elif vr == "AT":
