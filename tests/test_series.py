@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -364,6 +365,36 @@ def test_options_of_series_are_refused_for_one_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         dcmdask.from_dicom(one for one in tmp_path.iterdir()).compute(), FRAMES
     )
+
+
+def test_an_archive_that_is_replaced(tmp_path: Path) -> None:
+    paths = classic(tmp_path / "a", FRAMES, along(AXIAL, EVEN))
+
+    def archive(order: list[Path]) -> None:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+            for path, name in zip(order, sorted(p.name for p in paths), strict=True):
+                packed.write(path, name)
+
+    archive(sorted(paths))
+    x = dcmdask.from_dicom(f"zip://**::{tmp_path}/a.zip", chunks=1)
+    np.testing.assert_array_equal(x.compute(), FRAMES)
+    archive(sorted(paths)[::-1])
+    with pytest.raises(dcmdask.SourceChangedError, match="another instance"):
+        x.compute()
+
+
+def test_values_beyond_float32(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES, along(AXIAL, EVEN), RescaleSlope="1e37", RescaleIntercept=0)
+    v = dcmdask.from_dicom(tmp_path, values="modality")
+    assert v.dtype == "f8"
+    np.testing.assert_array_equal(v.compute(), FRAMES * 1e37)
+
+
+def test_colours_that_are_not_converted_are_not_shown(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES, along(AXIAL, EVEN))
+    for option in ({"raw": True}, {"as_rgb": False}, {"force_ybr": True}):
+        with pytest.raises(ValueError, match="leave YCbCr"):
+            dcmdask.from_dicom(tmp_path, values="display", **option)
 
 
 def test_segmentations_are_plain_frames(corpus: Path) -> None:

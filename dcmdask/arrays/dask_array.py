@@ -103,9 +103,9 @@ chunktype=numpy.ndarray>
     >>> int(x[5].max().compute())
     220
     """
-    check_values(values, raw)
-    check_on_irregular(on_irregular)
     opening = {"raw": raw, "decoding_plugin": decoding_plugin, **decoding_options}
+    check_values(values, opening)
+    check_on_irregular(on_irregular)
     if isinstance(src, FrameArray):
         if raw or decoding_plugin or storage_options or decoding_options or values != "stored":
             raise TypeError("a FrameArray has its options already; open it with others")

@@ -66,10 +66,10 @@ class DisplayFrames(TransformedFrames):
         super().__init__(frames, transformation)
         function = np.char.upper(np.char.strip(np.asarray(transformation.function).astype("U")))
         function = np.where(function == "", "LINEAR", function)
-        if unknown := sorted(set(np.unique(function).tolist()) - {*FUNCTIONS}):
+        if not np.isin(function, FUNCTIONS).all():
+            # What stands there is not quoted: it may be anything.
             raise HeaderError(
-                f"(0028,1056) 'VOI LUT Function' is {unknown[0]!r}; it must be one of "
-                + ", ".join(FUNCTIONS),
+                "(0028,1056) 'VOI LUT Function' must be one of " + ", ".join(FUNCTIONS),
                 source=self.name,
             )
         center = np.asarray(transformation.center, np.float64)

@@ -82,10 +82,16 @@ class JoinedFrames(ArrayLike):
             raise TypeError(f"{', '.join(map(repr, wrong))}: an option for one file alone")
         check_options(decoding_options)
         self._how = Decoding(bool(raw), decoding_plugin)
-        self._options = {**decoding_options, "allow_excess_frames": False}
+        self._options = decoding_options
         self._sources = [one.source for one in instances]
+        # A local file that is another one has another size or time; others are asked.
+        self._uids = {
+            number: one.sop_instance_uid
+            for number, one in enumerate(instances)
+            if one.sop_instance_uid and not isinstance(one.source, files.LocalFile)
+        }
         self._starts = np.cumsum([0, *(len(one) for one in instances)])
-        frame_shape, self.dtype = _look(instances, decoding_options)
+        frame_shape, self.dtype = look(instances, decoding_options)
         self.shape = (int(self._starts[-1]), *frame_shape)
         self.transfer_syntaxes: Counter[str] = Counter()
         for one in instances:
@@ -98,11 +104,14 @@ class JoinedFrames(ArrayLike):
     def _open(self, number: int) -> FrameArray:
         """Open the instance `number`, and hold it against what was described."""
         source = self._sources[number]
-        instance = open_instance(source, self._options, told=self._told)
+        uid = self._uids.get(number, "")
+        instance = open_instance(source, self._options, told=self._told, sop_instance_uid=uid)
         check_plugin(instance, self._how.plugin)
         frames = FrameArray(instance, self._how)
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
-        if frames.shape != expected or frames.dtype.newbyteorder("=") != self.dtype:
+        # Frames beyond those that the header declares have no place; opening warns of them.
+        there = (instance.pixels.number_of_frames, *frames.shape[1:])
+        if there != expected or frames.dtype.newbyteorder("=") != self.dtype:
             raise SourceChangedError(
                 f"there are frames of {frames.shape} {frames.dtype.newbyteorder('=')}, and "
                 f"{expected} {self.dtype} were there when the headers were read",
@@ -181,7 +190,7 @@ def _runs(owners: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     return list(pairwise(bounds)) if len(owners) else []
 
 
-def _look(
+def look(
     instances: Sequence[Described], options: dict[str, Any]
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return the shape and the type of a frame, once all instances have the same.

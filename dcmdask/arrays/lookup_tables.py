@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,13 +84,20 @@ def luts(dataset: Dataset, name: str = "<Dataset>") -> Luts:
     (0, 16, (256, 3))
     """
     try:
-        return Luts(
-            _in_sequence(dataset, "ModalityLUTSequence"),
-            _in_sequence(dataset, "VOILUTSequence"),
-            _palette(dataset),
-        )
+        modality = _in_sequence(dataset, "ModalityLUTSequence")
+        voi = _in_sequence(dataset, "VOILUTSequence")
+        if voi is not None and modality is None and _may_be_negative(dataset):
+            # In implicit VR pydicom takes the first value for unsigned, as the pixels are;
+            # what counts is what goes in (PS3.3 C.11.2.1.1).
+            voi = replace(voi, first=(voi.first + 2**15) % 2**16 - 2**15)
+        return Luts(modality, voi, _palette(dataset))
     except Exception as error:
         raise HeaderError(f"a lookup table cannot be read: {error}", source=name) from error
+
+
+def _may_be_negative(dataset: Dataset) -> bool:
+    signed = dataset.get("PixelRepresentation") == 1
+    return signed or float(dataset.get("RescaleIntercept") or 0) < 0
 
 
 def _in_sequence(dataset: Dataset, keyword: str) -> Lut | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dcmdask.arrays.arranged import ArrangedFrames
 from dcmdask.arrays.dimensions import Arrangement, arrange
 from dcmdask.arrays.geometry import Geometry, Irregularity
-from dcmdask.arrays.joined import JoinedFrames
+from dcmdask.arrays.joined import JoinedFrames, look
 from dcmdask.arrays.mending import filled, parts
 from dcmdask.arrays.valued import Values, check_values, fill_for, valued
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError
@@ -158,6 +158,11 @@ class Stack:
         return self.instances[0].samples > 1
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return look(self.instances[:1], {})[1]
+
+    @property
     def irregularities(self) -> tuple[str, ...]:
         """What is not regular, in words, with millimetres and files; empty where all is."""
         return self.worded()
@@ -224,7 +229,10 @@ class Stack:
         arrangement = self.arrangement
         if on_irregular == "fill":
             arrangement = filled(arrangement, self.facts)
-        if arrangement.irregularities and on_irregular != "keep":
+        kinds = {one.kind for one in arrangement.irregularities}
+        # What is tilted can be filled, and stays tilted: its affine says so.
+        left = kinds - {"tilt"} if on_irregular == "fill" else kinds
+        if left and on_irregular != "keep":
             what = "\n".join(f"- {text}" for text in self.worded(arrangement))
             cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
             raise IrregularSeriesError(
@@ -368,7 +376,7 @@ class Stack:
         fill_value: float | None,
         opening: Mapping[str, Any],
     ) -> ArrangedFrames:
-        check_values(values, bool(opening.get("raw")))
+        check_values(values, opening)
         joined = JoinedFrames(self.instances, **opening)
         frames = valued(joined, self.instances, values, opening)
         numbers = np.where(arrangement.numbers >= 0, self.frame_numbers[arrangement.numbers], -1)

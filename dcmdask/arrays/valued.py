@@ -20,12 +20,15 @@ Values: TypeAlias = Literal["stored", "modality", "display"]
 VALUES: tuple[str, ...] = get_args(Values)
 
 
-def check_values(values: str, raw: bool) -> None:
+def check_values(values: str, opening: Mapping[str, Any]) -> None:
     """Refuse values that do not exist, and those of which the colours are not known."""
     if values not in VALUES:
         raise ValueError(f"values is one of {', '.join(VALUES)}, not {values!r}")
-    if raw and values != "stored":
-        raise ValueError(f"raw=True leaves colours as they are stored, and {values} values do not")
+    coded = opening.get("raw") or opening.get("force_ybr") or opening.get("as_rgb") is False
+    if coded and values != "stored":
+        raise ValueError(
+            f"raw=True, as_rgb=False and force_ybr=True leave YCbCr, and {values} values do not"
+        )
 
 
 def valued(

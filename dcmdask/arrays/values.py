@@ -146,7 +146,8 @@ class ModalityFrames(TransformedFrames):
     Attributes
     ----------
     dtype : numpy.dtype
-        float32, or float64 where more than 24 bits are stored; the smallest signed integer
+        float32, or float64 where more than 24 bits are stored or values may be beyond
+        float32; the smallest signed integer
         that holds all values that Bits Stored allows, where every slope is 1 and every
         intercept an integer. Of float pixel data the type it has. uint8 or uint16 where
         every frame has a Modality LUT.
@@ -194,7 +195,10 @@ class ModalityFrames(TransformedFrames):
             exact = _smallest(bits, intercept, stored.kind == "i", 2**most - 1)
             if exact is not None:
                 return exact
-        return np.dtype(np.float64 if np.any(bits > _FLOAT32_BITS) else np.float32)
+        with np.errstate(over="ignore"):
+            largest = np.abs(slope) * 2.0**bits + np.abs(intercept)
+        wide = np.any(bits > _FLOAT32_BITS) or np.any(largest > np.finfo(np.float32).max)
+        return np.dtype(np.float64 if wide else np.float32)
 
     def _transform(self, parameters: tuple[Any, ...], stored: Array, out: Array) -> None:
         slope, intercept, bits, luts = parameters

@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import tarfile
 import traceback
 import warnings
+import zipfile
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -19,11 +21,13 @@ import typer
 from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
-from dcmdask.cli.output import show
+from dcmdask.cli.output import plain, show
 from dcmdask.cli.scan import scan
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
 
 NOT_DONE = 2
+# As fsspec leaves them.
+_DAMAGED_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError)
 
 app = typer.Typer(
     help="DICOM pixel data as arrays: find series, look at them, export to Zarr.",
@@ -85,7 +89,7 @@ def main() -> None:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         app(prog_name="dcmdask")
-    except (DcmdaskError, OSError, ValueError, ImportError, Warning) as error:
+    except (DcmdaskError, OSError, ValueError, ImportError, Warning, *_DAMAGED_ARCHIVE) as error:
         _say(_reason(error))
         sys.exit(NOT_DONE)
     except Exception:
@@ -114,4 +118,4 @@ def _say(text: str) -> None:
     # Where it is closed, print would take the standard output.
     if sys.stderr is not None:
         with suppress(OSError):
-            print("dcmdask:", " ".join(text.split()), file=sys.stderr)
+            print("dcmdask:", plain(" ".join(text.split())), file=sys.stderr)

@@ -92,7 +92,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     frames, chunk = facts["shape"][0], facts["chunks"][0]
     each = format_bytes(facts["bytes_decoded"] // frames * chunk)
     return [
-        ("file", facts["file"] if facts["file"].isprintable() else repr(facts["file"])),
+        ("file", facts["file"]),
         ("what", f"{kind}, {facts['modality']}" if facts["modality"] else kind),
         ("array", f"({', '.join(map(str, facts['shape']))}) {facts['dtype']}"),
         ("pixels", f"{colours if colours == coded else f'{colours} from {coded}'}{bits}"),

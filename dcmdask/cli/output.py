@@ -29,12 +29,18 @@ def show(text: str) -> None:
         raise typer.Exit(BROKEN_PIPE) from None
 
 
+def plain(text: str) -> str:
+    """Return text of one line with what would steer a terminal written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def listing(lines: Sequence[tuple[str, str]]) -> str:
     """Return labels and values in two columns, in colour for a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    lines = [(label, plain(value)) for label, value in lines]
     console = Console(highlight=False)
     if not console.is_terminal:
         width = max(len(label) for label, _ in lines)
@@ -54,6 +60,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[plain(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if not console.is_terminal:
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
@@ -80,7 +87,7 @@ def skipped_files(found: Scan) -> str:
     told = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(NAMED))
     named = sorted(found.skipped, key=lambda one: one not in found.doubtful)
     lines = [f"skipped {counted(len(found.skipped), 'file')}: {told}"]
-    lines += [f"  {one.path}: {one.reason}" for one in named[:NAMED]]
+    lines += [plain(f"  {one.path}: {one.reason}") for one in named[:NAMED]]
     if len(named) > NAMED:
         lines.append(f"  and {len(named) - NAMED} more; --json names all")
     return "\n".join(lines)

@@ -62,13 +62,13 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "files": len(stack.instances),
         "dims": list(stack.dims),
         "shape": list(stack.shape),
-        "dtype": str(stack.frames.dtype),
+        "dtype": str(stack.dtype),
         "spacing": [_plain(mm) for mm in geometry.spacing] if geometry else None,
         "orientation": list(geometry.orientation) if geometry else None,
         "codes": geometry.codes if geometry else None,
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
-        "irregularities": list(stack.irregularities),
+        "irregularities": list(stack.worded(but="conflict")),
         "notes": list(stack.notes),
     }
 

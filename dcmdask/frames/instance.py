@@ -18,6 +18,7 @@ from dcmdask.errors import (
     HeaderError,
     MissingElementError,
     NoPixelDataError,
+    SourceChangedError,
     UnsupportedSyntaxError,
 )
 from dcmdask.frames import files, offsets
@@ -37,7 +38,12 @@ PIXEL_KEYWORDS = {
     0x7FE00010: "PixelData",
 }
 assert PIXEL_KEYWORDS.keys() == PIXEL_DATA
-_WANTED = frozenset(ELEMENTS) | {EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS}
+_SOP_INSTANCE_UID = 0x00080018
+_WANTED = frozenset(ELEMENTS) | {
+    _SOP_INSTANCE_UID,
+    EXTENDED_OFFSET_TABLE,
+    EXTENDED_OFFSET_TABLE_LENGTHS,
+}
 # Newer than pydicom's dictionary.
 _NEWER = {
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
@@ -89,6 +95,7 @@ def open_instance(
     storage_options: Mapping[str, Any] | None = None,
     *,
     told: set[str] | None = None,
+    sop_instance_uid: str = "",
 ) -> Instance:
     """Read the header of `src` once, make the frame index once, and check both.
 
@@ -100,6 +107,8 @@ def open_instance(
     storage_options : mapping, optional
     told : set of str, optional
         Notes that were warned of before, in any instance; those of this one are added.
+    sop_instance_uid : str, optional
+        Of the instance that is expected; it is an error if there is another.
 
     Warns
     -----
@@ -111,7 +120,7 @@ def open_instance(
         _check_syntax(syntax, place.source.name)
         pixels, notes = image_pixel(dataset, syntax, {**found, **options}, place.source.name)
     else:
-        place, pixels, notes = _from_file(src, options, storage_options)
+        place, pixels, notes = _from_file(src, options, storage_options, sop_instance_uid)
     excess = bool(options.get("allow_excess_frames", True))
     index = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
     spans, indexed_by, more = index(place, pixels, excess)
@@ -134,10 +143,18 @@ def outside() -> int:
 
 
 def _from_file(
-    src: Any, options: Mapping[str, Any], storage_options: Mapping[str, Any] | None
+    src: Any,
+    options: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None,
+    expected: str,
 ) -> tuple[PixelDataElement, ImagePixel, list[str]]:
     source = files.locate(src, storage_options)
     header = read_header(source, _WANTED, options.get("transfer_syntax_uid"))
+    told = header.values.get(_SOP_INSTANCE_UID)
+    if expected and told and told.value.rstrip(b"\0 ").decode("ascii", "replace") != expected:
+        raise SourceChangedError(
+            "there is another instance than when the headers were read", source=source.name
+        )
     element = header.pixel_data
     if element is None:
         raise no_pixel_data(source.name)
