@@ -103,11 +103,15 @@ class Levels:
 
     def date_and_time(self) -> float:
         try:
-            day = DA(str(self.find("AcquisitionDate"))) or EPOCH.date()
+            day = DA(str(self.find("AcquisitionDate")))
         except ValueError:
-            day = EPOCH.date()
+            day = None
         try:
-            return self.milliseconds(datetime.combine(day, TM(str(self.find("AcquisitionTime")))))
+            time = TM(str(self.find("AcquisitionTime")))
+            if day is None:
+                # Of no day, so of no zone either.
+                return self.milliseconds(datetime.combine(EPOCH.date(), time, UTC))
+            return self.milliseconds(datetime.combine(day, time))
         except (ValueError, TypeError):
             return nan
 
@@ -133,7 +137,14 @@ class Levels:
                 value_in(group, "MRImageFrameTypeSequence.FrameType") for group in self.groups
             ] + [value_in(self.top, "FrameType"), value_in(self.top, "ImageType")]
             kind = next((kind for kind in kinds if kind), [])
-            word = kind[2] if not isinstance(kind, str) and len(kind) > 2 else ""
+            third, fourth = [*([] if isinstance(kind, str) else kind), "", "", "", ""][2:4]
+            word = third.strip()
+            if word in ("PHASE MAP", "PHASE SUBTRACT", "VELOCITY MAP"):
+                word = "P"
+            elif word[1:] in ("_FFE", "_SE", "_IR", "_PCA"):
+                word = word[0]
+            if word not in COMPONENTS and fourth.strip() in set("MPRI"):
+                word = fourth
         return COMPONENTS.get(str(word).strip(), "").encode()
 
 

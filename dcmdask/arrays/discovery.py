@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 # What is left of a pattern below a folder, one entry for each way to have got there.
 Tails: TypeAlias = "frozenset[tuple[str, ...]]"
@@ -21,11 +21,26 @@ _OTHER_FILES = {
 }
 
 
+Kind: TypeAlias = Literal["not DICOM", "no pixel data", "copy", "doubtful"]
+
+
 class Skipped(NamedTuple):
-    """What a scan came across and left out."""
+    """What a scan came across and left out.
+
+    Attributes
+    ----------
+    path : str
+    reason : str
+        In words, without what is in the file.
+    kind : {"not DICOM", "no pixel data", "copy", "doubtful"}
+        ``"no pixel data"`` is of reports, plans and the like, ``"copy"`` of an instance that
+        is there. Whatever is ``"doubtful"`` may be part of a series: damaged, empty,
+        unreadable, gone, or a link that is not followed.
+    """
 
     path: str
     reason: str
+    kind: Kind = "doubtful"
 
 
 def sources(src: Any) -> list[str]:

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
+from dcmdask.arrays.quiet import quiet
 from dcmdask.errors import DcmdaskError
 from dcmdask.frames import files
 from dcmdask.frames.facts import Described
 from dcmdask.frames.frame_index import PixelDataElement
 from dcmdask.frames.header import read_header
 
+# What values are looked up in: Modality LUT and VOI LUT Sequence; where frames have a VOI LUT
+# of their own, all functional groups; the descriptors and data of palettes.
+_LUTS = (0x00283000, 0x00283010)
+_FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
+_PALETTE = tuple(0x00281100 + kind + colour for kind in (0, 0x100, 0x120) for colour in range(1, 5))
 # Bytes that are in memory at a time.
 _BLOCK = 2**20
 _LOOKS = tuple(one.name for one in fields(Described) if one.name not in ("source", "facts"))
@@ -22,9 +28,9 @@ _LOOKS = tuple(one.name for one in fields(Described) if one.name not in ("source
 def versions(same_uid: Iterable[Described]) -> list[list[Described]]:
     """Group files with one SOP Instance UID by what is in them.
 
-    Copies have the same facts and the same encoded pixel data; in other elements they may
-    differ. Pixel data is read only where facts and lengths are the same, and files are
-    not links to the same one. A file that cannot be read again is the copy of none.
+    Copies have the same facts, lookup tables and encoded pixel data; in other elements they
+    may differ. Pixel data is read only where all else and the lengths are the same, and files
+    are not links to the same one. A file that cannot be read again is the copy of none.
 
     Returns
     -------
@@ -32,8 +38,9 @@ def versions(same_uid: Iterable[Described]) -> list[list[Described]]:
         Each a group of copies; groups and copies in the order they came in.
     """
     groups = [list(same_uid)]
-    for key in (_facts, _length, _digest):
-        groups = [part for group in groups for part in _parts(group, key)]
+    with quiet():
+        for key in (_facts, _tables, _length, _digest):
+            groups = [part for group in groups for part in _parts(group, key)]
     return groups
 
 
@@ -65,6 +72,25 @@ def _facts(one: Described) -> tuple[Any, ...]:
     return *(getattr(one, name) for name in _LOOKS), one.facts.tobytes()
 
 
+def _tables(one: Described) -> Any:
+    """Return what stands for the lookup tables: the file, where their places are not known."""
+    sequences = (
+        *(_LUTS if one.has_lut else ()),
+        *(_FUNCTIONAL_GROUPS if one.has_frame_lut else ()),
+    )
+    palette = _PALETTE if one.photometric_interpretation == "PALETTE COLOR" else ()
+    if not sequences and not palette:
+        return None
+    header = read_header(one.source, palette, one.transfer_syntax, sequences)
+    hashes = []
+    for tag, place in sorted(header.sequences.items()):
+        if place is None:
+            return _hash(header.source, 0, header.source.size)
+        hashes.append((tag, _hash(header.source, place.offset, place.offset + place.length)))
+    entries = sorted((tag, raw.value) for tag, raw in header.values.items())
+    return tuple(entries), tuple(hashes)
+
+
 def _length(one: Described) -> int:
     place = _pixel_data(one)
     return place.end - place.offset
@@ -73,9 +99,13 @@ def _length(one: Described) -> int:
 def _digest(one: Described) -> bytes:
     """Hash the encoded pixel data; where its length is undefined, up to the end of the file."""
     place = _pixel_data(one)
+    return _hash(place.source, place.offset, place.end)
+
+
+def _hash(source: files.Source, begin: int, end: int) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
-    for start in range(place.offset, place.end, _BLOCK):
-        (block,) = files.read(place.source, [start], [min(_BLOCK, place.end - start)])
+    for start in range(begin, end, _BLOCK):
+        (block,) = files.read(source, [start], [min(_BLOCK, end - start)])
         digest.update(block)
     return digest.digest()
 

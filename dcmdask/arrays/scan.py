@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
 from dask.system import CPU_COUNT
 
 from dcmdask.arrays.discovery import Skipped, discover, is_url, sources
-from dcmdask.arrays.duplicates import versions
+from dcmdask.arrays.grouping import series_of
 from dcmdask.arrays.scan_worker import (
-    NO_PIXEL_DATA,
-    NOT_DICOM,
     Outcome,
     describe_files,
     describe_in_processes,
     in_threads,
 )
 from dcmdask.arrays.series import Series
+from dcmdask.arrays.series_table import COLUMNS, row
 from dcmdask.frames.facts import Described
-from dcmdask.frames.terms import MODALITIES, term, uid
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Scan", "Skipped", "scan"]
+__all__ = ["COLUMNS", "Scan", "Skipped", "scan"]
 
 # Files that are described together: the answer of a worker process is worth its trip.
 BATCH = 64
@@ -40,28 +36,6 @@ BATCH = 64
 PATIENCE = 0.25
 # Requests to a server that are under way at once.
 REMOTE_THREADS = 16
-
-SAME_INSTANCE = "the same instance as"
-
-COLUMNS = (
-    "series_uid",
-    "study_uid",
-    "modality",
-    "instances",
-    "frames",
-    "rows",
-    "columns",
-    "samples",
-    "dtype",
-    "transfer_syntaxes",
-    "stacks",
-    "kinds",
-    "dims",
-    "shape",
-    "spacing",
-    "regular",
-    "irregularities",
-)
 
 
 def scan(
@@ -77,10 +51,10 @@ def scan(
     and stops nothing: files that are not DICOM, have no pixel data, are damaged or vanish
     meanwhile, folders that cannot be read, links to folders.
 
-    Of files with the same SOP Instance UID in one series, those with the same pixel data and
-    the same facts are one instance: the first by name is kept. Where they differ all are kept,
-    and the series says so among its irregularities. Instances without a Series Instance
-    UID are grouped by study, modality and folder.
+    Of files with the same SOP Instance UID in one series, those with the same pixel data,
+    lookup tables and facts are one instance: the first by name is kept. Where they differ all
+    are kept, and the series says so among its irregularities. Instances without a Series
+    Instance UID are grouped by study, modality and folder.
 
     Parameters
     ----------
@@ -121,9 +95,7 @@ def scan(
     described: list[Described] = []
     skipped: list[Skipped] = []
     done = 0
-    # What is odd about a header is warned of when its frames are opened.
-    with warnings.catch_warnings(), closing(_outcomes(listing)) as outcomes:
-        warnings.simplefilter("ignore")
+    with closing(_outcomes(listing)) as outcomes:
         for some in outcomes:
             for one in some:
                 if isinstance(one, Skipped):
@@ -133,8 +105,8 @@ def scan(
             done += len(some)
             if progress is not None:
                 progress(done, listing.files if listing.complete else None)
-        series, duplicates = _series(described)
-    skipped += [*listing.skipped, *duplicates]
+    series, copies = series_of(described)
+    skipped += [*listing.skipped, *copies]
     return Scan(series, sorted(skipped), done)
 
 
@@ -147,7 +119,7 @@ class Scan(Sequence[Series]):
     Attributes
     ----------
     skipped : tuple of Skipped
-        ``(path, reason)`` of what is no part of a series, sorted by path.
+        ``(path, reason, kind)`` of what is no part of a series, sorted by path.
     files : int
         How many files were looked into.
     """
@@ -182,12 +154,7 @@ class Scan(Sequence[Series]):
     @property
     def doubtful(self) -> tuple[Skipped, ...]:
         """Those of `skipped` that may be part of a series: damaged, empty, unreadable, gone."""
-        return tuple(
-            one
-            for one in self.skipped
-            if one.reason not in (NOT_DICOM, NO_PIXEL_DATA)
-            and not one.reason.startswith(SAME_INSTANCE)
-        )
+        return tuple(one for one in self.skipped if one.kind == "doubtful")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return technical facts of each series, as JSON has types for them.
@@ -202,7 +169,7 @@ class Scan(Sequence[Series]):
             None where it is not known) where there is not exactly one stack.
             ``irregularities`` are in words.
         """
-        return [_row(series) for series in self]
+        return list(map(row, self))
 
     def to_frame(self) -> pd.DataFrame:
         """Return :meth:`rows` as a pandas data frame, one row for each series.
@@ -277,94 +244,3 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
             yield describe_files(batch, known=known)
     describe = partial(describe_files, storage_options=listing.storage_options, known=known)
     yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)
-
-
-# Series
-
-
-def _series(described: Sequence[Described]) -> tuple[list[Series], list[Skipped]]:
-    """Return series without duplicates, and the duplicates; `described` may be in any order."""
-    ordered = sorted(described, key=_by_series_and_name)
-    copies: dict[str, Skipped] = {}
-    conflicts: dict[tuple[str, ...], list[str]] = {}
-    for different in in_threads(versions, _sharing_auid(ordered), CPU_COUNT):
-        for original, *others in different:
-            reason = f"{SAME_INSTANCE} {original.source.name}"
-            copies.update((one.source.name, Skipped(one.source.name, reason)) for one in others)
-        if len(different) > 1:
-            first = different[0][0]
-            conflicts.setdefault(_by_series(first), []).append(
-                f"{len(different)} different files have the SOP Instance UID "
-                f"{first.sop_instance_uid}: " + "; ".join(one[0].source.name for one in different)
-            )
-    kept = (one for one in ordered if one.source.name not in copies)
-    series = [
-        Series(key[1], group, sorted(conflicts.get(key, ())))
-        for key, group in groupby(kept, _by_series)
-    ]
-    return series, list(copies.values())
-
-
-def _by_series(one: Described) -> tuple[str, ...]:
-    if one.series_uid:
-        return one.study_uid, one.series_uid, "", ""
-    folder = one.source.name.replace(os.sep, "/").rpartition("/")[0]
-    return one.study_uid, "", one.modality, folder
-
-
-def _by_series_and_name(one: Described) -> tuple[str, ...]:
-    return *_by_series(one), one.source.name
-
-
-def _sharing_auid(ordered: Iterable[Described]) -> Iterator[list[Described]]:
-    """Yield the instances of a series that have the same SOP Instance UID."""
-    for _, series in groupby(ordered, _by_series):
-        same: dict[str, list[Described]] = {}
-        for one in series:
-            if one.sop_instance_uid:
-                same.setdefault(one.sop_instance_uid, []).append(one)
-        yield from (group for group in same.values() if len(group) > 1)
-
-
-# The table
-
-
-def _row(series: Series) -> dict[str, Any]:
-    instances, stacks = series.instances, series.stacks
-    stack = stacks[0] if len(stacks) == 1 else None
-    geometry = stack.geometry if stack else None
-    irregularities = [one.message for s in stacks for one in s.arrangement.irregularities]
-    if series.conflicts:
-        irregularities.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
-    values = (
-        uid(series.uid),
-        uid(_common(one.study_uid for one in instances)),
-        term(_common(one.modality for one in instances), MODALITIES),
-        len(instances),
-        sum(map(len, instances)),
-        _common(one.rows for one in instances),
-        _common(one.columns for one in instances),
-        _common(one.samples for one in instances),
-        _common(map(_dtype, instances)),
-        sorted({one.transfer_syntax for one in instances}),
-        len(stacks),
-        [one.kind for one in stacks],
-        list(stack.dims) if stack else None,
-        list(stack.shape) if stack else None,
-        [float(mm) if mm == mm else None for mm in geometry.spacing] if geometry else None,
-        not irregularities,
-        irregularities,
-    )
-    return dict(zip(COLUMNS, values, strict=True))
-
-
-def _common(values: Iterable[Any]) -> Any:
-    """Return the value that all share, otherwise None."""
-    distinct = set(values)
-    return distinct.pop() if len(distinct) == 1 else None
-
-
-def _dtype(one: Described) -> str:
-    if one.pixel_keyword != "PixelData":
-        return f"float{one.bits_allocated}"
-    return f"{'' if one.signed else 'u'}int{max(8, one.bits_allocated)}"

@@ -22,14 +22,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any, TypeAlias, TypeVar, cast
 
-from dcmdask.arrays.discovery import Skipped, unreadable
+from dcmdask.arrays.discovery import Kind, Skipped, unreadable
+from dcmdask.arrays.quiet import quiet
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError, UnsupportedSyntaxError
 from dcmdask.frames import files
 from dcmdask.frames.facts import Described, describe
+from dcmdask.frames.without_pixels import lost_pixels
 
 Outcome: TypeAlias = "Described | Skipped"
-NOT_DICOM = "not a DICOM file"
-NO_PIXEL_DATA = "no pixel data"
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -52,6 +52,8 @@ _QUOTED = re.compile(
 )
 # Batches for each worker that are under way or wait for it.
 _AHEAD = 2
+# Of no more than so many processes, this one has the time to describe files as well.
+_FEW = 4
 
 
 # Describing
@@ -72,7 +74,9 @@ def describe_files(
         Values that were met before, which equal ones are replaced by.
     """
     known = {} if known is None else known
-    return [_described(path, storage_options, known) for path in paths]
+    # What is odd about a header is warned of when its frames are opened.
+    with quiet():
+        return [_described(path, storage_options, known) for path in paths]
 
 
 def _described(
@@ -82,17 +86,24 @@ def _described(
         source = files.locate(path, storage_options)
         if not source.size:
             return Skipped(path, "an empty file")
-        return _sharing(describe(source), known)
+        try:
+            return _sharing(describe(source), known)
+        except NoPixelDataError:
+            if lost := lost_pixels(source):
+                return Skipped(path, f"no pixel data, and {lost}: it is probably truncated")
+            return Skipped(path, "no pixel data", "no pixel data")
     except Exception as error:
-        return Skipped(path, _reason(error))
+        return Skipped(path, *_reason(error))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception) -> tuple[str, Kind]:
     """Return what is wrong in words, without the name of the file or what is in it."""
     if isinstance(error, NotDicomError):
-        return NOT_DICOM
-    if isinstance(error, NoPixelDataError):
-        return NO_PIXEL_DATA
+        return "not a DICOM file", "not DICOM"
+    return _damage(error), "doubtful"
+
+
+def _damage(error: Exception) -> str:
     if isinstance(error, DcmdaskError):
         words = str(error).removeprefix(f"{error.source}: ")
         if isinstance(error, UnsupportedSyntaxError):
@@ -125,15 +136,25 @@ def _sharing(one: Described, known: dict[Any, Any]) -> Described:
 
 
 def _in_flight(
-    pool: ThreadPoolExecutor, function: Callable[[Task], Result], tasks: Iterable[Task], limit: int
+    pool: ThreadPoolExecutor,
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    limit: int,
+    here: Callable[[Task], Result] | None = None,
 ) -> Iterator[Result]:
-    """Yield results as they come; at most `limit` tasks are taken before one is done."""
+    """Yield results as they come; at most `limit` tasks are taken before one is done.
+
+    Instead of waiting for it, `here` does a task in this thread.
+    """
     running: set[Future[Result]] = set()
     for task in tasks:
-        running.add(pool.submit(function, task))
         if len(running) >= limit:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
+            done, running = wait(running, 0 if here else None, FIRST_COMPLETED)
             yield from (future.result() for future in done)
+            if here and not done:
+                yield here(task)
+                continue
+        running.add(pool.submit(function, task))
     while running:
         done, running = wait(running, return_when=FIRST_COMPLETED)
         yield from (future.result() for future in done)
@@ -153,16 +174,28 @@ def in_threads(
 # The parent's end
 
 
-def describe_in_processes(batches: Iterable[list[str]], workers: int) -> Iterator[list[Outcome]]:
+def describe_in_processes(batches: Iterable[list[str]], processes: int) -> Iterator[list[Outcome]]:
     """Describe batches of local files in child processes, which end with the iterator.
 
     Every file has one outcome, in any order. Where a process ends on its own, the files of
     its batch are described again one by one, and one that ends a process again is skipped.
+
+    Parameters
+    ----------
+    batches : iterable of list of str
+    processes : int
+        How many describe. Where they are few, this one does it too, while it has nothing
+        else to do: a child process takes longer to start than to describe a thousand files.
     """
+    here = describe_files if processes <= _FEW else None
+    workers = processes - (here is not None)
+    if not workers:
+        yield from map(describe_files, batches)
+        return
     crew = _Crew()
     pool = ThreadPoolExecutor(workers, "dcmdask-scan")
     try:
-        yield from _in_flight(pool, crew.describe, batches, workers * _AHEAD)
+        yield from _in_flight(pool, crew.describe, batches, workers * _AHEAD, here)
     finally:
         crew.give_up()
         pool.shutdown(cancel_futures=True)

@@ -64,7 +64,7 @@ class Stack:
     >>> stack.geometry.codes, stack.geometry.regular
     ('LPS', True)
     >>> stack.frames[2, :3, 0]
-    array([-1000, -1000, -1000], dtype=int16)
+    array([ 975,  980, 1015], dtype=int16)
     """
 
     def __init__(

@@ -63,6 +63,13 @@ def valued(
             "are whose is not known; values='stored' needs none",
             source=frames.name,
         )
+    for one in instances:
+        if values == "display" and one.has_frame_lut:
+            raise HeaderError(
+                "its functional groups hold a VOI LUT Sequence (0028,3010), which is not applied; "
+                "values='modality' leaves it out",
+                source=one.source.name,
+            )
     counts = [len(one) for one in instances]
     first = instances[0]
     bits = [one.bits_stored for one in instances]

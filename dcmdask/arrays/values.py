@@ -19,12 +19,14 @@ import numpy.typing as npt
 from dcmdask.arrays.lookup_tables import Luts
 from dcmdask.errors import DecodeError, HeaderError
 from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.indexing import frame_numbers, split
+from dcmdask.frames.indexing import frame_numbers, inner_shape, split
 
 Array: TypeAlias = npt.NDArray[Any]
 
 # What is worked on at a time, to stay in the processor's cache.
 BLOCK = 2**15
+# How many bytes are decoded before they are transformed.
+DECODED_BYTES = 2**22
 # More bits than these have no exact place in float32.
 _FLOAT32_BITS = 24
 
@@ -110,16 +112,24 @@ class TransformedFrames(ArrayLike):
         """
         (outer,), inner = split(key, self.ndim)
         numbers = frame_numbers(outer, len(self), self.name)
-        along = slice(numbers[0], numbers[0] + 1) if isinstance(outer, int) else outer
         below = self.frames.ndim
-        stored = self.frames[(along, *inner[: below - 1])]
-        stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-        out = np.empty((*stored.shape, *self.shape[below:]), self.dtype)
-        start = 0
-        for parameters, alike in groupby(self._parameters(numbers)):
-            stop = start + sum(1 for _ in alike)
-            self._transform(parameters, stored[start:stop], out[start:stop])
-            start = stop
+        shape, _ = inner_shape(inner[: below - 1], self.frames.shape[1:])
+        out = np.empty(0, self.dtype)
+        # A few frames at a time, which are still in the cache when they are transformed; of
+        # no frames as well, since there the index is checked.
+        step = max(1, DECODED_BYTES // max(1, self.frames.nbytes // max(1, len(self))))
+        for first in range(0, max(1, len(numbers)), step):
+            some = numbers[first : first + step]
+            stored = self.frames[(np.asarray(some, np.int64), *inner[: below - 1])]
+            stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+            if first == 0:
+                # Not before frames came that the header's size was true of.
+                out = np.empty((len(numbers), *shape, *self.shape[below:]), self.dtype)
+            start = first
+            for parameters, alike in groupby(self._parameters(some)):
+                stop = start + sum(1 for _ in alike)
+                self._transform(parameters, stored[start - first : stop - first], out[start:stop])
+                start = stop
         selected: Array = out[(..., *inner[below - 1 :])]
         return selected[0] if isinstance(outer, int) else selected
 

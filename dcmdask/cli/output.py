@@ -83,7 +83,9 @@ def counted(number: int, noun: str) -> str:
 
 def skipped_files(found: Scan) -> str:
     """Return how many files of a scan were left out and why, and name some, doubtful ones first."""
-    reasons = Counter(one.reason.partition(" as ")[0] for one in found.skipped)
+    reasons = Counter(
+        "the same instance" if one.kind == "copy" else one.reason for one in found.skipped
+    )
     told = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(NAMED))
     named = sorted(found.skipped, key=lambda one: one not in found.doubtful)
     lines = [f"skipped {counted(len(found.skipped), 'file')}: {told}"]

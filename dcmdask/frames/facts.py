@@ -5,13 +5,13 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.sequence import Sequence as Items
+from pydicom.sequence import Sequence
 
 from dcmdask.errors import HeaderError, PixelDataError
 from dcmdask.frames import files, frame_facts
@@ -123,13 +123,14 @@ class Described:
         return len(self.facts)
 
 
+_LEAP: Final = 1000
 # Frames that are said to be made within so many milliseconds of a day, were.
 _LONG: Final = DAY / 2
 # The least time of the day in which nothing was made, where a run goes over midnight.
 _PAUSE: Final = 3 * DAY / 4
 
 
-def facts_of(instances: Sequence[Described]) -> npt.NDArray[Any]:
+def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
     """Return the facts of all frames of some instances, one after the other.
 
     Acquisition times of which the day is not known are made comparable: where all are, and
@@ -152,9 +153,10 @@ def facts_of(instances: Sequence[Described]) -> npt.NDArray[Any]:
     # numpy.concatenate compares the fields of each with those of all before.
     facts = np.frombuffer(bytearray().join([one.facts.tobytes() for one in instances]), FACTS)
     times = facts["acquisition_time"]
-    undated = (times >= 0) & (times < DAY)
+    undated = (times >= 0) & (times < DAY + _LEAP)
     if undated.any():
-        times[undated] = _compared(times[undated]) if undated[times == times].all() else np.nan
+        all_are = undated[np.isfinite(times)].all()
+        times[undated] = _compared(times[undated]) if all_are else np.nan
     return facts
 
 
@@ -316,9 +318,7 @@ _Read: TypeAlias = Callable[[int, tuple[Leaf, ...]], Iterator[list[bytes]]]
 """The rows of the sequence with a tag; none where it is absent."""
 
 
-def _table(
-    header: Header, frames: int, top: list[bytes], common: Common
-) -> tuple[bytes, bool]:
+def _table(header: Header, frames: int, top: list[bytes], common: Common) -> tuple[bytes, bool]:
     """Return the rows of an instance with functional groups, and whether there is a VOI LUT."""
     groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
     try:
@@ -340,8 +340,8 @@ def _table(
     dataset = read_whole_header(header.source, header.transfer_syntax)
 
     def read_dataset(tag: int, leaves: tuple[Leaf, ...]) -> Iterator[list[bytes]]:
-        items = dataset[tag].value if tag in groups else Items()
-        if not isinstance(items, Items):
+        items = dataset[tag].value if tag in groups else Sequence()
+        if not isinstance(items, Sequence):
             raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
         return rows_of_dataset(items, header.encoding, leaves)
 

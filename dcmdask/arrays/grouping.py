@@ -1,0 +1,78 @@
+"""Described instances become series; copies of one instance count once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from dask.system import CPU_COUNT
+
+from dcmdask.arrays.discovery import Skipped
+from dcmdask.arrays.duplicates import versions
+from dcmdask.arrays.scan_worker import in_threads
+from dcmdask.arrays.series import Series
+from dcmdask.frames.facts import Described
+from dcmdask.frames.terms import uid
+
+__all__ = ["series_of"]
+
+
+def series_of(described: Sequence[Described]) -> tuple[list[Series], list[Skipped]]:
+    """Return series without copies, and the copies.
+
+    Parameters
+    ----------
+    described : sequence of Described
+        In any order.
+
+    Returns
+    -------
+    series : list of Series
+        By Study and Series Instance UID.
+    copies : list of Skipped
+        Of each instance, all files but the first by name.
+    """
+    ordered = sorted(described, key=_by_series_and_name)
+    copies: dict[str, Skipped] = {}
+    conflicts: dict[tuple[str, ...], list[str]] = {}
+    for different in in_threads(versions, _sharing_auid(ordered), CPU_COUNT):
+        for original, *others in different:
+            reason = f"the same instance as {original.source.name}"
+            copies.update(
+                (one.source.name, Skipped(one.source.name, reason, "copy")) for one in others
+            )
+        if len(different) > 1:
+            first = different[0][0]
+            conflicts.setdefault(_by_series(first), []).append(
+                f"{len(different)} different files have the SOP Instance UID "
+                f"{uid(first.sop_instance_uid) or '…'}: "
+                + "; ".join(one[0].source.name for one in different)
+            )
+    kept = (one for one in ordered if one.source.name not in copies)
+    series = [
+        Series(key[1], group, sorted(conflicts.get(key, ())))
+        for key, group in groupby(kept, _by_series)
+    ]
+    return series, list(copies.values())
+
+
+def _by_series(one: Described) -> tuple[str, ...]:
+    if one.series_uid:
+        return one.study_uid, one.series_uid, "", ""
+    folder = one.source.name.replace(os.sep, "/").rpartition("/")[0]
+    return one.study_uid, "", one.modality, folder
+
+
+def _by_series_and_name(one: Described) -> tuple[str, ...]:
+    return *_by_series(one), one.source.name
+
+
+def _sharing_auid(ordered: Iterable[Described]) -> Iterator[list[Described]]:
+    """Yield the instances of a series that have the same SOP Instance UID."""
+    for _, series in groupby(ordered, _by_series):
+        same: dict[str, list[Described]] = {}
+        for one in series:
+            if one.sop_instance_uid:
+                same.setdefault(one.sop_instance_uid, []).append(one)
+        yield from (group for group in same.values() if len(group) > 1)
