@@ -231,6 +231,11 @@ def side_by_side() -> np.ndarray:
     return facts
 
 
+def of_unknown_times() -> np.ndarray:
+    """The position that is measured first lacks its first frame: or is it last, and its last?"""
+    return without(interleaved().tell(instance_number=np.nan).facts, [0])
+
+
 def unplaced() -> np.ndarray:
     return grid(z=5).tell(position=np.nan).facts
 
@@ -268,6 +273,7 @@ IRREGULAR: dict[str, tuple[Callable[[], np.ndarray], set[str]]] = {
     "negative spacing": (lambda: grid(z=5).tell(spacing=(-1, 1)).facts, {"spacing"}),
     "incomplete last volume": (lambda: temporal().facts[:18], {"missing"}),
     "incomplete, by numbers": (lambda: numbered().facts[:13], {"missing"}),
+    "of unknown times": (of_unknown_times, {"missing"}),
     "frames missing": (lambda: without(interleaved().facts, [7, 13]), {"missing"}),
 }
 """Facts that are not a full, even grid, with the kinds of irregularity that are expected."""

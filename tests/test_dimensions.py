@@ -254,6 +254,136 @@ def test_clocks_are_not_exact(t: int, z: int, repetition: int, unit: int | None,
     np.testing.assert_array_equal(found.numbers, made.numbers)
 
 
+# What begins or ends in the middle of a volume
+
+CUT = slice(2, 17)
+EXPECTED = np.array(
+    [[-1, -1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14], [15, 16, -1, -1, -1]]
+)
+
+
+@pytest.mark.parametrize("column", ["temporal_position", "trigger_time", "reference_time"])
+def test_values_in_common_are_no_ranks(column: str) -> None:
+    """All positions have as many frames, and not of the same times."""
+    made = grid(t=4, z=5).tell(instance_number=np.nan)
+    facts = made.tell(**{column: 33.0 * (1 + made.at("t"))}).facts[CUT]
+    found = arrange(facts)
+    assert [one.kind for one in found.irregularities] == ["missing"] and found.notes == ()
+    np.testing.assert_array_equal(marks(found, facts), EXPECTED)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"acquisition_number": np.repeat(np.arange(4), 5), "instance_number": np.nan}, {}],
+    ids=["acquisition", "instance"],
+)
+def test_numbers_tell_where_times_do_not(numbers: dict[str, Any]) -> None:
+    made = grid(t=4, z=5)
+    made.tell(acquisition_time=1000.0 * made.at("t") + 200 * made.at("z"), **numbers)
+    facts = made.facts[CUT]
+    found = arrange(facts)
+    np.testing.assert_array_equal(marks(found, facts), EXPECTED)
+    assert [one.kind for one in found.irregularities] == ["missing"]
+    assert "Number (0020," not in only_notes(found) and "Number tells t" in only_notes(found)
+
+
+def test_an_index_is_never_ranked() -> None:
+    facts = grid(t=2, z=3).tell(temporal_position=[1, 1, 2, 2, 3, 3]).facts
+    found = arrange(facts)
+    expected = [[0, 1, -1], [3, -1, 2], [-1, 4, 5]]
+    np.testing.assert_array_equal(marks(found, facts), expected)
+    assert "3 of 9 frames are missing" in found.irregularities[0].message and found.notes == ()
+
+
+def test_values_that_hardly_differ_are_not_in_common() -> None:
+    made = grid(t=4, z=5)
+    times = 30.0 * made.at("t")
+    times[7] += 0.1
+    found = arrange(made.tell(trigger_time=times).facts)
+    np.testing.assert_array_equal(found.numbers, made.numbers)
+    assert found.irregularities == () == found.notes
+
+
+@pytest.mark.parametrize("row", range(20))
+@pytest.mark.parametrize("delay", [0, 12])
+def test_any_frame_of_a_cine_is_missed(row: int, delay: int) -> None:
+    made = phantoms.cine()
+    made.tell(instance_number=np.nan, trigger_time=made.facts["trigger_time"] + delay)
+    facts = without(made.facts, [row])
+    found = arrange(facts)
+    np.testing.assert_array_equal(
+        marks(found, facts), np.where(made.numbers == row, -1, made.numbers)
+    )
+
+
+@pytest.mark.parametrize("row", range(20))
+@pytest.mark.parametrize("name", ["interleaved", "one by one"])
+def test_the_place_of_a_frame_is_known_or_not_said(name: str, row: int) -> None:
+    """Of the position that is measured first or last, its own times do not tell."""
+    made = phantoms.interleaved().tell(instance_number=np.nan)
+    if name == "one by one":
+        made.tell(acquisition_time=10_000 * made.at("z") + 900 * made.at("t"))
+    facts = without(made.facts, [row])
+    found = arrange(facts)
+    (irregularity,) = found.irregularities
+    assert irregularity.kind == "missing"
+    t, z = divmod(row, 5)
+    # Positions 0 and 3 are the first and the last of a volume.
+    known = t in (1, 2) or (
+        name == "interleaved" and (z not in (0, 3) or (t, z) in [(3, 0), (0, 3)])
+    )
+    if known:
+        expected = np.where(made.numbers == row, -1, made.numbers)
+        np.testing.assert_array_equal(marks(found, facts), expected)
+        return
+    assert found.dims == ("z",) and "is not known" in irregularity.message
+    assert set(facts["window_center"][list(irregularity.frames)] % 5) == {z}
+    assert filled(found, facts) is found
+    # The numbers that a scanner gives settle it.
+    facts["instance_number"] = facts["window_center"] + 1
+    settled = arrange(facts)
+    np.testing.assert_array_equal(
+        marks(settled, facts), np.where(made.numbers == row, -1, made.numbers)
+    )
+
+
+@settings(max_examples=100)
+@given(
+    way=st.sampled_from(WAYS[:-1]),
+    t=st.integers(3, 6),
+    z=st.integers(3, 7),
+    numbered=st.booleans(),
+    data=st.data(),
+)
+def test_the_ends_of_a_scan_are_missed(way: str, t: int, z: int, numbered: bool, data: Any) -> None:
+    """A time series is either of one time or not made."""
+    made = grid(t=t, z=z)
+    column = way.partition(" ")[0]
+    told = told_by(way, made.at("t"), made.at("z"), made.lengths)
+    if column not in ("temporal_position", "trigger_time", "reference_time"):
+        assume(numbered)
+        made.tell(acquisition_number=made.at("t"))
+    made.tell(instance_number=np.nan)
+    made.tell(**{column: told})
+    first, last = data.draw(st.integers(0, z - 1)), data.draw(st.integers(0, z - 1))
+    facts = made.facts[first : len(made.facts) - last]
+    found = arrange(facts)
+    if [one.kind for one in found.irregularities] == ["duplicate"]:
+        return
+    assert found.dims == ("t", "z")
+    expected = np.where(np.isin(made.numbers, facts["window_center"]), made.numbers, -1)
+    np.testing.assert_array_equal(marks(found, facts), expected)
+
+
+def test_numbers_may_deny_midnight() -> None:
+    made = grid(t=4, z=3)
+    times = np.array([86_380_000, 86_390_000, 86_410_000, 86_430_000.0])
+    made.tell(acquisition_time=times[made.at("t")])
+    assert arrange(made.facts).notes == ()
+    made.tell(instance_number=(made.at("t") + 2) % 4)
+    assert "seems to pass midnight" in only_notes(arrange(made.facts))
+
+
 # What the dimensions and coordinates are
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,12 @@ from dcmdask.arrays.levels import (
     determines,
     fixed_axes,
     joined,
+    midnight_notes,
+    numbered,
     order_axis,
     plausible,
     time_axes,
 )
-
-# A grid with more holes than this is no grid.
-_HOLES = 0.25
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,7 @@ def arrange(facts: npt.NDArray[Any], stored: Integers | None = None) -> Arrangem
         It does not depend on the order of the rows.
     """
     stored = np.zeros(len(facts), np.int64) if stored is None else stored
+    midnight = midnight_notes(facts)
     facts = plausible(facts)
     placed = is_placed(facts)
     if not placed.all():
@@ -93,6 +93,11 @@ def arrange(facts: npt.NDArray[Any], stored: Integers | None = None) -> Arrangem
     axes = _explanation(facts, z)
     if axes is None:
         return _repeated(facts, stored, z, geometry, notes)
+    notes += midnight
+    unsure = next((axis.unsure for axis in axes if axis.unsure), ())
+    if unsure:
+        unsettled = _unsettled(z, geometry, unsure)
+        return _side_by_side(facts, stored, z, geometry, unsettled, notes)
     dims = (*(axis.name for axis in axes), "z")
     numbers = _grid(axes, z)
     irregularities = (*geometry.irregularities, *_holes(numbers, dims, geometry))
@@ -155,11 +160,16 @@ def _explanation(facts: npt.NDArray[Any], z: Integers) -> tuple[Axis, ...] | Non
     Without time, as few as possible.
     """
     fixed = fixed_axes(facts, z)
-    return (
-        _grid_of(_sets(fixed)[1:], z)
-        or next(_repeated_weightings(facts, z, fixed), None)
-        or next(_timed(facts, z, fixed), None)
-    )
+    found = _grid_of(_sets(fixed)[1:], z)
+    if found is not None:
+        return found
+    unsure = None
+    for axes in chain(_repeated_weightings(facts, z, fixed), _timed(facts, z, fixed)):
+        if any(axis.unsure for axis in axes):
+            unsure = unsure or axes
+        elif unsure is None or len(axes) >= len(unsure):
+            return axes
+    return unsure
 
 
 def _sets(axes: Sequence[Axis]) -> list[tuple[Axis, ...]]:
@@ -193,7 +203,20 @@ def _timed(
             times = axes_of(column, facts[column], place)
             found = _grid_of(((time, *others) for time in times), z)
             if found is not None:
-                yield found
+                yield _by_numbers(facts, found, place, z)
+
+
+def _by_numbers(
+    facts: npt.NDArray[Any], axes: tuple[Axis, ...], place: Integers, z: Integers
+) -> tuple[Axis, ...]:
+    """Let numbers decide which frames are of one time, where each position has its own times."""
+    time, *others = axes
+    if time.own:
+        by_position = joined([z], joined([axis.level for axis in others], np.zeros_like(z)))
+        for axis in numbered(time, facts, place, by_position):
+            if _cells((axis, *others), z) is not None:
+                return (axis, *others)
+    return axes
 
 
 def _repeated_weightings(
@@ -207,15 +230,15 @@ def _repeated_weightings(
         if determines(time.level, weighting.level):
             noted = time.noted.replace("orders t", "orders what is repeated")
             level = joined([time.level], weighting.level)
-            yield (weighting._replace(level=level, noted=noted), *others)
+            yield (weighting._replace(level=level, noted=noted, unsure=time.unsure), *others)
 
 
 def _cells(axes: Sequence[Axis], z: Integers) -> int | None:
     """Return how many cells a grid has; None where two frames share one, or few are taken."""
     lengths = [int(axis.level.max()) + 1 for axis in axes]
     cells = int(np.prod([float(length) for length in (*lengths, z.max() + 1)]))
-    holes = 0.0 if any(axis.ranked for axis in axes) else _HOLES
-    if 1 in lengths or cells - len(z) > holes * cells:
+    # Only a time, which is the first, may have other limits.
+    if 1 in lengths or cells - len(z) > axes[0].holes * cells:
         return None
     return cells if joined([axis.level for axis in axes], z).max() + 1 == len(z) else None
 
@@ -245,6 +268,16 @@ def _holes(numbers: Integers, dims: tuple[str, ...], geometry: Geometry) -> list
     return [Irregularity("missing", message)]
 
 
+def _unsettled(z: Integers, geometry: Geometry, unsure: tuple[int, ...]) -> Irregularity:
+    """Frames are missing, and it is not known which."""
+    at = _listed(geometry, np.unique(z[list(unsure)]))
+    message = (
+        f"frames are missing, and t of the {len(unsure)} that are there is not known at {at} mm "
+        "from the first: neither times nor numbers tell whether the first or the last are missing"
+    )
+    return Irregularity("missing", message, unsure)
+
+
 def _repeated(
     facts: npt.NDArray[Any],
     stored: Integers,
@@ -252,20 +285,36 @@ def _repeated(
     geometry: Geometry,
     notes: tuple[str, ...],
 ) -> Arrangement:
-    """Frames that share a position for no reason that the headers give, side by side."""
-    settled = _settled(facts, stored)
-    order = settled[np.argsort(z[settled], kind="stable")]
+    """Frames that share a position for no reason that the headers give."""
     counts = np.bincount(z)
     rows = np.flatnonzero(counts[z] > 1)
     places = np.flatnonzero(counts > 1)
     shared = f"{len(places)} positions" if len(places) > 1 else "a position"
-    listed = ", ".join(f"{geometry.positions[place]:.4g}" for place in places[:8])
-    more = f" and {len(places) - 8} more" if len(places) > 8 else ""
     message = (
-        f"{len(rows)} frames share {shared}, at {listed}{more} mm from the first, "
+        f"{len(rows)} frames share {shared}, at {_listed(geometry, places)} mm from the first, "
         "and no grid of times, echoes, diffusion weightings or components has a place for each"
     )
-    found = (*geometry.irregularities, Irregularity("duplicate", message, tuple(rows.tolist())))
+    found = Irregularity("duplicate", message, tuple(rows.tolist()))
+    return _side_by_side(facts, stored, z, geometry, found, notes)
+
+
+def _listed(geometry: Geometry, places: Integers) -> str:
+    more = f" and {len(places) - 8} more" if len(places) > 8 else ""
+    return ", ".join(f"{geometry.positions[place]:.4g}" for place in places[:8]) + more
+
+
+def _side_by_side(
+    facts: npt.NDArray[Any],
+    stored: Integers,
+    z: Integers,
+    geometry: Geometry,
+    irregularity: Irregularity,
+    notes: tuple[str, ...],
+) -> Arrangement:
+    """Frames in the order of positions, however many each has."""
+    settled = _settled(facts, stored)
+    order = settled[np.argsort(z[settled], kind="stable")]
+    found = (*geometry.irregularities, irregularity)
     geometry = replace(geometry, affine=None, irregularities=found)
     coordinates = told(facts, ("z",), order)
     coordinates["z"] = (("z",), geometry.positions[z[order]])

@@ -31,13 +31,14 @@ _SMALLER = 0.75
 def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
     """Return the arrangement with -1 for the positions and frames that are missing.
 
-    Where more than that is irregular nothing is filled, and what filling does not mend is
-    left among its irregularities; a tilt is no obstacle.
+    Where more than that is irregular, or it is not known which are missing, nothing is filled,
+    and what filling does not mend is left among its irregularities. A tilt is no obstacle: it
+    is left, too.
     """
     missing = [one for one in arrangement.irregularities if one.kind == "missing"]
     left = tuple(one for one in arrangement.irregularities if one.kind != "missing")
     geometry = arrangement.geometry
-    if geometry is None or not missing:
+    if geometry is None or not missing or _side_by_side(arrangement, geometry):
         return arrangement
     steps = missing_steps(geometry.positions, same_position(geometry))
     if steps is None or {one.kind for one in left} - {"tilt"}:
@@ -60,6 +61,11 @@ def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
         geometry=geometry,
         irregularities=left,
     )
+
+
+def _side_by_side(arrangement: Arrangement, geometry: Geometry) -> bool:
+    """Return whether frames of one position are side by side, as no grid has a place for each."""
+    return bool(arrangement.numbers.shape[-1] != len(geometry.positions))
 
 
 def _without_gaps(
@@ -122,6 +128,14 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
     if "duplicate" in kinds:
         z = arrangement.coordinates["z"][1]
         return _grouped(whole, np.arange(len(z)) - np.searchsorted(z, z))
+    if _side_by_side(arrangement, geometry):
+        # What is in order together, and each position apart where t is not known.
+        (unsure,) = (one.frames for one in arrangement.irregularities[-1:])
+        group = np.zeros(len(facts), np.int64)
+        z = np.empty(len(facts), np.int64)
+        z[numbers] = np.searchsorted(geometry.positions, arrangement.coordinates["z"][1])
+        group[list(unsure)] = 1 + z[list(unsure)]
+        return _grouped(whole, group[whole])
     if (numbers < 0).any():
         # Along the first axis: all that are complete, and each that is not.
         complete = (numbers >= 0).all(axis=tuple(range(1, numbers.ndim)))
@@ -139,7 +153,11 @@ def _runs(arrangement: Arrangement) -> list[Integers]:
     """Split a grid at its gaps, so that each run of positions is even."""
     kinds = {one.kind for one in arrangement.irregularities}
     numbers, geometry = arrangement.numbers, arrangement.geometry
-    if geometry is None or kinds & {"position", "duplicate"}:
+    if (
+        geometry is None
+        or kinds & {"position", "duplicate"}
+        or _side_by_side(arrangement, geometry)
+    ):
         return [numbers.ravel()]
     cuts = _cuts(geometry.positions, same_position(geometry))
     return [run.ravel() for run in np.split(numbers, cuts, axis=-1)]
