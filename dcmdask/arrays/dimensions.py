@@ -21,6 +21,7 @@ from dcmdask.arrays.levels import (
     NUMBERS,
     TIMES,
     Axis,
+    denied,
     determines,
     fixed_axes,
     joined,
@@ -202,8 +203,11 @@ def _timed(
         for (others, place), column in product(reversed(places), columns):
             times = axes_of(column, facts[column], place)
             found = _grid_of(((time, *others) for time in times), z)
-            if found is not None:
-                yield _by_numbers(facts, found, place, z)
+            if found is None:
+                continue
+            time, *rest = _by_numbers(facts, found, place, z)
+            if not denied(time, facts["acquisition_number"], place):
+                yield (time, *rest)
 
 
 def _by_numbers(

@@ -227,6 +227,11 @@ def numbered(
         yield Axis("t", axis.column, level, noted, _HOLES_BETWEEN_KNOWN)
 
 
+def denied(axis: Axis, numbers: Floats, place: Integers) -> bool:
+    """Return whether Acquisition Numbers that places share contradict what was only ranked."""
+    return axis.own and _tell(numbers, place) and not determines(distinct(numbers), axis.level)
+
+
 def _shared(numbers: Floats, place: Integers) -> Integers | None:
     level = distinct(numbers)
     return level if _in_common(numbers, place) else None
