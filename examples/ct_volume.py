@@ -2,7 +2,7 @@
 
     python examples/ct_volume.py [FOLDER] [OUTPUT]
 
-Without FOLDER a very small series is used that comes with pydicom.
+Without FOLDER a very small series is used that comes with pydicom. Needs the extra ``xarray``.
 """
 
 import sys

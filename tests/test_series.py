@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -395,6 +396,13 @@ def test_colours_that_are_not_converted_are_not_shown(tmp_path: Path) -> None:
     for option in ({"raw": True}, {"as_rgb": False}, {"force_ybr": True}):
         with pytest.raises(ValueError, match="leave YCbCr"):
             dcmdask.from_dicom(tmp_path, values="display", **option)
+
+
+def test_labels_need_xarray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classic(tmp_path, FRAMES, along(AXIAL, EVEN))
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"dcmdask\[xarray\]"):
+        one(tmp_path).to_xarray()
 
 
 def test_segmentations_are_plain_frames(corpus: Path) -> None:

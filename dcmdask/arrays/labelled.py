@@ -56,8 +56,16 @@ def labelled(
     values : str
         ``"stored"``, ``"modality"`` or ``"display"``.
     series_uid : str
+
+    Raises
+    ------
+    ImportError
+        xarray is not installed.
     """
-    import xarray as xr
+    try:
+        import xarray as xr
+    except ImportError as error:
+        raise ImportError("labels need xarray: pip install 'dcmdask[xarray]'") from error
 
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
     coordinates = {
