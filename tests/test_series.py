@@ -398,6 +398,20 @@ def test_colours_that_are_not_converted_are_not_shown(tmp_path: Path) -> None:
             dcmdask.from_dicom(tmp_path, values="display", **option)
 
 
+def test_a_damaged_file_beside_a_series_is_told(tmp_path: Path) -> None:
+    paths = classic(tmp_path / "a", FRAMES, along(AXIAL, EVEN))
+    classic(tmp_path / "b", FRAMES[:2], along(AXIAL, EVEN[:2]), series=SERIES + ".2")
+    paths[-1].write_bytes(paths[-1].read_bytes()[:-6])
+    found = scan(tmp_path)
+    for make in (found[SERIES].to_dask, found[SERIES].to_xarray):
+        with pytest.warns(DcmdaskWarning, match="1 files beside it are left out") as caught:
+            v = make()
+        assert str(paths[-1]) in str(caught[0].message) and len(v) == 5
+    assert len(found[SERIES + ".2"].to_dask()) == 2
+    with pytest.warns(DcmdaskWarning, match="left out"):
+        assert len(dcmdask.from_dicom(tmp_path / "a")) == 5
+
+
 def test_labels_need_xarray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classic(tmp_path, FRAMES, along(AXIAL, EVEN))
     monkeypatch.setitem(sys.modules, "xarray", None)

@@ -18,13 +18,17 @@ from dcmdask.frames.terms import uid
 __all__ = ["series_of"]
 
 
-def series_of(described: Sequence[Described]) -> tuple[list[Series], list[Skipped]]:
+def series_of(
+    described: Sequence[Described], doubtful: Iterable[Skipped] = ()
+) -> tuple[list[Series], list[Skipped]]:
     """Return series without copies, and the copies.
 
     Parameters
     ----------
     described : sequence of Described
         In any order.
+    doubtful : iterable of Skipped, optional
+        Files that may be part of a series: each is left out of those that it lies beside.
 
     Returns
     -------
@@ -36,7 +40,7 @@ def series_of(described: Sequence[Described]) -> tuple[list[Series], list[Skippe
     ordered = sorted(described, key=_by_series_and_name)
     copies: dict[str, Skipped] = {}
     conflicts: dict[tuple[str, ...], list[str]] = {}
-    for different in in_threads(versions, _sharing_auid(ordered), CPU_COUNT):
+    for different in in_threads(versions, _sharing_uid(ordered), CPU_COUNT):
         for original, *others in different:
             reason = f"the same instance as {original.source.name}"
             copies.update(
@@ -49,26 +53,35 @@ def series_of(described: Sequence[Described]) -> tuple[list[Series], list[Skippe
                 f"{uid(first.sop_instance_uid) or '…'}: "
                 + "; ".join(one[0].source.name for one in different)
             )
+    beside: dict[str, tuple[str, ...]] = {}
+    for one in doubtful:
+        folder = _folder(one.path)
+        beside[folder] = (*beside.get(folder, ()), f"{one.path}: {one.reason}")
     kept = (one for one in ordered if one.source.name not in copies)
-    series = [
-        Series(key[1], group, sorted(conflicts.get(key, ())))
-        for key, group in groupby(kept, _by_series)
-    ]
+    series = []
+    for key, group in groupby(kept, _by_series):
+        instances = list(group)
+        folders = sorted({_folder(one.source.name) for one in instances} & beside.keys())
+        left_out = [text for folder in folders for text in beside[folder]]
+        series.append(Series(key[1], instances, sorted(conflicts.get(key, ())), left_out))
     return series, list(copies.values())
+
+
+def _folder(name: str) -> str:
+    return name.replace(os.sep, "/").rpartition("/")[0]
 
 
 def _by_series(one: Described) -> tuple[str, ...]:
     if one.series_uid:
         return one.study_uid, one.series_uid, "", ""
-    folder = one.source.name.replace(os.sep, "/").rpartition("/")[0]
-    return one.study_uid, "", one.modality, folder
+    return one.study_uid, "", one.modality, _folder(one.source.name)
 
 
 def _by_series_and_name(one: Described) -> tuple[str, ...]:
     return *_by_series(one), one.source.name
 
 
-def _sharing_auid(ordered: Iterable[Described]) -> Iterator[list[Described]]:
+def _sharing_uid(ordered: Iterable[Described]) -> Iterator[list[Described]]:
     """Yield the instances of a series that have the same SOP Instance UID."""
     for _, series in groupby(ordered, _by_series):
         same: dict[str, list[Described]] = {}

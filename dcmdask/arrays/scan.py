@@ -105,8 +105,10 @@ def scan(
             done += len(some)
             if progress is not None:
                 progress(done, listing.files if listing.complete else None)
-    series, copies = series_of(described)
-    skipped += [*listing.skipped, *copies]
+    skipped += listing.skipped
+    doubtful = sorted(one for one in skipped if one.kind == "doubtful")
+    series, copies = series_of(described, doubtful)
+    skipped += copies
     return Scan(series, sorted(skipped), done)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ import numpy.typing as npt
 from dcmdask.arrays.geometry import clusters
 from dcmdask.arrays.stacks import OnIrregular, Stack, compacted, is_mosaic
 from dcmdask.arrays.valued import Values
-from dcmdask.errors import AmbiguousSourceError
+from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
 from dcmdask.frames.facts import Described, facts_of
+from dcmdask.frames.instance import outside
 from dcmdask.frames.terms import MODALITIES, UNITS, term, uid
 
 if TYPE_CHECKING:
@@ -53,14 +55,22 @@ class Series:
         In any order.
     conflicts : sequence of str, optional
         What of the instances contradicts itself, in words.
+    left_out : sequence of str, optional
+        Files that may be part of it, and why they are not: those beside its own that are
+        damaged, empty or unreadable.
     """
 
     def __init__(
-        self, uid: str, instances: Iterable[Described], conflicts: Iterable[str] = ()
+        self,
+        uid: str,
+        instances: Iterable[Described],
+        conflicts: Iterable[str] = (),
+        left_out: Iterable[str] = (),
     ) -> None:
         self.uid = uid
         self.instances = tuple(sorted(instances, key=lambda one: one.source.name))
         self.conflicts = tuple(conflicts)
+        self.left_out = tuple(left_out)
 
     @cached_property
     def stacks(self) -> tuple[Stack, ...]:
@@ -119,6 +129,16 @@ class Series:
             )
         return self.stacks[0]
 
+    def _tell_left_out(self) -> None:
+        if self.left_out:
+            shown = "; ".join(self.left_out[:_LISTED])
+            warnings.warn(
+                f"{self.name}: {len(self.left_out)} files beside it are left out that may be part "
+                f"of it: {shown}",
+                DcmdaskWarning,
+                stacklevel=outside(),
+            )
+
     def to_dask(
         self,
         values: Values = "stored",
@@ -138,6 +158,7 @@ class Series:
             There are several stacks; the message lists them.
         """
         stack = self.only_stack()
+        self._tell_left_out()
         return stack.to_dask(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
     def to_xarray(
@@ -173,6 +194,7 @@ class Series:
         array([ -72.199997, -143.      ,   -1.2375  ])
         """
         stack = self.only_stack()
+        self._tell_left_out()
         return stack.to_xarray(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
 
