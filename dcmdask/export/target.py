@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from dcmdask.errors import StoreExistsError
 # The file that a Zarr 3 group or array begins with. While a store is being written, that
 # of the root is also the sign for tasks that somebody still wants what they write.
 NODE = "zarr.json"
+# Looks at what is discarded, a hundredth of a second apart.
+_LATE_WRITES = 8
 
 
 @contextmanager
@@ -64,6 +67,11 @@ def discard(partial: Path) -> None:
     with suppress(OSError):
         (partial / NODE).unlink()
     shutil.rmtree(partial, ignore_errors=True)
+    # A write that zarr's own thread had under way makes its folders anew.
+    for _ in range(_LATE_WRITES):
+        time.sleep(0.01)
+        if partial.exists():
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _above(target: Path) -> Path:
