@@ -384,7 +384,7 @@ def test_a_slice_decodes_only_its_frames(
 def test_a_labelled_slice_decodes_only_its_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    xarray = pytest.importorskip("xarray")
+    import xarray
     frames, whole = composition(tmp_path)
     x = xarray.DataArray(to_dask(frames), dims=("t", "z", "y", "x"))
     decoded: list[int] = []

@@ -203,7 +203,6 @@ def test_storage_options_reach_the_file_system(tmp_path: Path) -> None:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[str, bytes], str]]:
     """Serve bytes over HTTP; this server answers a request for a range with everything."""
-    pytest.importorskip("aiohttp", reason="fsspec needs aiohttp for HTTP")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:

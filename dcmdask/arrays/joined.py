@@ -242,7 +242,7 @@ def _packed(sources: list[files.Stored]) -> Any:
     if len(local) < len(sources):
         return sources
     # Letter by letter, so names that only count up take a few bytes each.
-    beginning = os.path.commonprefix([source.path for source in local])  # noqa: RUF071
+    beginning = os.path.commonprefix([source.path for source in local])  # noqa: RUF071  letters are meant
     # No path holds a zero byte.
     rest = "\0".join(source.path[len(beginning) :] for source in local)
     numbers = np.array([(source.size, source.modified) for source in local], np.int64)
