@@ -385,6 +385,7 @@ def test_a_labelled_slice_decodes_only_its_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import xarray
+
     frames, whole = composition(tmp_path)
     x = xarray.DataArray(to_dask(frames), dims=("t", "z", "y", "x"))
     decoded: list[int] = []

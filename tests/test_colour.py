@@ -22,6 +22,7 @@ SIDE = 512
 def differences(first: int) -> tuple[int, int]:
     """How far the conversions are apart at most for four values of Y, and how often they are."""
     import imagecodecs
+
     luma, blue, red = np.meshgrid(
         np.arange(first, first + LEVELS), np.arange(256), np.arange(256), indexing="ij"
     )

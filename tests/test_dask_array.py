@@ -99,6 +99,7 @@ def test_a_slice_decodes_only_its_frames(
 
 def test_a_labelled_slice_decodes_only_its_frames(path: Path, decoded: list[int]) -> None:
     import xarray
+
     x = xarray.DataArray(from_dicom(path, chunks=40), dims=("frame", "row", "column"))
     selected = x.isel(frame=7, row=slice(2, 5))
     assert decoded == []
@@ -313,6 +314,7 @@ def test_a_million_frames_travel_light(tmp_path: Path, decoded: list[int]) -> No
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     import distributed
+
     with (
         dask.config.set({"distributed.worker.daemon": True}),
         distributed.LocalCluster(

@@ -1125,6 +1125,7 @@ def test_series_of_different_instances(tmp_path: Path) -> None:
 
 def test_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
+
     saved(tmp_path, [1])
     saved(tmp_path, [2], OTHER_SERIES)
     found = scan(tmp_path)
