@@ -147,16 +147,18 @@ def _only_stack(found: Scan) -> Stack:
     if len(found) != 1:
         series = [f"- {one!r}" for one in found[:_LISTED]]
         skipped = [f"- {one.path}: {one.reason}" for one in found.skipped[:_LISTED]]
-        listed = "\n".join(series or skipped)
-        what = f"{len(found)} series where one is meant" if len(found) else "no DICOM images"
+        if not series:
+            head = f"there are no DICOM images; files looked at: {found.files}"
+            raise AmbiguousSourceError("\n".join([head, *skipped]))
+        listed = "\n".join(series)
         raise AmbiguousSourceError(
-            f"{what}, in {found.files} files:\n{listed}\n"
+            f"{len(found)} series where one is meant, in {found.files} files:\n{listed}\n"
             "scan(...) gives all of them, and each has to_dask() and to_xarray()"
         )
     if found.doubtful:
         named = "; ".join(f"{one.path}: {one.reason}" for one in found.doubtful[:_LISTED])
         warnings.warn(
-            f"{len(found.doubtful)} files are left out that may be part of the series: {named}",
+            f"left out, though maybe part of the series ({len(found.doubtful)}): {named}",
             DcmdaskWarning,
             stacklevel=outside(),
         )

@@ -71,6 +71,9 @@ def is_url(source: str) -> bool:
 def _absolute(one: Any) -> str:
     if isinstance(one, bytes):
         raise TypeError("a scan takes paths, patterns and URLs, and not the bytes of a file")
+    if one == "":
+        # Often a variable of a shell that is not set; it would stand for the current folder.
+        raise ValueError("a source is an empty string; '.' is the current folder")
     if not isinstance(one, str) or "://" not in one:
         return os.path.abspath(os.fsdecode(one))
     if one.startswith(("file://", "local://")) and "::" not in one:

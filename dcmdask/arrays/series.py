@@ -133,8 +133,8 @@ class Series:
         if self.left_out:
             shown = "; ".join(self.left_out[:_LISTED])
             warnings.warn(
-                f"{self.name}: {len(self.left_out)} files beside it are left out that may be part "
-                f"of it: {shown}",
+                f"{self.name}: left out beside it, though maybe part of it "
+                f"({len(self.left_out)}): {shown}",
                 DcmdaskWarning,
                 stacklevel=outside(),
             )
