@@ -1,5 +1,6 @@
 """What `arrange` makes of facts of a known arrangement, whatever order they come in."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,13 @@ def test_frames_missing_in_a_grid_are_named(way: str, t: int, z: int, data: Any)
     assert irregularity.message.startswith(f"{len(lost)} of {t * z} frames are missing: ")
     for cell in sorted(lost)[:3]:
         assert f"t {cell[0]} at {2.5 * cell[1]:.4g} mm" in irregularity.message
+    # The frame before it along z is named, or the first that there is.
+    there = [[row for row in expected[of] if row >= 0] for of, _ in lost]
+    beside = {
+        max((row for row in line if row % z < at), default=line[0])
+        for line, (_, at) in zip(there, lost, strict=True)
+    }
+    assert set(facts["window_center"][list(irregularity.frames)]) == beside
     np.testing.assert_array_equal(found.coordinates["missing"][1], expected < 0)
 
 
@@ -193,6 +201,130 @@ def test_each_position_lacks_a_frame(lost: set[tuple[int, int]]) -> None:
     assert [one.kind for one in found.irregularities] == ["missing"]
     expected = np.where(np.isin(made.numbers, rows), -1, made.numbers)
     np.testing.assert_array_equal(marks(found, facts), expected)
+
+
+def test_two_times_of_which_each_position_lacks_one() -> None:
+    """Half of them take two steps at once to one frame, half to the next."""
+    made = grid(t=4, z=11)
+    made.tell(instance_number=np.nan)
+    made.tell(acquisition_time=1000 * made.at("t") + 90 * made.at("z"))
+    lost = np.array([2, 2, 1, 2, 1, 2, 1, 2, 1, 1, 1])
+    facts = made.facts[made.at("t") != lost[made.at("z")]]
+    found = arrange(facts)
+    assert [one.kind for one in found.irregularities] == ["missing"]
+    expected = np.where(made.at("t") != lost[made.at("z")], np.arange(44), -1).reshape(4, 11)
+    np.testing.assert_array_equal(marks(found, facts), expected)
+
+
+# Each position lacks another frame, and times are uneven: in no order do they go together
+
+PAUSED = np.array([0, 1000, 2000, 5000, 6000, 7000])
+LACKED = [1, 2, 3, 4, 2]
+
+
+def paused(way: str, lacked: Any = LACKED) -> tuple[phantoms.Phantom, np.ndarray]:
+    """Six times at five positions, by clocks that are off by up to 20 ms; and what is left."""
+    made = grid(t=6, z=5).tell(instance_number=np.nan)
+    begin = {"volumes": 37, "one by one": 10_000}[way] * made.at("z")
+    late = np.random.default_rng(0).uniform(-20, 20, 30).round(1)
+    made.tell(acquisition_time=1.6e12 + PAUSED[made.at("t")] + begin + late)
+    return made, made.facts[made.at("t") != np.array(lacked)[made.at("z")]]
+
+
+@pytest.mark.parametrize("way", ["volumes", "one by one"])
+def test_order_is_not_known_where_each_position_lacks_another_frame(way: str) -> None:
+    made, facts = paused(way)
+    found = arrange(facts)
+    (irregularity,) = found.irregularities
+    assert found.dims == ("z",) and irregularity.kind == "uneven"
+    assert found.geometry is not None and found.geometry.affine is None
+    # It is the step over the pause that the second position makes one frame earlier.
+    assert re.search(
+        r"frame 2 comes (39|40)\d\d\.\d ms after the one before at 2\.5 mm from the first, "
+        r"(9|10)\d\d\.\d ms at 5 mm, but frame 3 (9|10)\d\d\.\d ms at 2\.5 mm, "
+        r"(39|40)\d\d\.\d ms at 5 mm$",
+        irregularity.message,
+    )
+    # The frames that take so long come first, so that their files are named.
+    assert facts["window_center"][list(irregularity.frames[:2])].tolist() == [16, 22]
+    assert sorted(irregularity.frames) == list(range(25))
+    assert filled(found, facts) is found
+    # Each position for itself is in order.
+    apart = parts(facts, found)
+    assert len(apart) == 5
+    for z, part in enumerate(apart):
+        expected = [row for row in range(30) if row % 5 == z and row // 5 != LACKED[z]]
+        assert facts["window_center"][part].tolist() == expected
+    # Numbers that count all frames settle it, arbitrary ones do not.
+    facts["instance_number"] = facts["window_center"] + 1
+    settled = arrange(facts)
+    lost = [cell for cell in zip(LACKED, range(5), strict=True)]
+    expected = made.numbers.copy()
+    expected[tuple(np.transpose(lost))] = -1
+    np.testing.assert_array_equal(marks(settled, facts), expected)
+    facts["instance_number"] = np.random.default_rng(1).permutation(25) * 7
+    assert [one.kind for one in arrange(facts).irregularities] == ["uneven"]
+
+
+@pytest.mark.parametrize("way", ["volumes", "one by one"])
+def test_a_pause_of_all_is_none_of_some(way: str) -> None:
+    """All take the long step to the same frame, also where all lack the same."""
+    for lacked in ([9] * 5, [3] * 5, [2] * 5):
+        made, facts = paused(way, lacked)
+        found = arrange(facts)
+        assert found.irregularities == ()
+        expected = made.numbers[np.arange(6) != lacked[0]]
+        np.testing.assert_array_equal(marks(found, facts), expected)
+
+
+@settings(max_examples=60)
+@given(
+    t=st.integers(4, 9),
+    z=st.integers(2, 9),
+    seed=st.integers(0, 1000),
+    lacked=st.lists(st.integers(1, 7), min_size=9, max_size=9),
+)
+def test_positions_that_lack_another_frame_are_never_regular(
+    t: int, z: int, seed: int, lacked: list[int]
+) -> None:
+    """As long as the step over a missing frame is the longer by half."""
+    lost = 1 + np.array(lacked)[:z] % (t - 2)
+    assume(len(set(lost)) > 1)
+    steps = np.random.default_rng(seed).uniform(700, 1300, t - 1)
+    made = grid(t=t, z=z).tell(instance_number=np.nan)
+    times = np.concatenate([[0], np.cumsum(steps)])[made.at("t")] + 20_000 * made.at("z")
+    facts = made.tell(acquisition_time=times).facts[made.at("t") != lost[made.at("z")]]
+    found = arrange(facts)
+    assert [one.kind for one in found.irregularities] in (["missing"], ["uneven"])
+    order = np.random.default_rng(seed).permutation(len(facts))
+    assert_same(found, facts, arrange(facts[order]), facts[order])
+
+
+T, Z = np.indices((5, 5))
+BEATS = np.array([0, 700, 2200, 3000, 4400])[T]
+ONE_BY_ONE = BEATS + 50_000 * Z
+UNEVEN = [
+    [1000, 400, 1600, 900], [500, 1500, 1000, 1600], [900, 900, 400, 1500],
+    [1600, 500, 1000, 400], [1500, 1600, 500, 1400],
+]  # fmt: skip
+HONEST = {
+    "a pause in the middle of a volume": BEATS + 100 * Z + 5500 * (BEATS + 100 * Z > 2300),
+    "there and back": BEATS + 150 * np.where(T % 2, 4 - Z, Z),
+    "one waits": ONE_BY_ONE + 1000 * ((Z == 2) & (T > 1)),
+    "two pauses of all": ONE_BY_ONE
+    + 1000 * (T > 1) * np.array([5, 9, 5, 9, 7])
+    + 1000 * (T > 3) * np.array([9, 4, 4, 9, 5]),
+    "merely uneven": np.insert(np.cumsum(UNEVEN, axis=1), 0, 0, axis=1).T + 50_000 * Z,
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_times_that_are_uneven_for_another_reason(name: str) -> None:
+    made = grid(t=5, z=5).tell(instance_number=np.nan)
+    found = arrange(made.tell(acquisition_time=1.6e12 + HONEST[name].ravel()).facts)
+    assert found.dims == ("t", "z") and found.irregularities == ()
+    np.testing.assert_array_equal(found.numbers, made.numbers)
+    assert "t is their order at each" in only_notes(found)
 
 
 @settings(max_examples=30)

@@ -146,6 +146,7 @@ def assert_same(found: Described, dataset: Dataset) -> None:
     ]
     windows = [macro for one in groups for macro in (one.get("FrameVOILUTSequence") or [])[:1]]
     assert found.has_frame_lut == any(macro.get("VOILUTSequence") for macro in windows)
+    assert found.lossy == (dataset.get("LossyImageCompression") == "01")
     padding = dataset.get("PixelPaddingValue")
     if padding is not None:
         padding = (int(padding) + (1 << 15 if found.signed else 0)) % (1 << 16)

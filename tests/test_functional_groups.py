@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from make_dicom import described, part10, pixel_element
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
+from dcmdask.frames import files
 from dcmdask.frames.elements import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -27,6 +34,7 @@ from dcmdask.frames.elements import (
     Window,
     walk,
 )
+from dcmdask.frames.facts import describe
 from dcmdask.frames.functional_groups import LONGEST, Leaf, rows, rows_of_dataset, value_bytes
 
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
@@ -268,6 +276,13 @@ def item(content: bytes, length: int | None = None) -> bytes:
     return struct.pack("<HHL", 0xFFFE, 0xE000, length) + content
 
 
+def open_ended(tag: int, *contents: bytes) -> bytes:
+    """A sequence of undefined length, of items of undefined length."""
+    end_of_item, end = (struct.pack("<HHL", 0xFFFE, number, 0) for number in (0xE00D, 0xE0DD))
+    items = [item(content, 0xFFFFFFFF) + end_of_item for content in contents]
+    return explicit(tag, b"SQ", b"".join([*items, end]), 0xFFFFFFFF)
+
+
 LEFT_TO_PYDICOM = {
     "a sequence as UN": explicit(GROUPS, b"UN", item(b"")),
     "a macro as UN": explicit(GROUPS, b"SQ", item(explicit(POSITION, b"UN", item(b"")))),
@@ -404,3 +419,99 @@ def test_any_bytes_are_understood_or_refused(
             )
         except NotUnderstood as error:
             assert error.offset >= 0
+
+
+def with_columns(template: bytes, columns: dict[bytes, np.ndarray]) -> bytes:
+    """`template` for each row of the columns, which stand where their marks are."""
+    count = len(next(iter(columns.values())))
+    table = np.tile(np.frombuffer(template, "u1"), (count, 1))
+    for mark, values in columns.items():
+        assert template.count(mark) == 1 and values.itemsize == len(mark)
+        at = template.index(mark)
+        table[:, at : at + len(mark)] = values.view("u1").reshape(count, -1)
+    return table.tobytes()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of undefined lengths, as the slowest files have them; read once, into the right rows."""
+    count, slices = 100_000, 250
+    numbers = np.arange(count)
+    z, t = numbers % slices, numbers // slices
+    y = numbers % 7 - 3.25
+    times = t + z / 512
+    echo_times = np.where(numbers % 2, 30.5, 60.25)
+    slopes = 1 + numbers % 13 / 8
+    group = (
+        open_ended(
+            CONTENT,
+            explicit(0x00209056, b"SH", b"1 ")
+            + explicit(0x00209057, b"UL", b"zzzz")
+            + explicit(0x00209128, b"UL", b"tttt"),
+        )
+        + open_ended(POSITION, explicit(0x00200032, b"DS", b"-12.25\\ppppppp\\dddddddd "))
+        + open_ended(0x00209310, explicit(0x0020930D, b"FD", b"TTTTTTTT"))
+        + open_ended(ECHO, explicit(0x00189082, b"FD", b"eeeeeeee"))
+        + open_ended(0x00289145, explicit(0x00281053, b"DS", b"ssssssss"))
+    )
+    sequence = open_ended(GROUPS, group)
+    head, one, end = sequence[:12], sequence[12:-8], sequence[-8:]
+    items = with_columns(
+        one,
+        {
+            b"zzzz": (z + 1).astype("<u4"),
+            b"tttt": (t + 1).astype("<u4"),
+            b"ppppppp": np.array([b"%7.2f" % value for value in y]),
+            b"dddddddd": np.array([b"%8.2f" % value for value in 2.5 * z]),
+            b"TTTTTTTT": times.astype("<f8"),
+            b"eeeeeeee": echo_times.astype("<f8"),
+            b"ssssssss": np.array([b"%8.3f" % value for value in slopes]),
+        },
+    )
+    pixels = np.zeros((count, 1, 1), "u1")
+    dataset = described(pixels, SOPClassUID=EnhancedMRImageStorage)
+    element = pixel_element(pixels.tobytes(), ExplicitVRLittleEndian)
+    path = tmp_path / "many"
+    path.write_bytes(part10(dataset, ExplicitVRLittleEndian, head + items + end + element))
+    reads = counted_reads(monkeypatch)
+
+    facts = describe(files.locate(path)).facts
+
+    # Once over the elements, and once over the functional groups; never held whole.
+    assert sum(reads) < 2.1 * path.stat().st_size
+    assert max(reads) < 2 << 20
+    positions = np.column_stack([np.full(count, -12.25), y, 2.5 * z])
+    np.testing.assert_array_equal(facts["position"], positions)
+    np.testing.assert_array_equal(facts["position_index"], z + 1)
+    np.testing.assert_array_equal(facts["temporal_position"], t + 1)
+    np.testing.assert_array_equal(facts["reference_time"], 1000 * times)
+    np.testing.assert_array_equal(facts["echo_time"], echo_times)
+    np.testing.assert_array_equal(facts["slope"], slopes)
+    assert (facts["stack_id"] == b"1").all()
+    assert np.isnan(facts["trigger_time"]).all()
+
+
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each read of an open file gave from here on."""
+    reads: list[int] = []
+    really = files.opened
+
+    class Counting:
+        def __init__(self, file: BinaryIO) -> None:
+            self.file = file
+
+        def read(self, length: int) -> bytes:
+            data = self.file.read(length)
+            reads.append(len(data))
+            return data
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    @contextlib.contextmanager
+    def counting(source: files.Source) -> Iterator[Any]:
+        with really(source) as file:
+            yield Counting(file)
+
+    monkeypatch.setattr(files, "opened", counting)
+    return reads

@@ -1,5 +1,6 @@
 """Gaps filled to the grid that was made, and what is irregular split into what is not."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,7 @@ from phantoms import (
 )
 
 from dcmdask.arrays.dimensions import arrange
-from dcmdask.arrays.geometry import missing_steps
+from dcmdask.arrays.geometry import Irregularity, missing_steps
 from dcmdask.arrays.mending import filled, parts
 
 # What no splitting mends.
@@ -113,6 +114,14 @@ def test_frames_of_unknown_times_are_apart() -> None:
     marks = facts["window_center"].astype(int)
     np.testing.assert_array_equal(marks[together].reshape(4, 4) // 5, np.indices((4, 4))[0])
     assert marks[alone].tolist() == [5, 10, 15]
+
+
+def test_frames_of_unknown_times_are_apart_whatever_else_is_wrong() -> None:
+    facts = IRREGULAR["of unknown times"][0]()
+    found = arrange(facts)
+    conflict = Irregularity("conflict", "two files of one UID", (0, 1))
+    twice = replace(found, irregularities=(*found.irregularities, conflict))
+    assert [len(part) for part in parts(facts, twice)] == [16, 3]
 
 
 def assert_split(facts: np.ndarray) -> list[np.ndarray]:

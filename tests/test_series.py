@@ -283,22 +283,24 @@ def test_diffusion(tmp_path: Path) -> None:
     assert np.isnan(v.direction_x[:2]).all()
 
 
-def incomplete(folder: Path) -> np.ndarray:
+def incomplete(folder: Path) -> tuple[np.ndarray, list[Path]]:
     """Three times at four positions, of which one frame is missing."""
     values = grid(3, 1, 1, 4)[:, 0, 0]
     where = [(t, z) for t in range(3) for z in range(4) if (t, z) != (1, 2)]
-    classic(
+    paths = classic(
         folder, np.array([values[w] for w in where]), along(AXIAL, [3.0 * z for _, z in where]),
         modality="MR", each={"TriggerTime": [40.0 * t for t, _ in where]},
     )  # fmt: skip
-    return values
+    return values, paths
 
 
 def test_an_incomplete_grid(tmp_path: Path) -> None:
-    values = incomplete(tmp_path)
+    values, paths = incomplete(tmp_path)
     (stack,) = one(tmp_path).stacks
-    with pytest.raises(IrregularSeriesError, match="t 1 at 6 mm"):
+    with pytest.raises(IrregularSeriesError, match="t 1 at 6 mm") as caught:
         stack.to_dask()
+    # The frame of that time before it along z.
+    assert f"(near {paths[5]})" in str(caught.value)
     v = stack.to_xarray(on_irregular="fill", fill_value=9)
     expected = values.copy()
     expected[1, 2] = 9
@@ -310,6 +312,53 @@ def test_an_incomplete_grid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept.compute(), there)
     filled = dcmdask.from_dicom(tmp_path, on_irregular="fill", fill_value=9)
     np.testing.assert_array_equal(filled.compute(), expected.reshape(12, 5, 7))
+
+
+def test_the_first_frame_of_a_volume_is_missing(tmp_path: Path) -> None:
+    """Then the next along z is named."""
+    where = [(t, z) for t in range(3) for z in range(4) if (t, z) != (1, 0)]
+    paths = classic(
+        tmp_path, noise(11, 5, 7), along(AXIAL, [3.0 * z for _, z in where]), modality="MR",
+        each={"TriggerTime": [40.0 * t for t, _ in where]},
+    )  # fmt: skip
+    assert one(tmp_path).irregularities == (
+        f"1 of 12 frames are missing: t 1 at 0 mm (near {paths[4]})",
+    )
+
+
+def test_each_position_lacks_a_frame_of_another_time(tmp_path: Path) -> None:
+    """Six times with a pause, at five positions with five frames each: no full grid of five."""
+    lacked = [1, 2, 3, 4, 2]
+    where = [(t, z) for t in range(6) for z in range(5) if t != lacked[z]]
+    seconds = [0, 1, 2, 5, 6, 7]
+    frames = noise(25, 5, 7)
+    paths = classic(
+        tmp_path, frames, along(AXIAL, [3.0 * z for _, z in where]), modality="MR",
+        numbers=[1] * 25,
+        each={
+            "AcquisitionDate": ["20200101"] * 25,
+            "AcquisitionTime": [f"1200{seconds[t]:02}.{37 * z:03}" for t, z in where],
+        },
+    )  # fmt: skip
+    (stack,) = one(tmp_path).stacks
+    for choice in ("error", "fill"):
+        with pytest.raises(IrregularSeriesError) as caught:
+            stack.to_dask(on_irregular=choice)
+        assert "4000.0 ms after the one before at 3 mm from the first" in str(caught.value)
+        assert "1000.0 ms at 6 mm, but frame 3" in str(caught.value)
+        named = [paths[where.index(cell)] for cell in [(3, 1), (4, 2)]]
+        assert f"({named[0]}; {named[1]}; " in str(caught.value) and "more)" in str(caught.value)
+    kept = stack.to_xarray(on_irregular="keep")
+    assert kept.dims == ("z", "y", "x")
+    np.testing.assert_allclose(kept.z, np.repeat(3.0 * np.arange(5), 5), atol=1e-6)
+    parts = stack.to_xarray(on_irregular="split")
+    assert [part.shape for part in parts] == [(5, 1, 5, 7)] * 5
+    for z, part in enumerate(parts):
+        rows = [row for row, cell in enumerate(where) if cell[1] == z]
+        np.testing.assert_array_equal(part.values[:, 0], frames[rows])
+        np.testing.assert_allclose(
+            part.t, [1000 * s for t, s in enumerate(seconds) if t != lacked[z]]
+        )
 
 
 def test_no_padding_that_is_right_for_all(tmp_path: Path) -> None:

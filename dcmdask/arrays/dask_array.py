@@ -12,8 +12,9 @@ import dask.array as da
 from pydicom.dataset import Dataset
 
 from dcmdask.arrays.chunks import Chunks, to_dask
+from dcmdask.arrays.mending import OnIrregular, check_on_irregular
 from dcmdask.arrays.scan import Scan, scan
-from dcmdask.arrays.stacks import OnIrregular, Stack, check_on_irregular
+from dcmdask.arrays.stacks import Stack
 from dcmdask.arrays.valued import Values, check_values, valued
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
 from dcmdask.frames import files
@@ -111,7 +112,7 @@ chunktype=numpy.ndarray>
             raise TypeError("a FrameArray has its options already; open it with others")
         return to_dask(src, chunks)
     if is_collection(src, storage_options):
-        stack = _only_stack(scan(src, storage_options=storage_options))
+        stack = only_stack(scan(src, storage_options=storage_options))
         return to_dask(stack.flattened(values, on_irregular, fill_value, **opening), chunks)
     if on_irregular != "error" or fill_value is not None:
         raise ValueError(
@@ -142,7 +143,7 @@ def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) ->
     return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
 
 
-def _only_stack(found: Scan) -> Stack:
+def only_stack(found: Scan) -> Stack:
     """Return the one stack of the one series, and warn of files that may belong to it."""
     if len(found) != 1:
         series = [f"- {one!r}" for one in found[:_LISTED]]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.coordinates import Coordinates, labels, told
+from dcmdask.arrays.coordinates import MILLISECONDS, Coordinates, labels, told
 from dcmdask.arrays.geometry import Floats, Geometry, Integers, Irregularity, is_placed, locate
 from dcmdask.arrays.levels import (
     NUMBERS,
@@ -31,6 +31,7 @@ from dcmdask.arrays.levels import (
     plausible,
     time_axes,
 )
+from dcmdask.arrays.matching import Contradiction
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def arrange(facts: npt.NDArray[Any], stored: Integers | None = None) -> Arrangem
     if axes is None:
         return _repeated(facts, stored, z, geometry, notes)
     notes += midnight
-    unsure = next((axis.unsure for axis in axes if axis.unsure), ())
-    if unsure:
+    unsure = next((axis for axis in axes if axis.unsure), None)
+    if unsure is not None:
         unsettled = _unsettled(z, geometry, unsure)
         return _side_by_side(facts, stored, z, geometry, unsettled, notes)
     dims = (*(axis.name for axis in axes), "z")
@@ -164,13 +165,17 @@ def _explanation(facts: npt.NDArray[Any], z: Integers) -> tuple[Axis, ...] | Non
     found = _grid_of(_sets(fixed)[1:], z)
     if found is not None:
         return found
-    unsure = None
+    unsure = contradicted = None
     for axes in chain(_repeated_weightings(facts, z, fixed), _timed(facts, z, fixed)):
-        if any(axis.unsure for axis in axes):
+        time = axes[0]
+        if time.contradiction is not None:
+            contradicted = contradicted or axes
+        elif time.unsure:
             unsure = unsure or axes
-        elif unsure is None or len(axes) >= len(unsure):
+        # Another order does not settle what the times contradict.
+        elif (time.holes or contradicted is None) and (unsure is None or len(axes) >= len(unsure)):
             return axes
-    return unsure
+    return contradicted or unsure
 
 
 def _sets(axes: Sequence[Axis]) -> list[tuple[Axis, ...]]:
@@ -234,7 +239,7 @@ def _repeated_weightings(
         if determines(time.level, weighting.level):
             noted = time.noted.replace("orders t", "orders what is repeated")
             level = joined([time.level], weighting.level)
-            yield (weighting._replace(level=level, noted=noted, unsure=time.unsure), *others)
+            yield (time._replace(name="diffusion", level=level, noted=noted), *others)
 
 
 def _cells(axes: Sequence[Axis], z: Integers) -> int | None:
@@ -269,17 +274,44 @@ def _holes(numbers: Integers, dims: tuple[str, ...], geometry: Geometry) -> list
     ]
     more = f" and {len(holes) - 3} more" if len(holes) > 3 else ""
     message = f"{len(holes)} of {numbers.size} frames are missing: {'; '.join(listed)}{more}"
-    return [Irregularity("missing", message)]
+    return [Irregularity("missing", message, _beside(numbers))]
 
 
-def _unsettled(z: Integers, geometry: Geometry, unsure: tuple[int, ...]) -> Irregularity:
+def _beside(numbers: Integers) -> tuple[int, ...]:
+    """Return for each hole the frame before it along z, or the next where there is none."""
+    along = numbers.reshape(-1, numbers.shape[-1])
+    here = np.where(along >= 0, np.arange(along.shape[1]), -1)
+    before = np.maximum.accumulate(here, axis=1)
+    # Of an empty line along z there is none at all, and -1 remains.
+    nearest = np.where(before >= 0, before, np.argmax(along >= 0, axis=1)[:, np.newaxis])
+    beside = np.take_along_axis(along, nearest, axis=1)[along < 0]
+    return tuple(dict.fromkeys(beside[beside >= 0].tolist()))
+
+
+def _unsettled(z: Integers, geometry: Geometry, axis: Axis) -> Irregularity:
     """Frames are missing, and it is not known which."""
+    unsure = axis.unsure
+    if axis.contradiction is not None:
+        message = _contradicting(z, geometry, axis.contradiction, axis.column)
+        return Irregularity("uneven", message, unsure)
     at = _listed(geometry, np.unique(z[list(unsure)]))
     message = (
         f"frames are missing, and t of the {len(unsure)} that are there is not known at {at} mm "
         "from the first: neither times nor numbers tell whether the first or the last are missing"
     )
     return Irregularity("missing", message, unsure)
+
+
+def _contradicting(z: Integers, geometry: Geometry, found: Contradiction, column: str) -> str:
+    unit = " ms" if column in MILLISECONDS else ""
+    one, other = (f"{at:.4g} mm" for at in geometry.positions[z[list(found.rows)]])
+    first, second = ([f"{step:.1f}{unit}" for step in steps] for steps in found.steps)
+    return (
+        "times are uneven, as where each position lacks another frame, and t is not known: "
+        f"frame {found.ranks[0]} comes {first[0]} after the one before at {one} from the first, "
+        f"{first[1]} at {other}, but frame {found.ranks[1]} {second[0]} at {one}, {second[1]} at "
+        f"{other}"
+    )
 
 
 def _repeated(

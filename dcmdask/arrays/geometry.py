@@ -75,6 +75,30 @@ class Geometry:
         (n,): the distance of each position from the first, along the normal, ascending.
     irregularities : tuple of Irregularity
         Empty where the grid is regular.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> from dcmdask import scan
+    >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests"
+    >>> geometry = scan(folder / "98892001/CT5N")[0].stacks[0].geometry
+    >>> geometry.regular, geometry.codes, geometry.spacing
+    (True, 'LPS', (2.5, 0.488281, 0.488281))
+
+    Where the middle of the third frame is in the patient, in mm to the left, back and head:
+
+    >>> x, y, z = 7.5, 7.5, 2
+    >>> (geometry.affine @ [x, y, z, 1])[:3].round(3)
+    array([ -68.538, -139.338,    3.762])
+
+    Four frames that are no even grid have no affine:
+
+    >>> uneven = scan(folder / "77654033/CT2")[0].stacks[0].geometry
+    >>> uneven.regular, uneven.affine is None, uneven.positions
+    (False, True, array([  0.  , 202.5 , 203.75, 205.  ]))
+    >>> uneven.irregularities[0].kind
+    'uneven'
     """
 
     affine: Floats | None

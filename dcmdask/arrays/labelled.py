@@ -68,27 +68,47 @@ def labelled(
         raise ImportError("labels need xarray: pip install 'dcmdask[xarray]'") from error
 
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
-    coordinates = {
-        name: xr.Variable(along, values, {"units": UNITS[name]} if name in UNITS else {})
-        for name, (along, values) in _coordinates(array.shape, dims, arrangement).items()
+    labels = {
+        name: xr.Variable(along, told, {"units": UNITS[name]} if name in UNITS else {})
+        for name, (along, told) in coordinates(array.shape, dims, arrangement).items()
     }
+    told = attributes(arrangement, instances, facts, values, series_uid)
+    return xr.DataArray(array, labels, dims, name=values, attrs=told)
+
+
+def attributes(
+    arrangement: Arrangement,
+    instances: Sequence[Described],
+    facts: npt.NDArray[Any],
+    values: str,
+    series_uid: str,
+) -> dict[str, Any]:
+    """Return what the headers give of an array as a whole.
+
+    ``values``, ``series_uid``; where they are known ``modality``, ``units``, and of the
+    geometry ``spacing``, ``orientation`` and ``affine``.
+    """
     geometry = arrangement.geometry
-    attributes: dict[str, Any] = {"values": values, "series_uid": uid(series_uid) or ""}
+    found: dict[str, Any] = {"values": values, "series_uid": uid(series_uid) or ""}
     if (modality := term(instances[0].modality, MODALITIES)) is not None:
-        attributes["modality"] = modality
+        found["modality"] = modality
     if (unit := units(instances, facts, values)) is not None:
-        attributes["units"] = unit
+        found["units"] = unit
     if geometry is not None:
-        attributes["spacing"] = geometry.spacing
-        attributes["orientation"] = geometry.orientation
+        found["spacing"] = geometry.spacing
+        found["orientation"] = geometry.orientation
         if geometry.affine is not None:
-            attributes["affine"] = geometry.affine
-    return xr.DataArray(array, coordinates, dims, name=values, attrs=attributes)
+            found["affine"] = geometry.affine
+    return found
 
 
-def _coordinates(
+def coordinates(
     shape: tuple[int, ...], dims: tuple[str, ...], arrangement: Arrangement
-) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:
+) -> Coordinates:
+    """Return the coordinates of an array (*arrangement.dims, y, x[, sample]).
+
+    Where a value is a vector in the patient, one coordinate for each of its axes.
+    """
     found: Coordinates = {}
     for name, (along, values) in arrangement.coordinates.items():
         if along[-1:] == ("patient",):

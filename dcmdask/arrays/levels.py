@@ -6,15 +6,14 @@ common besides time: their position, and the levels of what else they differ on.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.geometry import Floats, Integers
+from dcmdask.arrays.matching import Contradiction, Places, ranks
 from dcmdask.frames.frame_facts import DAY
 
 COMPONENTS = (b"MAGNITUDE", b"PHASE", b"REAL", b"IMAGINARY")
@@ -30,16 +29,8 @@ NUMBERS = {"acquisition_number": "Acquisition Number", "instance_number": "Insta
 _SAME = 1e-3
 # Likewise of unit vectors.
 _SAME_DIRECTION = 1e-5
-# The time from one frame to the next may be off by this part of it.
-_UNSTEADY = 0.4
 # Values of which no position has both are two if they differ by this part of the least step.
 _APART = 0.5
-# Positions of one trigger are at one time, but for this part of the time between frames.
-_IN_PHASE = 0.25
-# All positions of a volume are measured within the time for one, and this part of it.
-_WITHIN = 1.1
-# Volumes are not measured quite as regularly as that: a part of the time for one.
-_LATE = 0.5
 
 _COMPARED = (*TIMES, *NUMBERS, "echo_time", "echo_number", "b_value", "direction", "position_index")
 # A grid with more holes than this is no grid; one more, where frames say where they belong.
@@ -55,6 +46,7 @@ class Axis(NamedTuple):
     `holes`: which part of a grid of these levels may be missing; none of a mere order, in which
     frames behind a hole would be taken for those before. `own`: each place has times of its
     own, which are matched. `unsure`: frames of places where that can be done in several ways.
+    `contradiction`: why all are.
     """
 
     name: str
@@ -64,6 +56,7 @@ class Axis(NamedTuple):
     holes: float = _HOLES
     own: bool = False
     unsure: tuple[int, ...] = ()
+    contradiction: Contradiction | None = None
 
 
 def plausible(facts: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -111,16 +104,6 @@ def joined(levels: Sequence[Integers], place: Integers) -> Integers:
     for level in levels:
         place = distinct(place * (level.max() + 1) + level, 0.5)
     return place
-
-
-def ranks(place: Integers, order: Integers) -> Integers:
-    """Return the rank of each frame, in `order`, among those of its place."""
-    by_place = order[np.argsort(place[order], kind="stable")]
-    sizes = np.bincount(place)
-    starts = np.cumsum(sizes) - sizes
-    rank = np.empty(len(place), np.int64)
-    rank[by_place] = np.arange(len(place)) - np.repeat(starts, sizes)
-    return rank
 
 
 def differs(level: Integers, place: Integers) -> bool:
@@ -182,7 +165,7 @@ def time_axes(column: str, times: Floats, place: Integers) -> Iterator[Axis]:
         yield Axis("t", column, level, noted, _HOLES_BETWEEN_KNOWN)
         return
     yield Axis("t", column, level, noted)
-    by_time = _Places(times, place, column == _SINCE_TRIGGER)
+    by_time = Places(times, place, column == _SINCE_TRIGGER)
     if by_time.steady:
         yield Axis("t", column, by_time.rank, noted, own=True)
     elif (level_and_unsure := by_time.matched()) is not None:
@@ -193,15 +176,20 @@ def time_axes(column: str, times: Floats, place: Integers) -> Iterator[Axis]:
 
 
 def order_axis(column: str, times: Floats, place: Integers) -> Iterator[Axis]:
-    """Yield the order of frames at each place, if the times between them are what they are."""
-    if _tell(times, place):
-        noted = (
-            f"frames share positions, and by {NUMBERS.get(column, 'their times')} the steps from "
-            "one to the next differ between positions: t is their order at each"
-        )
-        yield Axis(
-            "t", column, ranks(place, np.argsort(times, kind="stable")), noted, 0.0, own=True
-        )
+    """Yield the order of frames at each place, if the times between them are what they are.
+
+    All frames are unsure where places take about two steps of others, each to another frame.
+    """
+    if not _tell(times, place):
+        return
+    noted = (
+        f"frames share positions, and by {NUMBERS.get(column, 'their times')} the steps from "
+        "one to the next differ between positions: t is their order at each"
+    )
+    by_time = Places(times, place, column == _SINCE_TRIGGER)
+    found = by_time.contradiction() if column in TIMES else None
+    unsure = tuple(dict.fromkeys((*found.rows, *range(len(place))))) if found else ()
+    yield Axis("t", column, by_time.rank, noted, 0.0, True, unsure, found)
 
 
 def numbered(
@@ -285,131 +273,3 @@ def _tell(times: Floats, place: Integers) -> bool:
     if not np.isfinite(times).all() or place.max() + 1 == len(place):
         return False
     return bool(joined([distinct(times)], place).max() + 1 == len(place))
-
-
-class _Places:
-    """The times of each place in order; no two of a place are the same."""
-
-    def __init__(self, times: Floats, place: Integers, in_phase: bool) -> None:
-        self.in_phase = in_phase
-        self.rows = np.lexsort((times, place))
-        self.times = times[self.rows]
-        self.counts = np.bincount(place)
-        self.ends = np.cumsum(self.counts)
-        self.starts = self.times[self.ends - self.counts]
-        self.rank = ranks(place, np.argsort(times, kind="stable"))
-        most = int(self.counts.max())
-        full = np.repeat(self.counts == most, self.counts)
-        self.steps = np.diff(self.times[full].reshape(-1, most), axis=1)
-        # The median; of two the smaller, as a step is longer where a frame is missing.
-        self.typical: Floats = np.sort(self.steps, axis=0)[(len(self.steps) - 1) // 2]
-
-    @property
-    def steady(self) -> bool:
-        """Whether all places have as many frames, at steps that agree."""
-        if (self.counts < len(self.typical) + 1).any():
-            return False
-        if (np.abs(self.steps - self.typical) > _UNSTEADY * self.typical).any():
-            return False
-        return not self._first_levels(self.typical).any()
-
-    def matched(self) -> tuple[Integers, npt.NDArray[np.bool_]] | None:
-        """Return levels with gaps where steps are as long as several, or None if that fails.
-
-        And for each place whether the levels of its frames might as well be others.
-        """
-        # Where every place lacks some, their steps are not typical.
-        for steps in (self.typical, np.full(len(self.typical), np.median(self.typical))):
-            # Every place may lack some, and so there may be more.
-            more = np.full(1 + len(steps) // 3, np.median(steps))
-            after = np.cumsum([0.0, *steps, *more]).tolist()
-            level = np.empty(len(self.rows), np.int64)
-            for first, count, end in zip(
-                self._first_levels(steps).tolist(), self.counts, self.ends, strict=True
-            ):
-                times = self.times[end - count : end].tolist()
-                walked = _walked(times, after, first)
-                if first and count <= len(steps) and (walked is None or walked[-1] > len(steps)):
-                    # Late, but no later than a full place: it was the last to be measured.
-                    walked = _walked(times, after, first - 1)
-                if walked is None:
-                    break
-                level[self.rows[end - count : end]] = walked
-            else:
-                return level, self._unsure(level, np.array(after), float(np.median(steps)))
-        return None
-
-    def _unsure(self, level: Integers, after: Floats, step: float) -> npt.NDArray[np.bool_]:
-        """Return the places whose frames may all be a level earlier or later.
-
-        The frames that lie between others are where the time between them says. Of a place
-        that lacks its first or last, only the other places of a volume can tell.
-        """
-        first, last = level[self.rows[self.ends - self.counts]], level[self.rows[self.ends - 1]]
-        leaders = self._leaders(after[len(self.typical)] + step / 2)
-        offset = self.starts - leaders - after[first]
-        if self.in_phase:
-            short = (first > 0) | (last < level.max())
-            off = np.abs(offset - np.median(offset)) > _IN_PHASE * step
-            return np.asarray(short & off)
-        unsure = np.zeros(len(first), bool)
-        for leader in np.unique(leaders):
-            here = np.flatnonzero(leaders == leader)
-            ascending = np.sort(offset[here])
-            others = int(len(here) > 1)
-            # The extremes of the others.
-            low = np.where(offset[here] == ascending[0], ascending[others], ascending[0])
-            high = np.where(offset[here] == ascending[-1], ascending[-1 - others], ascending[-1])
-            for shift in (-1, 1):
-                moved = offset[here] - shift * step
-                span = np.maximum(high, moved) - np.minimum(low, moved)
-                possible = (first[here] + shift >= 0) & (last[here] + shift <= level.max())
-                unsure[here] |= possible & ((span < _WITHIN * step) | (others == 0))
-        return unsure
-
-    def _first_levels(self, steps: Floats) -> Integers:
-        """Return the level of the first frame of each place.
-
-        Places are measured together, volume by volume, or one behind the other. Where one
-        begins later than together with others, but too early to be behind them, its first
-        frames are missing; if it has as many as any, only where that is clear.
-        """
-        after = np.cumsum(steps)
-        since = self.starts - self._leaders(after[-1] + np.median(steps) / 2)
-        late = np.zeros(len(since))
-        late[self.counts == len(steps) + 1] = _LATE * np.median(steps)
-        if self.in_phase:
-            # The nearest level: as much later than halfway from the one before.
-            late[self.counts <= len(steps)] = -_LATE * np.median(steps)
-        levels: Integers = np.searchsorted(after, since - late, "right")
-        return levels
-
-    def _leaders(self, behind: float) -> Floats:
-        """Return for each place the start of the first of those that are measured with it."""
-        leaders = np.empty(len(self.starts))
-        leader = -np.inf
-        for i in np.argsort(self.starts, kind="stable").tolist():
-            if self.starts[i] - leader > behind:
-                leader = self.starts[i]
-            leaders[i] = leader
-        return leaders
-
-
-def _walked(times: list[float], after: list[float], first: int) -> list[int] | None:
-    """Return the levels of the frames of one place, or None where its steps are others.
-
-    `after` is when each level comes after the first.
-    """
-    walked = [first]
-    for before, time in pairwise(times):
-        now = walked[-1]
-        aim = after[now] + time - before
-        level = max(bisect_left(after, aim), now + 1)
-        if level > now + 1 and (level == len(after) or aim - after[level - 1] < after[level] - aim):
-            level -= 1
-        if level == len(after) or (
-            abs(after[level] - aim) > _UNSTEADY * (after[level] - after[level - 1])
-        ):
-            return None
-        walked.append(level)
-    return walked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,16 @@ from dcmdask.arrays.geometry import (
 )
 from dcmdask.arrays.levels import plausible
 
+OnIrregular: TypeAlias = Literal["error", "keep", "fill", "split"]
+ON_IRREGULAR: tuple[str, ...] = get_args(OnIrregular)
 # A gap that the next is this much smaller than does not begin a run.
 _SMALLER = 0.75
+
+
+def check_on_irregular(on_irregular: str) -> None:
+    """Refuse a choice that does not exist."""
+    if on_irregular not in ON_IRREGULAR:
+        raise ValueError(f"on_irregular is one of {', '.join(ON_IRREGULAR)}, not {on_irregular!r}")
 
 
 def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
@@ -130,7 +138,7 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
         return _grouped(whole, np.arange(len(z)) - np.searchsorted(z, z))
     if _side_by_side(arrangement, geometry):
         # What is in order together, and each position apart where t is not known.
-        (unsure,) = (one.frames for one in arrangement.irregularities[-1:])
+        (*_, unsure) = (one.frames for one in arrangement.irregularities if one.kind != "conflict")
         group = np.zeros(len(facts), np.int64)
         z = np.empty(len(facts), np.int64)
         z[numbers] = np.searchsorted(geometry.positions, arrangement.coordinates["z"][1])

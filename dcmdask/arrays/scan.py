@@ -180,6 +180,22 @@ class Scan(Sequence[Series]):
         ------
         ImportError
             pandas is not installed.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from pydicom.data import get_testdata_file
+        >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/77654033"
+        >>> table = scan(folder).to_frame()
+        >>> table[["modality", "frames", "dims", "regular"]]
+          modality  frames           dims  regular
+        0       CR       1  [frame, y, x]     True
+        1       CR       1  [frame, y, x]     True
+        2       CR       1  [frame, y, x]     True
+        3       CT       4      [z, y, x]    False
+        >>> table[~table.regular].irregularities.item()
+        ['gaps are uneven, from 1.25 to 202.5 mm (median 1.25): 202.5 mm behind the frame that \
+is 0 mm from the first']
         """
         try:
             import pandas as pd

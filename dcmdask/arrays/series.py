@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.geometry import clusters
-from dcmdask.arrays.stacks import OnIrregular, Stack, compacted, is_mosaic
+from dcmdask.arrays.mending import OnIrregular
+from dcmdask.arrays.stacks import Stack, compacted, is_mosaic
 from dcmdask.arrays.valued import Values
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
 from dcmdask.frames.facts import Described, facts_of
@@ -129,7 +130,8 @@ class Series:
             )
         return self.stacks[0]
 
-    def _tell_left_out(self) -> None:
+    def tell_left_out(self) -> None:
+        """Warn of files that may be part of it and are not."""
         if self.left_out:
             shown = "; ".join(self.left_out[:_LISTED])
             warnings.warn(
@@ -158,7 +160,7 @@ class Series:
             There are several stacks; the message lists them.
         """
         stack = self.only_stack()
-        self._tell_left_out()
+        self.tell_left_out()
         return stack.to_dask(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
     def to_xarray(
@@ -194,7 +196,7 @@ class Series:
         array([ -72.199997, -143.      ,   -1.2375  ])
         """
         stack = self.only_stack()
-        self._tell_left_out()
+        self.tell_left_out()
         return stack.to_xarray(values, on_irregular, chunks, fill_value=fill_value, **opening)
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.arranged import ArrangedFrames
 from dcmdask.arrays.dimensions import Arrangement, arrange
-from dcmdask.arrays.geometry import Geometry, Irregularity
+from dcmdask.arrays.geometry import Geometry
 from dcmdask.arrays.joined import JoinedFrames, look
-from dcmdask.arrays.mending import filled, parts
+from dcmdask.arrays.mending import OnIrregular, check_on_irregular, filled, parts
+from dcmdask.arrays.naming import conflicts, worded
 from dcmdask.arrays.valued import Values, check_values, fill_for, valued
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError
 from dcmdask.frames.facts import Described, facts_of
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
     from dcmdask.arrays.chunks import Chunks
 
-OnIrregular: TypeAlias = Literal["error", "keep", "fill", "split"]
-ON_IRREGULAR = ("error", "keep", "fill", "split")
-# How many files a message names, and how many parts.
-_NAMED = 3
+# How many parts a message lists.
 _LISTED = 10
 # Segmentation and its label map, RT Dose, Nuclear Medicine: for now plain frames.
 _PLAIN = frozenset(
@@ -95,7 +92,7 @@ class Stack:
     def arrangement(self) -> Arrangement:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
         arrangement = arrange(self.facts, self._stored)
-        found = (*arrangement.irregularities, *self._conflicts())
+        found = (*arrangement.irregularities, *conflicts(self.instances, self._owner))
         return replace(arrangement, irregularities=found)
 
     @property
@@ -108,20 +105,6 @@ class Stack:
         """The instance that each frame belongs to."""
         counts = [len(one) for one in self.instances]
         return np.repeat(np.arange(len(counts)), counts)[self.frame_numbers]
-
-    def _conflicts(self) -> list[Irregularity]:
-        """Name instances that have the same UID and, as they are both here, not the same pixels."""
-        counts = Counter(one.sop_instance_uid for one in self.instances if one.sop_instance_uid)
-        if len(counts) == len(self.instances):
-            return []
-        found = []
-        for told, count in counts.items():
-            if count > 1:
-                same = [i for i, one in enumerate(self.instances) if one.sop_instance_uid == told]
-                rows = np.flatnonzero(np.isin(self._owner, same))
-                message = f"{count} different files have the SOP Instance UID {uid(told)}"
-                found.append(Irregularity("conflict", message, tuple(rows.tolist())))
-        return found
 
     @property
     def kind(self) -> str:
@@ -178,21 +161,8 @@ class Stack:
     def worded(self, arrangement: Arrangement | None = None, but: str = "") -> tuple[str, ...]:
         """Return the irregularities of an arrangement, or its own, with the files' names."""
         found = (arrangement or self.arrangement).irregularities
-        return tuple(
-            f"{one.message} ({self._names(one.frames)})" if one.frames else one.message
-            for one in found
-            if one.kind != but
-        )
-
-    def _names(self, rows: Sequence[int]) -> str:
-        """Return the files of a few of these rows of the facts."""
-        owner, stored = self._owner, self._stored
-        named = []
-        for row in rows[:_NAMED]:
-            one = self.instances[owner[row]]
-            named.append(one.source.name + (f", frame {stored[row]}" if len(one) > 1 else ""))
-        more = len(rows) - len(named)
-        return "; ".join(named) + (f" and {more} more" if more > 0 else "")
+        told = [one for one in found if one.kind != but]
+        return worded(told, self.instances, self._owner, self._stored)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))
@@ -340,21 +310,39 @@ class Stack:
         AmbiguousSourceError
             There are several regular parts, and ``on_irregular="split"``.
         """
-        if on_irregular == "split":
-            regular = self.split()
-            if len(regular) != 1:
-                listed = "\n".join(f"- {part}" for part in regular[:_LISTED])
-                raise AmbiguousSourceError(
-                    f"{len(regular)} regular parts where one array is meant:\n{listed}\n"
-                    "to_dask(on_irregular='split') of the series gives a list",
-                    source=self.name,
-                )
-            return regular[0].flattened(values, "error", fill_value, **opening)
-        arrangement = self._arranged(on_irregular)
+        stack, arrangement = self._settled(on_irregular)
         numbers = arrangement.numbers.reshape(-1)
         if on_irregular == "keep":
             numbers = numbers[numbers >= 0]
-        return self._array(replace(arrangement, numbers=numbers), values, fill_value, opening)
+        return stack._array(replace(arrangement, numbers=numbers), values, fill_value, opening)
+
+    def assembled(
+        self,
+        values: Values,
+        on_irregular: OnIrregular,
+        fill_value: float | None = None,
+        **opening: Any,
+    ) -> tuple[Stack, ArrangedFrames, Arrangement]:
+        """Return itself or its only regular part, its frames as an array-like, and how they lie.
+
+        Parameters are those of :meth:`to_dask`, errors those of :meth:`flattened`.
+        """
+        stack, arrangement = self._settled(on_irregular)
+        return stack, stack._array(arrangement, values, fill_value, opening), arrangement
+
+    def _settled(self, on_irregular: OnIrregular) -> tuple[Stack, Arrangement]:
+        """Return the one stack that an array is made of, and how its frames lie."""
+        if on_irregular != "split":
+            return self, self._arranged(on_irregular)
+        regular = self.split()
+        if len(regular) != 1:
+            listed = "\n".join(f"- {part}" for part in regular[:_LISTED])
+            raise AmbiguousSourceError(
+                f"{len(regular)} regular parts where one array is meant:\n{listed}\n"
+                "to_dask(on_irregular='split') of the series gives a list",
+                source=self.name,
+            )
+        return regular[0], regular[0]._arranged()
 
     def _to_dask(
         self,
@@ -383,12 +371,6 @@ class Stack:
         if fill_value is None and (numbers < 0).any():
             fill_value = fill_for(frames, self.instances, values)
         return ArrangedFrames(frames, numbers, fill_value)
-
-
-def check_on_irregular(on_irregular: str) -> None:
-    """Refuse a choice that does not exist."""
-    if on_irregular not in ON_IRREGULAR:
-        raise ValueError(f"on_irregular is one of {', '.join(ON_IRREGULAR)}, not {on_irregular!r}")
 
 
 def is_mosaic(one: Described) -> bool:

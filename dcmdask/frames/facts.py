@@ -40,8 +40,9 @@ _SEQUENCES: Final = _LUTS | {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
+_LOSSY = 0x00282110
 _WORDS: Final = frozenset(
-    {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _MODALITY, _UNITS}
+    {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _MODALITY, _UNITS, _LOSSY}
 )
 _WANTED: Final = frozenset(
     {
@@ -90,6 +91,8 @@ class Described:
         Whether it has a Modality LUT Sequence with items.
     has_frame_lut : bool
         Whether a Frame VOI LUT macro of the functional groups has a VOI LUT Sequence.
+    lossy : bool
+        Whether (0028,2110) says that something was lost by compression.
     facts : ndarray
         Of dtype `FACTS`, read-only; one row for each frame that the header declares, which
         may be fewer than there are.
@@ -117,6 +120,7 @@ class Described:
     has_lut: bool
     has_modality_lut: bool
     has_frame_lut: bool
+    lossy: bool
     facts: npt.NDArray[Any]
 
     def __len__(self) -> int:
@@ -247,6 +251,7 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         has_lut=not _LUTS.isdisjoint(header.sequences),
         has_modality_lut=_MODALITY_LUT in header.sequences,
         has_frame_lut=has_frame_lut,
+        lossy=words[_LOSSY] == "01",
         facts=facts,
     )
 
