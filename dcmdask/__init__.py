@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from dcmdask.arrays.scan import scan as scan
     from dcmdask.arrays.series import Series as Series
     from dcmdask.arrays.stacks import Stack as Stack
-    from dcmdask.export.writer import ExportReport as ExportReport
+    from dcmdask.export.dask_writer import write_array as write_array
+    from dcmdask.export.report import ExportReport as ExportReport
+    from dcmdask.export.verify import VerifyReport as VerifyReport
+    from dcmdask.export.verify import verify as verify
     from dcmdask.export.writer import to_zarr as to_zarr
-    from dcmdask.export.writer import write_array as write_array
     from dcmdask.frames.frame_array import FrameArray as FrameArray
     from dcmdask.frames.frame_array import open_frames as open_frames
     from dcmdask.frames.pixels import iter_pixels as iter_pixels
@@ -35,18 +37,20 @@ __version__ = "0.1.0"
 
 # Loaded when first asked for, so that importing the package stays quick.
 _HOMES = {
-    "ExportReport": "dcmdask.export.writer",
+    "ExportReport": "dcmdask.export.report",
     "FrameArray": "dcmdask.frames.frame_array",
     "Scan": "dcmdask.arrays.scan",
     "Series": "dcmdask.arrays.series",
     "Stack": "dcmdask.arrays.stacks",
+    "VerifyReport": "dcmdask.export.verify",
     "from_dicom": "dcmdask.arrays.dask_array",
     "iter_pixels": "dcmdask.frames.pixels",
     "open_frames": "dcmdask.frames.frame_array",
     "pixel_array": "dcmdask.frames.pixels",
     "scan": "dcmdask.arrays.scan",
     "to_zarr": "dcmdask.export.writer",
-    "write_array": "dcmdask.export.writer",
+    "verify": "dcmdask.export.verify",
+    "write_array": "dcmdask.export.dask_writer",
 }
 
 __all__ = [*errors.__all__, *_HOMES, "__version__"]  # noqa: PLE0604  all of them are strings

@@ -16,6 +16,7 @@ caller would catch without knowing this package::
     ├── AmbiguousSourceError    (ValueError)           several series or stacks, and one is meant
     ├── IrregularSeriesError    (ValueError)           positions missing, double or uneven
     ├── AlignmentError          (ValueError)           chunks that cannot be written whole
+    ├── LayoutError             (ValueError)           a format has no place for the data
     ├── StoreExistsError        (FileExistsError)      a target that is not to be replaced
     └── StoreLostError          (OSError)              a target that did not keep what was written
 
@@ -35,6 +36,7 @@ __all__ = [
     "FrameNumberError",
     "HeaderError",
     "IrregularSeriesError",
+    "LayoutError",
     "MissingElementError",
     "NoPixelDataError",
     "NotDicomError",
@@ -133,6 +135,10 @@ class IrregularSeriesError(DcmdaskError, ValueError):
 
 class AlignmentError(DcmdaskError, ValueError):
     """Chunks or shards that tasks cannot write whole."""
+
+
+class LayoutError(DcmdaskError, ValueError):
+    """A format of stores has no place for what is to be exported."""
 
 
 class StoreExistsError(DcmdaskError, FileExistsError):

@@ -38,6 +38,7 @@ PUBLIC = {
     "Scan",
     "Series",
     "Stack",
+    "VerifyReport",
     "__version__",
     "from_dicom",
     "iter_pixels",
@@ -45,6 +46,7 @@ PUBLIC = {
     "pixel_array",
     "scan",
     "to_zarr",
+    "verify",
     "write_array",
     *errors.__all__,
 }

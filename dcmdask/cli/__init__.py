@@ -23,6 +23,7 @@ from dcmdask.cli.export import export
 from dcmdask.cli.info import info
 from dcmdask.cli.output import plain, show
 from dcmdask.cli.scan import scan
+from dcmdask.cli.verify import verify
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
 
 NOT_DONE = 2
@@ -72,9 +73,16 @@ app.command(
 app.command(
     epilog="Examples:\n\n"
     "  dcmdask export cine.dcm cine.zarr\n\n"
-    "  dcmdask export cine.dcm cine.zarr --overwrite --chunks 16 --compressor zstd\n\n"
-    "  dcmdask export s3://bucket/cine.dcm s3://bucket/cine.zarr"
+    "  dcmdask export series/ ct.zarr --format ome-zarr --values modality\n\n"
+    "  dcmdask export series/ ct.zarr --chunks 1,512,512 --shards 64,512,512 --dry-run\n\n"
+    "  dcmdask export s3://bucket/cine.dcm s3://bucket/cine.zarr --resume --verify 0.01"
 )(export)
+app.command(
+    epilog="Examples:\n\n"
+    "  dcmdask verify ct.zarr --source series/\n\n"
+    "  dcmdask verify s3://bucket/ct.zarr --source series/ --fraction 0.05\n\n"
+    "  dcmdask verify ct.zarr"
+)(verify)
 
 
 def main() -> None:

@@ -1,101 +1,250 @@
-"""``dcmdask export``: one DICOM file to one Zarr store."""
+"""``dcmdask export``: a file or a series to one Zarr store."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dcmdask.cli import options
-from dcmdask.cli.output import counted, show
+from dcmdask.cli.output import counted, listing, show
 
 if TYPE_CHECKING:
-    from dcmdask.export.writer import ExportReport
+    from dcmdask.export.prepared import Prepared
+    from dcmdask.export.report import ExportReport
 
-
-class Compressor(StrEnum):
-    """What `--compressor` takes."""
-
-    auto = "auto"
-    zstd = "zstd"
-    gzip = "gzip"
-    none = "none"
+# Done, but not all of it.
+FAILURES = 1
 
 
 # As zarr's metadata writes them; the levels are zarr's own defaults.
-COMPRESSORS: Mapping[Compressor, Any] = {
-    Compressor.auto: "auto",
-    Compressor.zstd: {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
-    Compressor.gzip: {"name": "gzip", "configuration": {"level": 5}},
-    Compressor.none: None,
+COMPRESSORS: Mapping[str, Any] = {
+    "auto": "auto",
+    "zstd": {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+    "gzip": {"name": "gzip", "configuration": {"level": 5}},
+    "none": None,
 }
 
 
+def numbers(text: str) -> Any:
+    """Return ``auto``, ``none``, a number or numbers with commas between them."""
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: auto, a number, or one for each axis: 1,512,512"
+        ) from None
+    if min(found) < 1:
+        raise typer.BadParameter(f"{text!r}: numbers from 1 on")
+    return found[0] if len(found) == 1 else found
+
+
 def export(
-    file: options.Source,
-    store: Annotated[
-        str, typer.Argument(metavar="STORE", help="The Zarr store to make: a path or a URL.")
-    ],
-    chunks: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            show_default="planned by the cost of decoding",
-            help="Frames per chunk.",
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="A DICOM file, or a folder, archive or pattern with one series."
         ),
-    ] = None,
+    ],
+    store: Annotated[
+        str, typer.Argument(metavar="DEST", help="The Zarr store to make: a path or a URL.")
+    ],
+    format: Annotated[
+        Literal["zarr", "ome-zarr"],
+        typer.Option(help="One array, or a pyramid as OME-Zarr 0.5 has it."),
+    ] = "zarr",
+    chunks: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N,N",
+            help="Of the stored array, a number for each axis but the samples; or one, of whole "
+            "frames.",
+        ),
+    ] = "auto",
+    shards: Annotated[
+        str,
+        typer.Option(metavar="N,N,N", help="Likewise, in whole chunks; none for no shards."),
+    ] = "auto",
     compressor: Annotated[
-        Compressor, typer.Option(help="Of the chunks; auto is Blosc with Zstandard, bit shuffled.")
-    ] = Compressor.auto,
+        Literal["auto", "zstd", "gzip", "none"],
+        typer.Option(help="Of the chunks; auto is Blosc with Zstandard, bit shuffled."),
+    ] = "auto",
+    values: options.Values = "stored",
+    levels: Annotated[
+        str, typer.Option(metavar="N", help="Of the pyramid of OME-Zarr: auto, or how many.")
+    ] = "auto",
+    on_irregular: options.OnIrregular = "error",
+    on_error: Annotated[
+        Literal["fail", "fill"],
+        typer.Option(help="Where a frame cannot be decoded: end, or fill, mark and report it."),
+    ] = "fail",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with an export that ended early; begin where there is none."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the Zarr store that is there.")
     ] = False,
+    verify: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="FRACTION",
+            help="Then decode so much of the source again, and compare.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be written.")
+    ] = False,
+    with_identifiers: Annotated[
+        bool,
+        typer.Option(
+            "--with-identifiers", help="Also store names, dates and the paths of the source."
+        ),
+    ] = False,
+    scheduler: options.Scheduler = None,
+    workers: options.Workers = None,
     raw: options.Raw = False,
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Export the frames of a DICOM file to a Zarr 3 store.
+    """Export a DICOM file or series to a Zarr 3 store.
 
-    The store is whole or not there: a failure leaves what was there before. It holds no
-    names, dates or other personal data from the header.
+    Of a file, its frames as they are stored; of a series, a volume (or more dimensions) in
+    spatial order; as OME-Zarr, both in spatial order. A store that is not whole says so, and
+    --resume does the rest. It holds no names, dates or other personal data from the header.
+
+    While one export writes a local store a second one refuses to. On an object store nobody
+    notices: both write the same bytes, which does no harm.
     """
-    from dcmdask.cli.progress import progress
-    from dcmdask.export.writer import to_zarr
+    from dcmdask.cli.cluster import cluster
+    from dcmdask.cli.progress import counting
 
-    with progress():
-        report = to_zarr(
-            file,
-            store,
-            chunks="auto" if chunks is None else chunks,
-            compressors=COMPRESSORS[compressor],
-            overwrite=overwrite,
-            **options.opening(raw, number_of_frames, transfer_syntax_uid),
-        )
+    asked: dict[str, Any] = {
+        "format": format,
+        "chunks": numbers(chunks),
+        "shards": numbers(shards),
+        "compressors": COMPRESSORS[compressor],
+        "levels": numbers(levels),
+        "values": values,
+        "on_irregular": on_irregular,
+        "on_error": on_error,
+        "with_identifiers": with_identifiers,
+        **options.opening(raw, number_of_frames, transfer_syntax_uid),
+    }
+    with cluster(scheduler, workers):
+        if dry_run:
+            _show_plan(source, asked, as_json)
+            return
+        from dcmdask.export.writer import to_zarr
+
+        with counting("regions") as advance:
+            report = to_zarr(
+                source, store, resume=resume, overwrite=overwrite, progress=advance, **asked
+            )
+        found = None
+        if verify is not None:
+            from dcmdask.export.verify import verify as compare
+
+            with counting("regions compared") as advance:
+                found = compare(store, source, fraction=verify, progress=advance)
     if as_json:
-        show(json.dumps(dataclasses.asdict(report), indent=2, default=str))
+        told = dataclasses.asdict(report)
+        if found is not None:
+            told["verified"] = dataclasses.asdict(found)
+        show(json.dumps(told, indent=2, default=str))
     else:
-        show(_summary(report))
+        show(_summary(report) + (f"\n{found}" if found is not None else ""))
+    if report.failures or (found is not None and not found.ok):
+        raise typer.Exit(FAILURES)
+
+
+def _show_plan(source: str, asked: Mapping[str, Any], as_json: bool) -> None:
+    from dcmdask.export.plan import check_fits
+    from dcmdask.export.prepared import prepare
+    from dcmdask.export.running import room
+
+    prepared = prepare(source, fill_value=None, **asked)
+    share, why = room()
+    facts = _facts(prepared)
+    if as_json:
+        show(json.dumps({**facts, "bytes_room": share}, indent=2))
+    else:
+        show(listing([*_lines(facts), ("room", f"{_size(share)} for a region ({why})")]))
+    check_fits(prepared.plan, share, why)
+
+
+def _facts(prepared: Prepared) -> dict[str, Any]:
+    plan = prepared.plan
+    return {
+        "dims": list(plan.dims),
+        "dtype": str(plan.dtype),
+        "levels": [
+            {
+                "name": name,
+                "shape": list(level.shape),
+                "chunks": list(level.chunks),
+                "shards": list(level.shards) if level.shards else None,
+            }
+            for name, level in zip(prepared.layout.names, plan.levels, strict=True)
+        ],
+        "coordinates": sorted(prepared.coordinates),
+        "regions": prepared.layout.regions,
+        "bytes_region": plan.region_bytes,
+        "bytes_decoded": prepared.contents.frames.nbytes,
+    }
+
+
+def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = [("axes", ", ".join(facts["dims"])), ("type", facts["dtype"])]
+    for level in facts["levels"]:
+        shards = f", shards {_times(level['shards'])}" if level["shards"] else ""
+        text = f"{_times(level['shape'])}, chunks {_times(level['chunks'])}{shards}"
+        lines.append((level["name"], text))
+    if facts["coordinates"]:
+        lines.append(("beside", ", ".join(facts["coordinates"])))
+    region = f"{facts['regions']}, of up to {_size(facts['bytes_region'])}"
+    return [*lines, ("regions", region), ("decoded", _size(facts["bytes_decoded"]))]
+
+
+def _times(lengths: list[int]) -> str:
+    return " x ".join(map(str, lengths))
+
+
+def _size(count: int) -> str:
+    from dask.utils import format_bytes
+
+    return format_bytes(count)
 
 
 def _summary(report: ExportReport) -> str:
-    from dask.utils import format_bytes
-
     stored = ""
     if report.bytes_stored:
         ratio = report.bytes_decoded / report.bytes_stored
-        stored = f", {format_bytes(report.bytes_stored)} stored ({ratio:.1f} : 1)"
-    count = -(-report.shape[0] // report.chunks[0])
-    speed = format_bytes(int(report.bytes_decoded / report.seconds))
-    return (
-        f"{report.store}\n"
-        f"  {report.shape} {report.dtype}, {counted(count, 'chunk')} of "
-        f"{counted(report.chunks[0], 'frame')}\n"
-        f"  {format_bytes(report.bytes_decoded)} decoded{stored}\n"
-        f"  {report.seconds:.1f} s, {speed}/s"
-    )
+        stored = f", {_size(report.bytes_stored)} stored ({ratio:.1f} : 1)"
+    shards = f", shards {report.shards}" if report.shards else ""
+    lines = [
+        report.store,
+        f"  {report.shape} {report.dtype}, chunks {report.chunks}{shards}"
+        + (f", {counted(report.levels, 'level')}" if report.levels > 1 else ""),
+        f"  {_size(report.bytes_decoded)} decoded{stored}",
+    ]
+    if report.written < report.regions:
+        lines.append(
+            f"  {counted(report.written, 'region')} written, {report.regions - report.written} "
+            "were there"
+        )
+    lines.append(f"  {report.seconds:.1f} s, {_size(int(report.bytes_decoded / report.seconds))}/s")
+    lines += [
+        f"  frame {', '.join(map(str, frame))} filled: {why}" for frame, why in report.failures
+    ]
+    return "\n".join(lines)

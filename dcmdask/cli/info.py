@@ -52,7 +52,8 @@ def _facts(frames: FrameArray) -> dict[str, Any]:
     from dcmdask.export.provenance import technical_header
     from dcmdask.frames import codecs
 
-    header, syntax = technical_header(frames), frames.transfer_syntax
+    syntax = frames.transfer_syntax
+    header = technical_header(frames.dataset, [str(syntax)], frames.decoding, "stored")
     # 12-bit lossy JPEG is left to pydicom's plugins.
     left = syntax == JPEGExtended12Bit and header.get("BitsStored", 8) != 8
     own = ["imagecodecs"] if codecs.own_decoder(syntax) and not left else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,24 @@ NumberOfFrames = Annotated[
 TransferSyntaxUid = Annotated[
     str | None,
     typer.Option(metavar="UID", help="For files that do not say it: a transfer syntax."),
+]
+Values = Annotated[
+    Literal["stored", "modality", "display"],
+    typer.Option(
+        help="As the decoder gives them, in the units of the modality, or as a viewer shows them."
+    ),
+]
+OnIrregular = Annotated[
+    Literal["error", "keep", "fill", "split"],
+    typer.Option(help="Where positions of a series are missing, double or uneven."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Compute on this Dask cluster: tcp://host:8786"),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Compute in so many processes of this machine."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -1,72 +1,381 @@
-"""Which Zarr chunks an array gets, so that no two tasks write the same one: pure functions."""
+"""Which chunks, shards and regions an export has: pure functions, and what they decide.
+
+A *region* is the smallest union of whole objects (shards, or chunks where there are none)
+that is made of whole frames. One task writes a region, so no object is written by two. The
+regions of a level are numbered from 0, the last axis fastest.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from dcmdask.errors import AlignmentError
 
-Blocks = Sequence[Sequence[int]]
+Shape: TypeAlias = tuple[int, ...]
+Wanted: TypeAlias = "str | int | Sequence[int] | None"
+
+# What a chunk and a shard hold, decoded, where nothing else is asked for. A chunk is what a
+# reader has to take at least; a region, about a shard, is what a task holds in memory.
+CHUNK_BYTES = 2**19
+SHARD_BYTES = 2**26
+# A frame of a volume is cut into tiles of this size, so that a chunk is thick enough to read
+# across frames; other frames stay whole unless they are large.
+VOLUME_TILE = 256
+LARGE_FRAME_BYTES = 2**22
+LARGE_FRAME_TILE = 1024
+# So few objects need no shards; and there should be so many regions for a cluster.
+FEW_OBJECTS = 64
+LEAST_REGIONS = 8
+# The smallest level of a pyramid fits in a square of this size.
+SMALLEST_LEVEL = 256
 
 
-def zarr_chunks(blocks: Blocks, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Return the shape of the Zarr chunks for an array in Dask `blocks`.
+@dataclass(frozen=True)
+class Level:
+    """One array of a store.
 
-    Every boundary between two blocks is a boundary between two Zarr chunks, so each
-    chunk is written whole by one task, and by no other.
+    Attributes
+    ----------
+    shape, chunks : tuple of int
+    shards : tuple of int or None
+    """
+
+    shape: Shape
+    chunks: Shape
+    shards: Shape | None = None
+
+    @property
+    def objects(self) -> Shape:
+        """The shape of what is stored as one object."""
+        return self.shards or self.chunks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is written, by which regions.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        Of the stored arrays.
+    frame_axes : tuple of int
+        Those that number frames; the others are rows, columns and samples.
+    samples_axis : int or None
+        Where the samples are.
+    halved : tuple of int
+        Axes along which a level has half the length of the one below.
+    dtype : numpy.dtype
+    levels : tuple of Level
+    """
+
+    dims: tuple[str, ...]
+    frame_axes: tuple[int, ...]
+    samples_axis: int | None
+    halved: tuple[int, ...]
+    dtype: np.dtype[Any]
+    levels: tuple[Level, ...]
+
+    def unit(self, level: int) -> Shape:
+        """Return the lengths of a region of `level`, the last along an axis may be shorter.
+
+        The regions of level 0 hold whole objects of level 1, too.
+        """
+        unit = list(self.levels[level].shape)
+        for axis in self.frame_axes:
+            unit[axis] = self.levels[level].objects[axis]
+            if level == 0 and len(self.levels) > 1:
+                above = self.levels[1].objects[axis] * (2 if axis in self.halved else 1)
+                unit[axis] = math.lcm(unit[axis], above)
+        return tuple(map(min, unit, self.levels[level].shape))
+
+    def grid(self, level: int) -> Shape:
+        """Return the number of regions of `level` along each axis."""
+        lengths = zip(self.levels[level].shape, self.unit(level), strict=True)
+        return tuple(-(-length // max(1, unit)) for length, unit in lengths)
+
+    def count(self, level: int) -> int:
+        """Return the number of regions of `level`."""
+        return math.prod(self.grid(level))
+
+    def region(self, level: int, number: int) -> tuple[slice, ...]:
+        """Return where region `number` lies in the array of `level`."""
+        at = np.unravel_index(number, self.grid(level))
+        unit, shape = self.unit(level), self.levels[level].shape
+        starts = [int(i) * length for i, length in zip(at, unit, strict=True)]
+        return tuple(
+            slice(start, min(start + length, end))
+            for start, length, end in zip(starts, unit, shape, strict=True)
+        )
+
+    def above(self, region: Sequence[slice]) -> tuple[slice, ...]:
+        """Return what a region becomes one level up."""
+        return tuple(
+            slice(one.start // 2, -(-one.stop // 2)) if axis in self.halved else one
+            for axis, one in enumerate(region)
+        )
+
+    def below(self, level: int, region: Sequence[slice]) -> tuple[slice, ...]:
+        """Return what a region of `level` is made from, one level down."""
+        lengths = self.levels[level - 1].shape
+        return tuple(
+            slice(one.start * 2, min(one.stop * 2, length)) if axis in self.halved else one
+            for axis, (one, length) in enumerate(zip(region, lengths, strict=True))
+        )
+
+    def objects(self, level: int, region: Sequence[slice]) -> Iterator[Shape]:
+        """Yield the grid indices of the objects of `level` that a region of it holds."""
+        lengths = self.levels[level].objects
+        yield from product(
+            *(
+                range(one.start // length, -(-one.stop // length))
+                for one, length in zip(region, lengths, strict=True)
+            )
+        )
+
+    @property
+    def region_bytes(self) -> int:
+        """Decoded bytes of the largest region."""
+        return math.prod(self.unit(0)) * self.dtype.itemsize
+
+
+def planned(
+    shape: Shape,
+    dtype: np.dtype[Any],
+    dims: tuple[str, ...],
+    *,
+    frame_axes: tuple[int, ...],
+    samples_axis: int | None = None,
+    chunks: Wanted = "auto",
+    shards: Wanted = "auto",
+    halved: tuple[int, ...] = (),
+    levels: int | str = 1,
+) -> Plan:
+    """Choose chunks, shards and levels, or take those that are wanted.
 
     Parameters
     ----------
-    blocks : sequence of sequence of int
-        The lengths of the Dask chunks along each axis.
-    wanted : sequence of int, optional
-        The length of a Zarr chunk along each axis. By default the Dask chunks', which
-        have to be of one length along an axis; the last may be shorter.
+    shape : tuple of int
+        Of the stored array.
+    chunks, shards : "auto", int or sequence of int
+        One number for each axis but that of the samples; or, for one axis of frames, the
+        number of whole frames. Shards may be None.
+    halved : tuple of int
+        Axes that a level has half as long as the one below.
+    levels : int or "auto"
 
     Raises
     ------
     AlignmentError
-        Some Zarr chunk would belong to two blocks.
+        Shards are not made of whole chunks.
     ValueError
-        `wanted` is not one positive number for each axis.
-
-    Examples
-    --------
-    >>> zarr_chunks([(10, 10, 5), (512,), (512,)])
-    (10, 512, 512)
-    >>> zarr_chunks([(10, 10, 5), (512,), (512,)], wanted=(5, 256, 256))
-    (5, 256, 256)
+        Numbers that make no sense.
     """
-    if wanted is not None and (len(wanted) != len(blocks) or min(wanted, default=1) < 1):
-        raise ValueError(
-            f"chunks {tuple(wanted)!r} are not one positive integer for each of the "
-            f"{len(blocks)} axes"
-        )
-    found = []
-    for axis, lengths in enumerate(blocks):
-        if any(math.isnan(length) for length in lengths):
-            raise AlignmentError(
-                f"axis {axis} has Dask chunks of unknown length, and a store needs its shape "
-                "first: call compute_chunk_sizes()"
+    tiled = _Axes(shape, dtype.itemsize, frame_axes, samples_axis, "z" in dims)
+    chunk = None if chunks == "auto" else tiled.given(chunks, "chunks")
+    shard = None if shards in (None, "auto") else tiled.given(shards, "shards")
+    if chunk is None:
+        chunk = tiled.chunks()
+        if shard is not None:
+            # As large as fits into the shards that are wanted.
+            chunk = tuple(_divisor(one, most) for one, most in zip(shard, chunk, strict=True))
+    if shards == "auto":
+        shard = tiled.shards(chunk)
+    if shard is not None and any(s % c for s, c in zip(shard, chunk, strict=True)):
+        raise AlignmentError(f"shards {shard} are not made of whole chunks {chunk}")
+    count = _levels(shape, halved, levels)
+    all_levels = _stacked(Level(shape, chunk, shard), halved, frame_axes, count)
+    return Plan(dims, frame_axes, samples_axis, halved, dtype, all_levels)
+
+
+def check_fits(plan: Plan, limit: int, why: str) -> None:
+    """Refuse regions that a worker has no room for.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes.
+    why : str
+        What the limit is, in words.
+
+    Raises
+    ------
+    AlignmentError
+        With the largest shards, or chunks, of this kind that fit.
+    """
+    if plan.region_bytes <= limit:
+        return
+    level = plan.levels[0]
+    kind = "chunks" if level.shards is None else "shards"
+    words = (
+        f"a region of whole {kind} and whole frames is {plan.unit(0)}, {plan.region_bytes} bytes "
+        f"decoded, and a task may take {limit} ({why})"
+    )
+    fitting = _smaller(plan, limit)
+    if fitting is None:
+        single = level.shards is None or all(level.chunks[axis] == 1 for axis in plan.frame_axes)
+        advice = "one frame needs more memory" if single else "use chunks of fewer frames"
+        raise AlignmentError(f"{words}; {advice}")
+    shown = ",".join(str(n) for axis, n in enumerate(fitting) if axis != plan.samples_axis)
+    raise AlignmentError(f"{words}; {kind} of {shown} would fit")
+
+
+def _smaller(plan: Plan, limit: int) -> Shape | None:
+    """Return shards, or chunks, of fewer frames whose regions fit; None if there are none."""
+    level = plan.levels[0]
+    objects = list(level.objects)
+    for axis in plan.frame_axes:
+        step = 1 if level.shards is None else level.chunks[axis]
+        objects[axis] = min(objects[axis], -(-level.shape[axis] // step) * step)
+        while True:
+            shape = tuple(objects)
+            chunks, shards = (shape, None) if level.shards is None else (level.chunks, shape)
+            first = Level(level.shape, chunks, shards)
+            levels = _stacked(first, plan.halved, plan.frame_axes, len(plan.levels))
+            if replace(plan, levels=levels).region_bytes <= limit:
+                return shape
+            if objects[axis] == step:
+                break
+            objects[axis] = max(step, objects[axis] // 2 // step * step)
+    return None
+
+
+class _Axes:
+    """The axes of a stored array, and what chunks and shards suit them."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        itemsize: int,
+        frame_axes: tuple[int, ...],
+        samples_axis: int | None,
+        volume: bool,
+    ) -> None:
+        self.shape = shape
+        self.itemsize = itemsize
+        self.frame_axes = frame_axes
+        self.samples_axis = samples_axis
+        self.volume = volume
+        # Beside one another where they come last; otherwise each is a channel.
+        self.samples_chunk = shape[-1] if samples_axis == len(shape) - 1 else 1
+
+    def given(self, wanted: Wanted, what: str) -> Shape:
+        """Return what is wanted, with a number for each axis."""
+        plane = [axis for axis in range(len(self.shape)) if axis != self.samples_axis]
+        if isinstance(wanted, int) and len(self.frame_axes) == 1:
+            wanted = [wanted if axis in self.frame_axes else self.shape[axis] for axis in plane]
+        if isinstance(wanted, str | int) or wanted is None:
+            raise ValueError(f"{what} {wanted!r}: 'auto', or a number for each axis")
+        if len(wanted) != len(plane) or min(wanted) < 1:
+            raise ValueError(
+                f"{what} {tuple(wanted)!r} are not one positive number for each of the "
+                f"{len(plane)} axes (without samples) of {self.shape}"
             )
-        # Zarr has no chunks of length 0, not even for an empty axis.
-        chunk = max(1, *lengths) if wanted is None else wanted[axis]
-        _check(axis, lengths, chunk)
-        found.append(chunk)
-    return tuple(found)
-
-
-def _check(axis: int, lengths: Sequence[int], chunk: int) -> None:
-    for position, end in enumerate(accumulate(lengths[:-1])):
-        if end % chunk == 0:
-            continue
-        start = end - end % chunk
-        fit = math.gcd(*lengths[:-1])
-        chunks = f"chunks of {fit}" if fit == 1 else f"chunks of {fit} or a divisor of it"
-        raise AlignmentError(
-            f"axis {axis}: Dask chunk {position} ends at {end}, inside the Zarr chunk from {start} "
-            f"to {start + chunk}, which two tasks would write; {chunks} would fit, or "
-            f".rechunk({{{axis}: {chunk}}}) first"
+        numbers = iter(wanted)
+        samples = self.samples_chunk if what == "chunks" else self.shape[self.samples_axis or 0]
+        return tuple(
+            samples if axis == self.samples_axis else int(next(numbers))
+            for axis in range(len(self.shape))
         )
+
+    def _bytes(self, lengths: Sequence[int]) -> int:
+        return math.prod(lengths) * self.itemsize
+
+    def chunks(self) -> Shape:
+        """Return chunks of about `CHUNK_BYTES`."""
+        frame = [1 if axis in self.frame_axes else n for axis, n in enumerate(self.shape)]
+        tile = VOLUME_TILE if self.volume else max(self.shape)
+        if not self.volume and self._bytes(frame) > LARGE_FRAME_BYTES:
+            tile = LARGE_FRAME_TILE
+        chunk = [max(1, min(length, tile)) for length in frame]
+        if self.samples_axis is not None:
+            chunk[self.samples_axis] = self.samples_chunk
+        self._grow(chunk, CHUNK_BYTES)
+        return tuple(chunk)
+
+    def shards(self, chunk: Shape) -> Shape | None:
+        """Return shards of whole frames of about `SHARD_BYTES`; None where there is no need."""
+        if math.prod(-(-n // c) for n, c in zip(self.shape, chunk, strict=True)) <= FEW_OBJECTS:
+            return None
+        shard = [
+            c if axis in self.frame_axes else max(1, -(-n // c)) * c
+            for axis, (n, c) in enumerate(zip(self.shape, chunk, strict=True))
+        ]
+        frames = math.prod(self.shape[axis] for axis in self.frame_axes)
+        in_plane = math.prod(n for axis, n in enumerate(shard) if axis not in self.frame_axes)
+        by_count = frames // LEAST_REGIONS * in_plane * self.itemsize
+        self._grow(shard, min(SHARD_BYTES, by_count))
+        return tuple(shard)
+
+    def _grow(self, lengths: list[int], most: int) -> None:
+        """Double lengths along the axes of frames, the last first, up to so many bytes."""
+        for axis in reversed(self.frame_axes):
+            start = lengths[axis]
+            while lengths[axis] < self.shape[axis] and 2 * self._bytes(lengths) <= most:
+                lengths[axis] *= 2
+            if lengths[axis] < self.shape[axis]:
+                return
+            # Not beyond the end, but whole multiples of what it was.
+            lengths[axis] = max(1, -(-self.shape[axis] // start)) * start
+
+
+def _divisor(length: int, most: int) -> int:
+    """Return the largest divisor of `length` that is at most `most`."""
+    return next(n for n in range(min(length, most), 0, -1) if length % n == 0)
+
+
+def _levels(shape: Shape, halved: tuple[int, ...], wanted: int | str) -> int:
+    """Return how many levels there are."""
+    longest = max((shape[axis] for axis in halved), default=1)
+    if wanted == "auto":
+        in_plane = max((shape[axis] for axis in halved[-2:]), default=1)
+        return 1 + max(0, math.ceil(math.log2(max(1, in_plane) / SMALLEST_LEVEL)))
+    most = 1 + max(0, math.ceil(math.log2(max(1, longest))))
+    if not isinstance(wanted, int) or not 1 <= wanted <= most:
+        raise ValueError(f"levels {wanted!r}: 'auto', or from 1 to {most} for {shape}")
+    return wanted
+
+
+def _stacked(
+    first: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...], count: int
+) -> tuple[Level, ...]:
+    """Return `count` levels, each made from the one before it."""
+    levels = [first]
+    for _ in range(count - 1):
+        levels.append(_halved(levels[-1], halved, frame_axes))
+    return tuple(levels)
+
+
+def _halved(level: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...]) -> Level:
+    """Return the level above; its regions are, if possible, those of the one below.
+
+    Its chunks hold about as many values as those below, so that there are fewer of them.
+    """
+    shape, chunks = list(level.shape), list(level.chunks)
+    shards = None if level.shards is None else list(level.shards)
+    for axis in halved:
+        shape[axis] = -(-shape[axis] // 2)
+        if axis not in frame_axes:
+            chunks[axis] = min(chunks[axis], max(1, shape[axis]))
+            if shards is not None:
+                whole = max(1, -(-shape[axis] // chunks[axis])) * chunks[axis]
+                shards[axis] = min(shards[axis] // chunks[axis] * chunks[axis], whole)
+        elif shards is None:
+            chunks[axis] = -(-chunks[axis] // 2) if chunks[axis] % 2 == 0 else chunks[axis]
+        elif shards[axis] % 2 == 0:
+            shards[axis] //= 2
+            chunks[axis] = math.gcd(chunks[axis], shards[axis])
+    for axis in reversed(frame_axes):
+        most = shape[axis] if shards is None else shards[axis]
+        while (
+            2 * math.prod(chunks) <= math.prod(level.chunks)
+            and 2 * chunks[axis] <= most
+            and (shards is None or shards[axis] % (2 * chunks[axis]) == 0)
+        ):
+            chunks[axis] *= 2
+    return Level(tuple(shape), tuple(chunks), None if shards is None else tuple(shards))

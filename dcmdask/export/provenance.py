@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import JPEG2000TransferSyntaxes
 
-from dcmdask import __version__
-from dcmdask.frames.frame_array import FrameArray
 from dcmdask.frames.terms import MODALITIES
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
@@ -58,6 +56,15 @@ ELEMENTS: Mapping[str, Callable[[str], Json]] = {
     "LossyImageCompressionRatio": _number,
     "LossyImageCompressionMethod": _term(r"ISO_\d+_\d+"),
 }
+# What a store says only if it is asked to.
+IDENTIFIERS = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
+    *("StudyDate", "StudyTime", "SeriesDate", "SeriesTime", "AcquisitionDateTime"),
+    *("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime"),
+    *("AccessionNumber", "StudyID", "StudyDescription", "SeriesDescription", "ProtocolName"),
+    *("InstitutionName", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber"),
+    *("BodyPartExamined", "SeriesNumber"),
+)
 # Where a multi-frame object says for all frames what others say at the top (PS3.3 C.7.6.16).
 SHARED: Mapping[str, str] = {
     "PixelSpacing": "PixelMeasuresSequence",
@@ -68,54 +75,72 @@ SHARED: Mapping[str, str] = {
     "WindowCenter": "FrameVOILUTSequence",
     "WindowWidth": "FrameVOILUTSequence",
 }
+# What the values that are stored have behind them.
+_APPLIED: Mapping[str, tuple[str, ...]] = {
+    "stored": (),
+    "modality": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
+    "display": (
+        *("RescaleSlope", "RescaleIntercept", "BitsStored"),
+        *("WindowCenter", "WindowWidth"),
+    ),
+}
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 
 
-def provenance(frames: FrameArray) -> dict[str, Json]:
-    """Return what the attributes of a store say about the source of `frames`.
+def decoding(how: Mapping[str, Any]) -> dict[str, Json]:
+    """Return the options that frames are decoded with, as far as JSON can say them."""
+    plain = bool | int | float | str
+    return {key: value for key, value in how.items() if isinstance(value, plain)}
 
-    Returns
-    -------
-    dict
-        ``header``: the technical header, by DICOM keyword. ``source``: the token of the
-        source, and the options that its frames were decoded with. ``version``: of this
-        package.
+
+def technical_header(
+    dataset: Dataset, syntaxes: Sequence[str], how: Mapping[str, Any], values: str
+) -> dict[str, Json]:
+    """Return the elements that describe the values that are stored, by DICOM keyword.
+
+    Parameters
+    ----------
+    dataset : pydicom.Dataset
+    syntaxes : sequence of str
+        The UIDs of the transfer syntaxes that the frames came in.
+    how : mapping
+        The options that they are decoded with.
+    values : str
+        What is applied already is left out: the rescaling of modality values, and also the
+        window of display values.
     """
-    decoding = {
-        key: value
-        for key, value in frames.decoding.items()
-        if isinstance(value, bool | int | float | str)
-    }
-    return {
-        "version": __version__,
-        "source": {"token": frames.token, "decoding": decoding},
-        "header": technical_header(frames),
-    }
-
-
-def technical_header(frames: FrameArray) -> dict[str, Json]:
-    """Return the elements that describe the frames as they are decoded, by DICOM keyword."""
     header: dict[str, Json] = {
-        "TransferSyntaxUID": str(frames.transfer_syntax),
-        "PhotometricInterpretation": _interpretation(frames),
+        "TransferSyntaxUID": syntaxes[0] if len(syntaxes) == 1 else list(syntaxes),
+        "PhotometricInterpretation": _interpretation(syntaxes, how),
     }
-    if "bits_stored" in frames.decoding:
-        header["BitsStored"] = int(frames.decoding["bits_stored"])
+    if "bits_stored" in how:
+        header["BitsStored"] = int(how["bits_stored"])
     for keyword, convert in ELEMENTS.items():
-        values = [convert(text) for text in _texts(frames.dataset, keyword)]
-        if values and None not in values:
-            header[keyword] = values[0] if len(values) == 1 else values
+        found = [convert(text) for text in _texts(dataset, keyword)]
+        if found and None not in found:
+            header[keyword] = found[0] if len(found) == 1 else found
+    for keyword in _APPLIED[values]:
+        header.pop(keyword, None)
+    if values == "display" and header["PhotometricInterpretation"] != "RGB":
+        grey = header["PhotometricInterpretation"] != "PALETTE COLOR"
+        header["PhotometricInterpretation"] = "MONOCHROME2" if grey else "RGB"
     return header
 
 
-def _interpretation(frames: FrameArray) -> str:
+def identifiers(dataset: Dataset, sources: Sequence[str]) -> dict[str, Json]:
+    """Return what names a patient, an examination and the source, for those who ask for it."""
+    found = {keyword: _texts(dataset, keyword) for keyword in IDENTIFIERS}
+    named = {keyword: "\\".join(texts) for keyword, texts in found.items() if texts}
+    return {"identifiers": {**named, "sources": list(sources)}}
+
+
+def _interpretation(syntaxes: Sequence[str], how: Mapping[str, Any]) -> str:
     """Return the photometric interpretation of the decoded frames."""
-    how = frames.decoding
     coded = str(how["photometric_interpretation"])
     if how.get("force_ybr"):
         return "YBR_FULL"
-    codec_converts = (
-        coded in ("YBR_ICT", "YBR_RCT") and frames.transfer_syntax in JPEG2000TransferSyntaxes
+    codec_converts = coded in ("YBR_ICT", "YBR_RCT") and all(
+        syntax in JPEG2000TransferSyntaxes for syntax in syntaxes
     )
     if codec_converts or how.get("force_rgb"):
         return "RGB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -16,6 +17,8 @@ from dcmdask.errors import StoreExistsError
 # The file that a Zarr 3 group or array begins with. While a store is being written, that
 # of the root is also the sign for tasks that somebody still wants what they write.
 NODE = "zarr.json"
+# Where zarr writes a local object before it renames it.
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
 # Looks at what is discarded, a hundredth of a second apart.
 _LATE_WRITES = 8
 
@@ -44,18 +47,23 @@ def replacing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Pa
     """
     # A link is followed: the store that it leads to is replaced, and not the link.
     target = Path(os.path.realpath(target))
-    _check_replaceable(target, overwrite)
+    check_replaceable(target, overwrite)
     mark = uuid.uuid4().hex[:12]
     # Not below folders that have yet to be made: a task that runs on would make them anew.
-    partial = _above(target) / f".{target.name[:200]}.partial-{mark}"
+    partial = _above(target) / hidden(target, f"partial-{mark}").name
     try:
         partial.mkdir()
         yield partial
-        _check_replaceable(target, overwrite)
-        _put_in_place(partial, target, target.with_name(f".{target.name[:200]}.old-{mark}"))
+        check_replaceable(target, overwrite)
+        _put_in_place(partial, target, hidden(target, f"old-{mark}"))
     except BaseException:
         discard(partial)
         raise
+
+
+def hidden(target: Path, purpose: str) -> Path:
+    """Return a name beside `target` that is not listed, short enough for a file system."""
+    return target.with_name(f".{target.name[:200]}.{purpose}")
 
 
 def discard(partial: Path) -> None:
@@ -78,18 +86,37 @@ def _above(target: Path) -> Path:
     return next(folder for folder in target.parents if os.path.lexists(folder))
 
 
-def _check_replaceable(target: Path, overwrite: bool) -> None:
+def check_replaceable(target: Path, overwrite: bool) -> None:
+    """Refuse a target at which there is something that is not to be replaced.
+
+    Raises
+    ------
+    StoreExistsError, NotADirectoryError
+    """
     if not os.path.lexists(target):
         if not (above := _above(target)).is_dir():
             raise NotADirectoryError(f"{target} cannot be written: {above} is a file")
     elif not (target.is_dir() and not any(target.iterdir())):
         if not overwrite:
-            raise StoreExistsError(f"{target} exists, and nothing is replaced without overwrite")
+            raise StoreExistsError(
+                f"{target} exists{_state(target)}, and nothing is replaced without overwrite"
+            )
         if stranger := _stranger(target):
             raise StoreExistsError(
                 f"{target} exists, and overwrite replaces nothing but Zarr 3 stores: "
                 f"{'it' if stranger == target else stranger} is no part of one"
             )
+
+
+def _state(target: Path) -> str:
+    """Say in words whether an export left `target` unfinished."""
+    try:
+        told = json.loads((target / NODE).read_bytes())["attributes"]["dcmdask"]
+        return ", an export that was not finished (resume goes on with it)" * (
+            told["complete"] is False
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def _stranger(folder: Path) -> Path | None:
@@ -99,7 +126,7 @@ def _stranger(folder: Path) -> Path | None:
     except (OSError, ValueError, TypeError, KeyError):
         return folder
     for entry in folder.iterdir():
-        if entry.name == NODE:
+        if entry.name == NODE or TEMPORARY.search(entry.name):
             continue
         if kind == "array" and entry.name == "c":
             if stranger := _no_chunk(entry):
@@ -116,7 +143,7 @@ def _no_chunk(folder: Path) -> Path | None:
     """Return something below `folder` that is no chunk: those have numbers for names."""
     for above, folders, names in os.walk(folder):
         for name in (*folders, *names):
-            if not name.isdecimal():
+            if not name.isdecimal() and not TEMPORARY.search(name):
                 return Path(above, name)
     return None
 

@@ -1,0 +1,49 @@
+"""Where the work is done: threads of this process, processes of this machine, or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
+    """Let Dask compute on the workers that are asked for; by threads if none are.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        The address of a Dask scheduler that runs already.
+    workers : int or None
+        How many processes of this machine to start instead.
+
+    Raises
+    ------
+    ValueError
+        Both are given.
+    OSError
+        Nobody answers at the address.
+    """
+    if scheduler is not None and workers is not None:
+        raise ValueError("--scheduler is for a cluster that runs, --workers starts one: not both")
+    if scheduler is None and workers is None:
+        yield
+        return
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with Client(scheduler, timeout="10s"):
+            yield
+        return
+    assert workers is not None
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=max(1, CPU_COUNT // workers),
+            host="127.0.0.1",
+            dashboard_address=None,
+        ) as local,
+        Client(local),
+    ):
+        yield

@@ -1,0 +1,37 @@
+"""How chunks are compressed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from zarr.codecs import BloscCodec
+
+from dcmdask.errors import AlignmentError
+
+BLOSC_BYTES = 2**31 - 1
+
+
+def codecs(wanted: Any, chunk: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return the compressors that are wanted, for chunks of this shape.
+
+    Parameters
+    ----------
+    wanted : "auto" or what zarr takes
+        Blosc with Zstandard and bit shuffle; on 12-bit images it is both faster and smaller
+        than Zarr's own default.
+
+    Raises
+    ------
+    AlignmentError
+        A chunk is larger than Blosc takes.
+    """
+    if not isinstance(wanted, str) or wanted != "auto":
+        return wanted
+    if math.prod(chunk) * dtype.itemsize > BLOSC_BYTES:
+        raise AlignmentError(
+            f"a chunk of {chunk} {dtype} is larger than the {BLOSC_BYTES} bytes that Blosc takes: "
+            "use smaller chunks"
+        )
+    return BloscCodec(cname="zstd", shuffle="bitshuffle")

@@ -1,0 +1,184 @@
+"""Any Dask array into a Zarr store, one task per block."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, cast
+
+import dask.array as da
+import numpy.typing as npt
+import zarr
+from zarr.storage import LocalStore
+
+from dcmdask.errors import AlignmentError, StoreLostError
+from dcmdask.export.blocks import zarr_chunks
+from dcmdask.export.codecs import codecs
+from dcmdask.export.report import ExportReport, bytes_stored
+from dcmdask.export.store import KEY, Target, complete, replaced
+from dcmdask.export.target import NODE, discard
+
+
+def write_array(
+    x: da.Array,
+    store: Target,
+    *,
+    name: str = "pixels",
+    dimension_names: Sequence[str | None] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    chunks: Sequence[int] | None = None,
+    compressors: Any = "auto",
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write a Dask array to a Zarr 3 group with one array, aligned or not at all.
+
+    One task writes the Zarr chunks of one Dask chunk, each whole. Nothing is rechunked:
+    where two tasks would write the same Zarr chunk the array is refused.
+
+    Parameters
+    ----------
+    x : dask.array.Array
+        Of known shape. It is stored in native byte order.
+    store : str, path-like or zarr.abc.store.Store
+        A local path is written beside, as ``.NAME.partial-...``, and renamed into place:
+        it is whole, or as it was before; a process that is killed leaves what it wrote.
+        A URL for fsspec or a store of zarr's is written in place; the group's attribute
+        ``dcmdask`` says ``"complete": false`` until all is there. With several processes
+        it has to be one that all of them reach.
+    name : str, optional
+        Of the array in the group.
+    dimension_names : sequence of str or None, optional
+        One for each axis.
+    attributes : mapping, optional
+        Of the group, JSON values.
+    chunks : sequence of int, optional
+        The shape of a Zarr chunk, of which all Dask chunks are multiples. By default
+        that of the Dask chunks, which have to be of one shape; the last along an axis
+        may be smaller.
+    compressors : optional
+        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle, None nothing.
+    overwrite : bool, optional
+        Replace the Zarr 3 store that is there; never anything else. In place it has to
+        be one that this package wrote, and is lost where writing fails.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    AlignmentError
+        Chunks do not line up; nothing was written.
+    StoreExistsError
+        Something is there that is not to be replaced; nothing was computed.
+    StoreLostError
+        What was written is not in the store.
+    TypeError, ValueError
+        `x` is no Dask array, or something that zarr does not take; nothing was computed.
+
+    Examples
+    --------
+    >>> import tempfile, dask.array
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> x = dask.array.ones((10, 64, 64), chunks=(4, 64, 64))
+    >>> write_array(x, f"{folder.name}/ones.zarr", chunks=(2, 64, 64)).chunks
+    (2, 64, 64)
+    >>> write_array(x.rechunk((3, 64, 64)), f"{folder.name}/no.zarr", chunks=(2, 64, 64))
+    Traceback (most recent call last):
+    ...
+    dcmdask.errors.AlignmentError: axis 0: Dask chunk 0 ends at 3, inside the Zarr chunk from ...
+    >>> folder.cleanup()
+    """
+    started = time.perf_counter()
+    if not isinstance(x, da.Array):
+        raise TypeError(f"a Dask array is needed, not {type(x).__name__}; to_zarr takes DICOM")
+    if not name or "/" in name or name.startswith((".", "__")):
+        raise ValueError(f"{name!r} cannot be the name of an array: it is one part of a path")
+    x = x.astype(x.dtype.newbyteorder("="))
+    chunk = zarr_chunks(x.chunks, chunks)
+    layout: dict[str, Any] = {
+        "shape": x.shape,
+        "chunks": chunk,
+        "dtype": x.dtype,
+        "dimension_names": dimension_names,
+        "compressors": codecs(compressors, chunk, x.dtype),
+    }
+    # What zarr refuses it refuses here, before the target is touched.
+    zarr.create_array({}, **layout)
+    told = dict(attributes or {})
+    told[KEY] = {**told.get(KEY, {}), "complete": False}
+    with replaced(store, told, overwrite=overwrite) as group:
+        array = group.create_array(name, **layout, config={"write_empty_chunks": True})
+        with closing(_Sink(array)) as sink:
+            da.store(x, cast(Any, sink), lock=False)
+        if array.nchunks_initialized != array.nchunks:
+            raise StoreLostError(
+                f"{array.nchunks_initialized} of {array.nchunks} chunks are in the store: can all "
+                "worker processes reach it?",
+                source=str(store),
+            )
+        complete(group)
+        stored = bytes_stored(group.store)
+    return ExportReport(
+        store=str(store),
+        shape=x.shape,
+        dtype=x.dtype,
+        chunks=array.chunks,
+        bytes_decoded=int(x.nbytes),
+        bytes_stored=stored,
+        seconds=time.perf_counter() - started,
+        token=x.name,
+    )
+
+
+class _Sink:
+    """What tasks write their blocks to; pickles with the array's metadata."""
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        self.array = array
+        self._state = threading.Condition()
+        self._writing = 0
+        self._closed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.array,)
+
+    def __setitem__(self, region: tuple[slice, ...], block: npt.NDArray[Any]) -> None:
+        # Zarr would stretch and convert what does not fit, without a word.
+        room = tuple(part.stop - part.start for part in region)
+        if block.shape != room or block.dtype != self.array.dtype:
+            raise AlignmentError(
+                f"a task gave {block.shape} {block.dtype} where the Dask array says {room} "
+                f"{self.array.dtype}"
+            )
+        with self._state:
+            if self._closed:
+                raise self._lost()
+            self._writing += 1
+        try:
+            self.array[region] = block
+        finally:
+            with self._state:
+                self._writing -= 1
+                self._state.notify_all()
+        store = self.array.store
+        # In another process a task may run on when the export has failed, and make folders
+        # anew: it clears them up. On another machine the folder may never have been there.
+        if isinstance(store, LocalStore) and not (store.root / NODE).exists():
+            discard(store.root)
+            raise self._lost()
+
+    def close(self) -> None:
+        """Let no thread of this process write any more, and wait for those that do."""
+        with self._state:
+            self._closed = True
+            self._state.wait_for(lambda: not self._writing)
+
+    def _lost(self) -> StoreLostError:
+        return StoreLostError(
+            "the store is gone: the export has ended, or this worker does not share the file "
+            "system",
+            source=str(self.array.store),
+        )

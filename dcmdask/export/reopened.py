@@ -1,0 +1,202 @@
+"""The source of a store, opened as its export opened it, and decoded without short cuts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.arrays.arranged import ABSENT, ArrangedFrames
+from dcmdask.arrays.dask_array import is_collection, only_stack
+from dcmdask.arrays.quiet import quiet
+from dcmdask.arrays.scan import scan
+from dcmdask.arrays.series import Series
+from dcmdask.arrays.stacks import Stack
+from dcmdask.errors import DcmdaskError
+from dcmdask.export.comparing import Difference, Expected
+from dcmdask.export.contents import Contents, contents
+from dcmdask.export.prepared import Prepared, prepare
+from dcmdask.frames.frame_array import FrameArray
+from dcmdask.frames.guard import SYNTAXES
+from dcmdask.frames.image_pixel import OVERRIDES
+
+# What a store says of decoding that comes from the header, unless somebody overrode it.
+_OF_HEADER = OVERRIDES | {"pixel_keyword", "pixel_vr"}
+_YBR = ("YBR_FULL", "YBR_FULL_422")
+# What pydicom's decoders do anyway. Asked for by name, it keeps to them: only what is left
+# as it is by default is decoded in a shorter way.
+_GENERAL = {"as_rgb": True}
+
+
+class Reopened(NamedTuple):
+    """A source that a store is compared with.
+
+    Attributes
+    ----------
+    prepared : Prepared
+        Of the same source and options, but for chunks, shards and levels.
+    expected : Expected or None
+        What level 0 should hold; None where shape or type are not those of the store.
+    token_same : bool
+    notes : list of str
+    differences : list of Difference
+    """
+
+    prepared: Prepared
+    expected: Expected | None
+    token_same: bool
+    notes: list[str]
+    differences: list[Difference]
+
+
+def reopen(
+    source: Any,
+    told: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None,
+    opening: Mapping[str, Any],
+) -> Reopened:
+    """Open a source as the export did that a store tells of; nothing is decoded.
+
+    Parameters
+    ----------
+    source : as for :func:`dcmdask.to_zarr`
+    told : mapping
+        The store's attribute ``dcmdask``.
+    storage_options : mapping or None
+    opening : mapping
+        Options of :func:`dcmdask.to_zarr`, in place of what the store tells.
+
+    Raises
+    ------
+    DcmdaskError
+        The source cannot be opened, as for :func:`dcmdask.to_zarr`.
+    """
+    plan = told["plan"]
+    if not isinstance(source, Stack | Series | FrameArray) and (
+        is_collection(source, storage_options)
+        or (plan["format"] != "zarr" and isinstance(source, str | os.PathLike))
+    ):
+        # Found once, and not for each try.
+        source, storage_options = only_stack(scan(source, storage_options=storage_options)), None
+    common = {
+        "values": plan["values"],
+        "on_irregular": plan["on_irregular"],
+        "fill_value": None,
+        "with_identifiers": plan["with_identifiers"],
+        "storage_options": storage_options,
+        **opening,
+    }
+    prepared, common, notes = _as_told(source, told, common)
+    what = prepared.contents
+    same = what.frames.token == plan["source"]
+    if not same:
+        notes.insert(
+            0,
+            "the source is not the one that was exported, by path, size and time, or was changed "
+            "since",
+        )
+    own = [list(prepared.plan.levels[0].shape), prepared.plan.dtype.str]
+    if own != [plan["shape"], plan["dtype"]]:
+        reason = f"it is {own[0]} {own[1]}, and the store {plan['shape']} {plan['dtype']}"
+        return Reopened(prepared, None, same, notes, [Difference("source", reason)])
+    frames = what.frames
+    if isinstance(source, FrameArray):
+        notes.append("a FrameArray decodes as it was opened; a path, without short cuts")
+    else:
+        arranged = plan["format"] != "zarr"
+        with quiet():
+            # What is odd about the source has been told.
+            frames = contents(source, arranged=arranged, **{**_GENERAL, **common}).frames
+    expected = Expected(frames, what.frames, _by_codec(what, common), prepared.absent)
+    return Reopened(prepared, expected, same, notes, [])
+
+
+def _as_told(
+    source: Any, told: Mapping[str, Any], common: dict[str, Any]
+) -> tuple[Prepared, dict[str, Any], list[str]]:
+    """Prepare an export with the options that a store tells of, and return them, too.
+
+    What is known of the header's elements is what was used, overridden or not, and a fill
+    value may have been given or found. So these are tried, and that is right which leads to
+    the token of the store.
+    """
+    plan, how = told["plan"], told["source"]["decoding"]
+
+    def attempt(options: Mapping[str, Any]) -> Prepared:
+        return prepare(
+            source,
+            format=plan["format"],
+            chunks="auto",
+            shards=None,
+            compressors=None,
+            levels="auto",
+            on_error="fail",
+            **options,
+        )
+
+    if isinstance(source, FrameArray):
+        return attempt(common), common, []
+    plain = {**{key: value for key, value in how.items() if key not in _OF_HEADER}, **common}
+    elements = {key: value for key, value in how.items() if key in _OF_HEADER - common.keys()}
+    try:
+        first = attempt(plain)
+    except DcmdaskError:
+        # Maybe it can only be opened with what was said in place of the header.
+        syntax = told["header"].get("TransferSyntaxUID")
+        forced = {**plain, **elements, "transfer_syntax_uid": syntax}
+        with quiet():
+            other = _attempted(attempt, forced)
+        if other is None:
+            raise
+        return other, forced, ["the source was opened with the header's elements as exported"]
+    own: Any = first.contents.attributes["source"]
+    changed = {key: value for key, value in elements.items() if own["decoding"].get(key) != value}
+    filling = {} if plan["fill_value"] is None else {"fill_value": float(plan["fill_value"])}
+    for more in (changed, filling, {**changed, **filling}):
+        if first.contents.frames.token == plan["source"] or not more:
+            continue
+        with quiet():
+            other = _attempted(attempt, {**plain, **more})
+        if other is not None and other.contents.frames.token == plan["source"]:
+            return other, {**plain, **more}, []
+    notes = []
+    if changed:
+        listed = ", ".join(f"{key}={value!r}" for key, value in changed.items())
+        notes.append(f"it was exported with {listed}, which its header does not say")
+    return first, plain, notes
+
+
+def _attempted(attempt: Any, options: Mapping[str, Any]) -> Prepared | None:
+    try:
+        made: Prepared = attempt(options)
+    except (DcmdaskError, TypeError, ValueError):
+        return None
+    return made
+
+
+def _by_codec(what: Contents, options: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
+    """Return of which frames a JPEG codec may have converted the colours; None if of none."""
+    frames = what.frames
+    if options.get("raw") or options.get("decoding_plugin"):
+        return None
+    if what.instances:
+        each = [
+            one.bits_allocated == 8
+            and SYNTAXES.get(one.transfer_syntax) == "jpeg"
+            and one.photometric_interpretation in _YBR
+            for one in what.instances
+        ]
+        converted = np.repeat(each, [len(one) for one in what.instances])
+    elif isinstance(frames, FrameArray):
+        coded = frames.decoding["photometric_interpretation"] in _YBR
+        jpeg = SYNTAXES.get(frames.transfer_syntax) == "jpeg"
+        converted = np.full(len(frames), coded and jpeg and frames.dtype.itemsize == 1)
+    if not converted.any():
+        return None
+    if isinstance(frames, ArrangedFrames):
+        return np.asarray(converted[frames.numbers] & (frames.numbers != ABSENT))
+    # There may be more frames than the header says, all of them alike.
+    return np.resize(converted, len(frames))

@@ -1,0 +1,238 @@
+"""Where a store is: made new, gone on with or replaced, and complete only at the end.
+
+The group's attribute ``dcmdask`` says ``"complete": false`` from the first to the last but
+one write. Its ``"plan"`` is what a later export has to have in common to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import fsspec
+import zarr
+from filelock import FileLock, Timeout
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
+
+from dcmdask.errors import StoreExistsError
+from dcmdask.export.target import TEMPORARY, check_replaceable, hidden, replacing
+
+# The one attribute of a group that this package writes.
+KEY = "dcmdask"
+Target: TypeAlias = "str | os.PathLike[str] | Store"
+
+
+class Place(NamedTuple):
+    """A store, and how its objects are listed and removed.
+
+    Attributes
+    ----------
+    store : zarr.abc.store.Store
+    fs : fsspec.AbstractFileSystem or None
+        None for a store of zarr's that is neither local nor on one.
+    root : str
+        On `fs`.
+    """
+
+    store: Store
+    fs: Any
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return isinstance(self.store, LocalStore)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each object, by key."""
+        self.fs.invalidate_cache()
+        found = self.fs.find(self.root, detail=True)
+        start = len(self.root.rstrip("/")) + 1
+        return {path[start:]: int(entry["size"]) for path, entry in found.items()}
+
+    def remove(self, keys: list[str]) -> None:
+        """Remove objects."""
+        for key in keys:
+            self.fs.rm_file(f"{self.root.rstrip('/')}/{key}")
+
+
+def located(store: Target) -> Place:
+    """Return where `store` is.
+
+    Parameters
+    ----------
+    store : str, path-like or zarr.abc.store.Store
+        A local path, a URL for fsspec or a store of zarr's.
+    """
+    if isinstance(store, LocalStore):
+        return Place(store, fsspec.filesystem("file"), os.path.realpath(store.root))
+    if isinstance(store, Store):
+        return Place(store, None, str(store))
+    path = os.fspath(store)
+    if not path:
+        raise ValueError("the store has no name")
+    if isinstance(store, str) and "://" in path:
+        fs, root = fsspec.core.url_to_fs(path)
+        if type(fs).__name__ != "LocalFileSystem":
+            return Place(FsspecStore.from_url(path), fs, root)
+        path = root
+    # A link is followed: the store that it leads to is written, and not the link.
+    path = os.path.realpath(path)
+    return Place(LocalStore(path), fsspec.filesystem("file"), path)
+
+
+@contextmanager
+def opened(
+    store: Target, told: Mapping[str, Any], *, overwrite: bool, resume: bool
+) -> Iterator[tuple[zarr.Group, Place, bool]]:
+    """Give a group to write to, and whether it was there before.
+
+    A local store is locked until the body is through; one that is overwritten is built
+    beside the old one, takes its place in the end, and is discarded where the body fails.
+
+    Parameters
+    ----------
+    store : str, path-like or zarr.abc.store.Store
+    told : mapping
+        Attributes of the group.
+    overwrite : bool
+        Replace the Zarr 3 store that is there, never anything else; in place (not on a local
+        path) only one that this package wrote.
+    resume : bool
+        Go on with the store that is there, if it has the same plan.
+
+    Raises
+    ------
+    StoreExistsError
+        Something is there that is not to be replaced, or of another plan, or being written.
+    """
+    place = located(store)
+    if not place.is_local:
+        if resume and _found(place.store) is not None:
+            if place.fs is None:
+                raise ValueError("resume needs a path or URL, of which the objects can be listed")
+            yield _gone_on_with(place, told), place, True
+        else:
+            yield _in_place(place.store, told, overwrite), place, False
+        return
+    path = Path(place.root)
+    with _locked(path):
+        if resume and path.is_dir():
+            # A process that was killed at its first write may have left nothing else.
+            began = any(not TEMPORARY.search(entry.name) for entry in path.iterdir())
+            group = _gone_on_with(place, told) if began else None
+            _remove_temporaries(place)
+            if group is not None:
+                yield group, place, True
+                return
+        elif overwrite and path.is_dir() and any(path.iterdir()):
+            with replacing(path, overwrite=True) as folder:
+                beside = Place(LocalStore(folder), place.fs, os.fspath(folder))
+                yield zarr.create_group(beside.store, attributes=dict(told)), beside, False
+            return
+        check_replaceable(path, overwrite)
+        yield zarr.create_group(place.store, attributes=dict(told)), place, False
+
+
+@contextmanager
+def replaced(store: Target, told: Mapping[str, Any], *, overwrite: bool) -> Iterator[zarr.Group]:
+    """Give a group to write to that is not there before it is whole, if the path is local."""
+    place = located(store)
+    if not place.is_local or isinstance(store, Store):
+        yield _in_place(place.store, told, overwrite)
+        return
+    with replacing(place.root, overwrite=overwrite) as folder:
+        yield zarr.create_group(LocalStore(folder), attributes=dict(told))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel drops with this process."""
+    above = next(folder for folder in path.parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise NotADirectoryError(f"{path} cannot be written: {above} is a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = hidden(path, "lock")
+    lock = FileLock(beside)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise StoreExistsError(f"{path} is being written by another export") from None
+    try:
+        yield
+    finally:
+        # While it is held: nobody else can be behind it.
+        beside.unlink(missing_ok=True)
+        lock.release()
+
+
+def _remove_temporaries(place: Place) -> None:
+    """Remove what a process that was killed had not renamed into place."""
+    place.remove([key for key in place.sizes() if TEMPORARY.search(key)])
+
+
+def _gone_on_with(place: Place, told: Mapping[str, Any]) -> zarr.Group:
+    """Return the group that is there, once its plan is that of `told`."""
+    try:
+        # What is there counts, and not what was there when the metadata was put together.
+        group = zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
+    except (FileNotFoundError, KeyError, ValueError):
+        raise StoreExistsError(
+            f"{place.root} is not a Zarr 3 store that could be resumed"
+        ) from None
+    there: Any = group.attrs.asdict().get(KEY)
+    if not isinstance(there, dict) or not isinstance(there.get("plan"), dict):
+        raise StoreExistsError(f"{place.root} is not a store of dcmdask's that could be resumed")
+    wanted = json.loads(json.dumps(told[KEY]["plan"]))
+    # The source last: what its token depends on is more telling.
+    for name in sorted(wanted | there["plan"], key=lambda name: name == "source"):
+        was, now = there["plan"].get(name), wanted.get(name)
+        if was != now:
+            raise StoreExistsError(
+                f"{place.root} was begun with another {name}: {was} there, {now} now; resume needs "
+                "the same source and options"
+            )
+    group.update_attributes({KEY: {**there, "complete": False}})
+    return group
+
+
+def _in_place(store: Store, told: Mapping[str, Any], overwrite: bool) -> zarr.Group:
+    try:
+        return zarr.open_group(store, mode="w-", zarr_format=3, attributes=dict(told))
+    except FileExistsError as error:
+        found = _found(store)
+        if not overwrite or found is None:
+            state = (
+                "holds something else than a store of dcmdask's, which is never replaced"
+                if found is None
+                else f"holds a store {'already' if found else 'that is not complete'}, and "
+                "nothing is replaced without overwrite"
+            )
+            raise StoreExistsError(f"{store} {state}") from error
+    return zarr.open_group(store, mode="w", zarr_format=3, attributes=dict(told))
+
+
+def _found(store: Store) -> bool | None:
+    """Return whether the group that is there is complete; None if it is not one of ours."""
+    try:
+        told = zarr.open_group(store, mode="r", zarr_format=3).attrs[KEY]
+    except (KeyError, ValueError, FileNotFoundError):
+        return None
+    return bool(told.get("complete")) if isinstance(told, dict) else None
+
+
+def complete(group: zarr.Group) -> None:
+    """Say that all is there, last of all, so that a reader can trust it."""
+    with warnings.catch_warnings():
+        # Zarr 3 does not specify it yet and allows readers to ignore it; xarray warns
+        # about stores without it.
+        warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
+        group = zarr.consolidate_metadata(group.store)
+    told: Any = group.attrs.asdict()[KEY]
+    group.update_attributes({KEY: {**told, "complete": True}})

@@ -1,0 +1,219 @@
+"""A store as it is: what of it can be opened, and what of it is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import zarr
+
+from dcmdask.export.comparing import Difference, told
+from dcmdask.export.completion import Layout
+from dcmdask.export.plan import Level, Plan
+from dcmdask.export.prepared import MASK, Prepared
+from dcmdask.export.store import KEY, Place
+
+# What an export writes down of itself before anything else.
+_PLANNED = frozenset(
+    {
+        *("source", "format", "values", "shape", "dtype", "chunks", "shards", "levels"),
+        *("on_irregular", "on_error", "fill_value", "with_identifiers"),
+    }
+)
+
+
+class Stored(NamedTuple):
+    """A store as it is.
+
+    Attributes
+    ----------
+    group : zarr.Group
+    told : dict
+        Its attribute ``dcmdask``.
+    names : tuple of str
+        Of the levels that there should be.
+    arrays : tuple of zarr.Array
+        The levels, up to the first one that cannot be used.
+    mask : zarr.Array or None
+        Of which frames are missing.
+    coordinates : dict
+        What else there is, by name.
+    differences : list of Difference
+        What is wrong with the metadata.
+    """
+
+    group: zarr.Group
+    told: dict[str, Any]
+    names: tuple[str, ...]
+    arrays: tuple[zarr.Array[Any], ...]
+    mask: zarr.Array[Any] | None
+    coordinates: dict[str, zarr.Array[Any]]
+    differences: list[Difference]
+
+    @property
+    def labels(self) -> bool:
+        """Whether levels are made of labels."""
+        try:
+            multiscale: Any = self.group.attrs["ome"]["multiscales"][0]  # type: ignore[index, call-overload]
+        except (KeyError, IndexError, TypeError):
+            return False
+        return bool(multiscale.get("type") == "first")
+
+    @property
+    def fill_value(self) -> float | None:
+        """What missing frames hold."""
+        filling = self.told["plan"]["fill_value"]
+        return None if filling is None else float(filling)
+
+
+def open_stored(place: Place) -> Stored:
+    """Open what there is; what cannot be opened is a difference.
+
+    Raises
+    ------
+    ValueError
+        It is not a store that an export wrote.
+    """
+    try:
+        group = zarr.open_group(place.store, mode="r", zarr_format=3)
+    except FileNotFoundError:
+        raise ValueError(f"{place.root} is not a Zarr 3 store") from None
+    except PermissionError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{place.root} cannot be opened as a Zarr 3 store: {told(error)}"
+        ) from error
+    described: Any = group.attrs.asdict().get(KEY)
+    plan = described.get("plan") if isinstance(described, dict) else None
+    if not isinstance(plan, dict) or (absent := sorted(_PLANNED - plan.keys())):
+        what = f"no {', '.join(absent)} in its plan" if isinstance(plan, dict) else "it has no plan"
+        raise ValueError(f"{place.root} is not a store that dcmdask exported: {what}")
+    if plan["format"] == "zarr":
+        names: tuple[str, ...] = ("pixels",)
+    else:
+        names = tuple(map(str, range(int(plan["levels"]))))
+    differences: list[Difference] = []
+    consolidated = group.metadata.consolidated_metadata
+    members: dict[str, Any] = {} if consolidated is None else dict(consolidated.metadata)
+    if consolidated is None and described.get("complete"):
+        differences.append(Difference("zarr.json", "the consolidated metadata is missing"))
+    arrays: list[zarr.Array[Any]] = []
+    for level, name in enumerate(names):
+        array = _array(group, name, members.get(name), differences)
+        if array is not None and len(arrays) == level:
+            wrong = _misfit(array, plan, arrays)
+            if wrong:
+                differences.append(Difference(f"{name}/zarr.json", wrong))
+            else:
+                arrays.append(array)
+    # Otherwise a coordinate of this name tells of places without a frame.
+    masked = [MASK] if plan["on_error"] == "fill" else []
+    mask = _array(group, MASK, members.get(MASK), differences) if masked else None
+    others = sorted(members.keys() - {*names, *masked})
+    coordinates = {name: _array(group, name, members[name], differences) for name in others}
+    return Stored(
+        group,
+        described,
+        names,
+        tuple(arrays),
+        mask,
+        {name: array for name, array in coordinates.items() if array is not None},
+        differences,
+    )
+
+
+def _array(
+    group: zarr.Group, name: str, consolidated: Any, differences: list[Difference]
+) -> zarr.Array[Any] | None:
+    """Return an array of the group, unless its own metadata is not what the group says of it."""
+    key = f"{name}/zarr.json"
+    try:
+        array = zarr.open_array(group.store, path=name, mode="r", zarr_format=3)
+    except FileNotFoundError:
+        differences.append(Difference(key, "it is missing"))
+        return None
+    except Exception as error:
+        differences.append(Difference(key, f"it is damaged: {told(error)}"))
+        return None
+    if consolidated is not None and array.metadata.to_dict() != consolidated.to_dict():
+        what = "it does not say what the consolidated metadata of the group says of this array"
+        differences.append(Difference(key, what))
+        return None
+    return array
+
+
+def _misfit(
+    array: zarr.Array[Any], plan: Mapping[str, Any], below: Sequence[zarr.Array[Any]]
+) -> str:
+    """Return what keeps an array from being the next level, in words."""
+    if not below:
+        own = [list(array.shape), array.dtype.str, list(array.chunks), array.shards]
+        planned = [plan["shape"], plan["dtype"], plan["chunks"], plan["shards"]]
+        if json.dumps(own) != json.dumps(planned):
+            return f"shape, type, chunks and shards are {own}, and {planned} by the plan"
+        return ""
+    lower = below[-1]
+    fits = len(array.shape) == len(lower.shape) and all(
+        own in (one, -(-one // 2)) for own, one in zip(array.shape, lower.shape, strict=True)
+    )
+    if not fits or array.dtype != lower.dtype:
+        return f"{array.shape} {array.dtype} is no level above {lower.shape} {lower.dtype}"
+    return ""
+
+
+def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
+    """Return which regions the arrays are checked in: with the axes that the source has."""
+    arrays, mask = there.arrays, there.mask
+    levels = tuple(Level(array.shape, array.chunks, array.shards) for array in arrays)
+    names, masked = there.names[: len(arrays)], "" if mask is None else MASK
+    if prepared is not None:
+        return Layout(replace(prepared.plan, levels=levels), names, masked)
+    own: Any = arrays[0].metadata
+    dims = tuple(own.dimension_names)
+    ndim = len(dims)
+    samples = ndim - 1 if dims[-1] == "sample" else None
+    axes = [axis for axis in range(ndim) if axis != samples][:-2]
+    if "c" in dims and (_is_colour(there) if mask is None else mask.ndim < len(axes)):
+        samples = dims.index("c")
+        axes.remove(samples)
+    halved = {
+        axis
+        for one, other in pairwise(arrays)
+        for axis in range(ndim)
+        if one.shape[axis] != other.shape[axis]
+    }
+    plan = Plan(dims, tuple(axes), samples, tuple(sorted(halved)), arrays[0].dtype, levels)
+    return Layout(plan, names, masked)
+
+
+def _is_colour(there: Stored) -> bool:
+    """Return whether c is that of samples, which makes larger regions and nothing else."""
+    interpretation = str(there.told.get("header", {}).get("PhotometricInterpretation", ""))
+    return not interpretation.startswith(("MONOCHROME", "PALETTE", "None"))
+
+
+def lost(place: Place, layout: Layout, there: Stored) -> dict[str, str]:
+    """Return what is wrong with objects of which the listing shows it, by key."""
+    if place.fs is None:
+        found = {}
+        for name, array in zip(layout.names, there.arrays, strict=True):
+            count = array.nchunks - array.nchunks_initialized
+            if count:
+                found[name] = f"{count} of {array.nchunks} chunks are missing"
+        return found
+    sizes = place.sizes()
+    keys = dict.fromkeys(
+        key
+        for level in layout.tasks
+        for number in range(layout.plan.count(level))
+        for key in layout.keys(level, number)
+    )
+    return {
+        key: "it is empty" if key in sizes else "it is missing"
+        for key in keys
+        if not sizes.get(key)
+    }
