@@ -98,7 +98,8 @@ def test_the_store(tmp_path: Path) -> None:
     assert array.metadata.zarr_format == 3
     assert array.metadata.dimension_names == ("frame", "row", "column", "sample")
     assert array.chunks == (8, 240, 320, 3)
-    (blosc,) = array.compressors
+    blosc, checksum = array.compressors
+    assert checksum.to_dict() == {"name": "crc32c"}
     blosc_settings = blosc.to_dict()["configuration"]
     assert (blosc_settings["cname"], blosc_settings["shuffle"]) == ("zstd", "bitshuffle")
     np.testing.assert_array_equal(array[:], pixel_array(CINE))

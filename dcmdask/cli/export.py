@@ -72,7 +72,9 @@ def export(
     ] = "auto",
     compressor: Annotated[
         Literal["auto", "zstd", "gzip", "none"],
-        typer.Option(help="Of the chunks; auto is Blosc with Zstandard, bit shuffled."),
+        typer.Option(
+            help="Of the chunks; auto is Blosc with Zstandard, bit shuffled, and a checksum."
+        ),
     ] = "auto",
     values: options.Values = "stored",
     levels: Annotated[

@@ -172,14 +172,19 @@ def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[An
     return None
 
 
+def _ends_with_blosc(array: zarr.Array[Any]) -> bool:
+    return bool(array.compressors) and isinstance(array.compressors[-1], BloscCodec)
+
+
 def _cut(check: Check, array: zarr.Array[Any], key: str) -> str:
     """Return in words that an object is not as long as its Blosc header says; or nothing.
 
     The decompressor is not told how much there is: of what is cut short it reads on in
-    memory that is not its own, and may return that as values. A shard's index has a checksum.
+    memory that is not its own, and may return that as values. A checksum behind it, or that of
+    a shard's index, comes first.
     """
     fs = check.place.fs
-    if fs is None or array.shards or not any(isinstance(c, BloscCodec) for c in array.compressors):
+    if fs is None or array.shards or not _ends_with_blosc(array):
         return ""
     path = f"{check.place.root.rstrip('/')}/{key}"
     try:

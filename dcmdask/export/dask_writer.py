@@ -58,7 +58,8 @@ def write_array(
         that of the Dask chunks, which have to be of one shape; the last along an axis
         may be smaller.
     compressors : optional
-        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle, None nothing.
+        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
+        None nothing.
     overwrite : bool, optional
         Replace the Zarr 3 store that is there; never anything else. In place it has to
         be one that this package wrote, and is lost where writing fails.

@@ -22,7 +22,9 @@ from dcmdask.export.codecs import codecs
 from dcmdask.export.completion import Layout
 from dcmdask.export.contents import Contents, contents
 from dcmdask.export.plan import Level, Plan, Wanted, planned
+from dcmdask.export.provenance import decoding
 from dcmdask.export.store import KEY
+from dcmdask.frames.frame_array import FrameArray
 
 Format: TypeAlias = Literal["zarr", "ome-zarr"]
 FORMATS = ("zarr", "ome-zarr")
@@ -208,6 +210,11 @@ def prepare(
             "on_error": on_error,
             "fill_value": None if filling is None else str(filling),
             "with_identifiers": with_identifiers,
+            # What a later look at the same source needs.
+            "options": {
+                "fill_value": None if fill_value is None else str(fill_value),
+                **decoding(_opened_with(src, opening)),
+            },
         },
         **what.attributes,
     }
@@ -215,6 +222,12 @@ def prepare(
     if as_ome:
         attributes["ome"] = ome.metadata(what, plan, names)
     return Prepared(what, plan, layout, attributes, compressors, filling)
+
+
+def _opened_with(src: Any, opening: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(src, FrameArray):
+        return opening
+    return {name: src.decoding[name] for name in ("raw", "decoding_plugin")}
 
 
 def _made(level: Level, plan: Plan, compressors: Any) -> dict[str, Any]:

@@ -171,7 +171,13 @@ def _write(array: zarr.Array[Any], region: Key, block: npt.NDArray[Any]) -> None
         raise AlignmentError(
             f"a task gave {block.shape} {block.dtype} where the store has {room} {array.dtype}"
         )
-    array[region] = block
+    try:
+        array[region] = block
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A disk that is full does not say which.
+        raise OSError(error.errno, error.strerror, str(array.store_path)) from error
     _check_there(array)
 
 

@@ -15,16 +15,12 @@ from dcmdask.arrays.quiet import quiet
 from dcmdask.arrays.scan import scan
 from dcmdask.arrays.series import Series
 from dcmdask.arrays.stacks import Stack
-from dcmdask.errors import DcmdaskError
 from dcmdask.export.comparing import Difference, Expected
 from dcmdask.export.contents import Contents, contents
 from dcmdask.export.prepared import Prepared, prepare
 from dcmdask.frames.frame_array import FrameArray
 from dcmdask.frames.guard import SYNTAXES
-from dcmdask.frames.image_pixel import OVERRIDES
 
-# What a store says of decoding that comes from the header, unless somebody overrode it.
-_OF_HEADER = OVERRIDES | {"pixel_keyword", "pixel_vr"}
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 # What pydicom's decoders do anyway. Asked for by name, it keeps to them: only what is left
 # as it is by default is decoded in a shorter way.
@@ -81,22 +77,35 @@ def reopen(
     ):
         # Found once, and not for each try.
         source, storage_options = only_stack(scan(source, storage_options=storage_options)), None
+    options = dict(plan["options"])
+    filling = options.pop("fill_value")
     common = {
         "values": plan["values"],
         "on_irregular": plan["on_irregular"],
-        "fill_value": None,
+        "fill_value": None if filling is None else float(filling),
         "with_identifiers": plan["with_identifiers"],
         "storage_options": storage_options,
+        # A FrameArray has its own.
+        **({} if isinstance(source, FrameArray) else options),
         **opening,
     }
-    prepared, common, notes = _as_told(source, told, common)
+    prepared = prepare(
+        source,
+        format=plan["format"],
+        chunks="auto",
+        shards=None,
+        compressors=None,
+        levels="auto",
+        on_error="fail",
+        **common,
+    )
+    notes = []
     what = prepared.contents
     same = what.frames.token == plan["source"]
     if not same:
-        notes.insert(
-            0,
+        notes.append(
             "the source is not the one that was exported, by path, size and time, or was changed "
-            "since",
+            "since"
         )
     own = [list(prepared.plan.levels[0].shape), prepared.plan.dtype.str]
     if own != [plan["shape"], plan["dtype"]]:
@@ -112,69 +121,6 @@ def reopen(
             frames = contents(source, arranged=arranged, **{**_GENERAL, **common}).frames
     expected = Expected(frames, what.frames, _by_codec(what, common), prepared.absent)
     return Reopened(prepared, expected, same, notes, [])
-
-
-def _as_told(
-    source: Any, told: Mapping[str, Any], common: dict[str, Any]
-) -> tuple[Prepared, dict[str, Any], list[str]]:
-    """Prepare an export with the options that a store tells of, and return them, too.
-
-    What is known of the header's elements is what was used, overridden or not, and a fill
-    value may have been given or found. So these are tried, and that is right which leads to
-    the token of the store.
-    """
-    plan, how = told["plan"], told["source"]["decoding"]
-
-    def attempt(options: Mapping[str, Any]) -> Prepared:
-        return prepare(
-            source,
-            format=plan["format"],
-            chunks="auto",
-            shards=None,
-            compressors=None,
-            levels="auto",
-            on_error="fail",
-            **options,
-        )
-
-    if isinstance(source, FrameArray):
-        return attempt(common), common, []
-    plain = {**{key: value for key, value in how.items() if key not in _OF_HEADER}, **common}
-    elements = {key: value for key, value in how.items() if key in _OF_HEADER - common.keys()}
-    try:
-        first = attempt(plain)
-    except DcmdaskError:
-        # Maybe it can only be opened with what was said in place of the header.
-        syntax = told["header"].get("TransferSyntaxUID")
-        forced = {**plain, **elements, "transfer_syntax_uid": syntax}
-        with quiet():
-            other = _attempted(attempt, forced)
-        if other is None:
-            raise
-        return other, forced, ["the source was opened with the header's elements as exported"]
-    own: Any = first.contents.attributes["source"]
-    changed = {key: value for key, value in elements.items() if own["decoding"].get(key) != value}
-    filling = {} if plan["fill_value"] is None else {"fill_value": float(plan["fill_value"])}
-    for more in (changed, filling, {**changed, **filling}):
-        if first.contents.frames.token == plan["source"] or not more:
-            continue
-        with quiet():
-            other = _attempted(attempt, {**plain, **more})
-        if other is not None and other.contents.frames.token == plan["source"]:
-            return other, {**plain, **more}, []
-    notes = []
-    if changed:
-        listed = ", ".join(f"{key}={value!r}" for key, value in changed.items())
-        notes.append(f"it was exported with {listed}, which its header does not say")
-    return first, plain, notes
-
-
-def _attempted(attempt: Any, options: Mapping[str, Any]) -> Prepared | None:
-    try:
-        made: Prepared = attempt(options)
-    except (DcmdaskError, TypeError, ValueError):
-        return None
-    return made
 
 
 def _by_codec(what: Contents, options: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:

@@ -20,7 +20,7 @@ from dcmdask.export.store import KEY, Place
 _PLANNED = frozenset(
     {
         *("source", "format", "values", "shape", "dtype", "chunks", "shards", "levels"),
-        *("on_irregular", "on_error", "fill_value", "with_identifiers"),
+        *("on_irregular", "on_error", "fill_value", "with_identifiers", "options"),
     }
 )
 

@@ -72,7 +72,8 @@ def to_zarr(
         Likewise, multiples of `chunks`. By default up to 64 MiB of whole frames, where there
         are more than 64 chunks; None for none.
     compressors : optional
-        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle, None nothing.
+        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
+        None nothing.
     levels : int or "auto"
         Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
     values, on_irregular, storage_options, **opening
@@ -229,7 +230,12 @@ def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
     for name, (dims, values, attributes) in prepared.coordinates.items():
         # Small, and made anew: a process may have been killed between shape and values.
         group.create_array(
-            name, data=values, dimension_names=dims, attributes=attributes, overwrite=True
+            name,
+            data=values,
+            dimension_names=dims,
+            attributes=attributes,
+            overwrite=True,
+            config=CONFIG,
         )
 
 
