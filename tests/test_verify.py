@@ -254,7 +254,6 @@ def test_each_damaged_object_is_found(kind: str, how: str, tmp_path: Path) -> No
     assert before and verify(store, source).ok
     for path in objects(store):
         key = path.relative_to(store).as_posix()
-        # Of these every object has to be there, and not of coordinates: zeros have none.
         of_region = key[0].isdecimal() or (kind == "filled" and key[:6] in ("pixels", "missin"))
         if kind != "filled" and not of_region:
             continue

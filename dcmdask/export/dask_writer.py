@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, cast
 
 import dask.array as da
 import numpy.typing as npt
 import zarr
-from zarr.storage import LocalStore
 
-from dcmdask.errors import AlignmentError, StoreLostError
+from dcmdask.errors import StoreLostError
 from dcmdask.export.blocks import zarr_chunks
 from dcmdask.export.codecs import codecs
+from dcmdask.export.regions import write
 from dcmdask.export.report import ExportReport, bytes_stored
+from dcmdask.export.running import Awaited
 from dcmdask.export.store import KEY, Target, complete, replaced
-from dcmdask.export.target import NODE, discard
 
 
 def write_array(
@@ -139,47 +139,11 @@ class _Sink:
 
     def __init__(self, array: zarr.Array[Any]) -> None:
         self.array = array
-        self._state = threading.Condition()
-        self._writing = 0
-        self._closed = False
+        self._write = Awaited(partial(write, array))
+        self.close = self._write.close
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.array,)
 
     def __setitem__(self, region: tuple[slice, ...], block: npt.NDArray[Any]) -> None:
-        # Zarr would stretch and convert what does not fit, without a word.
-        room = tuple(part.stop - part.start for part in region)
-        if block.shape != room or block.dtype != self.array.dtype:
-            raise AlignmentError(
-                f"a task gave {block.shape} {block.dtype} where the Dask array says {room} "
-                f"{self.array.dtype}"
-            )
-        with self._state:
-            if self._closed:
-                raise self._lost()
-            self._writing += 1
-        try:
-            self.array[region] = block
-        finally:
-            with self._state:
-                self._writing -= 1
-                self._state.notify_all()
-        store = self.array.store
-        # In another process a task may run on when the export has failed, and make folders
-        # anew: it clears them up. On another machine the folder may never have been there.
-        if isinstance(store, LocalStore) and not (store.root / NODE).exists():
-            discard(store.root)
-            raise self._lost()
-
-    def close(self) -> None:
-        """Let no thread of this process write any more, and wait for those that do."""
-        with self._state:
-            self._closed = True
-            self._state.wait_for(lambda: not self._writing)
-
-    def _lost(self) -> StoreLostError:
-        return StoreLostError(
-            "the store is gone: the export has ended, or this worker does not share the file "
-            "system",
-            source=str(self.array.store),
-        )
+        self._write(region, block)

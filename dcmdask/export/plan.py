@@ -232,16 +232,15 @@ def _smaller(plan: Plan, limit: int) -> Shape | None:
     for axis in plan.frame_axes:
         step = 1 if level.shards is None else level.chunks[axis]
         objects[axis] = min(objects[axis], -(-level.shape[axis] // step) * step)
-        while True:
+        # Not monotonous: a level above may need several objects in one region.
+        for length in range(objects[axis], 0, -step):
+            objects[axis] = length
             shape = tuple(objects)
             chunks, shards = (shape, None) if level.shards is None else (level.chunks, shape)
             first = Level(level.shape, chunks, shards)
             levels = _stacked(first, plan.halved, plan.frame_axes, len(plan.levels))
             if replace(plan, levels=levels).region_bytes <= limit:
                 return shape
-            if objects[axis] == step:
-                break
-            objects[axis] = max(step, objects[axis] // 2 // step * step)
     return None
 
 

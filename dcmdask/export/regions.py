@@ -97,9 +97,9 @@ def write_region(job: Job, number: int) -> list[Failure]:
         for index, _ in failures:
             mask[tuple(i - one.start for i, one in zip(index, along, strict=True))] = True
         job.missing[along] = mask
-    _write(job.arrays[0], region, block)
+    write(job.arrays[0], region, block)
     if len(job.arrays) > 1:
-        _write(job.arrays[1], plan.above(region), halve(block, plan.halved, labels=job.labels))
+        write(job.arrays[1], plan.above(region), halve(block, plan.halved, labels=job.labels))
     return failures
 
 
@@ -108,7 +108,7 @@ def write_level(job: Job, number: int, *, level: int) -> list[Failure]:
     region = job.plan.region(level, number)
     _check_there(job.arrays[level])
     below = job.arrays[level - 1][job.plan.below(level, region)]
-    _write(job.arrays[level], region, halve(np.asarray(below), job.plan.halved, labels=job.labels))
+    write(job.arrays[level], region, halve(np.asarray(below), job.plan.halved, labels=job.labels))
     return []
 
 
@@ -164,7 +164,16 @@ def _indices(along: Key) -> Iterator[tuple[int, ...]]:
     return product(*(range(one.start, one.stop) for one in along))
 
 
-def _write(array: zarr.Array[Any], region: Key, block: npt.NDArray[Any]) -> None:
+def write(array: zarr.Array[Any], region: Key, block: npt.NDArray[Any]) -> None:
+    """Write a block that fills a region.
+
+    Raises
+    ------
+    AlignmentError
+        It is of another shape or type.
+    StoreLostError
+        The store is gone.
+    """
     # Zarr would stretch and convert what does not fit, without a word.
     room = tuple(one.stop - one.start for one in region)
     if block.shape != room or block.dtype != array.dtype:

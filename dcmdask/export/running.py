@@ -41,7 +41,7 @@ def run(
         Called whenever a task is done.
     """
     shipped = delayed(job, traverse=False)
-    awaited = _Awaited(function)
+    awaited = Awaited(function)
     task = delayed(awaited, pure=False)
     # Of tasks that are alike Dask does those with the last names first: so files are read from
     # front to back. Two exports at once must not have a name in common.
@@ -67,14 +67,14 @@ def run(
         client.cancel(futures)
 
 
-class _Awaited:
+class Awaited:
     """A function, and how many threads of this process are in it.
 
     Where a task fails Dask leaves those that run alone: they would write to a store that
-    another export may be about to write.
+    another export may be about to write. Once closed it does nothing.
     """
 
-    def __init__(self, function: Callable[[Any, int], Any]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._state = threading.Condition()
         self._running = 0
@@ -83,13 +83,13 @@ class _Awaited:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._function,)
 
-    def __call__(self, job: Any, number: int) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         with self._state:
             if self._closed:
                 return None
             self._running += 1
         try:
-            return self._function(job, number)
+            return self._function(*arguments)
         finally:
             with self._state:
                 self._running -= 1

@@ -21,7 +21,14 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from dcmdask.errors import StoreExistsError
-from dcmdask.export.target import TEMPORARY, check_replaceable, hidden, replacing
+from dcmdask.export.target import (
+    NODE,
+    TEMPORARY,
+    check_replaceable,
+    hidden,
+    recover,
+    replacing,
+)
 
 # The one attribute of a group that this package writes.
 KEY = "dcmdask"
@@ -119,18 +126,18 @@ def opened(
                 raise ValueError("resume needs a path or URL, of which the objects can be listed")
             yield _gone_on_with(place, told), place, True
         else:
-            yield _in_place(place.store, told, overwrite), place, False
+            yield _in_place(place, told, overwrite), place, False
         return
     path = Path(place.root)
     with _locked(path):
-        if resume and path.is_dir():
-            # A process that was killed at its first write may have left nothing else.
-            began = any(not TEMPORARY.search(entry.name) for entry in path.iterdir())
-            group = _gone_on_with(place, told) if began else None
+        if path.is_dir() and all(TEMPORARY.search(entry.name) for entry in path.iterdir()):
+            # A process that was killed at its first write left nothing else.
             _remove_temporaries(place)
-            if group is not None:
-                yield group, place, True
-                return
+        elif resume and path.is_dir():
+            group = _gone_on_with(place, told)
+            _remove_temporaries(place)
+            yield group, place, True
+            return
         elif overwrite and path.is_dir() and any(path.iterdir()):
             with replacing(path, overwrite=True) as folder:
                 beside = Place(LocalStore(folder), place.fs, os.fspath(folder))
@@ -145,9 +152,9 @@ def replaced(store: Target, told: Mapping[str, Any], *, overwrite: bool) -> Iter
     """Give a group to write to that is not there before it is whole, if the path is local."""
     place = located(store)
     if not place.is_local or isinstance(store, Store):
-        yield _in_place(place.store, told, overwrite)
+        yield _in_place(place, told, overwrite)
         return
-    with replacing(place.root, overwrite=overwrite) as folder:
+    with _locked(Path(place.root)), replacing(place.root, overwrite=overwrite) as folder:
         yield zarr.create_group(LocalStore(folder), attributes=dict(told))
 
 
@@ -165,6 +172,7 @@ def _locked(path: Path) -> Iterator[None]:
     except Timeout:
         raise StoreExistsError(f"{path} is being written by another export") from None
     try:
+        recover(path)
         yield
     finally:
         # While it is held: nobody else can be behind it.
@@ -202,7 +210,10 @@ def _gone_on_with(place: Place, told: Mapping[str, Any]) -> zarr.Group:
     return group
 
 
-def _in_place(store: Store, told: Mapping[str, Any], overwrite: bool) -> zarr.Group:
+def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Group:
+    store = place.store
+    if place.fs is not None and not place.is_local and _holds_others(place):
+        raise StoreExistsError(f"{store} holds something else than a Zarr 3 store")
     try:
         return zarr.open_group(store, mode="w-", zarr_format=3, attributes=dict(told))
     except FileExistsError as error:
@@ -216,6 +227,16 @@ def _in_place(store: Store, told: Mapping[str, Any], overwrite: bool) -> zarr.Gr
             )
             raise StoreExistsError(f"{store} {state}") from error
     return zarr.open_group(store, mode="w", zarr_format=3, attributes=dict(told))
+
+
+def _holds_others(place: Place) -> bool:
+    """Return whether there is something that does not begin with a group's metadata."""
+    place.fs.invalidate_cache()
+    try:
+        names = [path.rpartition("/")[2] for path in place.fs.ls(place.root, detail=False)]
+    except FileNotFoundError:
+        return False
+    return bool(names) and NODE not in names
 
 
 def _found(store: Store) -> bool | None:

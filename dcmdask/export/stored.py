@@ -212,6 +212,11 @@ def lost(place: Place, layout: Layout, there: Stored) -> dict[str, str]:
         for number in range(layout.plan.count(level))
         for key in layout.keys(level, number)
     )
+    # Each in one chunk.
+    keys |= {
+        "/".join([name, "c", *["0"] * array.ndim]): None
+        for name, array in there.coordinates.items()
+    }
     return {
         key: "it is empty" if key in sizes else "it is missing"
         for key in keys

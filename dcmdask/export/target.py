@@ -19,6 +19,8 @@ from dcmdask.errors import StoreExistsError
 NODE = "zarr.json"
 # Where zarr writes a local object before it renames it.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
+# Of a name beside a target: a file system takes 255 bytes, of which this leaves room for more.
+_LONGEST = 200
 # Looks at what is discarded, a hundredth of a second apart.
 _LATE_WRITES = 8
 
@@ -61,9 +63,29 @@ def replacing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Pa
         raise
 
 
+def recover(target: Path) -> None:
+    """Clear up what a process left that was killed while it replaced `target`.
+
+    Nobody else may be about to replace it. If the old store was put aside and nothing put in
+    its place, it comes back.
+    """
+    if len(target.name) > _LONGEST or not target.parent.is_dir():
+        # Another target may have the same beginning.
+        return
+    for purpose in ("old-", "partial-"):
+        beginning = hidden(target, purpose).name
+        for left in target.parent.iterdir():
+            if not re.fullmatch(re.escape(beginning) + "[0-9a-f]{12}", left.name):
+                continue
+            if purpose == "old-" and not os.path.lexists(target):
+                os.rename(left, target)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def hidden(target: Path, purpose: str) -> Path:
     """Return a name beside `target` that is not listed, short enough for a file system."""
-    return target.with_name(f".{target.name[:200]}.{purpose}")
+    return target.with_name(f".{target.name[:_LONGEST]}.{purpose}")
 
 
 def discard(partial: Path) -> None:

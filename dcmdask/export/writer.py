@@ -232,6 +232,7 @@ def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
         group.create_array(
             name,
             data=values,
+            chunks=values.shape,
             dimension_names=dims,
             attributes=attributes,
             overwrite=True,
