@@ -300,7 +300,7 @@ def test_killed_on_s3(remote: Exporter, server: Server, tmp_path: Path) -> None:
     answer = remote.export(src, f"s3://{BUCKET}/whole.zarr", **order)
     changes = server.changes
     assert answer is not None and "error" not in answer, answer
-    whole = server.objects(f"whole.zarr/")
+    whole = server.objects("whole.zarr/")
     trials = Trials(remote, src, 6, **order)
     for change in range(0, changes, step):
         name = f"killed-{change}.zarr"
