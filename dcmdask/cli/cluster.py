@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# For a scheduler to answer.
+PATIENCE = "10s"
+
 
 @contextmanager
 def cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
@@ -33,7 +36,7 @@ def cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
-        with Client(scheduler, timeout="10s"):
+        with Client(scheduler, timeout=PATIENCE):
             yield
         return
     assert workers is not None

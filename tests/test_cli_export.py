@@ -1,0 +1,211 @@
+"""`dcmdask export` and `dcmdask verify`: every option, exit codes, and where the work is done."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from distributed import LocalCluster
+from made_series import AXIAL, along, classic
+from make_dicom import encapsulated, encoded, noise, saved
+from pydicom.uid import JPEG2000Lossless
+from typer.testing import CliRunner
+
+import dcmdask
+from dcmdask.cli import app
+
+FRAMES = noise(12, 20, 24)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source") / "series"
+    classic(folder, FRAMES, along(AXIAL, 2.5 * np.arange(12)))
+    return folder
+
+
+@pytest.fixture
+def corrupt(tmp_path: Path) -> Path:
+    frames = noise(4, 32, 32)
+    streams = [encoded(frame, JPEG2000Lossless) for frame in frames]
+    streams[2] = streams[2][: len(streams[2]) // 2]
+    return saved(tmp_path, encapsulated(frames, JPEG2000Lossless, streams=streams))
+
+
+def run(*arguments: Any, expected: int = 0) -> str:
+    """What the command prints; in this process, where that is enough."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exit_code == expected, (done.output, done.exception)
+    return done.output
+
+
+def command(*arguments: Any, expected: int = 0) -> tuple[str, str]:
+    """What the command prints as a process of its own, and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dcmdask", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == expected, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+def about(store: Path) -> dict[str, Any]:
+    found = zarr.open_group(store, mode="r").attrs.asdict()["dcmdask"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "chunks", "shards"),
+    [
+        ([], (12, 20, 24), None),
+        (["--chunks", "2,10,8"], (2, 10, 8), None),
+        (["--chunks", "2,10,8", "--shards", "4,20,24"], (2, 10, 8), (4, 20, 24)),
+        (["--chunks", "3", "--shards", "6"], (3, 20, 24), (6, 20, 24)),
+        (["--chunks", "auto", "--shards", "none"], (12, 20, 24), None),
+    ],
+)
+def test_chunks_and_shards(
+    options: list[str], chunks: Any, shards: Any, series: Path, tmp_path: Path
+) -> None:
+    run("export", series, tmp_path / "a.zarr", *options)
+    array = zarr.open_group(tmp_path / "a.zarr", mode="r")["pixels"]
+    assert (array.chunks, array.shards) == (chunks, shards)
+    np.testing.assert_array_equal(array[...], dcmdask.from_dicom(series).compute())
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "1,-2,3", "1e3", "many", "1, 2,x", "", "1,,2"])
+def test_what_is_no_shape(wrong: str, series: Path, tmp_path: Path) -> None:
+    for option in ("--chunks", "--shards"):
+        run("export", series, tmp_path / "a.zarr", f"{option}={wrong}", expected=2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_dry_run_says_what_is_then_written(series: Path, tmp_path: Path) -> None:
+    options = ["--format", "ome-zarr", "--levels", "2", "--chunks", "2,10,24", "--values=modality"]
+    printed = run("export", series, tmp_path / "a.zarr", *options, "--dry-run")
+    assert "chunks 2 x 10 x 24" in printed and "a quarter of this machine's memory" in printed
+    told = json.loads(run("export", series, tmp_path / "a.zarr", *options, "--dry-run", "--json"))
+    assert os.listdir(tmp_path) == []
+    report = json.loads(run("export", series, tmp_path / "a.zarr", *options, "--json"))
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    for level in told["levels"]:
+        array = group[level["name"]]
+        assert list(array.shape) == level["shape"]
+        assert list(array.chunks) == level["chunks"]
+    assert told["regions"] == report["regions"] == report["written"]
+    assert told["bytes_decoded"] == report["bytes_decoded"]
+    assert str(group["0"].dtype) == told["dtype"]
+    assert set(told["coordinates"]) | {"0", "1"} == set(group.keys())
+
+
+def test_a_region_that_does_not_fit(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcmdask.export.running.MEMORY_LIMIT", 8000)
+    for option in ([], ["--dry-run"]):
+        done = CliRunner().invoke(app, ["export", str(series), str(tmp_path / "a"), *option])
+        assert isinstance(done.exception, dcmdask.AlignmentError)
+        assert "would fit" in str(done.exception)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_bad_frame(corrupt: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    _, said = command("export", corrupt, store, "--chunks", 1, expected=2)
+    assert "frame 2" in said
+    assert about(store)["complete"] is False
+    printed = run(
+        "export", corrupt, store, "--overwrite", "--on-error", "fill", "--chunks", 1, expected=1
+    )
+    assert "  frame 2 filled: " in printed
+    assert about(store)["complete"] is True
+    np.testing.assert_array_equal(
+        zarr.open_group(store, mode="r")["missing"][...], [False, False, True, False]
+    )
+    told = json.loads(
+        run("export", corrupt, store, "--resume", "--on-error=fill", "--chunks=1", "--json",
+            expected=1)
+    )  # fmt: skip
+    assert told["written"] == 0
+    assert told["failures"] == [[[2], "filled by an earlier try"]]
+    run("verify", store, "--source", corrupt)
+
+
+def test_export_and_verify_at_once(series: Path, tmp_path: Path) -> None:
+    printed = run("export", series, tmp_path / "a.zarr", "--verify", "0.5", "--chunks", "2")
+    assert ": the same" in printed
+    told = json.loads(
+        run("export", series, tmp_path / "a.zarr", "--resume", "--verify=1", "--json", "--chunks=2")
+    )
+    assert told["written"] == 0 and told["verified"]["differences"] == []
+
+
+def test_verify_finds_differences(series: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    run("export", series, store, "--chunks", "2")
+    assert run("verify", store, "--source", series)
+    os.unlink(store / "pixels/c/3/0/0")
+    printed = run("verify", store, expected=1)
+    assert "pixels/c/3/0/0" in printed
+    told = json.loads(run("verify", store, "--json", expected=1))
+    assert told["ok"] is False and len(told["differences"]) == 1
+    _, said = command("verify", tmp_path / "nothing.zarr", expected=2)
+    assert str(tmp_path / "nothing.zarr") in said
+
+
+def test_exclusive_options(series: Path, tmp_path: Path) -> None:
+    for pair in (["--resume", "--overwrite"], ["--scheduler", "tcp://127.0.0.1:1", "--workers=1"]):
+        _, said = command("export", series, tmp_path / "a.zarr", *pair, expected=2)
+        assert "not both" in said
+    assert os.listdir(tmp_path) == []
+
+
+def test_levels_of_plain_zarr(series: Path, tmp_path: Path) -> None:
+    _, said = command("export", series, tmp_path / "a.zarr", "--levels", 3, expected=2)
+    assert "ome-zarr" in said
+
+
+# Where the work is done.
+
+
+def test_workers(series: Path, tmp_path: Path) -> None:
+    printed, said = command("export", series, tmp_path / "a.zarr", "--workers", 2, "--chunks", 2)
+    assert printed.startswith(str(tmp_path / "a.zarr")) and said == ""
+    assert dcmdask.verify(tmp_path / "a.zarr", series).ok
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_a_cluster_that_runs(address: str, series: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    options = ["--scheduler", address, "--chunks", 2, "--verify", 1]
+    printed, said = command("export", series, store, *options)
+    assert ": the same" in printed and said == ""
+    assert dcmdask.verify(store, series).ok
+
+
+def test_nobody_answers(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcmdask.cli.cluster.PATIENCE", "1s")
+    done = CliRunner().invoke(
+        app,
+        ["export", str(series), str(tmp_path / "a.zarr"), "--scheduler", "tcp://127.0.0.1:9"],
+    )
+    assert isinstance(done.exception, OSError)
+    assert os.listdir(tmp_path) == []
