@@ -18,6 +18,7 @@ from dcmdask import errors
 from dcmdask.errors import *  # noqa: F403  the exceptions are all public, and cost nothing
 
 if TYPE_CHECKING:
+    from dcmdask import batch as batch
     from dcmdask.arrays.dask_array import from_dicom as from_dicom
     from dcmdask.arrays.scan import Scan as Scan
     from dcmdask.arrays.scan import scan as scan
@@ -53,10 +54,12 @@ _HOMES = {
     "write_array": "dcmdask.export.dask_writer",
 }
 
-__all__ = [*errors.__all__, *_HOMES, "__version__"]  # noqa: PLE0604  all of them are strings
+__all__ = [*errors.__all__, *_HOMES, "__version__", "batch"]  # noqa: PLE0604  all of them are strings
 
 
 def __getattr__(name: str) -> Any:
+    if name == "batch":
+        return import_module("dcmdask.batch")
     if name not in _HOMES:
         raise AttributeError(f"module 'dcmdask' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -18,7 +18,8 @@ caller would catch without knowing this package::
     ├── AlignmentError          (ValueError)           chunks that cannot be written whole
     ├── LayoutError             (ValueError)           a format has no place for the data
     ├── StoreExistsError        (FileExistsError)      a target that is not to be replaced
-    └── StoreLostError          (OSError)              a target that did not keep what was written
+    ├── StoreLostError          (OSError)              a target that did not keep what was written
+    └── ClusterError            (RuntimeError)         workers that cannot do what they are to do
 
     DcmdaskWarning              (UserWarning)          the result is usable, but look at this
 
@@ -30,6 +31,7 @@ from __future__ import annotations
 __all__ = [
     "AlignmentError",
     "AmbiguousSourceError",
+    "ClusterError",
     "DcmdaskError",
     "DcmdaskWarning",
     "DecodeError",
@@ -147,6 +149,10 @@ class StoreExistsError(DcmdaskError, FileExistsError):
 
 class StoreLostError(DcmdaskError, OSError):
     """The target of an export went away, or did not keep what was written."""
+
+
+class ClusterError(DcmdaskError, RuntimeError):
+    """The workers of a cluster cannot do what they are to do."""
 
 
 class DcmdaskWarning(UserWarning):

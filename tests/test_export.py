@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ from dcmdask import (
     to_zarr,
     write_array,
 )
-from dcmdask.export import dask_writer, target
+from dcmdask.export import target
 from dcmdask.export.blocks import zarr_chunks
+from dcmdask.export.regions import write
+from dcmdask.export.running import Awaited
 
 CINE = packaged_file("examples_ybr_color.dcm")
 
@@ -477,9 +480,9 @@ def test_cluster(tmp_path: Path, corrupt: Path) -> None:
 def test_a_task_carries_little(tmp_path: Path) -> None:
     group = zarr.create_group(LocalStore(tmp_path / "a.zarr"))
     array = group.create_array("pixels", shape=(10**6, 8, 8), chunks=(100, 8, 8), dtype="u2")
-    sink = pickle.dumps(dask_writer._Sink(array))
-    assert len(sink) < 4000
-    pickle.loads(sink)[0:100, 0:8, 0:8] = np.ones((100, 8, 8), "u2")
+    put = pickle.dumps(Awaited(partial(write, array)))
+    assert len(put) < 4000
+    pickle.loads(put)((slice(0, 100), slice(0, 8), slice(0, 8)), np.ones((100, 8, 8), "u2"))
     assert array[99, 7, 7] == 1
 
 
@@ -562,11 +565,10 @@ def test_threads_that_run_on_are_waited_for(tmp_path: Path) -> None:
 def test_a_task_that_runs_on_clears_up(tmp_path: Path) -> None:
     root = tmp_path / "partial"
     array = zarr.create_group(LocalStore(root)).create_array("p", shape=4, chunks=2, dtype="u1")
-    sink = dask_writer._Sink(array)
-    sink[(slice(0, 2),)] = np.ones(2, "u1")
+    write(array, (slice(0, 2),), np.ones(2, "u1"))
     target.discard(root)
     with pytest.raises(StoreLostError, match="the store is gone"):
-        sink[(slice(2, 4),)] = np.ones(2, "u1")
+        write(array, (slice(2, 4),), np.ones(2, "u1"))
     assert entries(tmp_path) == []
 
 

@@ -40,6 +40,7 @@ PUBLIC = {
     "Stack",
     "VerifyReport",
     "__version__",
+    "batch",
     "from_dicom",
     "iter_pixels",
     "open_frames",

@@ -22,6 +22,7 @@ from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
 from dcmdask.cli.output import plain, show
+from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
 from dcmdask.cli.verify import verify
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
@@ -83,6 +84,18 @@ app.command(
     "  dcmdask verify s3://bucket/ct.zarr --source series/ --fraction 0.05\n\n"
     "  dcmdask verify ct.zarr"
 )(verify)
+app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    },
+    epilog="Examples:\n\n"
+    "  dcmdask run pipelines/quality.py archive/ quality/\n\n"
+    "  dcmdask run pipelines/quality.py archive/ quality/ --scheduler tcp://host:8786 "
+    "--only-failed\n\n"
+    "  dcmdask run pipelines/quality.py --help",
+)(run)
 
 
 def main() -> None:

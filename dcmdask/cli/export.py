@@ -128,7 +128,7 @@ def export(
     While one export writes a local store a second one refuses to. On an object store nobody
     notices: both write the same bytes, which does no harm.
     """
-    from dcmdask.cli.cluster import cluster
+    from dcmdask.batch.cluster import cluster
     from dcmdask.cli.progress import counting
 
     asked: dict[str, Any] = {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import dask.array as da
+import numpy as np
 import numpy.typing as npt
 import zarr
+from dask.base import compute
 
 from dcmdask.errors import StoreLostError
 from dcmdask.export.blocks import zarr_chunks
@@ -18,7 +20,7 @@ from dcmdask.export.codecs import codecs
 from dcmdask.export.regions import write
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import Awaited
-from dcmdask.export.store import KEY, Target, complete, replaced
+from dcmdask.export.store import CONFIG, KEY, Target, complete, located, replaced
 
 
 def write_array(
@@ -92,58 +94,114 @@ def write_array(
     dcmdask.errors.AlignmentError: axis 0: Dask chunk 0 ends at 3, inside the Zarr chunk from ...
     >>> folder.cleanup()
     """
+    wanted = Wanted(x, store, name, dimension_names, attributes, chunks, compressors, overwrite)
+    (report,), _ = write_together([wanted])
+    return report
+
+
+class Wanted(NamedTuple):
+    """An array and where it goes: the arguments of :func:`write_array`."""
+
+    x: da.Array
+    store: Target
+    name: str = "pixels"
+    dimension_names: Sequence[str | None] | None = None
+    attributes: Mapping[str, Any] | None = None
+    chunks: Sequence[int] | None = None
+    compressors: Any = "auto"
+    overwrite: bool = False
+
+
+def write_together(
+    wanted: Sequence[Wanted], others: Sequence[Any] = ()
+) -> tuple[list[ExportReport], list[Any]]:
+    """Write arrays and compute others at once, so that what they have in common is done once.
+
+    Parameters
+    ----------
+    wanted : sequence of Wanted
+    others : sequence
+        What Dask can compute; anything else stays as it is.
+
+    Returns
+    -------
+    list of ExportReport
+    list
+        The values of `others`.
+
+    Raises
+    ------
+    AlignmentError, StoreExistsError, StoreLostError, TypeError, ValueError
+        As :func:`write_array` does, for any of the arrays; then none of them is complete.
+    """
     started = time.perf_counter()
-    if not isinstance(x, da.Array):
-        raise TypeError(f"a Dask array is needed, not {type(x).__name__}; to_zarr takes DICOM")
+    with ExitStack() as stack:
+        begun = [stack.enter_context(_begun(one)) for one in wanted]
+        computed = compute(*(lazy for _, lazy in begun), *others)
+    seconds = time.perf_counter() - started
+    reports = [
+        ExportReport(
+            store=str(one.store),
+            shape=one.x.shape,
+            dtype=array.dtype,
+            chunks=array.chunks,
+            bytes_decoded=int(one.x.nbytes),
+            bytes_stored=bytes_stored(located(one.store).store),
+            seconds=seconds,
+            token=one.x.name,
+        )
+        for one, (array, _) in zip(wanted, begun, strict=True)
+    ]
+    return reports, list(computed[len(wanted) :])
+
+
+@contextmanager
+def _begun(one: Wanted) -> Iterator[tuple[zarr.Array[Any], da.Array]]:
+    """Give an array of a new store, and what writes it when it is computed."""
+    if not isinstance(one.x, da.Array):
+        raise TypeError(f"a Dask array is needed, not {type(one.x).__name__}; to_zarr takes DICOM")
+    name = one.name
     if not name or "/" in name or name.startswith((".", "__")):
         raise ValueError(f"{name!r} cannot be the name of an array: it is one part of a path")
-    x = x.astype(x.dtype.newbyteorder("="))
-    chunk = zarr_chunks(x.chunks, chunks)
+    x = one.x.astype(one.x.dtype.newbyteorder("="))
+    chunk = zarr_chunks(x.chunks, one.chunks)
     layout: dict[str, Any] = {
         "shape": x.shape,
         "chunks": chunk,
         "dtype": x.dtype,
-        "dimension_names": dimension_names,
-        "compressors": codecs(compressors, chunk, x.dtype),
+        "dimension_names": one.dimension_names,
+        "compressors": codecs(one.compressors, chunk, x.dtype),
     }
     # What zarr refuses it refuses here, before the target is touched.
     zarr.create_array({}, **layout)
-    told = dict(attributes or {})
+    told = dict(one.attributes or {})
     told[KEY] = {**told.get(KEY, {}), "complete": False}
-    with replaced(store, told, overwrite=overwrite) as group:
-        array = group.create_array(name, **layout, config={"write_empty_chunks": True})
-        with closing(_Sink(array)) as sink:
-            da.store(x, cast(Any, sink), lock=False)
+    with replaced(one.store, told, overwrite=one.overwrite) as group:
+        array = group.create_array(name, **layout, config=CONFIG)
+        with closing(Awaited(partial(write, array))) as put:
+            yield array, _written(x, put)
         if array.nchunks_initialized != array.nchunks:
             raise StoreLostError(
                 f"{array.nchunks_initialized} of {array.nchunks} chunks are in the store: can all "
                 "worker processes reach it?",
-                source=str(store),
+                source=str(one.store),
             )
         complete(group)
-        stored = bytes_stored(group.store)
-    return ExportReport(
-        store=str(store),
-        shape=x.shape,
-        dtype=x.dtype,
-        chunks=array.chunks,
-        bytes_decoded=int(x.nbytes),
-        bytes_stored=stored,
-        seconds=time.perf_counter() - started,
-        token=x.name,
+
+
+def _written(x: da.Array, put: Awaited) -> da.Array:
+    """Return a lazy array with an element for each block, of which computing writes it."""
+    lazy: da.Array = da.map_blocks(
+        _put,
+        x,
+        put,
+        dtype=np.dtype(bool),
+        chunks=tuple((1,) * count for count in x.numblocks),
+        meta=np.empty((0,) * x.ndim, bool),
     )
+    return lazy
 
 
-class _Sink:
-    """What tasks write their blocks to; pickles with the array's metadata."""
-
-    def __init__(self, array: zarr.Array[Any]) -> None:
-        self.array = array
-        self._write = Awaited(partial(write, array))
-        self.close = self._write.close
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.array,)
-
-    def __setitem__(self, region: tuple[slice, ...], block: npt.NDArray[Any]) -> None:
-        self._write(region, block)
+def _put(block: npt.NDArray[Any], put: Awaited, block_info: Any = None) -> npt.NDArray[np.bool_]:
+    put(tuple(slice(start, stop) for start, stop in block_info[0]["array-location"]), block)
+    return np.ones((1,) * block.ndim, bool)

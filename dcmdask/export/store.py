@@ -32,6 +32,8 @@ from dcmdask.export.target import (
 
 # The one attribute of a group that this package writes.
 KEY = "dcmdask"
+# Blank chunks are written, too: an object that does not exist has not been written.
+CONFIG: Any = {"write_empty_chunks": True}
 Target: TypeAlias = "str | os.PathLike[str] | Store"
 
 

@@ -19,10 +19,7 @@ from dcmdask.export.prepared import Format, Prepared, prepare
 from dcmdask.export.regions import Failure, Job, write_level, write_region
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import room, run
-from dcmdask.export.store import Place, Target, complete, opened
-
-# Blank chunks are written, too: an object that does not exist has not been written.
-CONFIG: Any = {"write_empty_chunks": True}
+from dcmdask.export.store import CONFIG, Place, Target, complete, opened
 
 
 def to_zarr(

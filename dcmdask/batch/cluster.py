@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # For a scheduler to answer.
 PATIENCE = "10s"
 
 
 @contextmanager
-def cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
+def cluster(
+    scheduler: str | None, workers: int | None, threads: int | None = None
+) -> Iterator[Client | None]:
     """Let Dask compute on the workers that are asked for; by threads if none are.
 
     Parameters
@@ -19,6 +25,8 @@ def cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
         The address of a Dask scheduler that runs already.
     workers : int or None
         How many processes of this machine to start instead.
+    threads : int, optional
+        Of each such process; by default all cores are used once.
 
     Raises
     ------
@@ -30,23 +38,23 @@ def cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
     if scheduler is not None and workers is not None:
         raise ValueError("--scheduler is for a cluster that runs, --workers starts one: not both")
     if scheduler is None and workers is None:
-        yield
+        yield None
         return
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
-        with Client(scheduler, timeout=PATIENCE):
-            yield
+        with Client(scheduler, timeout=PATIENCE) as client:
+            yield client
         return
     assert workers is not None
     with (
         LocalCluster(
             n_workers=workers,
-            threads_per_worker=max(1, CPU_COUNT // workers),
+            threads_per_worker=threads or max(1, CPU_COUNT // workers),
             host="127.0.0.1",
             dashboard_address=None,
         ) as local,
-        Client(local),
+        Client(local) as client,
     ):
-        yield
+        yield client

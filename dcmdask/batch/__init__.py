@@ -1,0 +1,14 @@
+"""One function over all series of an archive: on this machine or a cluster, again and again.
+
+>>> from dcmdask import batch
+>>> def process(series):
+...     v = series.to_dask(values="modality")
+...     return {"peak": v.max(), "projection": v.max(axis=0)}
+>>> report = batch.run(process, "archive/", "results/")  # doctest: +SKIP
+"""
+
+from dcmdask.batch.main import main
+from dcmdask.batch.results import Picture
+from dcmdask.batch.run import BatchReport, run
+
+__all__ = ["BatchReport", "Picture", "main", "run"]

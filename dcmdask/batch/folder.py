@@ -1,0 +1,98 @@
+"""The folder that a job writes to: local or on an object store, objects whole or not there."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+
+
+class Folder(NamedTuple):
+    """A folder of a file system of fsspec's; picklable.
+
+    Attributes
+    ----------
+    url : str
+        As it was given; what is below it is a part of a path behind it.
+    """
+
+    url: str
+
+    @classmethod
+    def of(cls, target: str | os.PathLike[str]) -> Folder:
+        """Return the folder `target`, made absolute where it is a local path."""
+        name = os.fspath(target)
+        if not name:
+            raise ValueError("the target has no name")
+        if "://" in name:
+            fs, root = fsspec.core.url_to_fs(name)
+            return cls(root if _is_local(fs) else name.rstrip("/"))
+        return cls(os.path.abspath(os.path.expanduser(name)))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return "://" not in self.url
+
+    def path(self, key: str) -> str:
+        """Return the path or URL of something in it."""
+        return f"{self.url}/{key}"
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object whole."""
+        fs, root = self._open()
+        if not self.is_local:
+            fs.pipe_file(f"{root}/{key}", data)
+            return
+        path = Path(root, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            beside.write_bytes(data)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def read(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the objects of these keys that exist, read all at once where that is quicker."""
+        fs, root = self._open()
+        wanted = {f"{root}/{key}": key for key in keys}
+        if self.is_local:
+            found = {}
+            for path, key in wanted.items():
+                try:
+                    found[key] = Path(path).read_bytes()
+                except FileNotFoundError:
+                    continue
+            return found
+        data = fs.cat(list(wanted), on_error="omit") if wanted else {}
+        return {wanted[path]: content for path, content in data.items()}
+
+    def names(self, below: str) -> list[str]:
+        """Return the names of what is in the folder `below`."""
+        fs, root = self._open()
+        fs.invalidate_cache()
+        try:
+            return [path.rpartition("/")[2] for path in fs.ls(f"{root}/{below}", detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def remove(self, below: str) -> None:
+        """Remove a folder and all that is in it, if it is there."""
+        fs, root = self._open()
+        try:
+            fs.rm(f"{root}/{below}", recursive=True)
+        except FileNotFoundError:
+            return
+
+    def _open(self) -> tuple[Any, str]:
+        fs, root = fsspec.core.url_to_fs(self.url)
+        return fs, str(root)
+
+
+def _is_local(fs: Any) -> bool:
+    return type(fs).__name__ == "LocalFileSystem"

@@ -1,0 +1,235 @@
+"""The command line of a job's script."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from dcmdask.batch.cluster import cluster
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.run import BatchReport, Progress, run, to_do
+from dcmdask.errors import DcmdaskError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_DONE, FAILURES, INTERRUPTED = 2, 1, 130
+# Seconds between the lines of a log.
+_LINE = 10.0
+
+_STANDARD = {
+    "select": Annotated[
+        str | None,
+        typer.Option(metavar="QUERY", help="Series: 'Modality == \"CT\" and frames > 20'"),
+    ],
+    "limit": Annotated[int | None, typer.Option(min=1, metavar="N", help="So many at most.")],
+    "scheduler": Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask cluster: tcp://host:8786")
+    ],
+    "workers": Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes of this machine.")
+    ],
+    "threads_per_worker": Annotated[
+        int | None, typer.Option(min=1, metavar="M", help="Of each of these processes.")
+    ],
+    "retries": Annotated[
+        int, typer.Option(min=0, help="After errors of input and output and lost workers.")
+    ],
+    "timeout": Annotated[
+        float | None, typer.Option(min=0.1, metavar="SECONDS", help="For one series.")
+    ],
+    "only_failed": Annotated[
+        bool, typer.Option("--only-failed", help="Only what has failed before.")
+    ],
+    "dry_run": Annotated[
+        bool, typer.Option("--dry-run", help="Only say which series would be processed.")
+    ],
+}
+_DEFAULTS: dict[str, Any] = {"retries": 2, "only_failed": False, "dry_run": False}
+
+
+def main(
+    process: Callable[..., Any],
+    *,
+    description: str | None = None,
+    finish: Callable[[pd.DataFrame, str], object] | None = None,
+) -> None:
+    """Run a job from the command line, and end the process with its exit code.
+
+    Keyword parameters of `process` behind the series become options: numbers, texts and
+    truths by their annotations.
+
+    Parameters
+    ----------
+    process, finish
+        As for :func:`dcmdask.batch.run`.
+    description : str, optional
+        What ``--help`` says; the docstring of the script, for example.
+    """
+    own = list(inspect.signature(process, eval_str=True).parameters.values())[1:]
+    if taken := [one.name for one in own if one.name in {*_STANDARD, "source", "target"}]:
+        raise ValueError(f"process has a parameter that is an option of all jobs: {taken[0]}")
+    app = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+    )
+
+    def command(**given: Any) -> None:
+        options = {one.name: given.pop(one.name) for one in own}
+        _run(process, finish, options, **given)
+
+    command.__signature__ = _signature(own)  # type: ignore[attr-defined]
+    command.__doc__ = description
+    app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run.")(command)
+    try:
+        app(prog_name=Path(sys.argv[0]).name)
+    except (DcmdaskError, OSError, ValueError, ImportError) as error:
+        print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(NOT_DONE)
+
+
+def _signature(own: list[inspect.Parameter]) -> inspect.Signature:
+    """Return the parameters of the command: those of all jobs, and those of this one."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+
+    def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+        return inspect.Parameter(name, keyword, annotation=annotation, default=default)
+
+    required = inspect.Parameter.empty
+    source = Annotated[str, typer.Argument(help="A folder, a pattern, or a URL.")]
+    target = Annotated[str, typer.Argument(help="A folder, or a URL for fsspec.")]
+    annotated = []
+    for one in own:
+        kind = str if one.annotation is required else one.annotation
+        annotated.append(parameter(one.name, kind, one.default))
+    return inspect.Signature(
+        [
+            parameter("source", source, required),
+            parameter("target", target, required),
+            *annotated,
+            *(parameter(name, kind, _DEFAULTS.get(name)) for name, kind in _STANDARD.items()),
+        ]
+    )
+
+
+def _run(
+    process: Callable[..., Any],
+    finish: Callable[[pd.DataFrame, str], object] | None,
+    options: dict[str, Any],
+    *,
+    source: str,
+    target: str,
+    scheduler: str | None,
+    workers: int | None,
+    threads_per_worker: int | None,
+    dry_run: bool,
+    **more: Any,
+) -> None:
+    if dry_run:
+        _show_plan(process, source, target, options, more)
+        return
+    with cluster(scheduler, workers, threads_per_worker) as client, _shown() as progress:
+        if client is not None and client.dashboard_link:
+            print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
+        try:
+            report = run(
+                process,
+                source,
+                target,
+                client=client,
+                options=options,
+                finish=finish,
+                progress=progress,
+                **more,
+            )
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on with the rest", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+    _tell(report)
+
+
+def _tell(report: BatchReport) -> None:
+    for one in report.failures:
+        where = ", ".join(part for part in (one.file, _frame(one.frame)) if part)
+        text = " ".join(one.message.split())
+        print(f"{one.name}: {one.stage}: {one.error}: {text}" + (f" ({where})" if where else ""))
+    print(report)
+    if not report.ok:
+        sys.exit(FAILURES)
+
+
+def _frame(number: int | None) -> str:
+    return "" if number is None else f"frame {number}"
+
+
+def _show_plan(
+    process: Callable[..., Any],
+    source: str,
+    target: str,
+    options: dict[str, Any],
+    more: dict[str, Any],
+) -> None:
+    chosen = {name: more[name] for name in ("select", "limit", "only_failed")}
+    _, kept, works = to_do(process, source, Folder.of(target), options=options, **chosen)
+    for work in works:
+        frames = sum(map(len, work.series.instances))
+        print(f"{work.name}  {len(work.series)} files, {frames} frames")
+    print(f"{len(works)} series to process, {len(kept)} done already")
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Progress], None]]:
+    """Show how far the work has come: a bar on a terminal, now and then a line in a log."""
+    started = last = time.monotonic()
+
+    def text(now: Progress) -> str:
+        speed = now.bytes / max(1e-9, time.monotonic() - started) / 1e6
+        return f"{now.frames} frames, {speed:.1f} MB/s, {now.failed} failed"
+
+    if not sys.stderr.isatty():
+
+        def line(now: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last < _LINE:
+                return
+            last = time.monotonic()
+            left = (last - started) / max(1, now.done) * (now.total - now.done)
+            print(
+                f"{now.done} of {now.total} series, {text(now)}, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+        yield line
+        return
+    bar = RichProgress(
+        TextColumn("series"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task("", total=None)
+    with bar:
+        yield lambda now: bar.update(
+            task, completed=now.done, total=now.total, description=text(now)
+        )

@@ -1,0 +1,170 @@
+"""What is written down of each series: one JSON object, whole, once all else is there."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from distributed.protocol import pickle
+
+from dcmdask.arrays.series import Series
+from dcmdask.batch.folder import Folder
+
+RECORDS = "records"
+# At most so much of a traceback and of a message is kept.
+_LONGEST = 10_000
+# A UID as PS3.5 section 9 has it; ".." is none.
+_UID = re.compile(r"(?=.{1,64}\Z)\d+(\.\d+)*")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one series.
+
+    Attributes
+    ----------
+    name : str
+        Of its output: the Series Instance UID, or a hash where that is no UID or not unique.
+    done : bool
+    job, source : str
+        Hashes: of the function with its options, and of the files (path, size, time).
+    stage : str
+        Where it failed: ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
+        ``"poison"`` (the worker died) or ``"timeout"``; empty where it did not.
+    error, message, traceback : str
+        Of the exception.
+    file : str
+        The file that it was about, if one is known.
+    frame : int or None
+    attempts : int
+    seconds : float
+        Of the last attempt.
+    frames, bytes : int
+        Of the series, decoded.
+    numbers : dict
+        What the function returned for the table.
+    outputs : dict
+        Name to path below the target of what it returned otherwise.
+    files : list of str
+        The first and the last of the files.
+    """
+
+    name: str
+    done: bool
+    job: str
+    source: str
+    stage: str = ""
+    error: str = ""
+    message: str = ""
+    traceback: str = ""
+    file: str = ""
+    frame: int | None = None
+    attempts: int = 1
+    seconds: float = 0.0
+    frames: int = 0
+    bytes: int = 0
+    numbers: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+
+    def write(self, folder: Folder) -> None:
+        """Write it whole."""
+        text = json.dumps(asdict(self), indent=1)
+        folder.write(key_of(self.name), text.encode())
+
+
+def key_of(name: str) -> str:
+    """Return where the record of a series is, below the target."""
+    return f"{RECORDS}/{name}.json"
+
+
+def records(folder: Folder, names: Iterable[str] | None = None) -> dict[str, Record]:
+    """Return the records that are there, by name; by default of all series.
+
+    What is no record of this version is left out, as if it were not there.
+    """
+    if names is None:
+        listed = folder.names(RECORDS)
+        names = [name.removesuffix(".json") for name in listed if name.endswith(".json")]
+    found = {}
+    known = {one.name for one in fields(Record)}
+    for data in folder.read(map(key_of, names)).values():
+        try:
+            told = json.loads(data)
+            record = Record(**{key: value for key, value in told.items() if key in known})
+        except (ValueError, TypeError, AttributeError):
+            continue
+        found[record.name] = record
+    return found
+
+
+def failed(name: str, stage: str, error: BaseException, traceback: str, **more: Any) -> Record:
+    """Return the record of a failure."""
+    frame = getattr(error, "frame", None)
+    return Record(
+        name=name,
+        done=False,
+        stage=stage,
+        error=type(error).__name__,
+        message=str(error)[:_LONGEST],
+        traceback=traceback[-_LONGEST:],
+        file=str(getattr(error, "source", None) or getattr(error, "filename", None) or ""),
+        frame=frame if isinstance(frame, int) else None,
+        **more,
+    )
+
+
+# Names and identities
+
+
+def names_of(series: Iterable[Series]) -> list[str]:
+    """Return a name for each series, that is unique and safe in a path."""
+    taken: dict[str, int] = {}
+    found = []
+    for one in series:
+        name = one.uid
+        if not _UID.fullmatch(name) or name in taken:
+            told = [one.uid, *sorted(instance.study_uid for instance in one.instances[:1])]
+            told += sorted(instance.source.name for instance in one.instances[:1])
+            name = f"series-{_hash(repr(told).encode())}"
+        if name in taken:
+            taken[name] += 1
+            name = f"{name}-{taken[name]}"
+        taken[name] = 1
+        found.append(name)
+    return found
+
+
+def source_of(series: Series) -> str:
+    """Return a hash of the files of a series: path, size and modification time of each."""
+    told = sorted(str(one.source.token) for one in series.instances)
+    return _hash(repr(told).encode())
+
+
+def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
+    """Return a hash of what a function does, and of the options that it is called with.
+
+    Of a script, all that is written in it; otherwise the source of the function, or what it
+    is pickled as.
+    """
+    code = getattr(process, "__code__", None)
+    path = Path(code.co_filename) if code is not None else Path()
+    if getattr(process, "__module__", "") == "__main__" and path.is_file():
+        text = path.read_bytes()
+    else:
+        try:
+            text = inspect.getsource(process).encode()
+        except (OSError, TypeError):
+            text = pickle.dumps(process)
+    told = json.dumps(dict(options), sort_keys=True, default=str).encode()
+    return _hash(text + b"\0" + told)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=10).hexdigest()

@@ -1,0 +1,181 @@
+"""What a worker does: one series, from its headers to its record."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dask
+from distributed.protocol import pickle
+from filelock import FileLock
+
+from dcmdask.arrays.series import Series
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.records import Record, failed, key_of, records
+from dcmdask.batch.results import keep
+from dcmdask.errors import (
+    AmbiguousSourceError,
+    DcmdaskError,
+    IrregularSeriesError,
+    StoreExistsError,
+    StoreLostError,
+)
+
+_ASSEMBLING = (AmbiguousSourceError, IrregularSeriesError)
+_WRITING = (StoreExistsError, StoreLostError)
+
+
+class Job(NamedTuple):
+    """What all series of a run have in common; picklable.
+
+    Attributes
+    ----------
+    process : bytes
+        The function, pickled: functions of a script reach workers by value.
+    options : mapping
+        Keyword arguments for it.
+    folder : Folder
+    identity : str
+        Of the function and its options.
+    """
+
+    process: bytes
+    options: Mapping[str, Any]
+    folder: Folder
+    identity: str
+
+
+class Work(NamedTuple):
+    """A series to be processed.
+
+    Attributes
+    ----------
+    name : str
+    series : Series
+    source : str
+        Hash of its files.
+    attempts : int
+        How often it was tried before.
+    """
+
+    name: str
+    series: Series
+    source: str
+    attempts: int = 0
+
+
+class Done(NamedTuple):
+    """What came of it.
+
+    Attributes
+    ----------
+    record : Record
+    may_pass : bool
+        Whether it failed for a reason that may be gone next time.
+    """
+
+    record: Record
+    may_pass: bool
+
+
+def process_series(job: Job, work: Work, last: bool) -> Done:
+    """Process a series in this process, with its threads, and write the record.
+
+    Parameters
+    ----------
+    last : bool
+        Whether a failure is final: then it is written down, whatever it is.
+    """
+    started = time.perf_counter()
+    common = described(work, job.identity)
+    with _alone(job.folder, work.name):
+        there = records(job.folder, [work.name]).get(work.name)
+        if there is not None and there.done and is_current(there, job.identity, work.source):
+            # Another driver was here first.
+            return Done(there, False)
+        stage = "process"
+        try:
+            process = pickle.loads(job.process)
+            # Inside a task Dask would take the cluster, and wait for itself.
+            with dask.config.set(scheduler="threads", num_workers=threads()):
+                returned = process(work.series, **job.options)
+                stage = "write"
+                numbers, outputs = keep(returned, job.folder, work.name)
+        except Exception as error:
+            may_pass = _may_pass(error)
+            text = traceback.format_exc()
+            record = failed(work.name, _stage(error, stage), error, text, **common)
+        else:
+            may_pass = False
+            record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
+        record = replace(record, seconds=round(time.perf_counter() - started, 4))
+        if record.done or last or not may_pass:
+            record.write(job.folder)
+    return Done(record, may_pass)
+
+
+def is_current(record: Record, job: str, source: str) -> bool:
+    """Return whether a record is of this job and of these files."""
+    return record.job == job and record.source == source
+
+
+def described(work: Work, job: str) -> dict[str, Any]:
+    """Return what a record says of a series, whatever becomes of it."""
+    series = work.series
+    names = [one.source.name for one in series.instances]
+    each = (len(i) * i.rows * i.columns * i.samples * i.bits_allocated for i in series.instances)
+    return {
+        "job": job,
+        "source": work.source,
+        "attempts": work.attempts + 1,
+        "frames": sum(map(len, series.instances)),
+        "bytes": sum(each) // 8,
+        "files": names[:1] + names[1:][-1:],
+    }
+
+
+def threads() -> int:
+    """Return how many threads this worker has for a task."""
+    try:
+        from distributed import get_worker
+
+        return max(1, int(get_worker().state.nthreads))
+    except ValueError:
+        return os.cpu_count() or 1
+
+
+@contextmanager
+def _alone(folder: Folder, name: str) -> Iterator[None]:
+    """Let no other driver's worker process this series meanwhile, where that can be told."""
+    if not folder.is_local:
+        # On an object store both write the same.
+        yield
+        return
+    path = Path(folder.path(key_of(name))).with_name(f".{name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+        path.unlink(missing_ok=True)
+
+
+def _stage(error: Exception, stage: str) -> str:
+    if isinstance(error, _ASSEMBLING):
+        return "assemble"
+    if isinstance(error, _WRITING):
+        return "write"
+    if isinstance(error, DcmdaskError):
+        return "decode"
+    # What is computed is computed while it is written.
+    return "process" if stage == "write" and not isinstance(error, OSError) else stage
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether trying again may help: a disk or a network that failed for a moment."""
+    gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    return isinstance(error, OSError) and not isinstance(error, gone)

@@ -1,0 +1,28 @@
+"""``dcmdask run``: a job's script, as ``python SCRIPT`` runs it."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    context: typer.Context,
+    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A job: a Python file.")],
+) -> None:
+    """Run a job over all series of an archive: SCRIPT ARCHIVE TARGET [OPTIONS].
+
+    The script owns the options; dcmdask run SCRIPT --help shows them. What is done is not
+    done again, and a failure stops nothing.
+    """
+    if not Path(script).is_file():
+        raise FileNotFoundError(2, os.strerror(2), script)
+    sys.argv = [script, *context.args]
+    # As Python does, so that a script finds what lies beside it.
+    sys.path.insert(0, str(Path(script).resolve().parent))
+    runpy.run_path(script, run_name="__main__")
