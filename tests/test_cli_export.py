@@ -94,7 +94,7 @@ def test_what_is_no_shape(wrong: str, series: Path, tmp_path: Path) -> None:
 def test_a_dry_run_says_what_is_then_written(series: Path, tmp_path: Path) -> None:
     options = ["--format", "ome-zarr", "--levels", "2", "--chunks", "2,10,24", "--values=modality"]
     printed = run("export", series, tmp_path / "a.zarr", *options, "--dry-run")
-    assert "chunks 2 x 10 x 24" in printed and "a quarter of this machine's memory" in printed
+    assert "chunks 2 x 10 x 24" in printed and "a sixth of this machine's memory" in printed
     told = json.loads(run("export", series, tmp_path / "a.zarr", *options, "--dry-run", "--json"))
     assert os.listdir(tmp_path) == []
     report = json.loads(run("export", series, tmp_path / "a.zarr", *options, "--json"))

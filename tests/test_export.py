@@ -184,7 +184,7 @@ def test_attributes(tmp_path: Path) -> None:
     dataset = dcmread(CINE, stop_before_pixels=True)
     assert list(zarr.open_group(tmp_path / "a.zarr", mode="r").attrs) == ["dcmdask"]
     assert about.keys() == {
-        *("complete", "format", "header", "plan", "source", "values", "version")
+        *("complete", "format", "header", "plan", "source", "values", "version", "versions")
     }
     assert about["plan"]["source"] == about["source"]["token"]
     assert about["source"]["token"] == open_frames(CINE).token
@@ -563,7 +563,7 @@ def test_threads_that_run_on_are_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_task_that_runs_on_clears_up(tmp_path: Path) -> None:
-    root = tmp_path / "partial"
+    root = tmp_path / f".a.zarr.partial-{'0' * 12}"
     array = zarr.create_group(LocalStore(root)).create_array("p", shape=4, chunks=2, dtype="u1")
     write(array, (slice(0, 2),), np.ones(2, "u1"))
     target.discard(root)

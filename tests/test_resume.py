@@ -297,10 +297,10 @@ def test_killed_on_s3(remote: Exporter, server: Server, tmp_path: Path) -> None:
     src, step = made(tmp_path, 6), 2
     order = {"scheduler": "threads", "options": SMALL}
     server.count()
-    answer = remote.export(src, f"s3://{BUCKET}/whole.zarr", **order)
+    answer = remote.export(src, f"s3://{BUCKET}/undisturbed.zarr", **order)
     changes = server.changes
     assert answer is not None and "error" not in answer, answer
-    whole = server.objects("whole.zarr/")
+    whole = server.objects("undisturbed.zarr/")
     trials = Trials(remote, src, 6, **order)
     for change in range(0, changes, step):
         name = f"killed-{change}.zarr"

@@ -61,7 +61,7 @@ class ArrangedFrames(ArrayLike):
         self.frame_axes = self.numbers.ndim
         self.shape = (*self.numbers.shape, *frames.shape[1:])
         self.dtype = frames.dtype.newbyteorder("=")
-        self.fill_value = None if fill_value is None else _fitting(fill_value, self.dtype)
+        self.fill_value = None if fill_value is None else fitting(fill_value, self.dtype)
         if not self.frame_axes:
             raise ValueError("numbers needs one dimension at least")
         wrong = (self.numbers < ABSENT) | (self.numbers >= len(frames))
@@ -122,7 +122,7 @@ class ArrangedFrames(ArrayLike):
         return selected
 
 
-def _fitting(fill_value: float, dtype: np.dtype[Any]) -> Any:
+def fitting(fill_value: float, dtype: np.dtype[Any]) -> Any:
     """Return `fill_value` in `dtype`.
 
     Raises

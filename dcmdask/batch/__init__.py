@@ -8,7 +8,7 @@
 """
 
 from dcmdask.batch.main import main
-from dcmdask.batch.results import Picture
+from dcmdask.batch.results import Picture, output
 from dcmdask.batch.run import BatchReport, run
 
-__all__ = ["BatchReport", "Picture", "main", "run"]
+__all__ = ["BatchReport", "Picture", "main", "output", "run"]

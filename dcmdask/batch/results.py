@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import math
 import numbers
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -14,11 +17,14 @@ import numpy as np
 
 from dcmdask.arrays.picture import picture
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.records import RECORDS
 from dcmdask.export.dask_writer import Wanted, write_together
 from dcmdask.export.store import KEY
 
 OUTPUTS = "series"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# The extension keeps what is written apart from what is returned.
+_FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 # Of an array's own attributes, those that say nothing of a person.
 _ATTRIBUTES = ("values", "modality", "units", "spacing", "orientation", "affine", "series_uid")
 
@@ -41,7 +47,91 @@ class Picture(NamedTuple):
     spacing: tuple[float, float] | None = None
 
 
-def keep(returned: Any, folder: Folder, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+class _AtHand(NamedTuple):
+    """The series that is being processed, for whom, and what it writes itself."""
+
+    folder: Folder
+    name: str
+    owner: str
+    given: dict[str, str]
+
+
+_at_hand: ContextVar[_AtHand] = ContextVar("series_at_hand")
+
+
+def output(name: str) -> str:
+    """Return the path or URL of something that `process` writes itself, below the target.
+
+    For what is better not returned: a store that another function writes, or goes on with.
+    It goes into the record of the series. What an earlier try began is still there, if it was
+    one of the same job with the same options and files; what any other began is removed.
+
+    Parameters
+    ----------
+    name : str
+        Of a file or a folder, with an extension; letters, digits, ``_`` and ``-``.
+
+    Raises
+    ------
+    RuntimeError
+        No series is being processed here; neither is one inside of a task of Dask's.
+    ValueError
+        That is no such name.
+
+    Examples
+    --------
+    >>> def process(series):
+    ...     dcmdask.to_zarr(series, batch.output("pixels.zarr"), resume=True)
+    """
+    if not _FILE.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name an output: letters, digits, _ and -, and a '.ext'")
+    at = _at_hand.get(None)
+    if at is None:
+        raise RuntimeError(
+            "batch.output is for the function that batch.run calls with a series, and not for "
+            "tasks of its arrays"
+        )
+    if not at.given:
+        _begin(at)
+    at.given[name] = f"{OUTPUTS}/{at.name}/{name}"
+    return at.folder.path(at.given[name])
+
+
+def _begin(at: _AtHand) -> None:
+    """Write down who writes here, and remove what somebody else began."""
+    key, below = f"{RECORDS}/{at.name}.begun", f"{OUTPUTS}/{at.name}"
+    owner = at.folder.read([key]).get(key)
+    if owner != at.owner.encode():
+        if owner is not None:
+            at.folder.remove(below)
+        at.folder.write(key, at.owner.encode())
+    if at.folder.is_local:
+        os.makedirs(at.folder.path(below), exist_ok=True)
+
+
+@contextmanager
+def own_outputs(folder: Folder, name: str, owner: str) -> Iterator[dict[str, str]]:
+    """Let `output` name outputs of a series meanwhile, and give those that it named.
+
+    Parameters
+    ----------
+    folder : Folder
+    name : str
+        Of the series.
+    owner : str
+        Tells one job, its options and the files of the series from others.
+    """
+    given: dict[str, str] = {}
+    token = _at_hand.set(_AtHand(folder, name, owner, given))
+    try:
+        yield given
+    finally:
+        _at_hand.reset(token)
+
+
+def keep(
+    returned: Any, folder: Folder, name: str, given: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Compute what a function returned, at once, and write it.
 
     Parameters
@@ -51,13 +141,15 @@ def keep(returned: Any, folder: Folder, name: str) -> tuple[dict[str, Any], dict
     folder : Folder
     name : str
         Of the series.
+    given : mapping
+        Name to path of what it has written itself.
 
     Returns
     -------
     dict
         Name to number, text or truth.
     dict
-        Name to the path, below the folder, of what was written.
+        Name to the path, below the folder, of what was written, now or by itself.
 
     Raises
     ------
@@ -67,7 +159,7 @@ def keep(returned: Any, folder: Folder, name: str) -> tuple[dict[str, Any], dict
         As decoding and writing raise them.
     """
     if returned is None:
-        return {}, {}
+        return {}, dict(given)
     if not isinstance(returned, Mapping):
         raise TypeError(
             f"process returned {type(returned).__name__}: a dict of names and arrays, numbers or "
@@ -84,20 +176,22 @@ def keep(returned: Any, folder: Folder, name: str) -> tuple[dict[str, Any], dict
         else:
             values[key] = value
     below = f"{OUTPUTS}/{name}"
-    wanted = [_wanted(value, folder.path(f"{below}/{key}.zarr")) for key, value in arrays.items()]
+    outputs = {key: f"{below}/{key}.zarr" for key in arrays}
+    outputs |= {key: f"{below}/{key}.png" for key in pictures}
+    if twice := set(outputs.values()) & set(given.values()):
+        raise ValueError(f"process wrote {twice.pop()} itself, and returned what goes there")
+    wanted = [_wanted(value, folder.path(outputs[key])) for key, value in arrays.items()]
     others = [*(one.frame for one in pictures.values()), *values.values()]
     _, computed = write_together(wanted, others)
     for (key, one), frame in zip(pictures.items(), computed, strict=False):
         held = io.BytesIO()
         picture(frame, held, window=one.window, spacing=one.spacing)  # type: ignore[arg-type]
-        folder.write(f"{below}/{key}.png", held.getvalue())
+        folder.write(outputs[key], held.getvalue())
     plain = {
         key: _plain(key, value)
         for key, value in zip(values, computed[len(pictures) :], strict=True)
     }
-    outputs = {key: f"{below}/{key}.zarr" for key in arrays}
-    outputs |= {key: f"{below}/{key}.png" for key in pictures}
-    return plain, outputs
+    return plain, {**outputs, **given}
 
 
 def _wanted(value: Any, store: str) -> Wanted:

@@ -18,9 +18,9 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker
 from distributed.protocol import pickle
 
-from dcmdask import __version__
 from dcmdask.arrays.scan import Scan, scan
 from dcmdask.arrays.series import Series
+from dcmdask.batch.checks import check_workers
 from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, failed, identity, names_of, records, source_of
@@ -182,7 +182,7 @@ def run(
     made: list[Record] = []
     if works:
         with _workers(client) as running:
-            _check_workers(running, folder, works, timeout)
+            check_workers(running, folder, works, timeout)
             made += _loop(running, job, works, retries, timeout, progress)
     all_records = {**kept, **{one.name: one for one in made}}
     report = BatchReport(
@@ -266,56 +266,6 @@ def _workers(client: Client | None) -> Iterator[Client]:
     with cluster(None, max(1, CPU_COUNT // 2), min(2, CPU_COUNT)) as started:
         assert started is not None
         yield started
-
-
-def _look(path: str, files: list[str]) -> dict[str, Any]:
-    """Return what a worker knows of us and sees of the files."""
-    from dcmdask import __version__ as version
-
-    seen = [name for name in files if "://" not in name and not os.path.exists(name)]
-    writable = True
-    if "://" not in path:
-        os.makedirs(path, exist_ok=True)
-        writable = os.access(path, os.W_OK)
-    return {"version": version, "unseen": seen, "writable": writable, "host": os.uname().nodename}
-
-
-def _check_workers(
-    client: Client, folder: Folder, works: list[Work], timeout: float | None
-) -> None:
-    """Refuse to begin where workers cannot do what they are to do."""
-    known = client.scheduler_info(n_workers=-1)["workers"]
-    if not known:
-        raise ClusterError("the cluster has no workers: client.wait_for_workers(1) first")
-    without = [address for address, one in known.items() if not one.get("nanny")]
-    if timeout is not None and without:
-        raise ClusterError(
-            f"a timeout needs workers with a nanny, which restarts them, and {without[0]} has "
-            "none (dask worker --no-nanny)"
-        )
-    some = [works[0].series.instances[0].source.name, works[-1].series.instances[-1].source.name]
-    try:
-        told = client.run(_look, folder.url, some, on_error="return")
-    except Exception as error:
-        raise ClusterError(f"the workers do not answer: {error}") from error
-    for address, answer in told.items():
-        if isinstance(answer, BaseException):
-            raise ClusterError(
-                f"worker {address} cannot import dcmdask {__version__} or reach {folder.url} "
-                f"({type(answer).__name__}: {answer}): install the same version there"
-            )
-        if answer["version"] != __version__:
-            raise ClusterError(
-                f"worker {address} has dcmdask {answer['version']}, and here is {__version__}: "
-                "install the same version there"
-            )
-        if answer["unseen"]:
-            raise ClusterError(
-                f"worker {address} does not see {answer['unseen'][0]}: the source has to be "
-                "reachable under the same path from all workers"
-            )
-        if not answer["writable"]:
-            raise ClusterError(f"worker {address} cannot write to {folder.url}")
 
 
 class _Busy(NamedTuple):

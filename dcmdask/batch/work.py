@@ -18,7 +18,7 @@ from filelock import FileLock
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, failed, key_of, records
-from dcmdask.batch.results import keep
+from dcmdask.batch.results import OUTPUTS, keep, own_outputs
 from dcmdask.errors import (
     AmbiguousSourceError,
     DcmdaskError,
@@ -96,17 +96,24 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
     common = described(work, job.identity)
     with _alone(job.folder, work.name):
         there = records(job.folder, [work.name]).get(work.name)
-        if there is not None and there.done and is_current(there, job.identity, work.source):
-            # Another driver was here first.
-            return Done(there, False)
+        if there is not None and there.done:
+            if is_current(there, job.identity, work.source):
+                # Another driver was here first.
+                return Done(there, False)
+            # Of another job or other files: it is not to be taken for done once its outputs go.
+            job.folder.remove(key_of(work.name))
+            job.folder.remove(f"{OUTPUTS}/{work.name}")
         stage = "process"
         try:
             process = pickle.loads(job.process)
             # Inside a task Dask would take the cluster, and wait for itself.
-            with dask.config.set(scheduler="threads", num_workers=threads()):
+            with (
+                dask.config.set(scheduler="threads", num_workers=threads()),
+                own_outputs(job.folder, work.name, f"{job.identity} {work.source}") as given,
+            ):
                 returned = process(work.series, **job.options)
                 stage = "write"
-                numbers, outputs = keep(returned, job.folder, work.name)
+                numbers, outputs = keep(returned, job.folder, work.name, given)
         except Exception as error:
             may_pass = _may_pass(error)
             text = traceback.format_exc()

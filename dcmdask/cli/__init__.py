@@ -7,6 +7,7 @@ pipe broke it off, as a shell counts signals.
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import tarfile
@@ -28,6 +29,11 @@ from dcmdask.cli.verify import verify
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
 
 NOT_DONE = 2
+# As a shell counts signals.
+_SIGNALLED = frozenset(
+    128 + number
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+)
 # As fsspec leaves them.
 _DAMAGED_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError)
 
@@ -110,6 +116,12 @@ def main() -> None:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         app(prog_name="dcmdask")
+    except SystemExit as ended:
+        if ended.code in _SIGNALLED:
+            # Threads that a signal left behind must not keep the process.
+            _flush()
+            os._exit(ended.code)
+        raise
     except (DcmdaskError, OSError, ValueError, ImportError, Warning, *_DAMAGED_ARCHIVE) as error:
         _say(_reason(error))
         sys.exit(NOT_DONE)
@@ -118,6 +130,13 @@ def main() -> None:
         if sys.stderr is not None:
             traceback.print_exc()
         sys.exit(NOT_DONE)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError, ValueError):
+                stream.flush()
 
 
 def _reason(error: BaseException) -> str:

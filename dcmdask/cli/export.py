@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, show
+from dcmdask.cli.output import counted, listing, plain, show
+from dcmdask.cli.verify import as_told
 
 if TYPE_CHECKING:
     from dcmdask.export.prepared import Prepared
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 
 # Done, but not all of it.
 FAILURES = 1
-
-
-# As zarr's metadata writes them; the levels are zarr's own defaults.
-COMPRESSORS: Mapping[str, Any] = {
-    "auto": "auto",
-    "zstd": {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
-    "gzip": {"name": "gzip", "configuration": {"level": 5}},
-    "none": None,
-}
 
 
 def numbers(text: str) -> Any:
@@ -85,6 +77,10 @@ def export(
         Literal["fail", "fill"],
         typer.Option(help="Where a frame cannot be decoded: end, or fill, mark and report it."),
     ] = "fail",
+    fill_value: Annotated[
+        float | None,
+        typer.Option(metavar="VALUE", help="For missing frames: padding of the header, or 0."),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -135,15 +131,20 @@ def export(
         "format": format,
         "chunks": numbers(chunks),
         "shards": numbers(shards),
-        "compressors": COMPRESSORS[compressor],
+        "compressors": compressor,
         "levels": numbers(levels),
         "values": values,
         "on_irregular": on_irregular,
         "on_error": on_error,
+        "fill_value": fill_value,
         "with_identifiers": with_identifiers,
         **options.opening(raw, number_of_frames, transfer_syntax_uid),
     }
     with cluster(scheduler, workers):
+        if resume and overwrite:
+            raise ValueError(
+                "--resume goes on with what is there, --overwrite replaces it: not both"
+            )
         if dry_run:
             _show_plan(source, asked, as_json)
             return
@@ -162,10 +163,13 @@ def export(
     if as_json:
         told = dataclasses.asdict(report)
         if found is not None:
-            told["verified"] = dataclasses.asdict(found)
+            told["verified"] = as_told(found)
         show(json.dumps(told, indent=2, default=str))
     else:
-        show(_summary(report) + (f"\n{found}" if found is not None else ""))
+        lines = [_summary(report)]
+        if found is not None:
+            lines += map(plain, str(found).splitlines())
+        show("\n".join(lines))
     if report.failures or (found is not None and not found.ok):
         raise typer.Exit(FAILURES)
 
@@ -175,7 +179,7 @@ def _show_plan(source: str, asked: Mapping[str, Any], as_json: bool) -> None:
     from dcmdask.export.prepared import prepare
     from dcmdask.export.running import room
 
-    prepared = prepare(source, fill_value=None, **asked)
+    prepared = prepare(source, **asked)
     share, why = room()
     facts = _facts(prepared)
     if as_json:
@@ -199,7 +203,7 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
             }
             for name, level in zip(prepared.layout.names, plan.levels, strict=True)
         ],
-        "coordinates": sorted(prepared.coordinates),
+        "coordinates": sorted({*prepared.coordinates, *filter(None, [prepared.layout.mask])}),
         "regions": prepared.layout.regions,
         "bytes_region": plan.region_bytes,
         "bytes_decoded": prepared.contents.frames.nbytes,
@@ -246,7 +250,6 @@ def _summary(report: ExportReport) -> str:
             "were there"
         )
     lines.append(f"  {report.seconds:.1f} s, {_size(int(report.bytes_decoded / report.seconds))}/s")
-    lines += [
-        f"  frame {', '.join(map(str, frame))} filled: {why}" for frame, why in report.failures
-    ]
+    for frame, why in report.failures:
+        lines.append(plain(f"  frame {', '.join(map(str, frame))} filled: {why}"))
     return "\n".join(lines)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dcmdask.cli import options
 from dcmdask.cli.output import plain, show
+
+if TYPE_CHECKING:
+    from dcmdask.export.verify import VerifyReport
+
+
+def as_told(report: VerifyReport) -> dict[str, Any]:
+    """Return a report as JSON has types for it."""
+    return {
+        "ok": report.ok,
+        **dataclasses.asdict(report),
+        "differences": [one._asdict() for one in report.differences],
+    }
 
 
 def verify(
@@ -45,12 +57,7 @@ def verify(
     with counting("regions") as advance:
         report = check(store, source, fraction=fraction, progress=advance)
     if as_json:
-        told = {
-            "ok": report.ok,
-            **dataclasses.asdict(report),
-            "differences": [one._asdict() for one in report.differences],
-        }
-        show(json.dumps(told, indent=2))
+        show(json.dumps(as_told(report), indent=2))
     else:
         show("\n".join(map(plain, str(report).splitlines())))
     if not report.ok:

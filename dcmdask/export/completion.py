@@ -41,6 +41,15 @@ class Layout(NamedTuple):
             at = [region[axis].start // max(1, unit[axis]) for axis in plan.frame_axes]
             yield from _keys(self.mask, [tuple(at)])
 
+    def all_keys(self) -> set[str]:
+        """Return the keys of all objects."""
+        return {
+            key
+            for level in self.tasks
+            for number in range(self.plan.count(level))
+            for key in self.keys(level, number)
+        }
+
     @property
     def tasks(self) -> list[int]:
         """The levels that tasks are for: 0, which makes level 1, too, and those from 2 on."""

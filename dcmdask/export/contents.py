@@ -21,7 +21,7 @@ from dcmdask.arrays.series import Series
 from dcmdask.arrays.stacks import Stack
 from dcmdask.arrays.valued import Values, check_values, fill_for, valued
 from dcmdask.errors import DcmdaskError
-from dcmdask.export.provenance import Json, decoding, identifiers, technical_header
+from dcmdask.export.provenance import Json, decoding, elements, identifiers, technical_header
 from dcmdask.frames import files
 from dcmdask.frames.array_like import ArrayLike
 from dcmdask.frames.facts import Described, describe
@@ -72,7 +72,7 @@ class Contents:
         """Whether the values stand for things or colours, and a mean of two for neither."""
         return any(
             one.sop_class_uid in _LABELS
-            or (self.values == "stored" and one.photometric_interpretation == "PALETTE COLOR")
+            or (self.values != "display" and one.photometric_interpretation == "PALETTE COLOR")
             for one in self.instances
         )
 
@@ -196,7 +196,8 @@ def _of_stack(
     syntaxes = sorted({one.transfer_syntax for one in stack.instances})
     how = {
         "photometric_interpretation": first.photometric_interpretation,
-        "bits_stored": first.bits_stored,
+        # Floating point has none.
+        **({"bits_stored": first.bits_stored} if first.pixel_keyword == "PixelData" else {}),
         "raw": False,
         **opening,
     }
@@ -204,8 +205,12 @@ def _of_stack(
     header = technical_header(dataset, syntaxes, how, values)
     for keyword in _differing(stack):
         header.pop(keyword, None)
+    if len(stack.instances) > 1:
+        _only_of_all(header)
     if any(one.lossy for one in stack.instances):
         header["LossyImageCompression"] = "01"
+        if len(stack.instances) > 1:
+            header |= _lossy_history(stack)
     sources = [one.source.name for one in stack.instances]
     named = identifiers(dataset, sources) if with_identifiers else {}
     geometry = attributes(arrangement, stack.instances, stack.facts, values, stack.series_uid)
@@ -223,6 +228,28 @@ def _of_stack(
         stack.instances,
         arrangement,
     )
+
+
+def _only_of_all(header: dict[str, Json]) -> None:
+    """Leave out of a header what was only compared in part between instances."""
+    for keyword in ("FrameTime", "CineRate"):
+        header.pop(keyword, None)
+    for keyword in ("WindowCenter", "WindowWidth"):
+        if isinstance(told := header.get(keyword), list):
+            header[keyword] = told[0]
+
+
+def _lossy_history(stack: Stack) -> dict[str, Json]:
+    """Return ratios and methods of lossy compression: lists of those that instances have."""
+    found: dict[str, list[Json]] = {}
+    for one in stack.instances:
+        if one.lossy:
+            told = elements(read_whole_header(one.source, UID(one.transfer_syntax)))
+            for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+                values = found.setdefault(keyword, [])
+                if keyword in told and told[keyword] not in values:
+                    values.append(told[keyword])
+    return {keyword: values[0] if len(values) == 1 else values for keyword, values in found.items()}
 
 
 def _differing(stack: Stack) -> list[str]:
@@ -245,6 +272,7 @@ def _differing(stack: Stack) -> list[str]:
         ("SOPClassUID", "sop_class_uid"),
         ("StudyInstanceUID", "study_uid"),
         ("BitsStored", "bits_stored"),
+        ("Modality", "modality"),
     ):
         if len({getattr(one, attribute) for one in stack.instances}) > 1:
             found.append(keyword)

@@ -8,6 +8,7 @@ regions of a level are numbered from 0, the last axis fastest.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -266,19 +267,20 @@ class _Axes:
     def given(self, wanted: Wanted, what: str) -> Shape:
         """Return what is wanted, with a number for each axis."""
         plane = [axis for axis in range(len(self.shape)) if axis != self.samples_axis]
-        if isinstance(wanted, int) and len(self.frame_axes) == 1:
+        if isinstance(wanted, int | np.integer) and len(self.frame_axes) == 1:
             wanted = [wanted if axis in self.frame_axes else self.shape[axis] for axis in plane]
-        if isinstance(wanted, str | int) or wanted is None:
+        if not isinstance(wanted, Sequence) or isinstance(wanted, str):
             raise ValueError(f"{what} {wanted!r}: 'auto', or a number for each axis")
-        if len(wanted) != len(plane) or min(wanted) < 1:
+        whole = [one for one in wanted if operator.index(one) >= 1]
+        if len(wanted) != len(plane) or len(whole) < len(wanted):
             raise ValueError(
                 f"{what} {tuple(wanted)!r} are not one positive number for each of the "
                 f"{len(plane)} axes (without samples) of {self.shape}"
             )
-        numbers = iter(wanted)
+        lengths = iter(wanted)
         samples = self.samples_chunk if what == "chunks" else self.shape[self.samples_axis or 0]
         return tuple(
-            samples if axis == self.samples_axis else int(next(numbers))
+            samples if axis == self.samples_axis else int(next(lengths))
             for axis in range(len(self.shape))
         )
 
@@ -335,9 +337,9 @@ def _levels(shape: Shape, halved: tuple[int, ...], wanted: int | str) -> int:
         in_plane = max((shape[axis] for axis in halved[-2:]), default=1)
         return 1 + max(0, math.ceil(math.log2(max(1, in_plane) / SMALLEST_LEVEL)))
     most = 1 + max(0, math.ceil(math.log2(max(1, longest))))
-    if not isinstance(wanted, int) or not 1 <= wanted <= most:
+    if not isinstance(wanted, int | np.integer) or not 1 <= wanted <= most:
         raise ValueError(f"levels {wanted!r}: 'auto', or from 1 to {most} for {shape}")
-    return wanted
+    return int(wanted)
 
 
 def _stacked(
@@ -345,9 +347,22 @@ def _stacked(
 ) -> tuple[Level, ...]:
     """Return `count` levels, each made from the one before it."""
     levels = [first]
-    for _ in range(count - 1):
-        levels.append(_halved(levels[-1], halved, frame_axes))
+    for number in range(1, count):
+        above = _halved(levels[-1], halved, frame_axes)
+        # Level 1 is written with the regions of level 0, those above by regions of their own.
+        levels.append(above if number == 1 else _grown(above, first, frame_axes))
     return tuple(levels)
+
+
+def _grown(level: Level, first: Level, frame_axes: tuple[int, ...]) -> Level:
+    """Return a level with shards of about as many values as those of the first one has."""
+    if level.shards is None or first.shards is None:
+        return level
+    shards = list(level.shards)
+    for axis in reversed(frame_axes):
+        while shards[axis] < level.shape[axis] and 2 * math.prod(shards) <= math.prod(first.shards):
+            shards[axis] *= 2
+    return replace(level, shards=tuple(shards))
 
 
 def _halved(level: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...]) -> Level:

@@ -13,18 +13,19 @@ import numpy.typing as npt
 import zarr
 
 from dcmdask import __version__
-from dcmdask.arrays.arranged import ABSENT, ArrangedFrames
+from dcmdask.arrays.arranged import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.labelled import UNITS
 from dcmdask.arrays.mending import OnIrregular
 from dcmdask.arrays.valued import Values
 from dcmdask.export import ome
-from dcmdask.export.codecs import codecs
+from dcmdask.export.codecs import SMALL, codecs
 from dcmdask.export.completion import Layout
 from dcmdask.export.contents import Contents, contents
 from dcmdask.export.plan import Level, Plan, Wanted, planned
-from dcmdask.export.provenance import decoding
+from dcmdask.export.provenance import decoding, versions
 from dcmdask.export.store import KEY
 from dcmdask.frames.frame_array import FrameArray
+from dcmdask.frames.image_pixel import DECODING_OPTIONS
 
 Format: TypeAlias = Literal["zarr", "ome-zarr"]
 FORMATS = ("zarr", "ome-zarr")
@@ -81,6 +82,7 @@ class Prepared:
             "shape": tuple(self.plan.levels[0].shape[axis] for axis in axes),
             "chunks": tuple(max(1, unit[axis]) for axis in axes),
             "dtype": np.dtype(bool),
+            "compressors": SMALL,
             "dimension_names": [self.plan.dims[axis] for axis in axes],
         }
 
@@ -123,16 +125,16 @@ class Prepared:
 def prepare(
     src: Any,
     *,
-    format: Format,
-    chunks: Wanted,
-    shards: Wanted,
-    compressors: Any,
-    levels: int | str,
-    values: Values,
-    on_irregular: OnIrregular,
-    on_error: str,
-    fill_value: float | None,
-    with_identifiers: bool,
+    format: Format = "zarr",
+    chunks: Wanted = "auto",
+    shards: Wanted = "auto",
+    compressors: Any = "auto",
+    levels: int | str = "auto",
+    values: Values = "stored",
+    on_irregular: OnIrregular = "error",
+    on_error: str = "fail",
+    fill_value: float | None = None,
+    with_identifiers: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **opening: Any,
 ) -> Prepared:
@@ -191,9 +193,10 @@ def prepare(
     tried = zarr.create_array({}, **_made(plan.levels[0], plan, compressors))
     filling = what.fill_value(fill_value) if on_error == "fill" else None
     if filling is not None:
-        np.full(1, filling, dtype)
+        fitting(filling, dtype)
     told = {
         "version": __version__,
+        "versions": versions(),
         "complete": False,
         "format": format,
         "plan": {
@@ -227,7 +230,8 @@ def prepare(
 def _opened_with(src: Any, opening: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(src, FrameArray):
         return opening
-    return {name: src.decoding[name] for name in ("raw", "decoding_plugin")}
+    how = src.decoding
+    return {name: how[name] for name in how.keys() & {"raw", "decoding_plugin", *DECODING_OPTIONS}}
 
 
 def _made(level: Level, plan: Plan, compressors: Any) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from typing import Any, TypeAlias
 
 from pydicom.dataset import Dataset
@@ -115,10 +118,7 @@ def technical_header(
     }
     if "bits_stored" in how:
         header["BitsStored"] = int(how["bits_stored"])
-    for keyword, convert in ELEMENTS.items():
-        found = [convert(text) for text in _texts(dataset, keyword)]
-        if found and None not in found:
-            header[keyword] = found[0] if len(found) == 1 else found
+    header |= elements(dataset)
     for keyword in _APPLIED[values]:
         header.pop(keyword, None)
     if values == "display" and header["PhotometricInterpretation"] != "RGB":
@@ -127,10 +127,30 @@ def technical_header(
     return header
 
 
+def elements(dataset: Dataset) -> dict[str, Json]:
+    """Return the values of `ELEMENTS` that a data set has, and that are valid."""
+    values: dict[str, Json] = {}
+    for keyword, convert in ELEMENTS.items():
+        found = [convert(text) for text in _texts(dataset, keyword)]
+        if found and None not in found:
+            values[keyword] = found[0] if len(found) == 1 else found
+    return values
+
+
+def versions() -> dict[str, Json]:
+    """Return the versions of what decodes and writes."""
+    return {name: version(name) for name in ("dcmdask", "imagecodecs", "numpy", "pydicom", "zarr")}
+
+
 def identifiers(dataset: Dataset, sources: Sequence[str]) -> dict[str, Json]:
     """Return what names a patient, an examination and the source, for those who ask for it."""
-    found = {keyword: _texts(dataset, keyword) for keyword in IDENTIFIERS}
-    named = {keyword: "\\".join(texts) for keyword, texts in found.items() if texts}
+    named: dict[str, Json] = {}
+    for keyword in IDENTIFIERS:
+        # A value that pydicom cannot make sense of is one that nobody can.
+        with warnings.catch_warnings(), suppress(Exception):
+            warnings.simplefilter("ignore")
+            if keyword in dataset and str(dataset[keyword].value or ""):
+                named[keyword] = str(dataset[keyword].value)
     return {"identifiers": {**named, "sources": list(sources)}}
 
 

@@ -14,7 +14,7 @@ from zarr.storage import LocalStore
 from dcmdask.errors import AlignmentError, DcmdaskError, StoreLostError
 from dcmdask.export.plan import Plan
 from dcmdask.export.pyramid import halve
-from dcmdask.export.target import NODE, discard
+from dcmdask.export.target import NODE, PARTIAL, discard
 from dcmdask.frames.array_like import ArrayLike
 
 Key: TypeAlias = tuple[slice, ...]
@@ -197,7 +197,9 @@ def _check_there(array: zarr.Array[Any]) -> None:
     """
     store = array.store
     if isinstance(store, LocalStore) and not (store.root / NODE).exists():
-        discard(store.root)
+        if PARTIAL.search(store.root.name):
+            # Not a folder that has a name of its own: whoever made that may have use for it.
+            discard(store.root)
         raise StoreLostError(
             "the store is gone: the export has ended, or this worker does not share the file "
             "system",

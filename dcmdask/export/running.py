@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any, TypeAlias
 
 import dask.config
@@ -15,14 +18,20 @@ from dask.callbacks import Callback
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
-from distributed import Client, as_completed
+from distributed import Client, as_completed, rejoin, secede
 from distributed.system import MEMORY_LIMIT
 
 Progress: TypeAlias = "Callable[[int, int | None], None]"
 
-# Of a worker's memory: decoded and stored form of a region are in it at once, twice each
-# while they are put together, and the rest of the process.
-SHARE = 4
+# Of a worker's memory. A region takes up to four times its decoded size while it is compressed
+# and its shard put together (measured), and there is the rest of the process.
+SHARE = 6
+# Tasks in one graph.
+TOGETHER = 500
+# Seconds that a cluster without workers has for starting one.
+_PATIENCE = 30
+# Seconds between looks at tasks that end.
+_MOMENT = 0.05
 
 
 def run(
@@ -40,66 +49,139 @@ def run(
     advance : callable, optional
         Called whenever a task is done.
     """
-    shipped = delayed(job, traverse=False)
     awaited = Awaited(function)
-    task = delayed(awaited, pure=False)
+    client = _client()
+    if client is not None:
+        return _on_cluster(client, awaited, job, numbers, advance)
+    callback = Callback(posttask=partial(_count, advance)) if advance else Callback()
+    results: list[Any] = []
+    with callback, closing(awaited):
+        for some in batched(numbers):
+            results += compute(*_tasks(awaited, job, some))
+    return results
+
+
+def _tasks(function: Awaited, job: Any, numbers: Sequence[int]) -> list[Any]:
+    shipped = delayed(job, traverse=False)
+    task = delayed(function, pure=False)
     # Of tasks that are alike Dask does those with the last names first: so files are read from
     # front to back. Two exports at once must not have a name in common.
     name = f"region-{uuid.uuid4().hex}"
-    tasks = [
+    return [
         task(shipped, number, dask_key_name=f"{name}-{2**40 - place}")
         for place, number in enumerate(numbers)
     ]
-    client = _client()
-    if client is None:
-        callback = Callback(posttask=partial(_count, advance)) if advance else Callback()
-        with callback, closing(awaited):
-            results: tuple[Any, ...] = compute(*tasks)
-            return list(results)
-    futures = client.compute(tasks)
+
+
+def batched(numbers: Iterable[int]) -> Iterator[list[int]]:
+    """Yield numbers so many at once that Dask's graphs, which cost more than they have tasks,
+    stay small.
+    """
+    left = iter(numbers)
+    while some := list(islice(left, TOGETHER)):
+        yield some
+
+
+def _on_cluster(
+    client: Client,
+    function: Awaited,
+    job: Any,
+    numbers: Iterable[int],
+    advance: Callable[[], None] | None,
+) -> list[Any]:
+    """Keep so many tasks on the scheduler, and wait for all."""
+    client.wait_for_workers(1, timeout=_PATIENCE)
+    shipped = client.scatter(job, hash=False)
+    left = enumerate(numbers)
+    running: dict[Any, int] = {}
+    results: dict[int, Any] = {}
+
+    def submitted(count: int) -> list[Any]:
+        some = {
+            client.submit(function, shipped, number, pure=False): place
+            for place, number in islice(left, count)
+        }
+        running.update(some)
+        return list(some)
+
+    with _seceded():
+        ended = as_completed(submitted(TOGETHER))
+        try:
+            for future in ended:
+                results[running.pop(future)] = future.result()
+                ended.update(submitted(1))
+                if advance:
+                    advance()
+        finally:
+            if running:
+                client.cancel(list(running))
+                # What a worker is at goes on, and must not write to a store that comes later.
+                while any(client.run(_close_here, function.token).values()):
+                    time.sleep(_MOMENT)
+    return [results[place] for place in sorted(results)]
+
+
+@contextmanager
+def _seceded() -> Iterator[None]:
+    """Inside a task, leave the worker's threads, of which the tasks waited for may need all."""
     try:
-        for future in as_completed(futures):
-            future.result()
-            if advance:
-                advance()
-        return [future.result() for future in futures]
+        secede()
+    except (ValueError, AttributeError, KeyError):
+        # Not inside a task.
+        yield
+        return
+    try:
+        yield
     finally:
-        client.cancel(futures)
+        rejoin()
+
+
+# By token: how many threads of this process are in a function, and whether it is closed.
+_entered: Counter[str] = Counter()
+_closed: set[str] = set()
+_changed = threading.Condition()
+
+
+def _close_here(token: str) -> int:
+    """Let no thread of this process begin any more, and return how many have."""
+    with _changed:
+        _closed.add(token)
+        return _entered[token]
 
 
 class Awaited:
-    """A function, and how many threads of this process are in it.
+    """A function, and how many threads of a process are in it.
 
     Where a task fails Dask leaves those that run alone: they would write to a store that
     another export may be about to write. Once closed it does nothing.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], token: str = "") -> None:
         self._function = function
-        self._state = threading.Condition()
-        self._running = 0
-        self._closed = False
+        self.token = token or uuid.uuid4().hex
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._function,)
+        return type(self), (self._function, self.token)
 
     def __call__(self, *arguments: Any) -> Any:
-        with self._state:
-            if self._closed:
+        with _changed:
+            if self.token in _closed:
                 return None
-            self._running += 1
+            _entered[self.token] += 1
         try:
             return self._function(*arguments)
         finally:
-            with self._state:
-                self._running -= 1
-                self._state.notify_all()
+            with _changed:
+                _entered[self.token] -= 1
+                if not _entered[self.token]:
+                    del _entered[self.token]
+                _changed.notify_all()
 
     def close(self) -> None:
         """Let no thread of this process begin any more, and wait for those that have."""
-        with self._state:
-            self._closed = True
-            self._state.wait_for(lambda: not self._running)
+        with _changed:
+            _closed.add(self.token)
+            _changed.wait_for(lambda: not _entered[self.token])
 
 
 def _count(advance: Callable[[], None], *_: Any) -> None:
@@ -109,21 +191,21 @@ def _count(advance: Callable[[], None], *_: Any) -> None:
 def room() -> tuple[int, str]:
     """Return the bytes that a task may take, and what that is in words.
 
-    A quarter of a worker's memory, divided among its threads.
+    A sixth of a worker's memory, divided among its threads.
     """
     client = _client()
     if client is None:
         limit, threads = MEMORY_LIMIT, _local_workers()
         where = "this machine's memory"
     else:
+        # One that adapts starts workers only once there is something to do.
+        client.wait_for_workers(1, timeout=_PATIENCE)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        if not workers:
-            raise ValueError("the cluster has no workers yet: client.wait_for_workers(1) first")
         shares = [(one["memory_limit"] or MEMORY_LIMIT, one["nthreads"]) for one in workers]
         limit, threads = min(shares, key=lambda one: one[0] / one[1])
         where = "the memory limit of a worker"
     share = limit // SHARE // threads
-    return share, f"a quarter of {where}, {format_bytes(limit)}, for each of {threads} threads"
+    return share, f"a sixth of {where}, {format_bytes(limit)}, for each of {threads} threads"
 
 
 def _client() -> Client | None:

@@ -7,10 +7,12 @@ one write. Its ``"plan"`` is what a later export has to have in common to go on.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,6 +36,8 @@ from dcmdask.export.target import (
 KEY = "dcmdask"
 # Blank chunks are written, too: an object that does not exist has not been written.
 CONFIG: Any = {"write_empty_chunks": True}
+# File systems that put an object whole or not at all.
+_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
 Target: TypeAlias = "str | os.PathLike[str] | Store"
 
 
@@ -81,6 +85,8 @@ def located(store: Target) -> Place:
     """
     if isinstance(store, LocalStore):
         return Place(store, fsspec.filesystem("file"), os.path.realpath(store.root))
+    if isinstance(store, FsspecStore):
+        return Place(store, _synchronous(store.fs), store.path)
     if isinstance(store, Store):
         return Place(store, None, str(store))
     path = os.fspath(store)
@@ -91,16 +97,28 @@ def located(store: Target) -> Place:
         if type(fs).__name__ != "LocalFileSystem":
             return Place(FsspecStore.from_url(path), fs, root)
         path = root
+    path = os.path.expanduser(path)
     # A link is followed: the store that it leads to is written, and not the link.
     path = os.path.realpath(path)
+    if not os.path.basename(path):
+        raise ValueError(f"{path} cannot be a store: it has no name")
     return Place(LocalStore(path), fsspec.filesystem("file"), path)
+
+
+def _synchronous(fs: Any) -> Any:
+    """Return the file system of a store of zarr's, which is asynchronous, as one that is not."""
+    wrapped = getattr(fs, "sync_fs", None)
+    if wrapped is not None:
+        return wrapped
+    options = {key: fs.storage_options[key] for key in fs.storage_options if key != "asynchronous"}
+    return type(fs)(*fs.storage_args, **options)
 
 
 @contextmanager
 def opened(
     store: Target, told: Mapping[str, Any], *, overwrite: bool, resume: bool
-) -> Iterator[tuple[zarr.Group, Place, bool]]:
-    """Give a group to write to, and whether it was there before.
+) -> Iterator[tuple[zarr.Group, Place, Collection[str]]]:
+    """Give a group to write to, and the keys of the objects that were there before.
 
     A local store is locked until the body is through; one that is overwritten is built
     beside the old one, takes its place in the end, and is discarded where the body fails.
@@ -124,11 +142,10 @@ def opened(
     place = located(store)
     if not place.is_local:
         if resume and _found(place.store) is not None:
-            if place.fs is None:
-                raise ValueError("resume needs a path or URL, of which the objects can be listed")
-            yield _gone_on_with(place, told), place, True
+            check_resumable(place)
+            yield _gone_on_with(place, told), place, place.sizes()
         else:
-            yield _in_place(place, told, overwrite), place, False
+            yield _in_place(place, told, overwrite), place, ()
         return
     path = Path(place.root)
     with _locked(path):
@@ -137,16 +154,15 @@ def opened(
             _remove_temporaries(place)
         elif resume and path.is_dir():
             group = _gone_on_with(place, told)
-            _remove_temporaries(place)
-            yield group, place, True
+            yield group, place, _remove_temporaries(place)
             return
         elif overwrite and path.is_dir() and any(path.iterdir()):
             with replacing(path, overwrite=True) as folder:
                 beside = Place(LocalStore(folder), place.fs, os.fspath(folder))
-                yield zarr.create_group(beside.store, attributes=dict(told)), beside, False
+                yield zarr.create_group(beside.store, attributes=dict(told)), beside, ()
             return
         check_replaceable(path, overwrite)
-        yield zarr.create_group(place.store, attributes=dict(told)), place, False
+        yield zarr.create_group(place.store, attributes=dict(told)), place, ()
 
 
 @contextmanager
@@ -177,14 +193,31 @@ def _locked(path: Path) -> Iterator[None]:
         recover(path)
         yield
     finally:
-        # While it is held: nobody else can be behind it.
-        beside.unlink(missing_ok=True)
+        # While it is held: nobody else can be behind it. Windows removes no open file.
+        with suppress(OSError):
+            beside.unlink()
         lock.release()
 
 
-def _remove_temporaries(place: Place) -> None:
-    """Remove what a process that was killed had not renamed into place."""
-    place.remove([key for key in place.sizes() if TEMPORARY.search(key)])
+def _remove_temporaries(place: Place) -> set[str]:
+    """Remove what a process that was killed had not renamed into place; return the rest."""
+    keys = place.sizes().keys()
+    temporary = {key for key in keys if TEMPORARY.search(key)}
+    place.remove(sorted(temporary))
+    return keys - temporary
+
+
+def check_resumable(place: Place) -> None:
+    """Refuse to trust that what exists is whole where nothing promises that."""
+    if place.fs is None:
+        raise ValueError("resume needs a path or URL, of which the objects can be listed")
+    protocols = place.fs.protocol
+    known = {protocols} if isinstance(protocols, str) else set(protocols)
+    if not known & _WHOLE:
+        raise ValueError(
+            f"resume trusts that an object that exists is whole, which {'/'.join(sorted(known))} "
+            "does not promise: export to a local path or an object store"
+        )
 
 
 def _gone_on_with(place: Place, told: Mapping[str, Any]) -> zarr.Group:
@@ -228,6 +261,11 @@ def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Gr
                 "nothing is replaced without overwrite"
             )
             raise StoreExistsError(f"{store} {state}") from error
+        if place.fs is not None and (stranger := _stranger(place)):
+            raise StoreExistsError(
+                f"{store} holds {stranger}, which is no part of a store of dcmdask's, and "
+                "overwrite would remove it"
+            ) from error
     return zarr.open_group(store, mode="w", zarr_format=3, attributes=dict(told))
 
 
@@ -241,6 +279,12 @@ def _holds_others(place: Place) -> bool:
     return bool(names) and NODE not in names
 
 
+def _stranger(place: Place) -> str:
+    """Return the key of something that is not of a group of arrays, if there is any."""
+    part = re.compile(rf"(?:[^/]+/)?{re.escape(NODE)}|[^/]+/c(?:/\d+)*")
+    return next((key for key in sorted(place.sizes()) if not part.fullmatch(key)), "")
+
+
 def _found(store: Store) -> bool | None:
     """Return whether the group that is there is complete; None if it is not one of ours."""
     try:
@@ -248,6 +292,15 @@ def _found(store: Store) -> bool | None:
     except (KeyError, ValueError, FileNotFoundError):
         return None
     return bool(told.get("complete")) if isinstance(told, dict) else None
+
+
+def counted(array: zarr.Array[Any]) -> tuple[int, int]:
+    """Return how many of an array's objects are missing, and how many there should be."""
+    objects = array.shards or array.chunks
+    many = math.prod(-(-n // length) for n, length in zip(array.shape, objects, strict=True))
+    # Of shards zarr counts the chunks, also those beyond the edge.
+    each = math.prod(length // chunk for length, chunk in zip(objects, array.chunks, strict=True))
+    return many - array.nchunks_initialized // each, many
 
 
 def complete(group: zarr.Group) -> None:

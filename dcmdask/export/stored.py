@@ -14,7 +14,7 @@ from dcmdask.export.comparing import Difference, told
 from dcmdask.export.completion import Layout
 from dcmdask.export.plan import Level, Plan
 from dcmdask.export.prepared import MASK, Prepared
-from dcmdask.export.store import KEY, Place
+from dcmdask.export.store import KEY, Place, counted
 
 # What an export writes down of itself before anything else.
 _PLANNED = frozenset(
@@ -201,24 +201,17 @@ def lost(place: Place, layout: Layout, there: Stored) -> dict[str, str]:
     if place.fs is None:
         found = {}
         for name, array in zip(layout.names, there.arrays, strict=True):
-            count = array.nchunks - array.nchunks_initialized
+            count, many = counted(array)
             if count:
-                found[name] = f"{count} of {array.nchunks} chunks are missing"
+                found[name] = f"{count} of {many} objects are missing"
         return found
     sizes = place.sizes()
-    keys = dict.fromkeys(
-        key
-        for level in layout.tasks
-        for number in range(layout.plan.count(level))
-        for key in layout.keys(level, number)
-    )
-    # Each in one chunk.
-    keys |= {
-        "/".join([name, "c", *["0"] * array.ndim]): None
-        for name, array in there.coordinates.items()
+    # Of coordinates each is one chunk.
+    keys = layout.all_keys() | {
+        "/".join([name, "c", *["0"] * array.ndim]) for name, array in there.coordinates.items()
     }
     return {
         key: "it is empty" if key in sizes else "it is missing"
-        for key in keys
+        for key in sorted(keys)
         if not sizes.get(key)
     }

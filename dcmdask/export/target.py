@@ -19,6 +19,8 @@ from dcmdask.errors import StoreExistsError
 NODE = "zarr.json"
 # Where zarr writes a local object before it renames it.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
+# The name of a folder that is to take the place of another.
+PARTIAL = re.compile(r"^\..*\.partial-[0-9a-f]{12}$")
 # Of a name beside a target: a file system takes 255 bytes, of which this leaves room for more.
 _LONGEST = 200
 # Looks at what is discarded, a hundredth of a second apart.
@@ -69,7 +71,7 @@ def recover(target: Path) -> None:
     Nobody else may be about to replace it. If the old store was put aside and nothing put in
     its place, it comes back.
     """
-    if len(target.name) > _LONGEST or not target.parent.is_dir():
+    if len(os.fsencode(target.name)) > _LONGEST or not target.parent.is_dir():
         # Another target may have the same beginning.
         return
     for purpose in ("old-", "partial-"):
@@ -85,7 +87,8 @@ def recover(target: Path) -> None:
 
 def hidden(target: Path, purpose: str) -> Path:
     """Return a name beside `target` that is not listed, short enough for a file system."""
-    return target.with_name(f".{target.name[:_LONGEST]}.{purpose}")
+    beginning = os.fsencode(target.name)[:_LONGEST].decode(errors="ignore")
+    return target.with_name(f".{beginning}.{purpose}")
 
 
 def discard(partial: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -13,13 +13,14 @@ import zarr
 from dcmdask.arrays.mending import OnIrregular
 from dcmdask.arrays.valued import Values
 from dcmdask.errors import StoreExistsError, StoreLostError
+from dcmdask.export.codecs import SMALL
 from dcmdask.export.completion import Layout, left
 from dcmdask.export.plan import Wanted, check_fits
 from dcmdask.export.prepared import Format, Prepared, prepare
 from dcmdask.export.regions import Failure, Job, write_level, write_region
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import room, run
-from dcmdask.export.store import CONFIG, Place, Target, complete, opened
+from dcmdask.export.store import CONFIG, Place, Target, complete, counted, opened
 
 
 def to_zarr(
@@ -44,11 +45,11 @@ def to_zarr(
 ) -> ExportReport:
     """Write DICOM frames to a Zarr 3 group, whole or marked as incomplete.
 
-    Each frame is decoded once, and each object is written once, by whatever scheduler Dask
-    is set to. What was written is kept where an export ends early, and `resume` does the
-    rest. The attribute ``dcmdask`` of the group holds the technical header and where the
-    frames come from, and ``"complete"``, which is true only once all is there. Names, dates
-    and other personal data do not go in.
+    Each frame is decoded once (again where one of its region is filled), and each object is
+    written once, by whatever scheduler Dask is set to. What was written is kept where an
+    export ends early, and `resume` does the rest. The attribute ``dcmdask`` of the group holds
+    the technical header, where the frames come from, and ``"complete"``, which is true only once
+    all is there. Names, dates and other personal data do not go in.
 
     Parameters
     ----------
@@ -100,7 +101,8 @@ def to_zarr(
     ------
     AlignmentError
         Chunks and shards do not go together, or a region of whole frames takes more than a
-        quarter of a worker's memory, divided among its threads. Nothing was written.
+        sixth of a worker's memory, divided among its threads: a task takes up to four times its
+        region. Nothing was written.
     StoreExistsError
         Something is there that is not to be replaced, or of another source or other options,
         or another export is writing it. Nothing was written. (On object stores nobody
@@ -128,7 +130,7 @@ def to_zarr(
     """
     started = time.perf_counter()
     if resume and overwrite:
-        raise ValueError("resume goes on with what is there, and overwrite replaces it: not both")
+        raise ValueError("resume goes on, and overwrite begins anew: not both")
     prepared = prepare(
         src,
         format=format,
@@ -146,8 +148,8 @@ def to_zarr(
     )
     check_fits(prepared.plan, *room())
     with opened(store, prepared.attributes, overwrite=overwrite, resume=resume) as found:
-        group, place, resumed = found
-        written, failures = _write(prepared, group, place, resumed, progress)
+        group, place, there = found
+        written, failures = _write(prepared, group, place, there, progress)
         complete(group)
         stored = bytes_stored(group.store)
     level, layout = prepared.plan.levels[0], prepared.layout
@@ -172,7 +174,7 @@ def _write(
     prepared: Prepared,
     group: zarr.Group,
     place: Place,
-    resumed: bool,
+    there: Collection[str],
     progress: Callable[[int, int | None], None] | None,
 ) -> tuple[int, list[Failure]]:
     """Write the regions that are not there, and return how many and what was filled."""
@@ -180,7 +182,7 @@ def _write(
     arrays = tuple(_array(group, name, **made) for name, made in prepared.arrays())
     mask = _array(group, layout.mask, **prepared.mask()) if layout.mask else None
     _write_coordinates(group, prepared)
-    todo = left(layout, place.sizes() if resumed else ())
+    todo = left(layout, there)
     place.remove(todo.stale)
     absent = prepared.absent
     job = Job(
@@ -230,6 +232,7 @@ def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
             name,
             data=values,
             chunks=values.shape,
+            compressors=SMALL,
             dimension_names=dims,
             attributes=attributes,
             overwrite=True,
@@ -240,17 +243,11 @@ def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
 def _check_whole(layout: Layout, place: Place, arrays: tuple[zarr.Array[Any], ...]) -> None:
     """Refuse to call a store complete of which an object is not there."""
     if place.fs is None:
-        lost = sum(array.nchunks - array.nchunks_initialized for array in arrays)
-        many = sum(array.nchunks for array in arrays)
+        counts = [counted(array) for array in arrays]
+        lost, many = sum(lost for lost, _ in counts), sum(many for _, many in counts)
     else:
-        there = place.sizes()
-        keys = {
-            key
-            for level in layout.tasks
-            for number in range(layout.plan.count(level))
-            for key in layout.keys(level, number)
-        }
-        lost, many = len(keys - there.keys()), len(keys)
+        keys = layout.all_keys()
+        lost, many = len(keys - place.sizes().keys()), len(keys)
     if lost:
         raise StoreLostError(
             f"{many - lost} of {many} objects are in the store: can all worker processes reach it?",

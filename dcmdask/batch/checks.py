@@ -1,0 +1,62 @@
+"""Whether the workers of a cluster can do what they are to do, said before they begin."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+from distributed import Client
+
+from dcmdask import __version__
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.work import Work
+from dcmdask.errors import ClusterError
+
+
+def _look(path: str, files: list[str]) -> dict[str, Any]:
+    """Return what a worker knows of us and sees of the files."""
+    from dcmdask import __version__ as version
+
+    seen = [name for name in files if "://" not in name and not os.path.exists(name)]
+    writable = True
+    if "://" not in path:
+        os.makedirs(path, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    return {"version": version, "unseen": seen, "writable": writable, "host": platform.node()}
+
+
+def check_workers(client: Client, folder: Folder, works: list[Work], timeout: float | None) -> None:
+    """Refuse to begin where workers cannot do what they are to do."""
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    if not known:
+        raise ClusterError("the cluster has no workers: client.wait_for_workers(1) first")
+    without = [address for address, one in known.items() if not one.get("nanny")]
+    if timeout is not None and without:
+        raise ClusterError(
+            f"a timeout needs workers with a nanny, which restarts them, and {without[0]} has "
+            "none (dask worker --no-nanny)"
+        )
+    some = [works[0].series.instances[0].source.name, works[-1].series.instances[-1].source.name]
+    try:
+        told = client.run(_look, folder.url, some, on_error="return")
+    except Exception as error:
+        raise ClusterError(f"the workers do not answer: {error}") from error
+    for address, answer in told.items():
+        if isinstance(answer, BaseException):
+            raise ClusterError(
+                f"worker {address} cannot import dcmdask {__version__} or reach {folder.url} "
+                f"({type(answer).__name__}: {answer}): install the same version there"
+            )
+        if answer["version"] != __version__:
+            raise ClusterError(
+                f"worker {address} has dcmdask {answer['version']}, and here is {__version__}: "
+                "install the same version there"
+            )
+        if answer["unseen"]:
+            raise ClusterError(
+                f"worker {address} does not see {answer['unseen'][0]}: the source has to be "
+                "reachable under the same path from all workers"
+            )
+        if not answer["writable"]:
+            raise ClusterError(f"worker {address} cannot write to {folder.url}")
