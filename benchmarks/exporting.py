@@ -73,7 +73,7 @@ def speeds(folder: Path, store: Path, frames: int, repeats: int) -> str:
     rows = []
     for name, bar in BARS.items():
         path = str(make(CASE[name], folder, frames))
-        prepared = plan_of(path)
+        prepared = prepare(path)
         ways = {
             "dcmdask": lambda path=path: dcmdask.to_zarr(path, store),
             "bare loop": bare_loop(path, prepared, store),
@@ -89,23 +89,6 @@ def speeds(folder: Path, store: Path, frames: int, repeats: int) -> str:
     return "Files to Zarr: median\n\n" + table(
         [*heads, "of the bare loop's speed", "bar", "reached"], rows
     )
-
-
-def plan_of(path: str, **asked: object) -> Prepared:
-    """Return what `to_zarr` would write."""
-    given = {
-        "format": "zarr",
-        "chunks": "auto",
-        "shards": "auto",
-        "compressors": "auto",
-        "levels": "auto",
-        "values": "stored",
-        "on_irregular": "error",
-        "on_error": "fail",
-        "fill_value": None,
-        "with_identifiers": False,
-    }
-    return prepare(path, **{**given, **asked})
 
 
 def _created(prepared: Prepared, store: Path) -> zarr.Array:
@@ -240,7 +223,7 @@ def in_order(source: Path) -> list[Path]:
 def memory(folder: Path, most: int) -> str:
     """Return the peak memory of processes that export 1 000 and more frames."""
     rows = []
-    for name in ("RGB tiles JPEG", "12-bit native"):
+    for name in ("RGB tiles JPEG", "RGB tiles native"):
         peaks = {}
         for count in (max(2, most // 10), most):
             case = CASE[name]

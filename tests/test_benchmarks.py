@@ -62,3 +62,10 @@ def test_scanning(folder: Path) -> None:
 def test_volumes(folder: Path) -> None:
     printed = run("volumes.py", folder, "--files", "4", "--frames", "200", "--repeats", "1")
     assert "| native " in printed and "| 1000 positions x times" in printed
+
+
+def test_exporting(folder: Path) -> None:
+    few = ("--frames", "8", "--files", "4", "--most", "40", "--repeats", "1")
+    printed = run("exporting.py", folder, *few)
+    assert "| 12-bit JPEG 2000 |" in printed and "| dcmdask export |" in printed
+    assert "| RGB tiles native |" in printed.split("Peak memory")[1]

@@ -542,3 +542,26 @@ def test_real_files(
     )
     for path in [source] if source.is_file() else source.iterdir():
         compared(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "where"),
+    [
+        ("pixels", {"dimension_names": ["x", "y", "z"]}, "pixels.dimension_names"),
+        ("pixels", {"attributes": {"units": "BQML"}}, "pixels.attributes"),
+        ("z", {"attributes": {"units": "m"}}, "z"),
+    ],
+)
+def test_labels_that_were_changed(
+    path: str, change: dict[str, Any], where: str, tmp_path: Path
+) -> None:
+    source, store = series(tmp_path), tmp_path / "a.zarr"
+    to_zarr(source, store, on_error="fill", fill_value=0)
+    assert verify(store, source).ok
+    root = json.loads((store / "zarr.json").read_text())
+    own = json.loads((store / path / "zarr.json").read_text())
+    (store / path / "zarr.json").write_text(json.dumps({**own, **change}))
+    consolidated = root["consolidated_metadata"]["metadata"]
+    consolidated[path] = {**consolidated[path], **change}
+    (store / "zarr.json").write_text(json.dumps(root))
+    assert where in [one.where for one in verify(store, source).differences]

@@ -23,7 +23,8 @@ from rich.progress import Progress as RichProgress
 
 from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.run import BatchReport, Progress, run, to_do
+from dcmdask.batch.outcome import BatchReport, Progress
+from dcmdask.batch.run import run, to_do
 from dcmdask.errors import DcmdaskError
 
 if TYPE_CHECKING:

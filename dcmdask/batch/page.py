@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from dcmdask.batch.distribution import Distribution, distribution
+from dcmdask.batch.distribution import distribution
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, key_of
 from dcmdask.batch.results import OUTPUTS
@@ -161,7 +160,7 @@ class _Told(NamedTuple):
     stage: str
     error: str
     message: str
-    count: int
+    series: int
     example: str
     text: str
     traceback: str
@@ -208,9 +207,7 @@ class _Row(NamedTuple):
     outputs: Sequence[tuple[str, str | None]]
 
 
-def _row(
-    record: Record, columns: Sequence[str], way: str | None, named: dict[str, str]
-) -> _Row:
+def _row(record: Record, columns: Sequence[str], way: str | None, named: dict[str, str]) -> _Row:
     return _Row(
         named[record.name],
         record.name,
@@ -233,13 +230,13 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str):
-        return _shortened(value)
-    return _short(value) if isinstance(value, int | float) else _shortened(json.dumps(value))
+    if isinstance(value, float):
+        return _short(value)
+    return _shortened(value if isinstance(value, str) else json.dumps(value))
 
 
 def _short(value: float) -> str:
-    return str(value) if isinstance(value, int) and abs(value) < 1e15 else f"{value:.6g}"
+    return f"{value:.6g}"
 
 
 def _shortened(text: str) -> str:

@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class Record:
     error, message, traceback : str
         Of the exception.
     file : str
-        The file that it was about, if one is known.
+        The file that it was about, if one is known. Paths are relative to the source, if that
+        is a folder.
     frame : int or None
     attempts : int
     seconds : float
@@ -117,6 +118,24 @@ def failed(name: str, stage: str, error: BaseException, traceback: str, **more: 
         file=str(getattr(error, "source", None) or getattr(error, "filename", None) or ""),
         frame=frame if isinstance(frame, int) else None,
         **more,
+    )
+
+
+def relative(record: Record, root: str) -> Record:
+    """Return a record whose paths begin below the folder that the source is."""
+    if not root:
+        return record
+    start = root.rstrip("/") + "/"
+
+    def cut(text: str) -> str:
+        return text.replace(start, "")
+
+    return replace(
+        record,
+        message=cut(record.message),
+        traceback=cut(record.traceback),
+        file=cut(record.file),
+        files=[cut(name) for name in record.files],
     )
 
 

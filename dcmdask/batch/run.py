@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
-import io
 import os
 import queue
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.system import CPU_COUNT
@@ -23,7 +20,8 @@ from dcmdask.arrays.series import Series
 from dcmdask.batch.checks import check_workers
 from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import Record, failed, identity, names_of, records, source_of
+from dcmdask.batch.outcome import BatchReport, Progress, Tally, write_table
+from dcmdask.batch.records import Record, failed, identity, names_of, records, relative, source_of
 from dcmdask.batch.work import Done, Job, Work, described, is_current, process_series
 from dcmdask.errors import ClusterError
 
@@ -34,73 +32,6 @@ if TYPE_CHECKING:
 _LOOK = 0.25
 # Seconds before a second try, doubled for each more.
 _BACK_OFF = 1.0
-TABLE = "results"
-
-
-@dataclass(frozen=True)
-class BatchReport:
-    """What became of the series of a source.
-
-    Attributes
-    ----------
-    target : str
-    records : tuple of Record
-        One for each series of the source, by name.
-    processed : int
-        How many of them were processed now; the others had been before, or were left out.
-    seconds : float
-    """
-
-    target: str
-    records: tuple[Record, ...]
-    processed: int
-    seconds: float
-
-    @property
-    def failures(self) -> tuple[Record, ...]:
-        """The records of what failed."""
-        return tuple(one for one in self.records if not one.done)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failures
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the table of results: a row for each series that is done; needs pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("tables need pandas: pip install 'dcmdask[table]'") from error
-        rows = [{"series": one.name, **one.numbers} for one in self.records if one.done]
-        return pd.DataFrame(rows)
-
-    def __str__(self) -> str:
-        done = len(self.records) - len(self.failures)
-        stages = Counter(one.stage for one in self.failures)
-        why = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
-        return (
-            f"{self.target}: {done} of {len(self.records)} series done, {self.processed} of them "
-            f"processed now in {self.seconds:.1f} s" + (f"; failed: {why}" if why else "")
-        )
-
-
-class Progress(NamedTuple):
-    """How far a run has come: for a callback.
-
-    Attributes
-    ----------
-    total, done, failed, frames, bytes : int
-        Series to process, those that are done, those that failed; decoded so far.
-    running : int
-    """
-
-    total: int
-    done: int
-    failed: int
-    frames: int
-    bytes: int
-    running: int
 
 
 def run(
@@ -191,9 +122,12 @@ def run(
         len(made),
         time.perf_counter() - started,
     )
-    _write_table(report, folder)
+    # Also of what was not asked for this time.
+    every = [one for one in records(folder).values() if one.job == job.identity]
+    table = replace(report, records=tuple(sorted(every, key=lambda one: one.name)))
+    write_table(table, folder)
     if finish is not None:
-        finish(report.to_frame(), folder.url)
+        finish(table.to_frame(), folder.url)
     return report
 
 
@@ -216,7 +150,9 @@ def to_do(
     names = names_of(series)
     chosen = _chosen(found, select)
     given = dict(options or {})
-    job = Job(pickle.dumps(process), given, folder, identity(process, given))
+    root = str(source) if isinstance(source, str | os.PathLike) else ""
+    root = os.path.abspath(root) if root and os.path.isdir(root) else ""
+    job = Job(pickle.dumps(process), given, folder, identity(process, given), root)
     there = records(folder)
     kept: dict[str, Record] = {}
     works = []
@@ -292,7 +228,7 @@ def _loop(
     busy: dict[str, _Busy] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     made: list[Record] = []
-    tally = _Tally(total)
+    tally = Tally(total)
     alive, looked = _alive(client), time.monotonic()
 
     def keep(record: Record | None) -> None:
@@ -409,38 +345,6 @@ def _too_late(client: Client, address: str, one: _Busy, job: Job, timeout: float
 def _recorded(one: _Busy, job: Job, stage: str, error: Exception) -> Record:
     record = failed(one.work.name, stage, error, "", **described(one.work, job.identity))
     record = replace(record, seconds=round(time.monotonic() - one.since, 4))
+    record = relative(record, job.root)
     record.write(job.folder)
     return record
-
-
-@dataclass
-class _Tally:
-    """What is done so far, added up."""
-
-    total: int
-    done: int = 0
-    failed: int = 0
-    frames: int = 0
-    bytes: int = 0
-
-    def add(self, record: Record) -> None:
-        self.done += 1
-        self.failed += not record.done
-        self.frames += record.frames
-        self.bytes += record.bytes
-
-    def now(self, running: int) -> Progress:
-        return Progress(self.total, self.done, self.failed, self.frames, self.bytes, running)
-
-
-def _write_table(report: BatchReport, folder: Folder) -> None:
-    """Write the table of results as CSV, and as Parquet where the extra `table` is installed."""
-    rows = [{"series": one.name, **one.numbers} for one in report.records if one.done]
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["series"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    folder.write(f"{TABLE}.csv", text.getvalue().encode())
-    with suppress(ImportError):
-        folder.write(f"{TABLE}.parquet", report.to_frame().to_parquet(index=False))

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import Record, failed, key_of, records
+from dcmdask.batch.records import Record, failed, key_of, records, relative
 from dcmdask.batch.results import OUTPUTS, keep, own_outputs
 from dcmdask.errors import (
     AmbiguousSourceError,
@@ -43,12 +43,15 @@ class Job(NamedTuple):
     folder : Folder
     identity : str
         Of the function and its options.
+    root : str
+        The folder that the source is; empty where it is none.
     """
 
     process: bytes
     options: Mapping[str, Any]
     folder: Folder
     identity: str
+    root: str = ""
 
 
 class Work(NamedTuple):
@@ -122,6 +125,7 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
             may_pass = False
             record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
         record = replace(record, seconds=round(time.perf_counter() - started, 4))
+        record = relative(record, job.root)
         if record.done or last or not may_pass:
             record.write(job.folder)
     return Done(record, may_pass)

@@ -89,6 +89,10 @@ class VerifyReport:
         return "\n".join(lines)
 
 
+# What an export says of itself, and not of the source.
+_OF_EXPORT = frozenset({"complete", "plan", "versions"})
+
+
 def verify(
     store: Target,
     source: Any = None,
@@ -274,7 +278,9 @@ def _coordinates(there: Stored, expected: Mapping[str, Any] | None) -> list[Diff
         if name not in expected:
             differences.append(Difference(name, "the source gives no such coordinate"))
             continue
-        dims, source, _ = expected[name]
+        dims, source, attributes = expected[name]
+        if dict(array.attrs) != attributes:
+            differences.append(Difference(name, f"its attributes are not {attributes}"))
         own: Any = array.metadata
         if tuple(own.dimension_names) != dims or values.shape != source.shape:
             what = (
@@ -310,6 +316,7 @@ def _attributes(
         for name in sorted(own.keys() | source.keys())
         if own.get(name) != source.get(name)
     ]
+    differing += _of_arrays(there, prepared)
     if there.told["plan"]["format"] != "zarr":
         expected = ome.metadata(prepared.contents, layout.plan, layout.names)
         if there.group.attrs.asdict().get("ome") != json.loads(json.dumps(expected)):
@@ -317,9 +324,27 @@ def _attributes(
     return [Difference(name, "this attribute differs from the source's") for name in differing]
 
 
+def _of_arrays(there: Stored, prepared: Prepared) -> list[str]:
+    """Return what the arrays say of their axes, unit and coordinates and the source does not."""
+    dims = tuple(prepared.plan.dims)
+    found = []
+    for name, array in zip(there.names, there.arrays, strict=False):
+        own: Any = array.metadata
+        if tuple(own.dimension_names or ()) != dims:
+            found.append(f"{name}.dimension_names")
+    _, made = next(prepared.arrays())
+    expected = dict(made.get("attributes", {}))
+    told = dict(there.arrays[0].attrs) if there.arrays else expected
+    # Which frames are missing is a coordinate of the export alone.
+    named = (set(str(one.pop("coordinates", "")).split()) for one in (expected, told))
+    if (expected, next(named) - {MASK}) != (told, next(named) - {MASK}):
+        found.append(f"{there.names[0]}.attributes")
+    return found
+
+
 def _comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return what does not depend on where the source is, or how far the export came."""
-    told = {name: value for name, value in attributes.items() if name not in ("complete", "plan")}
+    told = {name: value for name, value in attributes.items() if name not in _OF_EXPORT}
     told["source"] = {**told.get("source", {}), "token": None}
     if "identifiers" in told:
         told["identifiers"] = {**told["identifiers"], "sources": None}

@@ -1,0 +1,152 @@
+"""How the values of one result are distributed over the series: pure, for a plot."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Of numbers, about; of texts, at most.
+_BINS = 24
+_TEXTS = 10
+# Larger numbers are not drawn: their differences may not be numbers any more.
+_LARGEST = 1e300
+# Numbers that differ by less, relative to the largest, are drawn as one.
+_EQUAL = 1e-7
+# Or by less than this.
+_LEAST = 1e-290
+
+
+class Bar(NamedTuple):
+    """A bin of numbers, or a text or truth.
+
+    Attributes
+    ----------
+    label : str
+    number : int
+        How many values.
+    """
+
+    label: str
+    number: int
+
+
+class Distribution(NamedTuple):
+    """How often which values occur.
+
+    Attributes
+    ----------
+    bars : tuple of Bar
+        Bins that adjoin, from the smallest number to the largest; or texts and truths, the most
+        frequent first.
+    numeric : bool
+        Which of the two.
+    low, median, high : float
+        Of the numbers; 0 where there are none.
+    first, last : float
+        Where the first bin begins and the last one ends: of whole numbers, the last one in it; 0
+        where there are none.
+    absent : int
+        How many values are None, NaN or infinite.
+    left_out : int
+        How many others are not in `bars`: texts among numbers, numbers beyond 1e300, rare texts.
+    """
+
+    bars: tuple[Bar, ...]
+    numeric: bool
+    low: float
+    median: float
+    high: float
+    first: float
+    last: float
+    absent: int
+    left_out: int
+
+    @property
+    def drawn(self) -> int:
+        """How many values are in `bars`."""
+        return sum(bar.number for bar in self.bars)
+
+
+def distribution(values: Sequence[Any]) -> Distribution:
+    """Count values: numbers by bins if there are any, otherwise texts and truths.
+
+    Examples
+    --------
+    >>> [tuple(bar) for bar in distribution([1, 2, 2, None, 4]).bars]
+    [('1', 1), ('2', 2), ('3', 0), ('4', 1)]
+    >>> [tuple(bar) for bar in distribution([True, "a", True]).bars]
+    [('true', 2), ('a', 1)]
+    """
+    present = [value for value in values if not _is_absent(value)]
+    absent = len(values) - len(present)
+    numbers = [float(value) for value in present if _is_number(value)]
+    if numbers:
+        whole = all(isinstance(value, int) for value in present if _is_number(value))
+        edges = _edges(min(numbers), max(numbers), whole)
+        counts, _ = np.histogram(numbers, edges)
+        bars = tuple(
+            Bar(_label(low, high, whole), int(count))
+            for low, high, count in zip(edges, edges[1:], counts, strict=False)
+        )
+        return Distribution(
+            bars,
+            True,
+            min(numbers),
+            statistics.median(numbers),
+            max(numbers),
+            float(edges[0]),
+            float(edges[-1] - 1 if whole and len(bars) > 1 else edges[-1]),
+            absent,
+            len(present) - len(numbers),
+        )
+    texts = Counter(_text(value) for value in present if isinstance(value, bool | str))
+    bars = tuple(Bar(*one) for one in texts.most_common(_TEXTS))
+    rest = len(present) - sum(bar.number for bar in bars)
+    return Distribution(bars, False, 0.0, 0.0, 0.0, 0.0, 0.0, absent, rest)
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and -_LARGEST <= value <= _LARGEST
+
+
+def _text(value: bool | str) -> str:
+    return value if isinstance(value, str) else str(value).lower()
+
+
+def _edges(low: float, high: float, whole: bool) -> list[float]:
+    """Return edges of bins, multiples of 1, 2 or 5 times a power of ten, around all numbers."""
+    if _are_equal(low, high):
+        return [low, math.nextafter(high, math.inf)]
+    step = _step((high - low) / _BINS)
+    if whole:
+        step = max(1.0, step)
+    numbers = range(math.floor(low / step), math.floor(high / step) + 2)
+    edges = [number * step for number in numbers]
+    # Products are rounded.
+    return [min(edges[0], low), *edges[1:-1], max(edges[-1], high)]
+
+
+def _are_equal(low: float, high: float) -> bool:
+    return high - low <= max(_LEAST, _EQUAL * max(abs(low), abs(high)))
+
+
+def _step(least: float) -> float:
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+
+
+def _label(low: float, high: float, whole: bool) -> str:
+    if _are_equal(low, high) or (whole and high - low <= 1):
+        return f"{low:.10g}"
+    # Of whole numbers a bin holds those before its end.
+    return f"{low:.10g} to {high - 1 if whole else high:.10g}"

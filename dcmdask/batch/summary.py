@@ -1,0 +1,195 @@
+"""What the records of a job say together: how many, how long, and what failed for which cause."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.records import RECORDS, Record
+from dcmdask.batch.results import OUTPUTS
+
+# Causes that differ only behind this are one.
+_LONGEST = 300
+_SEPARATOR = re.compile(r"[/\\]")
+# What begins at the root, of a disk or of a URL, up to its last folder; in quotes it may
+# hold spaces.
+_ROOT = r"(?:\b[a-z][a-z0-9+]{1,20}://|(?<![\w.~<])(?:[A-Za-z]:)?[/\\])"
+_QUOTED_FOLDERS = re.compile(rf"(?<=['\"]){_ROOT}[^'\"\n]*[/\\](?=[^'\"\n/\\]*['\"])")
+_FOLDERS = re.compile(rf"{_ROOT}(?:[^\s/\\'\"<>:]+(?::\d+)?[/\\])+")
+_BEFORE = r"(?<![\w./\\-])"
+_NAME = r"[^\s/\\'\"<>:,;()]*"
+# An address of the internet has fewer parts.
+_UID = re.compile(r"(?<![\w.])\d+(?:\.\d+){4,}")
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
+# Not the 16 of int16, which tells one cause from another.
+_NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?<![A-Za-z_\d])\d+(?:\.\d+)*(?:[eE][-+]?\d+)?(?:x\d+)*")
+# However many there are, and with a unit.
+_NUMBERS = re.compile(r"\bN((?: [a-z]{1,3})?)(?:(?:, ?| and |, and )N\1\b)+")
+
+
+class Cause(NamedTuple):
+    """Why one series or more failed.
+
+    Attributes
+    ----------
+    stage, error : str
+        As the records have them.
+    message : str
+        Theirs, of one line, with ``FILE``, ``SERIES``, ``UID`` and ``N`` for what differs.
+    records : tuple of Record
+        Of what failed for it, by name; at least one.
+    """
+
+    stage: str
+    error: str
+    message: str
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the series of a target.
+
+    Attributes
+    ----------
+    records : tuple of Record
+        By name; at least one.
+    causes : tuple of Cause
+        Each failed record is in one of them; the most frequent first.
+    seconds, median : float
+        Of all last attempts together, and of one.
+    longest : Record
+        That took longest.
+    """
+
+    records: tuple[Record, ...]
+    causes: tuple[Cause, ...]
+    seconds: float
+    median: float
+    longest: Record
+
+    @property
+    def failed(self) -> int:
+        """How many series failed."""
+        return sum(len(cause.records) for cause in self.causes)
+
+    @property
+    def done(self) -> int:
+        """How many did not."""
+        return len(self.records) - self.failed
+
+    @property
+    def frames(self) -> int:
+        """How many frames the series have."""
+        return sum(one.frames for one in self.records)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes their frames have, decoded."""
+        return sum(one.bytes for one in self.records)
+
+    @property
+    def retried(self) -> int:
+        """How many series were tried more than once."""
+        return sum(one.attempts > 1 for one in self.records)
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs the records are of; options and versions of a function count."""
+        return len({one.job for one in self.records})
+
+
+def summarise(records: Iterable[Record]) -> Summary:
+    """Add up records; at least one.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    told = tuple(sorted(records, key=lambda one: one.name))
+    if not told:
+        raise ValueError("there is no record to add up")
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for one in told:
+        if not one.done:
+            groups.setdefault((one.stage, one.error, generalised(one)), []).append(one)
+    causes = [Cause(*key, tuple(members)) for key, members in groups.items()]
+    seconds = [one.seconds for one in told]
+    return Summary(
+        records=told,
+        # Stable, so that equally frequent ones are by name of their first series.
+        causes=tuple(sorted(causes, key=lambda cause: -len(cause.records))),
+        seconds=sum(seconds),
+        median=statistics.median(seconds),
+        longest=max(told, key=lambda one: one.seconds),
+    )
+
+
+def generalised(record: Record) -> str:
+    """Return the message of a failure without what differs from series to series.
+
+    Examples
+    --------
+    >>> one = Record("1.2.3.4", False, "", "", message="/a/b.dcm: frame 3: 10 bytes, not 2.5e3")
+    >>> generalised(one)
+    'FILE: frame N: N bytes, not N'
+    """
+    text = " ".join(record.message.split())
+    for name in _known(record):
+        text = _whole(name).sub("FILE", text)
+        if folder := _folder(name):
+            text = re.sub(f"{_BEFORE}{re.escape(folder)}{_NAME}", "FILE", text)
+    text = re.sub(f"{_QUOTED_FOLDERS.pattern}[^'\"]*", "FILE", text)
+    text = re.sub(f"{_FOLDERS.pattern}{_NAME}", "FILE", text)
+    text = _whole(record.name).sub("SERIES", text)
+    for pattern, word in ((_UID, "UID"), (_ADDRESS, "N"), (_NUMBER, "N"), (_NUMBERS, r"N\1, ...")):
+        text = pattern.sub(word, text)
+    return text[:_LONGEST]
+
+
+def without_folders(text: str, record: Record, target: Folder) -> str:
+    """Return text of a record with paths cut down to names: folders may be named after persons.
+
+    Outputs and records keep their path below the target.
+
+    Examples
+    --------
+    >>> one = Record("1.2.3.4", False, "", "", file="/a/Doe John/b.dcm")
+    >>> without_folders("/a/Doe John/b.dcm is cut, see '/x y/z.py'", one, Folder.of("/t"))
+    "b.dcm is cut, see 'z.py'"
+    """
+    for name in _known(record):
+        # What is put in may hold a backslash.
+        text = _whole(name).sub(lambda _, name=name: last_part(name), text)
+        if folder := _folder(name):
+            text = re.sub(f"{_BEFORE}{re.escape(folder)}", "", text)
+    for ours in (OUTPUTS, RECORDS):
+        text = text.replace(f"{target.url}/{ours}/", f"{ours}/")
+    return _FOLDERS.sub("", _QUOTED_FOLDERS.sub("", text))
+
+
+def last_part(path: str) -> str:
+    """Return the last part of a path or URL, of whatever system it is."""
+    return _SEPARATOR.split(path.rstrip("/\\"))[-1]
+
+
+def _known(record: Record) -> list[str]:
+    """Return the files that a record names, longest first; a number says nothing of a file."""
+    names = {name for name in (record.file, *record.files) if re.search(r"[^\d.]", name)}
+    return sorted(names, key=len, reverse=True)
+
+
+def _whole(name: str) -> re.Pattern[str]:
+    """Return what finds a name, and not a part of a longer one."""
+    return re.compile(rf"{_BEFORE}{re.escape(name)}(?![\w-]|\.\w)")
+
+
+def _folder(path: str) -> str:
+    """Return what is before the last part, with the separator; nothing if that is the root."""
+    folder = path.rstrip("/\\").removesuffix(last_part(path))
+    return folder if len(folder) > 1 else ""
