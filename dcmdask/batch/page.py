@@ -122,12 +122,12 @@ def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: ``0.25 s``, ``12 min 5 s``, ``3 h 20 min``.
+    """Return a time in words: ``0.254 s``, ``12 min 5 s``, ``3 h 20 min``.
 
     Examples
     --------
     >>> duration(0.254), duration(725), duration(12000)
-    ('0.25 s', '12 min 5 s', '3 h 20 min')
+    ('0.254 s', '12 min 5 s', '3 h 20 min')
     """
     if seconds < 60:
         return f"{seconds:.3g} s" if seconds < 1 else f"{seconds:.1f} s"

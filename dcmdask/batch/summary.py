@@ -17,7 +17,7 @@ _LONGEST = 300
 _SEPARATOR = re.compile(r"[/\\]")
 # What begins at the root, of a disk or of a URL, up to its last folder; in quotes it may
 # hold spaces.
-_ROOT = r"(?:\b[a-z][a-z0-9+]{1,20}://|(?<![\w.~<])(?:[A-Za-z]:)?[/\\])"
+_ROOT = r"(?:\b[a-z][a-z0-9+]{1,20}://|(?<![\w.~<])(?:[A-Za-z]:)?[/\\]{1,2})"
 _QUOTED_FOLDERS = re.compile(rf"(?<=['\"]){_ROOT}[^'\"\n]*[/\\](?=[^'\"\n/\\]*['\"])")
 _FOLDERS = re.compile(rf"{_ROOT}(?:[^\s/\\'\"<>:]+(?::\d+)?[/\\])+")
 _BEFORE = r"(?<![\w./\\-])"
@@ -164,8 +164,7 @@ def without_folders(text: str, record: Record, target: Folder) -> str:
     "b.dcm is cut, see 'z.py'"
     """
     for name in _known(record):
-        # What is put in may hold a backslash.
-        text = _whole(name).sub(lambda _, name=name: last_part(name), text)
+        text = _whole(name).sub(last_part(name), text)
         if folder := _folder(name):
             text = re.sub(f"{_BEFORE}{re.escape(folder)}", "", text)
     for ours in (OUTPUTS, RECORDS):

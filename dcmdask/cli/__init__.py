@@ -23,6 +23,7 @@ from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
 from dcmdask.cli.output import plain, show
+from dcmdask.cli.report import report
 from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
 from dcmdask.cli.verify import verify
@@ -102,6 +103,12 @@ app.command(
     "--only-failed\n\n"
     "  dcmdask run pipelines/quality.py --help",
 )(run)
+app.command(
+    epilog="Examples:\n\n"
+    "  dcmdask report quality/\n\n"
+    "  dcmdask report quality/ --html\n\n"
+    "  dcmdask report s3://bucket/quality --html report.html"
+)(report)
 
 
 def main() -> None:

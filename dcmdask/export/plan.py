@@ -33,6 +33,8 @@ LARGE_FRAME_TILE = 1024
 # So few objects need no shards; and there should be so many regions for a cluster.
 FEW_OBJECTS = 64
 LEAST_REGIONS = 8
+# Of levels from 2 on, which are small.
+LEAST_REGIONS_ABOVE = 4
 # The smallest level of a pyramid fits in a square of this size.
 SMALLEST_LEVEL = 256
 
@@ -355,14 +357,25 @@ def _stacked(
 
 
 def _grown(level: Level, first: Level, frame_axes: tuple[int, ...]) -> Level:
-    """Return a level with shards of about as many values as those of the first one has."""
+    """Return a level with shards of up to as many values as those of the first one have.
+
+    As long as there are enough of them to be written by several tasks at once.
+    """
     if level.shards is None or first.shards is None:
         return level
     shards = list(level.shards)
     for axis in reversed(frame_axes):
-        while shards[axis] < level.shape[axis] and 2 * math.prod(shards) <= math.prod(first.shards):
+        while (
+            2 * math.prod(shards) <= math.prod(first.shards)
+            and _regions(level.shape, shards, frame_axes) >= 2 * LEAST_REGIONS_ABOVE
+            and shards[axis] < level.shape[axis]
+        ):
             shards[axis] *= 2
     return replace(level, shards=tuple(shards))
+
+
+def _regions(shape: Shape, shards: Sequence[int], frame_axes: tuple[int, ...]) -> int:
+    return math.prod(-(-shape[axis] // shards[axis]) for axis in frame_axes)
 
 
 def _halved(level: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...]) -> Level:

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import JPEG2000TransferSyntaxes
 
+from dcmdask import __version__
 from dcmdask.frames.terms import MODALITIES
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
@@ -139,7 +140,8 @@ def elements(dataset: Dataset) -> dict[str, Json]:
 
 def versions() -> dict[str, Json]:
     """Return the versions of what decodes and writes."""
-    return {name: version(name) for name in ("dcmdask", "imagecodecs", "numpy", "pydicom", "zarr")}
+    others = {name: version(name) for name in ("imagecodecs", "numpy", "pydicom", "zarr")}
+    return {"dcmdask": __version__, **others}
 
 
 def identifiers(dataset: Dataset, sources: Sequence[str]) -> dict[str, Json]:

@@ -1,0 +1,116 @@
+"""A training set: volumes of one spacing and window, split by patient, without identifiers.
+
+    dcmdask run pipelines/training_set.py ARCHIVE TARGET [OPTIONS]
+
+Each series of one regular grey volume becomes a Zarr group, series/UID/volume.zarr: float16
+from 0 to 1, the **--center** (40) and **--width** (400) of a window in the units of the
+modality, voxels of **--spacing** mm (1) along all axes. index.csv lists them: `series`,
+`split`, `path`, `modality` and the shape. Anything else is reported as failed, and
+--only-failed tries it again; --select 'Modality == "CT" and frames > 20' leaves it out.
+
+The split is made by patient: all series of one are in the same part, on any machine and in any
+order, also those that come later. It is a hash of Patient ID (0010,0020) with **--seed** as the
+key, kept nowhere; what is left of the patient is which part it is. **--split-by** names another
+element where that one is empty, such as StudyInstanceUID. **--train** (0.8) and
+**--validation** (0.1) are the parts; the rest is for the test.
+
+Resampling is linear between voxels. Where voxels become more than about twice as large, smooth
+before: this picks values, and does not average.
+"""
+
+import hashlib
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+import dcmdask
+from dcmdask import batch
+
+
+def process(
+    series: dcmdask.Series,
+    spacing: float = 1.0,
+    center: float = 40.0,
+    width: float = 400.0,
+    train: float = 0.8,
+    validation: float = 0.1,
+    split_by: str = "PatientID",
+    seed: str = "0",
+) -> dict[str, Any]:
+    """Return the volume of a series, resampled and windowed, and the part that it belongs to."""
+    if min(spacing, width) <= 0 or min(train, validation) < 0 or train + validation > 1:
+        raise ValueError("spacing and width are more than 0, train and validation at most 1")
+    volume = series.to_xarray(values="modality", chunks="8 MiB")
+    if volume.dims != ("z", "y", "x") or "affine" not in volume.attrs:
+        raise ValueError(f"no grey volume of a known place and spacing, but {dict(volume.sizes)}")
+    steps = [spacing / old for old in volume.attrs["spacing"]]
+    x = resampled(volume.data.astype("float32"), steps)
+    x = ((x - (center - width / 2)) / width).clip(0, 1).astype("float16")
+    # Voxel (0, 0, 0) stays where it is.
+    affine = volume.attrs["affine"] @ np.diag([*steps[::-1], 1])
+    attributes = {**volume.attrs, "spacing": (spacing,) * 3, "affine": affine}
+    attributes.pop("units", None)
+    return {
+        "volume": xr.DataArray(x, dims=volume.dims, attrs=attributes),
+        "split": part(series, split_by, seed, train, validation),
+        "modality": volume.attrs.get("modality"),
+        **dict(zip(volume.dims, x.shape, strict=True)),
+    }
+
+
+def resampled(x: da.Array, steps: list[float]) -> da.Array:
+    """Return `x` (z, y, x) at every `steps` voxels along each axis, linearly between them.
+
+    Lazy: a block is made of the few frames that it lies between, and memory holds a few blocks.
+    """
+    # So many as lie within the old ones; a little is for rounding.
+    counts = [int((n - 1) / step + 1e-6) + 1 for n, step in zip(x.shape, steps, strict=True)]
+    places = [np.arange(count) * step for count, step in zip(counts, steps, strict=True)]
+    together = max(1, round(x.chunksize[0] / steps[0]))
+    blocks = []
+    for start in range(0, counts[0], together):
+        along = places[0][start : start + together]
+        first, last = int(along[0]), int(along[-1]) + 1
+        frames = x[first : last + 1].rechunk(-1)
+        lengths = (len(along), *counts[1:])
+        within = [along - first, *places[1:]]
+        blocks.append(frames.map_blocks(linear, within, dtype=x.dtype, chunks=lengths))
+    return da.concatenate(blocks)
+
+
+def linear(values: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
+    """Return `values` at all combinations of `places`, one array for each axis."""
+    for axis, place in enumerate(places):
+        below = np.minimum(place.astype(int), values.shape[axis] - 1)
+        above = np.minimum(below + 1, values.shape[axis] - 1)
+        weight = np.expand_dims(place - below, list(range(1, values.ndim - axis)))
+        weight = weight.astype(values.dtype)
+        values = values.take(below, axis) * (1 - weight) + values.take(above, axis) * weight
+    return values
+
+
+def part(series: dcmdask.Series, split_by: str, seed: str, train: float, validation: float) -> str:
+    """Return the part of the split for the patient of a series, the same wherever it is asked."""
+    source = series.instances[0].source
+    told = str(dcmdask.open_frames(source).dataset.get(split_by, "")).strip()
+    if not told:
+        raise ValueError(f"{split_by} is empty, by which the split is made: see --split-by")
+    digest = hashlib.blake2b(told.encode(), key=seed.encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    return "train" if place < train else "validation" if place < train + validation else "test"
+
+
+def finish(table: pd.DataFrame, target: str) -> None:
+    """Write the index of the training set."""
+    index = pd.DataFrame(table, columns=["series", "split", "path", "modality", "z", "y", "x"])
+    index["path"] = [f"series/{name}/volume.zarr" for name in index["series"]]
+    index.to_csv(f"{target}/index.csv", index=False)
+    counts = ", ".join(f"{count} {name}" for name, count in index["split"].value_counts().items())
+    print(f"index.csv: {counts or 'nothing'}")
+
+
+if __name__ == "__main__":
+    batch.main(process, finish=finish, description=__doc__)
