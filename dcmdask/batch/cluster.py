@@ -53,7 +53,8 @@ def cluster(
             n_workers=workers,
             threads_per_worker=threads or max(1, CPU_COUNT // workers),
             host="127.0.0.1",
-            dashboard_address=None,
+            # Otherwise it would be open to everybody.
+            dashboard_address="127.0.0.1:0",
         ) as local,
         Client(local) as client,
     ):

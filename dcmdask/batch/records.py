@@ -48,6 +48,8 @@ class Record:
         Of the last attempt.
     frames, bytes : int
         Of the series, decoded.
+    notes : list of str
+        What was odd about the data, as warnings say it.
     numbers : dict
         What the function returned for the table.
     outputs : dict
@@ -73,6 +75,7 @@ class Record:
     numbers: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Folder) -> None:
         """Write it whole."""
@@ -136,6 +139,7 @@ def relative(record: Record, root: str) -> Record:
         traceback=cut(record.traceback),
         file=cut(record.file),
         files=[cut(name) for name in record.files],
+        notes=[cut(note) for note in record.notes],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # Seconds between looks at the workers and the clock while nothing is done.
 _LOOK = 0.25
+# Seconds for a worker to end by itself.
+_GRACE = 10.0
 # Seconds before a second try, doubled for each more.
 _BACK_OFF = 1.0
 
@@ -230,6 +233,8 @@ def _loop(
     made: list[Record] = []
     tally = Tally(total)
     alive, looked = _alive(client), time.monotonic()
+    # Workers that are to be restarted, and since when.
+    dying: dict[str, float] = {}
 
     def keep(record: Record | None) -> None:
         if record is not None:
@@ -256,12 +261,17 @@ def _loop(
                 one = busy.pop(ended)
                 keep(_outcome(one, job, retries, again))
             if ended is None or time.monotonic() - looked > _LOOK:
-                alive, looked = _alive(client), time.monotonic()
-                for address in [one for one in busy if one not in alive]:
+                there, looked = _alive(client), time.monotonic()
+                for address in [one for one in busy if one not in there]:
                     keep(_lost(busy.pop(address), job, retries, again))
                 late = [a for a, one in busy.items() if timeout and looked - one.since > timeout]
                 for address in late:
-                    keep(_too_late(client, address, busy.pop(address), job, timeout or 0.0))
+                    keep(_too_late(busy.pop(address), job, timeout or 0.0))
+                    dying[address] = looked
+                    # Its own nanny starts another process.
+                    client.run(_end, workers=[address], wait=False)
+                dying = _still_there(client, dying, there)
+                alive = [one for one in there if one not in dying]
     finally:
         client.cancel([one.future for one in busy.values()])
     if progress is not None:
@@ -335,9 +345,28 @@ def _lost(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) -> 
     return _recorded(one, job, "poison", error)
 
 
-def _too_late(client: Client, address: str, one: _Busy, job: Job, timeout: float) -> Record:
+async def _end() -> None:
+    """End the process of a worker whose thread does not."""
+    os._exit(1)
+
+
+def _still_there(client: Client, dying: dict[str, float], there: list[str]) -> dict[str, float]:
+    """Return the workers that have yet to go; one that hears nothing is left to its nanny."""
+    left = {address: since for address, since in dying.items() if address in there}
+    for address, since in left.items():
+        if time.monotonic() - since > _GRACE:
+            left[address] = time.monotonic()
+            threading.Thread(
+                target=client.restart_workers,
+                args=([address],),
+                kwargs={"timeout": _GRACE, "raise_for_error": False},
+                daemon=True,
+            ).start()
+    return left
+
+
+def _too_late(one: _Busy, job: Job, timeout: float) -> Record:
     one.future.cancel()
-    client.restart_workers([address], raise_for_error=False)
     error = ClusterError(f"it took longer than {timeout:g} s, and the worker was restarted")
     return _recorded(one, job, "timeout", error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from dcmdask.batch.results import OUTPUTS, keep, own_outputs
 from dcmdask.errors import (
     AmbiguousSourceError,
     DcmdaskError,
+    DcmdaskWarning,
     IrregularSeriesError,
     StoreExistsError,
     StoreLostError,
@@ -107,10 +109,12 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
             job.folder.remove(key_of(work.name))
             job.folder.remove(f"{OUTPUTS}/{work.name}")
         stage = "process"
+        notes: list[str] = []
         try:
             process = pickle.loads(job.process)
             # Inside a task Dask would take the cluster, and wait for itself.
             with (
+                _noted(notes),
                 dask.config.set(scheduler="threads", num_workers=threads()),
                 own_outputs(job.folder, work.name, f"{job.identity} {work.source}") as given,
             ):
@@ -125,10 +129,22 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
             may_pass = False
             record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
         record = replace(record, seconds=round(time.perf_counter() - started, 4))
-        record = relative(record, job.root)
+        record = relative(replace(record, notes=notes), job.root)
         if record.done or last or not may_pass:
             record.write(job.folder)
     return Done(record, may_pass)
+
+
+@contextmanager
+def _noted(notes: list[str]) -> Iterator[None]:
+    """Keep what is warned of, which nobody would see on a worker."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DcmdaskWarning)
+        try:
+            yield
+        finally:
+            told = (str(one.message) for one in caught if issubclass(one.category, DcmdaskWarning))
+            notes += dict.fromkeys(told)
 
 
 def is_current(record: Record, job: str, source: str) -> bool:

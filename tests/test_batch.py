@@ -1,0 +1,354 @@
+"""A job over all series ends, says what failed and why, and goes on with the rest."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import batch_jobs
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+from distributed.protocol import pickle
+from made_series import AXIAL, along, classic
+from make_dicom import noise
+from pydicom import dcmread
+
+import dcmdask
+from dcmdask import ClusterError, batch
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.records import names_of, records
+
+# Workers of other processes know nothing of this folder.
+pickle.cloudpickle.register_pickle_by_value(batch_jobs)
+
+ROOT = "2.25.329800735698586629295641978511506172919"
+
+
+def archive(folder: Path, count: int, frames: int = 3) -> Path:
+    for number in range(count):
+        pixels = noise(frames, 8, 8) // 2 + number
+        paths = classic(
+            folder / f"{number:03}",
+            pixels.astype("u1"),
+            along(AXIAL, 2.5 * np.arange(frames)),
+        )
+        for path in paths:
+            dataset = dcmread(path)
+            dataset.SeriesInstanceUID = f"{ROOT}.{number}"
+            dataset.SOPInstanceUID += f".{number}"
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            dataset.save_as(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive(tmp_path_factory.mktemp("archive"), 20)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit="400 MiB",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    (tmp_path / "log").touch()
+    return str(tmp_path / "log")
+
+
+def processed(log: str) -> Counter[int]:
+    return Counter(map(int, Path(log).read_text().split()))
+
+
+def outputs(target: Path) -> dict[str, bytes]:
+    """Everything but what says when and how often."""
+    return {
+        str(path.relative_to(target)): path.read_bytes()
+        for path in sorted(target.rglob("*"))
+        if path.is_file() and "records" not in path.parts
+    }
+
+
+def test_all_of_it(client: Client, series: Path, tmp_path: Path, log: str) -> None:
+    target, told = tmp_path / "out", []
+    report = batch.run(
+        batch_jobs.good, series, target, client=client, options={"log": log}, progress=told.append
+    )
+    assert report.ok and report.processed == 20
+    assert processed(log) == Counter(range(20))
+    table = pd.read_csv(target / "results.csv").set_index("series")
+    for one in dcmdask.scan(series):
+        pixels = one.to_dask().compute()
+        assert table.loc[one.uid, "peak"] == pixels.max()
+        assert table.loc[one.uid, "sum"] == pixels.sum()
+        stored = zarr.open_group(target / f"series/{one.uid}/mip.zarr", mode="r")
+        assert stored.attrs["dcmdask"]["complete"] is True
+        np.testing.assert_array_equal(stored["pixels"][...], pixels.max(axis=0))
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(target / "results.parquet"), pd.read_csv(target / "results.csv")
+    )
+    record = json.loads((target / f"records/{ROOT}.7.json").read_text())
+    assert record["files"] == ["007/0000", "007/0002"]
+    assert str(series) not in json.dumps(record)
+    assert told[-1].done == told[-1].total == 20 and told[-1].frames == 60
+
+    # Again: nothing is done. With another option, or other files: what that is about.
+    again = batch.run(batch_jobs.good, series, target, client=client, options={"log": log})
+    assert (again.ok, again.processed, len(again.records)) == (True, 0, 20)
+    path = series / "004/0001"
+    os.utime(path, ns=(0, time.time_ns()))
+    again = batch.run(batch_jobs.good, series, target, client=client, options={"log": log})
+    assert again.processed == 1 and processed(log)[4] == 2
+
+
+def test_what_goes_wrong_is_said_once_each(
+    client: Client, series: Path, tmp_path: Path, log: str
+) -> None:
+    target = tmp_path / "out"
+    report = batch.run(
+        batch_jobs.hostile,
+        series,
+        target,
+        client=client,
+        options={"log": log},
+        retries=1,
+        timeout=3,
+    )
+    assert len(report.records) == 20
+    failures = {int(one.name.rpartition(".")[2]): one for one in report.failures}
+    expected = {
+        1: ("process", "KeyError", 1),
+        2: ("poison", "ClusterError", 2),
+        3: ("timeout", "ClusterError", 1),
+        4: ("process", "OSError", 2),
+        6: ("process", "TypeError", 1),
+    }
+    told = {number: (one.stage, one.error, one.attempts) for number, one in failures.items()}
+    assert told == {tens + number: expected[number] for tens in (0, 10) for number in expected}
+    assert "the job's own mistake" in failures[1].message
+    assert "batch_jobs" in failures[11].traceback
+    good = set(range(20)) - failures.keys()
+    table = pd.read_csv(target / "results.csv")
+    assert set(table.series) == {f"{ROOT}.{number}" for number in good}
+    assert processed(log)[5] == processed(log)[15] == 2
+    assert {processed(log)[number] for number in good - {5, 15}} == {1}
+
+    # Only what failed, and by now some of it would pass.
+    again = batch.run(
+        batch_jobs.hostile,
+        series,
+        target,
+        client=client,
+        options={"log": log},
+        retries=0,
+        timeout=3,
+        only_failed=True,
+    )
+    assert again.processed == len(failures)
+    assert set(pd.read_csv(target / "results.csv").series) == set(table.series)
+
+
+@pytest.mark.slow
+def test_a_job_that_takes_all_memory(
+    client: Client, series: Path, tmp_path: Path, log: str
+) -> None:
+    report = batch.run(
+        batch_jobs.greedy, series, tmp_path / "out", client=client, options={"log": log}, retries=0
+    )
+    (failure,) = report.failures
+    assert (failure.stage, failure.name) == ("poison", f"{ROOT}.1")
+    assert processed(log)[1] == 1
+
+
+def file_of(folder: Path, position: int) -> Path:
+    """The file of a series that is at a place along z."""
+    at = [(dcmread(path).ImagePositionPatient[2], path) for path in folder.iterdir()]
+    return sorted(at)[position][1]
+
+
+def test_broken_files_stop_nothing(client: Client, tmp_path: Path, log: str) -> None:
+    folder = archive(tmp_path / "archive", 8, frames=5)
+    cut = file_of(folder / "000", 2)
+    cut.write_bytes(cut.read_bytes()[:-40])
+    file_of(folder / "001", 2).unlink()
+    (folder / "002" / "notes.txt").write_text("no DICOM")
+    cut = file_of(folder / "003", 4)
+    cut.write_bytes(cut.read_bytes()[:-40])
+    report = batch.run(
+        batch_jobs.good, folder, tmp_path / "out", client=client, options={"log": log}
+    )
+    told = {one.name.rpartition(".")[2]: one.stage for one in report.failures}
+    # A file that is cut short is left out of its series, which then has a gap.
+    assert told == {"0": "assemble", "1": "assemble"}
+    # That the last file of a series is missing cannot be told from positions.
+    (noted,) = [one for one in report.records if one.done and one.notes]
+    assert noted.name == f"{ROOT}.3" and "left out" in noted.notes[0]
+    assert len(report.records) == 8
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed(series: Path, tmp_path: Path, log: str) -> None:
+    options = {"log": os.devnull}
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        batch.run(batch_jobs.slow, series, tmp_path / "calm", client=client, options=options)
+        stop, killed = threading.Event(), []
+
+        def kill() -> None:
+            dice = random.Random(3)
+            while not stop.wait(1.0) and len(killed) < 3:
+                pids = list(client.run(os.getpid).values())
+                if pids:
+                    os.kill(dice.choice(pids), signal.SIGKILL)
+                    killed.append(1)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        try:
+            report = batch.run(
+                batch_jobs.slow,
+                series,
+                tmp_path / "out",
+                client=client,
+                options={"log": log},
+                retries=5,
+            )
+        finally:
+            stop.set()
+            thread.join()
+    assert report.ok and killed
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "calm")
+    # Nothing is done twice but what a killed worker was at.
+    assert sum(processed(log).values()) <= 20 + len(killed)
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed(series: Path, tmp_path: Path, log: str) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from batch_jobs import slow\n"
+        "from dcmdask import batch\n"
+        "def process(series, log: str = ''):\n"
+        "    import sys\n"
+        f"    sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "    from batch_jobs import slow\n"
+        "    return slow(series, log)\n"
+        "if __name__ == '__main__':\n"
+        "    batch.main(process)\n"
+    )
+    target = tmp_path / "out"
+    command = [sys.executable, str(script), str(series), str(target), "--log", log, "--workers=2"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as driver:
+        deadline = time.monotonic() + 60
+        while len(list((target / "records").glob("*.json"))) < 5:
+            assert time.monotonic() < deadline and driver.poll() is None
+            time.sleep(0.05)
+        os.killpg(driver.pid, signal.SIGKILL)
+    before = len(records(Folder.of(target)))
+    assert 5 <= before < 20
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "20 of 20 series done" in done.stdout
+    # At most the two that were under way are done a second time.
+    assert sum(processed(log).values()) <= 20 + 2
+    assert len(records(Folder.of(target))) == 20
+
+
+def test_what_workers_cannot_do_is_said_first(series: Path, tmp_path: Path) -> None:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        with pytest.raises(ClusterError, match="a timeout needs workers with a nanny"):
+            batch.run(len, series, tmp_path / "out", client=client, timeout=3)
+        client.run(lambda: setattr(sys.modules["dcmdask"], "__version__", "0.0.1"))
+        try:
+            with pytest.raises(ClusterError, match=r"has dcmdask 0\.0\.1, and here is"):
+                batch.run(len, series, tmp_path / "out", client=client)
+        finally:
+            client.run(lambda: setattr(sys.modules["dcmdask"], "__version__", "0.1.0"))
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("select", "expected"),
+    [
+        ('Modality == "CT" and frames > 2', 20),
+        ("modality == 'MR'", 0),
+        (f'series_uid == "{ROOT}.7"', 1),
+        ("instances < 3", 0),
+    ],
+)
+def test_select(
+    select: str, expected: int, client: Client, series: Path, tmp_path: Path, log: str
+) -> None:
+    report = batch.run(
+        batch_jobs.good,
+        series,
+        tmp_path / "out",
+        client=client,
+        options={"log": log},
+        select=select,
+        limit=3,
+    )
+    assert report.processed == min(expected, 3)
+
+
+def test_a_query_that_makes_no_sense(series: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="columns are series_uid, "):
+        batch.run(len, series, tmp_path / "out", select="Modalty == 'CT'")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("uid", ["..", "1..2", "../../etc", "1.2.3/4", "", "1" * 65, "."])
+def test_names_never_lead_elsewhere(uid: str, series: Path) -> None:
+    one, other = dcmdask.scan(series)[:2]
+    odd = dcmdask.Series(uid, one.instances)
+    names = names_of([odd, other, dcmdask.Series(uid, other.instances)])
+    assert len(set(names)) == 3
+    assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
+    assert not any(".." in name or name.startswith(".") for name in names)
+
+
+def test_finish_gets_the_table(client: Client, series: Path, tmp_path: Path, log: str) -> None:
+    given: list[Any] = []
+    batch.run(
+        batch_jobs.good,
+        series,
+        tmp_path / "out",
+        client=client,
+        options={"log": log},
+        limit=4,
+        finish=lambda table, target: given.append((len(table), target)),
+    )
+    assert given == [(4, str(tmp_path / "out"))]
