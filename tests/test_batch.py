@@ -27,7 +27,7 @@ from pydicom import dcmread
 import dcmdask
 from dcmdask import ClusterError, batch
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import names_of, records
+from dcmdask.batch.records import Record, names_of, records
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -352,3 +352,30 @@ def test_finish_gets_the_table(client: Client, series: Path, tmp_path: Path, log
         finish=lambda table, target: given.append((len(table), target)),
     )
     assert given == [(4, str(tmp_path / "out"))]
+
+
+@pytest.mark.parametrize(
+    "change", [{"seconds": "x"}, {"numbers": []}, {"name": 3}, {"files": "a"}, {"frame": "2"}]
+)
+def test_records_that_were_tampered_with(change: dict[str, Any], tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    good = Record("1.2.3", True, "job", "source", seconds=1.5, numbers={"a": 1})
+    good.write(folder)
+    assert records(folder) == {"1.2.3": good}
+    path = tmp_path / "records/1.2.3.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert records(folder) == {}
+
+
+def test_a_job_whose_parameter_is_an_option_of_all(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from dcmdask import batch\n"
+        "def process(series, limit: int = 3):\n"
+        "    return {}\n"
+        "batch.main(process)\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "process has a parameter that is an option of all jobs: limit" in done.stderr

@@ -209,7 +209,7 @@ def test_help() -> None:
     assert done.returncode == 0
     assert "info" in done.stdout
     assert "export" in done.stdout
-    for command in ("info", "scan", "export", "verify"):
+    for command in ("info", "scan", "export", "verify", "run", "report"):
         text = run(command, "--help").stdout
         assert f"dcmdask {command} " in text.partition("Examples:")[2]
 

@@ -83,6 +83,19 @@ def main(
     description : str, optional
         What ``--help`` says; the docstring of the script, for example.
     """
+    name = Path(sys.argv[0]).name
+    try:
+        _command(process, description, finish)(prog_name=name)
+    except (DcmdaskError, OSError, ValueError, ImportError) as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(NOT_DONE)
+
+
+def _command(
+    process: Callable[..., Any],
+    description: str | None,
+    finish: Callable[[pd.DataFrame, str], object] | None,
+) -> typer.Typer:
     own = list(inspect.signature(process, eval_str=True).parameters.values())[1:]
     if taken := [one.name for one in own if one.name in {*_STANDARD, "source", "target"}]:
         raise ValueError(f"process has a parameter that is an option of all jobs: {taken[0]}")
@@ -97,11 +110,7 @@ def main(
     command.__signature__ = _signature(own)  # type: ignore[attr-defined]
     command.__doc__ = description
     app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run.")(command)
-    try:
-        app(prog_name=Path(sys.argv[0]).name)
-    except (DcmdaskError, OSError, ValueError, ImportError) as error:
-        print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(NOT_DONE)
+    return app
 
 
 def _signature(own: list[inspect.Parameter]) -> inspect.Signature:

@@ -104,8 +104,20 @@ def records(folder: Folder, names: Iterable[str] | None = None) -> dict[str, Rec
             record = Record(**{key: value for key, value in told.items() if key in known})
         except (ValueError, TypeError, AttributeError):
             continue
-        found[record.name] = record
+        if _is_valid(record):
+            found[record.name] = record
     return found
+
+
+def _is_valid(record: Record) -> bool:
+    """Return whether the values are of the types that they are to be."""
+    empty = Record("", True, "", "", frame=0)
+    return all(
+        isinstance(value := getattr(record, one.name), type(getattr(empty, one.name)))
+        or (one.name == "frame" and value is None)
+        or (one.name == "seconds" and type(value) is int)
+        for one in fields(Record)
+    )
 
 
 def failed(name: str, stage: str, error: BaseException, traceback: str, **more: Any) -> Record:
