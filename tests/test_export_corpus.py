@@ -16,7 +16,7 @@ from dcmdask import DcmdaskWarning, to_zarr, verify
 from dcmdask.errors import DcmdaskError
 
 # Bytes of a stack, decoded; and how many of them there are to be at least.
-LARGEST, LEAST = 4_000_000, 60
+LARGEST, LEAST = 600_000, 50
 
 
 @pytest.mark.slow

@@ -293,8 +293,8 @@ def test_killed_again_and_again(exporter: Exporter, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_on_s3(remote: Exporter, server: Server, tmp_path: Path) -> None:
-    """Before every second change; before all of them it is killed on local files."""
-    src, step = made(tmp_path, 6), 2
+    """Before every fourth change; before all of them it is killed on local files."""
+    src, step = made(tmp_path, 6), 4
     order = {"scheduler": "threads", "options": SMALL}
     server.count()
     answer = remote.export(src, f"s3://{BUCKET}/undisturbed.zarr", **order)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from typing import Any
 
 from distributed import Client
+from distributed.comm.core import CommClosedError
 
 from dcmdask import __version__
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.work import Work
 from dcmdask.errors import ClusterError
+
+# Looks at workers that go away meanwhile.
+_TRIES = 5
 
 
 def _look(path: str, files: list[str]) -> dict[str, Any]:
@@ -26,6 +31,19 @@ def _look(path: str, files: list[str]) -> dict[str, Any]:
     return {"version": version, "unseen": seen, "writable": writable, "host": platform.node()}
 
 
+def _answers(client: Client, path: str, files: list[str]) -> dict[str, Any]:
+    """Ask all workers; one that is just being restarted does not answer the first time."""
+    for _ in range(_TRIES):
+        try:
+            told: dict[str, Any] = client.run(_look, path, files, on_error="return")
+        except Exception as error:
+            raise ClusterError(f"the workers do not answer: {error}") from error
+        if not any(isinstance(one, CommClosedError) for one in told.values()):
+            break
+        time.sleep(1)
+    return told
+
+
 def check_workers(client: Client, folder: Folder, works: list[Work], timeout: float | None) -> None:
     """Refuse to begin where workers cannot do what they are to do."""
     known = client.scheduler_info(n_workers=-1)["workers"]
@@ -38,10 +56,7 @@ def check_workers(client: Client, folder: Folder, works: list[Work], timeout: fl
             "none (dask worker --no-nanny)"
         )
     some = [works[0].series.instances[0].source.name, works[-1].series.instances[-1].source.name]
-    try:
-        told = client.run(_look, folder.url, some, on_error="return")
-    except Exception as error:
-        raise ClusterError(f"the workers do not answer: {error}") from error
+    told = _answers(client, folder.url, some)
     for address, answer in told.items():
         if isinstance(answer, BaseException):
             raise ClusterError(
