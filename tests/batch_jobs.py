@@ -34,7 +34,7 @@ def hostile(series: Any, log: str) -> dict[str, Any]:
         raise KeyError("the job's own mistake")
     if number % 10 == 2:
         os._exit(3)
-    if number % 10 == 3:
+    if number == 3:
         time.sleep(600)
     if number % 10 == 4:
         raise OSError(5, "Input/output error")
