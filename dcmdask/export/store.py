@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -38,6 +39,7 @@ KEY = "dcmdask"
 CONFIG: Any = {"write_empty_chunks": True}
 # File systems that put an object whole or not at all.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
+_FILTERS = threading.Lock()
 Target: TypeAlias = "str | os.PathLike[str] | Store"
 
 
@@ -305,7 +307,8 @@ def counted(array: zarr.Array[Any]) -> tuple[int, int]:
 
 def complete(group: zarr.Group) -> None:
     """Say that all is there, last of all, so that a reader can trust it."""
-    with warnings.catch_warnings():
+    # Filters are those of all threads: two exports at once would restore each other's.
+    with _FILTERS, warnings.catch_warnings():
         # Zarr 3 does not specify it yet and allows readers to ignore it; xarray warns
         # about stores without it.
         warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
