@@ -5,6 +5,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from make_dicom import encapsulated, encoded, noise, saved
+from pydicom.uid import JPEG2000Lossless
 from real_files import CORPUS_MINIMUM, corpus_files, corpus_id, corpus_root
 
 # A machine with other work to do is no reason for a property test to fail.
@@ -59,3 +61,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if name == _COMPARED
     }
     terminalreporter.write_line(f"corpus: {len(seen)} of {len(files)} files compared")
+
+
+@pytest.fixture
+def corrupt(tmp_path: Path) -> Path:
+    """Four JPEG 2000 frames, of which the third ends early."""
+    frames = noise(4, 32, 32)
+    streams = [encoded(frame, JPEG2000Lossless) for frame in frames]
+    streams[2] = streams[2][: len(streams[2]) // 2]
+    return saved(tmp_path, encapsulated(frames, JPEG2000Lossless, streams=streams))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,9 @@ def _path() -> str:
 
 def serve() -> None:
     """Fork an export for each line of the standard input."""
-    import s3fs  # noqa: F401  not in each fork
-
-    from dcmdask import to_zarr  # noqa: F401
-    from dcmdask.arrays import scan, stacks  # noqa: F401
-
+    for name in ("s3fs", "dcmdask.export.writer", "dcmdask.arrays.scan"):
+        # Once, and not in each fork.
+        import_module(name)
     for line in sys.stdin:
         if (child := os.fork()) == 0:
             _exported(json.loads(line))

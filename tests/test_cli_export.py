@@ -13,8 +13,7 @@ import pytest
 import zarr
 from distributed import LocalCluster
 from made_series import AXIAL, along, classic
-from make_dicom import encapsulated, encoded, noise, saved
-from pydicom.uid import JPEG2000Lossless
+from make_dicom import noise
 from typer.testing import CliRunner
 
 import dcmdask
@@ -28,14 +27,6 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "series"
     classic(folder, FRAMES, along(AXIAL, 2.5 * np.arange(12)))
     return folder
-
-
-@pytest.fixture
-def corrupt(tmp_path: Path) -> Path:
-    frames = noise(4, 32, 32)
-    streams = [encoded(frame, JPEG2000Lossless) for frame in frames]
-    streams[2] = streams[2][: len(streams[2]) // 2]
-    return saved(tmp_path, encapsulated(frames, JPEG2000Lossless, streams=streams))
 
 
 def run(*arguments: Any, expected: int = 0) -> str:

@@ -25,7 +25,7 @@ from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
-from make_dicom import described, encapsulated, encoded, native, noise, saved
+from make_dicom import described, encapsulated, native, noise, saved
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
@@ -80,15 +80,6 @@ def good(tmp_path: Path) -> Path:
     store = tmp_path / "out.zarr"
     write_array(da.arange(6, chunks=2), store)
     return store
-
-
-@pytest.fixture
-def corrupt(tmp_path: Path) -> Path:
-    """Four JPEG 2000 frames, of which the third ends early."""
-    frames = noise(4, 32, 32)
-    streams = [encoded(frame, JPEG2000Lossless) for frame in frames]
-    streams[2] = streams[2][: len(streams[2]) // 2]
-    return saved(tmp_path, encapsulated(frames, JPEG2000Lossless, streams=streams))
 
 
 # What a store holds.

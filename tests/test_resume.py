@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -311,13 +312,8 @@ def test_killed_on_s3(remote: Exporter, server: Server, tmp_path: Path) -> None:
         server.count()
         there = server.objects(f"{name}/")
         assert not looks_complete(there)
-        trials.resumed(
-            f"s3://{BUCKET}/{name}",
-            there,
-            whole,
-            lambda name=name: server.objects(f"{name}/"),  # type: ignore[misc]
-            name,
-        )
+        now = partial(server.objects, f"{name}/")
+        trials.resumed(f"s3://{BUCKET}/{name}", there, whole, now, name)
 
 
 @pytest.mark.slow
@@ -341,13 +337,8 @@ def test_killed_on_s3_at_random_moments(remote: Exporter, server: Server, tmp_pa
         # What was on its way may still arrive.
         there = _settled(server, f"{name}/")
         assert there == whole or not looks_complete(there)
-        trials.resumed(
-            f"s3://{BUCKET}/{name}",
-            there,
-            whole,
-            lambda name=name: server.objects(f"{name}/"),  # type: ignore[misc]
-            name,
-        )
+        now = partial(server.objects, f"{name}/")
+        trials.resumed(f"s3://{BUCKET}/{name}", there, whole, now, name)
 
 
 def _settled(server: Server, prefix: str) -> dict[str, bytes]:

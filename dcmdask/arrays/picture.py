@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from PIL import Image
 
 GAP = 4
 GREY = 128
-Path: TypeAlias = "str | os.PathLike[str]"
+Path: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 Window: TypeAlias = "tuple[float, float] | None"
 
 
@@ -27,7 +27,7 @@ def picture(
     frame : array-like
         (rows, columns) of grey values, or (rows, columns, 3) of RGB; also a lazy one.
         Unsigned 8-bit values are shown as they are; any others are stretched.
-    path : path
+    path : path or binary file
     window : (center, width), optional
         What is stretched from black to white; by default the smallest to the largest value.
     spacing : (between rows, between columns), optional
@@ -69,7 +69,7 @@ def contact_sheet(
     frames : array-like
         (frames, rows, columns) of grey values, or (frames, rows, columns, 3) of RGB.
         Unsigned 8-bit values are shown as they are; any others are stretched.
-    path : path
+    path : path or binary file
     columns : int, optional
         Frames in a row; by default so many that the sheet is about square.
     window, spacing
@@ -123,7 +123,7 @@ def orthogonal(
     ----------
     volume : array-like
         (z, y, x) of grey values; of a lazy one only the three planes are computed.
-    path : path
+    path : path or binary file
     at : tuple of int, optional
         Indices of the voxel; by default the middle.
     window

@@ -107,7 +107,7 @@ def _command(
         options = {one.name: given.pop(one.name) for one in own}
         _run(process, finish, options, **given)
 
-    command.__signature__ = _signature(own)  # type: ignore[attr-defined]
+    command.__signature__ = _signature(own)  # type: ignore[attr-defined]  # typer reads it
     command.__doc__ = description
     app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run.")(command)
     return app

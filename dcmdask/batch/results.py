@@ -185,7 +185,7 @@ def keep(
     _, computed = write_together(wanted, others)
     for (key, one), frame in zip(pictures.items(), computed, strict=False):
         held = io.BytesIO()
-        picture(frame, held, window=one.window, spacing=one.spacing)  # type: ignore[arg-type]
+        picture(frame, held, window=one.window, spacing=one.spacing)
         folder.write(outputs[key], held.getvalue())
     plain = {
         key: _plain(key, value)

@@ -57,7 +57,8 @@ class Stored(NamedTuple):
     def labels(self) -> bool:
         """Whether levels are made of labels."""
         try:
-            multiscale: Any = self.group.attrs["ome"]["multiscales"][0]  # type: ignore[index, call-overload]
+            told: Any = self.group.attrs["ome"]
+            multiscale = told["multiscales"][0]
         except (KeyError, IndexError, TypeError):
             return False
         return bool(multiscale.get("type") == "first")
