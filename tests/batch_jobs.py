@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-GOOD = {"peak": 0}
-
 
 def number_of(series: Any) -> int:
     return int(series.uid.rpartition(".")[2])

@@ -252,7 +252,7 @@ def test_a_bad_frame_costs_its_region_once_more(tmp_path: Path) -> None:
 
 
 def test_two_arrays_at_once_read_once(tmp_path: Path) -> None:
-    from dcmdask.export.dask_writer import Wanted, write_together
+    from dcmdask.export.dask_writer import ToWrite, write_together
 
     reads: list[int] = []
 
@@ -261,7 +261,7 @@ def test_two_arrays_at_once_read_once(tmp_path: Path) -> None:
         return block
 
     x = da.ones((8, 4), chunks=(2, 4)).map_blocks(read, meta=np.empty((0, 0)))
-    wanted = [Wanted(x.max(axis=0), tmp_path / "a.zarr"), Wanted(x + 1, tmp_path / "b.zarr")]
+    wanted = [ToWrite(x.max(axis=0), tmp_path / "a.zarr"), ToWrite(x + 1, tmp_path / "b.zarr")]
     reports, (mean, text) = write_together(wanted, [x.mean(), "as it is"])
     assert len(reads) == 4
     assert (float(mean), text) == (1.0, "as it is")

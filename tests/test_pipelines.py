@@ -112,9 +112,9 @@ def started(*command: Any) -> str:
 def test_started_both_ways_it_is_one_job(address: str, tmp_path: Path) -> None:
     script = PIPELINES / "projections.py"
     more = (CT5N, tmp_path, "--scheduler", address)
-    assert "1 of them processed now" in started(sys.executable, script, *more)
+    assert "1 processed now" in started(sys.executable, script, *more)
     again = started(sys.executable, "-m", "dcmdask", "run", script, *more)
-    assert "1 of 1 series done, 0 of them processed now" in again
+    assert "1 of 1 series done; 0 processed now" in again
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,7 +137,7 @@ def test_help_shows_the_options(
 
 def test_export(run: Any, tmp_path: Path) -> None:
     code, told = run("export_zarr", REAL, tmp_path, "--values", "modality")
-    assert code == 1 and "12 of 13 series done, 13 of them processed now" in told
+    assert code == 1 and "12 of 13 series done; 13 processed now" in told
     # The one that failed says why, and nothing of it is there.
     failed = record(tmp_path, UNEVEN)
     assert failed["stage"] == "assemble" and failed["error"] == "IrregularSeriesError"
@@ -151,11 +151,11 @@ def test_export(run: Any, tmp_path: Path) -> None:
         assert zarr.open_group(tmp_path / path, mode="r").attrs["dcmdask"]["complete"]
     # Again: only what failed; and with another option, which settles it, everything.
     code, told = run("export_zarr", REAL, tmp_path, "--values", "modality", "--only-failed")
-    assert code == 1 and "0 of 1 series done, 1 of them processed now" in told
+    assert code == 1 and "0 of 1 series done; 1 processed now" in told
     code, told = run(
         "export_zarr", REAL, tmp_path, "--values", "modality", "--on-irregular", "keep"
     )
-    assert code == 0 and "13 of 13 series done, 13 of them processed now" in told
+    assert code == 0 and "13 of 13 series done; 13 processed now" in told
     # OME-Zarr has no place for what is uneven.
     assert rows(tmp_path / "results.csv")[UNEVEN]["plain"] == "1"
     kept = stored(tmp_path, UNEVEN, "stack-0.zarr")
@@ -163,7 +163,7 @@ def test_export(run: Any, tmp_path: Path) -> None:
     code, told = run(
         "export_zarr", REAL, tmp_path, "--values", "modality", "--on-irregular", "keep"
     )
-    assert code == 0 and "0 of them processed now" in told
+    assert code == 0 and "0 processed now" in told
 
 
 def test_export_splits(run: Any, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_projections_in_a_window_of_what_there_is(run: Any, tmp_path: Path) -> N
 def test_what_other_options_led_to_is_gone(run: Any, tmp_path: Path) -> None:
     for axis in "zyx":
         code, told = run("projections", CT5N, tmp_path, "--axis", axis)
-        assert code == 0 and "1 of them processed now" in told
+        assert code == 0 and "1 processed now" in told
         names = {path.name for path in (tmp_path / "series" / VOLUME).iterdir()}
         assert names == {f"max-{axis}-0.zarr", f"max-{axis}-0-picture.png"}
     # Nor is it there where they fail.
@@ -491,7 +491,7 @@ def test_training_set_of_real_files(run: Any, tmp_path: Path) -> None:
     # Each patient is in one part.
     assert all(len(found) <= 1 for found in parts.values())
     code, told = run("training_set", REAL, tmp_path, *arguments, "--only-failed")
-    assert code == 1 and "0 of 8 series done, 8 of them processed now" in told
+    assert code == 1 and "0 of 8 series done; 8 processed now" in told
 
 
 def test_the_parts_are_as_large_as_they_are_asked_to_be(tmp_path: Path) -> None:
@@ -524,7 +524,7 @@ def test_on_an_object_store(
             target = f"s3://{BUCKET}/{name}"
             for now in (1, 0):
                 code, told = run(name, CT5N, target)
-                assert code == 0 and f"1 of 1 series done, {now} of them" in told, told
+                assert code == 0 and f"1 of 1 series done; {now} processed now" in told, told
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
         store = f"s3://{BUCKET}/export_zarr/series/{VOLUME}/stack-0.zarr"
         found = zarr.open_group(store, mode="r")["0"][...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import sys
 import time
 from typing import Any
 
@@ -17,6 +17,10 @@ from dcmdask.errors import ClusterError
 
 # Looks at workers that go away meanwhile.
 _TRIES = 5
+# Seconds that a cluster has for its first worker.
+_PATIENCE = 30
+# Functions travel as the byte code of one version of Python.
+_PYTHON = sys.version_info[:2]
 
 
 def _look(path: str, files: list[str]) -> dict[str, Any]:
@@ -28,7 +32,8 @@ def _look(path: str, files: list[str]) -> dict[str, Any]:
     if "://" not in path:
         os.makedirs(path, exist_ok=True)
         writable = os.access(path, os.W_OK)
-    return {"version": version, "unseen": seen, "writable": writable, "host": platform.node()}
+    python = tuple(sys.version_info[:2])
+    return {"version": version, "python": python, "unseen": seen, "writable": writable}
 
 
 def _answers(client: Client, path: str, files: list[str]) -> dict[str, Any]:
@@ -46,9 +51,11 @@ def _answers(client: Client, path: str, files: list[str]) -> dict[str, Any]:
 
 def check_workers(client: Client, folder: Folder, works: list[Work], timeout: float | None) -> None:
     """Refuse to begin where workers cannot do what they are to do."""
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError:
+        raise ClusterError(f"the cluster has no workers, not even after {_PATIENCE} s") from None
     known = client.scheduler_info(n_workers=-1)["workers"]
-    if not known:
-        raise ClusterError("the cluster has no workers: client.wait_for_workers(1) first")
     without = [address for address, one in known.items() if not one.get("nanny")]
     if timeout is not None and without:
         raise ClusterError(
@@ -68,6 +75,9 @@ def check_workers(client: Client, folder: Folder, works: list[Work], timeout: fl
                 f"worker {address} has dcmdask {answer['version']}, and here is {__version__}: "
                 "install the same version there"
             )
+        if answer["python"] != _PYTHON:
+            here, there = (".".join(map(str, one)) for one in (_PYTHON, answer["python"]))
+            raise ClusterError(f"worker {address} runs Python {there}, and here is {here}")
         if answer["unseen"]:
             raise ClusterError(
                 f"worker {address} does not see {answer['unseen'][0]}: the source has to be "

@@ -31,12 +31,14 @@ def cluster(
     Raises
     ------
     ValueError
-        Both are given.
+        Both are given, or threads of no processes.
     OSError
         Nobody answers at the address.
     """
     if scheduler is not None and workers is not None:
         raise ValueError("--scheduler is for a cluster that runs, --workers starts one: not both")
+    if threads is not None and workers is None:
+        raise ValueError("--threads-per-worker goes with --workers")
     if scheduler is None and workers is None:
         yield None
         return

@@ -69,8 +69,14 @@ class Folder(NamedTuple):
                 except FileNotFoundError:
                     continue
             return found
-        data = fs.cat(list(wanted), on_error="omit") if wanted else {}
-        return {wanted[path]: content for path, content in data.items()}
+        data = fs.cat(list(wanted), on_error="return") if wanted else {}
+        for content in data.values():
+            # What cannot be read now is not what is not there.
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                raise content
+        return {
+            wanted[path]: content for path, content in data.items() if isinstance(content, bytes)
+        }
 
     def names(self, below: str) -> list[str]:
         """Return the names of what is in the folder `below`."""

@@ -26,6 +26,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import BatchReport, Progress
 from dcmdask.batch.run import run, to_do
 from dcmdask.errors import DcmdaskError
+from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,7 @@ def main(
     try:
         _command(process, description, finish)(prog_name=name)
     except (DcmdaskError, OSError, ValueError, ImportError) as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(plain(f"{name}: {' '.join(str(error).split())}"), file=sys.stderr)
         sys.exit(NOT_DONE)
 
 
@@ -177,8 +178,9 @@ def _tell(report: BatchReport) -> None:
     for one in report.failures:
         where = ", ".join(part for part in (one.file, _frame(one.frame)) if part)
         text = " ".join(one.message.split())
-        print(f"{one.name}: {one.stage}: {one.error}: {text}" + (f" ({where})" if where else ""))
-    print(report)
+        told = f"{one.name}: {one.stage}: {one.error}: {text}"
+        print(plain(told + (f" ({where})" if where else "")))
+    print(plain(str(report)))
     if not report.ok:
         sys.exit(FAILURES)
 

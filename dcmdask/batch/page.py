@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from dask.utils import format_bytes
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
@@ -21,7 +22,7 @@ from dcmdask.batch.distribution import distribution
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, key_of
 from dcmdask.batch.results import OUTPUTS
-from dcmdask.batch.summary import Cause, Summary, last_part, without_folders
+from dcmdask.batch.summary import Cause, Summary, duration, last_part, without_folders
 
 NAME = "report.html"
 # What a page holds at most, so that a browser opens it: what is left out is told on it.
@@ -115,40 +116,10 @@ def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
         script=Markup(script),
         hash_of=_hash_of,
         duration=duration,
-        size=size,
+        size=format_bytes,
         short=_short,
         shortened=_shortened,
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: ``0.254 s``, ``12 min 5 s``, ``3 h 20 min``.
-
-    Examples
-    --------
-    >>> duration(0.254), duration(725), duration(12000)
-    ('0.254 s', '12 min 5 s', '3 h 20 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(number: int) -> str:
-    """Return a number of bytes in words.
-
-    Examples
-    --------
-    >>> size(999), size(1_500_000)
-    ('999 bytes', '1.5 MB')
-    """
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= factor:
-            return f"{number / factor:.1f} {unit}"
-    return f"{number} bytes"
 
 
 # What failed

@@ -17,8 +17,10 @@ import numpy as np
 
 from dcmdask.arrays.picture import picture
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.outcome import NAME
 from dcmdask.batch.records import RECORDS
-from dcmdask.export.dask_writer import Wanted, write_together
+from dcmdask.export.dask_writer import ToWrite, write_together
+from dcmdask.export.provenance import jsonable
 from dcmdask.export.store import KEY
 
 OUTPUTS = "series"
@@ -169,6 +171,8 @@ def keep(
     for key, value in returned.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key):
             raise ValueError(f"{key!r} cannot name a result: letters, digits, _ and - can")
+        if key == NAME:
+            raise ValueError(f"{key!r} cannot name a result: it is the column of the series")
         if isinstance(value, Picture):
             pictures[key] = value
         elif getattr(value, "ndim", 0) > 0:
@@ -194,26 +198,18 @@ def keep(
     return plain, {**outputs, **given}
 
 
-def _wanted(value: Any, store: str) -> Wanted:
+def _wanted(value: Any, store: str) -> ToWrite:
     dims = getattr(value, "dims", None)
     attributes = {}
     if dims is not None:
         told = {key: value.attrs[key] for key in _ATTRIBUTES if key in value.attrs}
-        attributes = {KEY: {key: _jsonable(one) for key, one in told.items()}}
+        attributes = {KEY: {key: jsonable(one) for key, one in told.items()}}
         value = value.data
     x = value if isinstance(value, da.Array) else da.from_array(np.asarray(value), chunks=-1)
     even = all(len(set(lengths[:-1])) <= 1 and lengths[-1] <= lengths[0] for lengths in x.chunks)
     if not even:
         x = x.rechunk(tuple(max(lengths) for lengths in x.chunks))
-    return Wanted(x, store, dimension_names=dims, attributes=attributes, overwrite=True)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, tuple | list):
-        return [_jsonable(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return ToWrite(x, store, dimension_names=dims, attributes=attributes, overwrite=True)
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -21,7 +21,7 @@ from dcmdask.arrays.series import Series
 from dcmdask.batch.checks import check_workers
 from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outcome import BatchReport, Progress, Tally, write_table
+from dcmdask.batch.outcome import BatchReport, Progress, write_table
 from dcmdask.batch.records import Record, failed, identity, names_of, records, relative, source_of
 from dcmdask.batch.work import Done, Job, Work, described, is_current, process_series
 from dcmdask.errors import ClusterError
@@ -231,15 +231,16 @@ def _loop(
     busy: dict[str, _Busy] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     made: list[Record] = []
-    tally = Tally(total)
+    tally = Progress(total)
     alive, looked = _alive(client), time.monotonic()
     # Workers that are to be restarted, and since when.
     dying: dict[str, float] = {}
 
     def keep(record: Record | None) -> None:
+        nonlocal tally
         if record is not None:
             made.append(record)
-            tally.add(record)
+            tally = tally.plus(record)
 
     def again(work: Work) -> None:
         pause = _BACK_OFF * 2**work.attempts
@@ -255,7 +256,7 @@ def _loop(
                 _, _, work = heapq.heappop(waiting)
                 busy[address] = _handed_out(client, job, work, address, retries, finished)
             if progress is not None:
-                progress(tally.now(len(busy)))
+                progress(tally._replace(running=len(busy)))
             ended = _next(finished, busy)
             if ended is not None:
                 one = busy.pop(ended)
@@ -275,7 +276,7 @@ def _loop(
     finally:
         client.cancel([one.future for one in busy.values()])
     if progress is not None:
-        progress(tally.now(0))
+        progress(tally)
     return made
 
 
@@ -323,9 +324,7 @@ def _outcome(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) 
         return _lost(one, job, retries, again)
     except Exception as error:
         # Not of the function: it could not be sent, or its result could not be sent back.
-        record = failed(one.work.name, "process", error, "", **described(one.work, job.identity))
-        record.write(job.folder)
-        return record
+        return _recorded(one, job, "process", error)
     if done.may_pass and one.work.attempts < retries:
         again(one.work)
         return None

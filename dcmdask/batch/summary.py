@@ -192,3 +192,19 @@ def _folder(path: str) -> str:
     """Return what is before the last part, with the separator; nothing if that is the root."""
     folder = path.rstrip("/\\").removesuffix(last_part(path))
     return folder if len(folder) > 1 else ""
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: ``0.254 s``, ``12 min 5 s``, ``3 h 20 min``.
+
+    Examples
+    --------
+    >>> duration(0.254), duration(725), duration(12000)
+    ('0.254 s', '12 min 5 s', '3 h 20 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.3g} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -7,7 +7,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,7 +188,9 @@ def _alone(folder: Folder, name: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         yield
-        path.unlink(missing_ok=True)
+        # Windows removes no open file.
+        with suppress(OSError):
+            path.unlink()
 
 
 def _stage(error: Exception, stage: str) -> str:

@@ -22,12 +22,13 @@ import typer
 from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
-from dcmdask.cli.output import plain, show
+from dcmdask.cli.output import show
 from dcmdask.cli.report import report
 from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
 from dcmdask.cli.verify import verify
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
+from dcmdask.frames.terms import plain
 
 NOT_DONE = 2
 # As a shell counts signals.

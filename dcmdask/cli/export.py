@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, plain, show
+from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.verify import as_told
+from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
     from dcmdask.export.prepared import Prepared
@@ -140,11 +141,9 @@ def export(
         "with_identifiers": with_identifiers,
         **options.opening(raw, number_of_frames, transfer_syntax_uid),
     }
+    if resume and overwrite:
+        raise ValueError("--resume goes on, --overwrite begins anew: not both")
     with cluster(scheduler, workers):
-        if resume and overwrite:
-            raise ValueError(
-                "--resume goes on with what is there, --overwrite replaces it: not both"
-            )
         if dry_run:
             _show_plan(source, asked, as_json)
             return

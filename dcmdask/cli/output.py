@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dcmdask.frames.terms import plain
+
 if TYPE_CHECKING:
     from dcmdask.arrays.scan import Scan
 
@@ -27,11 +29,6 @@ def show(text: str) -> None:
         # What is still buffered is flushed once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(BROKEN_PIPE) from None
-
-
-def plain(text: str) -> str:
-    """Return text of one line with what would steer a terminal written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def listing(lines: Sequence[tuple[str, str]]) -> str:

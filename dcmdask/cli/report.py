@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, plain, show, table
+from dcmdask.cli.output import counted, listing, show, table
+from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
     from dcmdask.batch.summary import Cause, Summary
@@ -100,14 +101,16 @@ def _facts(summary: Summary) -> dict[str, Any]:
 
 
 def _for_people(summary: Summary) -> str:
-    from dcmdask.batch.page import duration, size
+    from dask.utils import format_bytes
+
+    from dcmdask.batch.summary import duration
 
     longest = f"{duration(summary.longest.seconds)} ({summary.longest.name})"
     lines = [
         ("done", f"{summary.done} of {len(summary.records)} series"),
         ("failed", str(summary.failed)),
         ("tried again", str(summary.retried)),
-        ("data", f"{counted(summary.frames, 'frame')}, {size(summary.bytes)} decoded"),
+        ("data", f"{counted(summary.frames, 'frame')}, {format_bytes(summary.bytes)} decoded"),
         ("time", f"{duration(summary.seconds)} for all series, one by one"),
         ("a series", f"{duration(summary.median)} (median), at most {longest}"),
     ]

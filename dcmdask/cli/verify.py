@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.cli import options
-from dcmdask.cli.output import plain, show
+from dcmdask.cli.output import show
+from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
     from dcmdask.export.verify import VerifyReport

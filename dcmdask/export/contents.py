@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,14 @@ from dcmdask.arrays.series import Series
 from dcmdask.arrays.stacks import Stack
 from dcmdask.arrays.valued import Values, check_values, fill_for, valued
 from dcmdask.errors import DcmdaskError
-from dcmdask.export.provenance import Json, decoding, elements, identifiers, technical_header
+from dcmdask.export.provenance import (
+    Json,
+    decoding,
+    elements,
+    identifiers,
+    jsonable,
+    technical_header,
+)
 from dcmdask.frames import files
 from dcmdask.frames.array_like import ArrayLike
 from dcmdask.frames.facts import Described, describe
@@ -219,7 +225,7 @@ def _of_stack(
         dims,
         coordinates(frames.shape, dims, arrangement),
         {
-            **{name: _json(value) for name, value in geometry.items()},
+            **{name: jsonable(value) for name, value in geometry.items()},
             "source": {"token": frames.token, "decoding": decoding(how)},
             "header": header,
             **named,
@@ -277,12 +283,3 @@ def _differing(stack: Stack) -> list[str]:
         if len({getattr(one, attribute) for one in stack.instances}) > 1:
             found.append(keyword)
     return found
-
-
-def _json(value: Any) -> Json:
-    """Return numbers as JSON writes them, which has no NaN."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, tuple | list):
-        return [_json(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

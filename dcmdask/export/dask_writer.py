@@ -94,12 +94,12 @@ def write_array(
     dcmdask.errors.AlignmentError: axis 0: Dask chunk 0 ends at 3, inside the Zarr chunk from ...
     >>> folder.cleanup()
     """
-    wanted = Wanted(x, store, name, dimension_names, attributes, chunks, compressors, overwrite)
+    wanted = ToWrite(x, store, name, dimension_names, attributes, chunks, compressors, overwrite)
     (report,), _ = write_together([wanted])
     return report
 
 
-class Wanted(NamedTuple):
+class ToWrite(NamedTuple):
     """An array and where it goes: the arguments of :func:`write_array`."""
 
     x: da.Array
@@ -113,13 +113,13 @@ class Wanted(NamedTuple):
 
 
 def write_together(
-    wanted: Sequence[Wanted], others: Sequence[Any] = ()
+    wanted: Sequence[ToWrite], others: Sequence[Any] = ()
 ) -> tuple[list[ExportReport], list[Any]]:
     """Write arrays and compute others at once, so that what they have in common is done once.
 
     Parameters
     ----------
-    wanted : sequence of Wanted
+    wanted : sequence of ToWrite
     others : sequence
         What Dask can compute; anything else stays as it is.
 
@@ -156,7 +156,7 @@ def write_together(
 
 
 @contextmanager
-def _begun(one: Wanted) -> Iterator[tuple[zarr.Array[Any], da.Array]]:
+def _begun(one: ToWrite) -> Iterator[tuple[zarr.Array[Any], da.Array]]:
     """Give an array of a new store, and what writes it when it is computed."""
     if not isinstance(one.x, da.Array):
         raise TypeError(f"a Dask array is needed, not {type(one.x).__name__}; to_zarr takes DICOM")

@@ -15,6 +15,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import JPEG2000TransferSyntaxes
@@ -89,6 +90,15 @@ _APPLIED: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _YBR = ("YBR_FULL", "YBR_FULL_422")
+
+
+def jsonable(value: Any) -> Json:
+    """Return numbers as JSON writes them, which has no NaN."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, tuple | list):
+        return [jsonable(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def decoding(how: Mapping[str, Any]) -> dict[str, Json]:

@@ -1,6 +1,6 @@
-"""Terms that the standard defines for elements that can hold any text.
+"""Text that may hold anything: which of it is a term of the standard, and how it is shown.
 
-What is not one of them may be a name, and is left out where results are shared.
+What is not a term may be a name, and is left out where results are shared.
 """
 
 from __future__ import annotations
@@ -30,3 +30,8 @@ def uid(text: str | None) -> str | None:
 def term(text: str | None, terms: str) -> str | None:
     """Return `text` if it is one of `terms`, otherwise None."""
     return text if text in terms.split() else None
+
+
+def plain(text: str) -> str:
+    """Return text of one line with what would steer a terminal written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
