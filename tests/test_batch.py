@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,22 +192,48 @@ def file_of(folder: Path, position: int) -> Path:
 
 def test_broken_files_stop_nothing(client: Client, tmp_path: Path, log: str) -> None:
     folder = archive(tmp_path / "archive", 8, frames=5)
-    cut = file_of(folder / "000", 2)
-    cut.write_bytes(cut.read_bytes()[:-40])
     file_of(folder / "001", 2).unlink()
     (folder / "002" / "notes.txt").write_text("no DICOM")
-    cut = file_of(folder / "003", 4)
-    cut.write_bytes(cut.read_bytes()[:-40])
+    cut = (file_of(folder / "000", 2), file_of(folder / "003", 4))
+    whole = {path: path.read_bytes() for path in cut}
+    for path, data in whole.items():
+        path.write_bytes(data[:-40])
     report = batch.run(
         batch_jobs.good, folder, tmp_path / "out", client=client, options={"log": log}
     )
-    told = {one.name.rpartition(".")[2]: one.stage for one in report.failures}
+    told = {one.name.rpartition(".")[2]: one.stage for one in report.failures if one.frames}
     # A file that is cut short is left out of its series, which then has a gap.
     assert told == {"0": "assemble", "1": "assemble"}
+    left_out = {one.file: one.message for one in report.failures if one.stage == "scan"}
+    assert left_out.keys() == {str(path.relative_to(folder)) for path in whole}
+    assert all("the file is truncated" in why for why in left_out.values())
+    assert "6 of 8 series done" in str(report) and "files left out: 2" in str(report)
     # That the last file of a series is missing cannot be told from positions.
     (noted,) = [one for one in report.records if one.done and one.notes]
     assert noted.name == f"{ROOT}.3" and "left out" in noted.notes[0]
-    assert len(report.records) == 8
+    assert len(report.records) == 8 + 2
+
+    # What is whole again is one that had failed.
+    for path, data in whole.items():
+        path.write_bytes(data)
+    new = archive(tmp_path / "new", 1, frames=2)
+    shutil.move(new / "000", folder / "020")
+    for path in (folder / "020").iterdir():
+        dataset = dcmread(path)
+        dataset.SeriesInstanceUID = f"{ROOT}.20"
+        dataset.save_as(path)
+    again = batch.run(
+        batch_jobs.good,
+        folder,
+        tmp_path / "out",
+        client=client,
+        options={"log": log},
+        only_failed=True,
+    )
+    # 0 and 1 had failed, a file of 3 as well, and 20 is new.
+    assert [one.name for one in again.failures] == [f"{ROOT}.1"]
+    assert (again.processed, len(again.records)) == (3, 8)
+    assert not [one for one in again.records if one.stage == "scan"]
 
 
 @pytest.mark.slow

@@ -140,6 +140,19 @@ def test_summary() -> None:
         summarise([])
 
 
+def test_files_that_were_left_out_are_no_series(tmp_path: Path) -> None:
+    file = Record("file-1", False, "j", "s", "scan", "left out", "it is empty", file="a/b.dcm")
+    found = summarise([*FEW, file])
+    assert (found.series, found.done, found.failed, found.left_out) == (5, 3, 2, 1)
+    assert found.median == summarise(FEW).median
+    folder = target(tmp_path, [*FEW, file])
+    shown = Page(page(found, folder))
+    assert shown.series()["file-1"][1] == "failed: scan"
+    text = command(tmp_path, code=1)
+    assert "left out     1 file that may be part of a series" in text and "a/b.dcm" in text
+    assert json.loads(command(tmp_path, "--json", code=1))["files_left_out"] == 1
+
+
 SAME = [
     ("{file}: frame {n}: {n} bytes, not {n}.5e3", "FILE: frame N: N bytes, not N"),
     ("no such file: '/mnt/My Scans {n}/a {n}.dcm'", "no such file: 'FILE'"),
@@ -476,7 +489,7 @@ def test_report_for_people(tmp_path: Path) -> None:
         "time",
         "a",
     ]
-    assert "3 of 5 series" in facts and "15 frames, 5.0 kB decoded" in facts
+    assert "3 of 5 series" in facts and "15 frames, 4.88 kiB decoded" in facts
     assert "7.0 s for all series" in facts
     assert f"0.5 s (median), at most 4.5 s ({UID}4)" in facts
     table, _, examples = causes.partition("\n\n")

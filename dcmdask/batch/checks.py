@@ -11,8 +11,7 @@ from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from dcmdask import __version__
-from dcmdask.batch.folder import Folder
-from dcmdask.batch.work import Work
+from dcmdask.batch.selection import Selection
 from dcmdask.errors import ClusterError
 
 # Looks at workers that go away meanwhile.
@@ -49,7 +48,7 @@ def _answers(client: Client, path: str, files: list[str]) -> dict[str, Any]:
     return told
 
 
-def check_workers(client: Client, folder: Folder, works: list[Work], timeout: float | None) -> None:
+def check_workers(client: Client, chosen: Selection, timeout: float | None) -> None:
     """Refuse to begin where workers cannot do what they are to do."""
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
@@ -62,7 +61,9 @@ def check_workers(client: Client, folder: Folder, works: list[Work], timeout: fl
             f"a timeout needs workers with a nanny, which restarts them, and {without[0]} has "
             "none (dask worker --no-nanny)"
         )
-    some = [works[0].series.instances[0].source.name, works[-1].series.instances[-1].source.name]
+    folder = chosen.job.folder
+    first, last = (chosen.found[chosen.numbers[end]] for end in (0, -1))
+    some = [first.instances[0].source.name, last.instances[-1].source.name]
     told = _answers(client, folder.url, some)
     for address, answer in told.items():
         if isinstance(answer, BaseException):

@@ -24,7 +24,8 @@ from rich.progress import Progress as RichProgress
 from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import BatchReport, Progress
-from dcmdask.batch.run import run, to_do
+from dcmdask.batch.run import run
+from dcmdask.batch.selection import selected
 from dcmdask.errors import DcmdaskError
 from dcmdask.frames.terms import plain
 
@@ -197,11 +198,13 @@ def _show_plan(
     more: dict[str, Any],
 ) -> None:
     chosen = {name: more[name] for name in ("select", "limit", "only_failed")}
-    _, kept, works = to_do(process, source, Folder.of(target), options=options, **chosen)
-    for work in works:
+    found = selected(process, source, Folder.of(target), options=options, **chosen)
+    for work in found.works():
         frames = sum(map(len, work.series.instances))
         print(f"{work.name}  {len(work.series)} files, {frames} frames")
-    print(f"{len(works)} series to process, {len(kept)} done already")
+    for one in found.left_out.values():
+        print(plain(f"left out: {one.file}: {one.message}"))
+    print(f"{len(found.numbers)} series to process, {found.kept} done already")
 
 
 @contextmanager
@@ -210,6 +213,8 @@ def _shown() -> Iterator[Callable[[Progress], None]]:
     started = last = time.monotonic()
 
     def text(now: Progress) -> str:
+        if not now.total:
+            return f"{now.files} files looked into"
         speed = now.bytes / max(1e-9, time.monotonic() - started) / 1e6
         return f"{now.frames} frames, {speed:.1f} MB/s, {now.failed} failed"
 
@@ -220,12 +225,11 @@ def _shown() -> Iterator[Callable[[Progress], None]]:
             if time.monotonic() - last < _LINE:
                 return
             last = time.monotonic()
-            left = (last - started) / max(1, now.done) * (now.total - now.done)
-            print(
-                f"{now.done} of {now.total} series, {text(now)}, about {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = text(now)
+            if now.total:
+                left = (last - started) / max(1, now.done) * (now.total - now.done)
+                told = f"{now.done} of {now.total} series, {told}, about {left:.0f} s left"
+            print(told, file=sys.stderr, flush=True)
 
         yield line
         return
@@ -243,5 +247,5 @@ def _shown() -> Iterator[Callable[[Progress], None]]:
     task = bar.add_task("", total=None)
     with bar:
         yield lambda now: bar.update(
-            task, completed=now.done, total=now.total, description=text(now)
+            task, completed=now.done, total=now.total or None, description=text(now)
         )

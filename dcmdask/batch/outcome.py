@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import Record
+from dcmdask.batch.records import SCAN, Record, read_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,43 +27,49 @@ class BatchReport:
     Attributes
     ----------
     target : str
-    records : tuple of Record
-        One for each series, by name.
+    job : str
+        A hash of the function and its options, which records have too.
+    done : int
+        How many series are done, now or before.
     processed : int
-        How many of them were processed now, well or not; the others had been done before.
+        How many were processed now, well or not.
+    failures : tuple of Record
+        Of the series that failed, and of the files that the scan left out though they may be
+        part of one; by name.
     seconds : float
     """
 
     target: str
-    records: tuple[Record, ...]
+    job: str
+    done: int
     processed: int
+    failures: tuple[Record, ...]
     seconds: float
 
     @property
-    def failures(self) -> tuple[Record, ...]:
-        """The records of what failed."""
-        return tuple(one for one in self.records if not one.done)
+    def ok(self) -> bool:
+        """Whether nothing failed and nothing was left out."""
+        return not self.failures
 
     @property
-    def ok(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failures
+    def records(self) -> tuple[Record, ...]:
+        """The records of this job, read from the target: also of what was not asked for now."""
+        found = (one for one in read_records(Folder(self.target)) if one.job == self.job)
+        return tuple(sorted(found, key=lambda one: one.name))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of results: a row for each series that is done; needs pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("tables need pandas: pip install 'dcmdask[table]'") from error
-        return pd.DataFrame(_rows(self))
+        return frame_of(results(Folder(self.target), self.job))
 
     def __str__(self) -> str:
-        done = len(self.records) - len(self.failures)
         stages = Counter(one.stage for one in self.failures)
+        left_out = stages.pop(SCAN, 0)
         why = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
         return (
-            f"{self.target}: {done} of {len(self.records)} series done; {self.processed} "
-            f"processed now in {self.seconds:.1f} s" + (f"; failed: {why}" if why else "")
+            f"{self.target}: {self.done} of {self.done + stages.total()} series done; "
+            f"{self.processed} processed now in {self.seconds:.1f} s"
+            + (f"; failed: {why}" if why else "")
+            + (f"; files left out: {left_out}" if left_out else "")
         )
 
 
@@ -72,12 +78,15 @@ class Progress(NamedTuple):
 
     Attributes
     ----------
+    files : int
+        That the scan has looked into, which comes first.
     total, done, failed, frames, bytes : int
         Series to process, those that are through, those of them that failed; decoded so far.
     running : int
     """
 
-    total: int
+    files: int = 0
+    total: int = 0
     done: int = 0
     failed: int = 0
     frames: int = 0
@@ -94,21 +103,34 @@ class Progress(NamedTuple):
         )
 
 
-def _rows(report: BatchReport) -> list[dict[str, Any]]:
-    return [{NAME: one.name, **one.numbers} for one in report.records if one.done]
+def results(folder: Folder, job: str) -> dict[str, list[Any]]:
+    """Return the columns of the table of results, in the order of the names of the series."""
+    rows = [(one.name, one.numbers) for one in read_records(folder) if one.done and one.job == job]
+    rows.sort(key=lambda row: row[0])
+    columns: dict[str, list[Any]] = {NAME: [name for name, _ in rows]}
+    for key in dict.fromkeys(key for _, numbers in rows for key in numbers):
+        columns[key] = [numbers.get(key) for _, numbers in rows]
+    return columns
 
 
-def write_table(report: BatchReport, folder: Folder) -> None:
-    """Write the table of results as CSV, and as Parquet where the extra `table` is installed."""
-    rows = _rows(report)
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or [NAME]
+def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """Return a table as a data frame; needs pandas."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("tables need pandas: pip install 'dcmdask[table]'") from error
+    return pd.DataFrame(columns)
+
+
+def write_table(columns: dict[str, list[Any]], folder: Folder) -> None:
+    """Write a table as CSV, and as Parquet where the extra `table` is installed."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     folder.write(f"{TABLE}.csv", text.getvalue().encode())
     with suppress(ImportError):
-        folder.write(f"{TABLE}.parquet", _parquet(report.to_frame()))
+        folder.write(f"{TABLE}.parquet", _parquet(frame_of(columns)))
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from dcmdask.batch.distribution import distribution
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import Record, key_of
+from dcmdask.batch.records import SCAN, Record, key_of
 from dcmdask.batch.results import OUTPUTS
 from dcmdask.batch.summary import Cause, Summary, duration, last_part, without_folders
 
@@ -131,7 +131,8 @@ class _Told(NamedTuple):
     stage: str
     error: str
     message: str
-    series: int
+    number: int
+    noun: str
     example: str
     text: str
     traceback: str
@@ -152,6 +153,7 @@ def _told(cause: Cause, folder: Folder, named: dict[str, str]) -> _Told:
         cause.error,
         cause.message,
         len(cause.records),
+        "file" if cause.stage == SCAN else "series",
         ", ".join(where),
         without_folders(example.message, example, folder),
         without_folders(example.traceback, example, folder),

@@ -5,43 +5,50 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from distributed.protocol import pickle
 
+from dcmdask.arrays.discovery import Skipped
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 
 RECORDS = "records"
+# The stage of what the scan left out.
+SCAN = "scan"
+# Records that are read at a time.
+_TOGETHER = 1000
 # At most so much of a traceback and of a message is kept.
 _LONGEST = 10_000
 # A UID as PS3.5 section 9 has it; ".." is none.
 _UID = re.compile(r"(?=.{1,64}\Z)\d+(\.\d+)*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
-    """What became of one series.
+    """What became of one series, or of a file that the scan could not look into.
 
     Attributes
     ----------
     name : str
-        Of its output: the Series Instance UID, or a hash where that is no UID or not unique.
+        Of its output: the Series Instance UID, or a hash where that is no UID or not unique;
+        ``"file-..."`` of a file.
     done : bool
     job, source : str
         Hashes: of the function with its options, and of the files (path, size, time).
     stage : str
-        Where it failed: ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
+        Where it failed: ``"scan"``, ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
         ``"poison"`` (the worker died) or ``"timeout"``; empty where it did not.
     error, message, traceback : str
-        Of the exception.
+        Of the exception; the error is ``"left out"`` and the message says why, of a file.
     file : str
-        The file that it was about, if one is known. Paths are relative to the source, if that
-        is a folder.
+        The file that it was about, if one is known. Paths are relative to the source, or to the
+        folder that all its files share.
     frame : int or None
     attempts : int
     seconds : float
@@ -89,24 +96,37 @@ def key_of(name: str) -> str:
 
 
 def records(folder: Folder, names: Iterable[str] | None = None) -> dict[str, Record]:
-    """Return the records that are there, by name; by default of all series.
+    """Return the records that are there, by name; parameters are those of `read_records`."""
+    return {one.name: one for one in read_records(folder, names)}
+
+
+def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator[Record]:
+    """Yield the records that are there, some at a time.
 
     What is no record of this version is left out, as if it were not there.
+
+    Parameters
+    ----------
+    folder : Folder
+    names : iterable of str, optional
+        Of series; by default of all.
     """
     if names is None:
         listed = folder.names(RECORDS)
         names = [name.removesuffix(".json") for name in listed if name.endswith(".json")]
-    found = {}
+    wanted = list(names)
     known = {one.name for one in fields(Record)}
-    for data in folder.read(map(key_of, names)).values():
-        try:
-            told = json.loads(data)
-            record = Record(**{key: value for key, value in told.items() if key in known})
-        except (ValueError, TypeError, AttributeError):
-            continue
-        if _is_valid(record):
-            found[record.name] = record
-    return found
+    for start in range(0, len(wanted), _TOGETHER):
+        some = wanted[start : start + _TOGETHER]
+        for key, data in folder.read(map(key_of, some)).items():
+            try:
+                told = json.loads(data)
+                record = Record(**{key: value for key, value in told.items() if key in known})
+            except (ValueError, TypeError, AttributeError):
+                continue
+            # One that names another series was put there by hand.
+            if _is_valid(record) and key == key_of(record.name):
+                yield record
 
 
 def _is_valid(record: Record) -> bool:
@@ -138,12 +158,9 @@ def failed(name: str, stage: str, error: BaseException, traceback: str, **more: 
 
 def relative(record: Record, root: str) -> Record:
     """Return a record whose paths begin below the folder that the source is."""
-    if not root:
-        return record
-    start = root.rstrip("/") + "/"
 
     def cut(text: str) -> str:
-        return text.replace(start, "")
+        return told_from(root, text)
 
     return replace(
         record,
@@ -153,6 +170,27 @@ def relative(record: Record, root: str) -> Record:
         files=[cut(name) for name in record.files],
         notes=[cut(note) for note in record.notes],
     )
+
+
+def told_from(root: str, text: str) -> str:
+    """Return text with the paths in it as they are from a folder."""
+    return text.replace(root.rstrip("/") + "/", "") if root else text
+
+
+def left_out(one: Skipped, root: str, job: str) -> Record:
+    """Return the record of a file that may be part of a series and could not be looked into."""
+    record = Record(
+        name=f"file-{_hash(os.fsencode(one.path))}",
+        done=False,
+        job=job,
+        source=source_of_files(root),
+        stage=SCAN,
+        error="left out",
+        message=one.reason,
+        file=one.path,
+        files=[one.path],
+    )
+    return relative(record, root)
 
 
 # Names and identities
@@ -176,10 +214,29 @@ def names_of(series: Iterable[Series]) -> list[str]:
     return found
 
 
+class _Current(Protocol):
+    """What a record is of: properties, since none is changed."""
+
+    @property
+    def job(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+def is_current(record: _Current, job: str, source: str) -> bool:
+    """Return whether a record is of this job and of these files."""
+    return record.job == job and record.source == source
+
+
 def source_of(series: Series) -> str:
     """Return a hash of the files of a series: path, size and modification time of each."""
     told = sorted(str(one.source.token) for one in series.instances)
     return _hash(repr(told).encode())
+
+
+def source_of_files(root: str) -> str:
+    """Return what stands for the files that a scan of this folder left out."""
+    return _hash(os.fsencode(root))
 
 
 def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:

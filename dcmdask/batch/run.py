@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import queue
 import threading
@@ -14,16 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker
-from distributed.protocol import pickle
 
-from dcmdask.arrays.scan import Scan, scan
-from dcmdask.arrays.series import Series
 from dcmdask.batch.checks import check_workers
 from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outcome import BatchReport, Progress, write_table
-from dcmdask.batch.records import Record, failed, identity, names_of, records, relative, source_of
-from dcmdask.batch.work import Done, Job, Work, described, is_current, process_series
+from dcmdask.batch.outcome import BatchReport, Progress, frame_of, results, write_table
+from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
+from dcmdask.batch.selection import Selection, selected
+from dcmdask.batch.work import Done, Job, Work, described, may_pass, process_series
 from dcmdask.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def run(
     """
     started = time.perf_counter()
     folder = Folder.of(target)
-    job, kept, works = to_do(
+    chosen = selected(
         process,
         source,
         folder,
@@ -112,89 +111,32 @@ def run(
         select=select,
         limit=limit,
         only_failed=only_failed,
+        progress=None if progress is None else lambda files, _: progress(Progress(files)),
     )
-    made: list[Record] = []
-    if works:
+    for record in chosen.left_out.values():
+        record.write(folder)
+    for name in chosen.gone:
+        folder.remove(key_of(name))
+    now = Progress(chosen.found.files)
+    failures: list[Record] = []
+    if chosen.numbers:
         with _workers(client) as running:
-            check_workers(running, folder, works, timeout)
-            made += _loop(running, job, works, retries, timeout, progress)
-    all_records = {**kept, **{one.name: one for one in made}}
+            check_workers(running, chosen, timeout)
+            now, failures = _loop(running, chosen, retries, timeout, progress)
+    failures += chosen.left_out.values()
     report = BatchReport(
         folder.url,
-        tuple(all_records[name] for name in sorted(all_records)),
-        len(made),
+        chosen.job.identity,
+        chosen.kept + now.done - now.failed,
+        now.done,
+        tuple(sorted(failures, key=lambda one: one.name)),
         time.perf_counter() - started,
     )
-    # Also of what was not asked for this time.
-    every = [one for one in records(folder).values() if one.job == job.identity]
-    table = replace(report, records=tuple(sorted(every, key=lambda one: one.name)))
+    table = results(folder, report.job)
     write_table(table, folder)
     if finish is not None:
-        finish(table.to_frame(), folder.url)
+        finish(frame_of(table), folder.url)
     return report
-
-
-def to_do(
-    process: Callable[..., Any],
-    source: Any,
-    folder: Folder,
-    *,
-    options: Mapping[str, Any] | None = None,
-    select: str | None = None,
-    limit: int | None = None,
-    only_failed: bool = False,
-) -> tuple[Job, dict[str, Record], list[Work]]:
-    """Return the job, the records of what is done already, and the series to be processed.
-
-    Parameters are those of :func:`run`.
-    """
-    found = source if isinstance(source, Scan) else scan(source)
-    series: list[Series] = list(found[:])
-    names = names_of(series)
-    chosen = _chosen(found, select)
-    given = dict(options or {})
-    root = str(source) if isinstance(source, str | os.PathLike) else ""
-    root = os.path.abspath(root) if root and os.path.isdir(root) else ""
-    job = Job(pickle.dumps(process), given, folder, identity(process, given), root)
-    there = records(folder)
-    kept: dict[str, Record] = {}
-    works = []
-    for number in chosen[:limit]:
-        name, files = names[number], source_of(series[number])
-        record = there.get(name)
-        if only_failed and (record is None or record.done):
-            continue
-        if record is not None and record.done and is_current(record, job.identity, files):
-            kept[name] = record
-        else:
-            works.append(Work(name, series[number], files))
-    return job, kept, works
-
-
-def _chosen(found: Scan, select: str | None) -> list[int]:
-    """Return the numbers of the series that a query selects."""
-    if select is None:
-        return list(range(len(found)))
-    frame = found.to_frame().reset_index(drop=True)
-    # By the names that DICOM has for them, too.
-    for column, keyword in _KEYWORDS.items():
-        frame[keyword] = frame[column]
-    try:
-        return [int(number) for number in frame.query(select).index]
-    except Exception as error:
-        # pandas raises whatever the expression led to.
-        raise ValueError(
-            f"select {select!r}: {error}; columns are {', '.join(map(str, frame.columns))}"
-        ) from error
-
-
-_KEYWORDS = {
-    "modality": "Modality",
-    "series_uid": "SeriesInstanceUID",
-    "study_uid": "StudyInstanceUID",
-    "rows": "Rows",
-    "columns": "Columns",
-}
 
 
 @contextmanager
@@ -217,51 +159,66 @@ class _Busy(NamedTuple):
 
 def _loop(
     client: Client,
-    job: Job,
-    works: list[Work],
+    chosen: Selection,
     retries: int,
     timeout: float | None,
     progress: Callable[[Progress], object] | None,
-) -> list[Record]:
-    """Hand out series, one to each free worker, until all have a record."""
-    # By the time before which they are not to be tried, and their place.
-    waiting = [(0.0, number, work) for number, work in enumerate(works)]
-    works.clear()
-    total = len(waiting)
+) -> tuple[Progress, list[Record]]:
+    """Hand out series, one to each free worker, until all have a record.
+
+    Returns
+    -------
+    Progress
+    list of Record
+        Of what failed; the others are not held.
+    """
+    job, fresh = chosen.job, chosen.works()
+    tally = Progress(chosen.found.files, len(chosen.numbers))
+    failures: list[Record] = []
+    # Those to be tried again: by the time before which they are not to be.
+    later: list[tuple[float, int, Work]] = []
+    tickets = itertools.count()
     busy: dict[str, _Busy] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
-    made: list[Record] = []
-    tally = Progress(total)
     alive, looked = _alive(client), time.monotonic()
     # Workers that are to be restarted, and since when.
     dying: dict[str, float] = {}
+    # Dask's client sends a message in 10 ms: one that says that a future is no longer needed
+    # would keep the next series from its worker.
+    spent: list[Future[Any]] = []
 
     def keep(record: Record | None) -> None:
         nonlocal tally
         if record is not None:
-            made.append(record)
             tally = tally.plus(record)
+            if not record.done:
+                failures.append(record)
 
     def again(work: Work) -> None:
         pause = _BACK_OFF * 2**work.attempts
         tried = work._replace(attempts=work.attempts + 1)
-        heapq.heappush(waiting, (time.monotonic() + pause, total + len(made), tried))
+        heapq.heappush(later, (time.monotonic() + pause, next(tickets), tried))
+
+    def following() -> Work | None:
+        work = next(fresh, None)
+        if work is None and later and later[0][0] <= time.monotonic():
+            _, _, work = heapq.heappop(later)
+        return work
 
     try:
-        while waiting or busy:
-            now = time.monotonic()
+        while tally.done < tally.total:
             for address in [one for one in alive if one not in busy]:
-                if not waiting or waiting[0][0] > now:
+                if (work := following()) is None:
                     break
-                _, _, work = heapq.heappop(waiting)
                 busy[address] = _handed_out(client, job, work, address, retries, finished)
             if progress is not None:
                 progress(tally._replace(running=len(busy)))
-            ended = _next(finished, busy)
-            if ended is not None:
-                one = busy.pop(ended)
+            ended = [busy.pop(address) for address in _ended(finished, busy)]
+            for one in ended:
                 keep(_outcome(one, job, retries, again))
-            if ended is None or time.monotonic() - looked > _LOOK:
+                spent.append(one.future)
+            if not ended or time.monotonic() - looked > _LOOK:
+                spent.clear()
                 there, looked = _alive(client), time.monotonic()
                 for address in [one for one in busy if one not in there]:
                     keep(_lost(busy.pop(address), job, retries, again))
@@ -277,7 +234,7 @@ def _loop(
         client.cancel([one.future for one in busy.values()])
     if progress is not None:
         progress(tally)
-    return made
+    return tally, failures
 
 
 def _alive(client: Client) -> list[str]:
@@ -306,25 +263,31 @@ def _handed_out(
     return _Busy(work, future, time.monotonic())
 
 
-def _next(finished: queue.SimpleQueue[str], busy: dict[str, _Busy]) -> str | None:
-    """Return a worker that is done with what it has, if there is one within a moment."""
+def _ended(finished: queue.SimpleQueue[str], busy: dict[str, _Busy]) -> list[str]:
+    """Return the workers that are done with what they have, if there is one within a moment."""
+    found = set()
     try:
-        address = finished.get(timeout=_LOOK)
+        found.add(finished.get(timeout=_LOOK))
+        while True:
+            found.add(finished.get_nowait())
     except queue.Empty:
-        return None
-    # It may be told of what was given up since.
-    return address if address in busy and busy[address].future.done() else None
+        # They may be told of what was given up since.
+        return [one for one in found if one in busy and busy[one].future.done()]
 
 
 def _outcome(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) -> Record | None:
     """Return the record of a series that a worker is done with; None if it is tried again."""
     try:
-        done: Done = one.future.result()
-    except KilledWorker:
+        done: Done = one.future.result(timeout=_GRACE)
+    except (KilledWorker, TimeoutError):
+        # A worker that dies takes along what it has not handed over.
         return _lost(one, job, retries, again)
     except Exception as error:
-        # Not of the function: it could not be sent, or its result could not be sent back.
-        return _recorded(one, job, "process", error)
+        # Not of the function: it could not be sent, or its record could not be written.
+        if may_pass(error) and one.work.attempts < retries:
+            again(one.work)
+            return None
+        return _recorded(one, job, "write" if isinstance(error, OSError) else "process", error)
     if done.may_pass and one.work.attempts < retries:
         again(one.work)
         return None
@@ -334,6 +297,10 @@ def _outcome(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) 
 def _lost(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) -> Record | None:
     """Deal with a series whose worker died."""
     one.future.cancel()
+    there = records(job.folder, [one.work.name]).get(one.work.name)
+    if there is not None and there.done and is_current(there, job.identity, one.work.source):
+        # It died behind it.
+        return there
     if one.work.attempts < retries:
         again(one.work)
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import RECORDS, Record
+from dcmdask.batch.records import RECORDS, SCAN, Record
 from dcmdask.batch.results import OUTPUTS
 
 # Causes that differ only behind this are one.
@@ -57,7 +57,7 @@ class Summary:
     Attributes
     ----------
     records : tuple of Record
-        By name; at least one.
+        By name; at least one. Those of files that the scan left out are among them.
     causes : tuple of Cause
         Each failed record is in one of them; the most frequent first.
     seconds, median : float
@@ -73,14 +73,24 @@ class Summary:
     longest: Record
 
     @property
-    def failed(self) -> int:
-        """How many series failed."""
-        return sum(len(cause.records) for cause in self.causes)
+    def left_out(self) -> int:
+        """How many files the scan left out, though they may be part of a series."""
+        return sum(one.stage == SCAN for one in self.records)
+
+    @property
+    def series(self) -> int:
+        """How many series there are."""
+        return len(self.records) - self.left_out
 
     @property
     def done(self) -> int:
-        """How many did not."""
-        return len(self.records) - self.failed
+        """How many of them are done."""
+        return sum(one.done for one in self.records)
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return self.series - self.done
 
     @property
     def frames(self) -> int:
@@ -119,7 +129,7 @@ def summarise(records: Iterable[Record]) -> Summary:
         if not one.done:
             groups.setdefault((one.stage, one.error, generalised(one)), []).append(one)
     causes = [Cause(*key, tuple(members)) for key, members in groups.items()]
-    seconds = [one.seconds for one in told]
+    seconds = [one.seconds for one in told if one.stage != SCAN] or [0.0]
     return Summary(
         records=told,
         # Stable, so that equally frequent ones are by name of their first series.

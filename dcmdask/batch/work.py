@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import Record, failed, key_of, records, relative
+from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
 from dcmdask.batch.results import OUTPUTS, keep, own_outputs
 from dcmdask.errors import (
     AmbiguousSourceError,
@@ -122,17 +122,17 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
                 stage = "write"
                 numbers, outputs = keep(returned, job.folder, work.name, given)
         except Exception as error:
-            may_pass = _may_pass(error)
+            passing = may_pass(error)
             text = traceback.format_exc()
             record = failed(work.name, _stage(error, stage), error, text, **common)
         else:
-            may_pass = False
+            passing = False
             record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
         record = replace(record, seconds=round(time.perf_counter() - started, 4))
         record = relative(replace(record, notes=notes), job.root)
-        if record.done or last or not may_pass:
+        if record.done or last or not passing:
             record.write(job.folder)
-    return Done(record, may_pass)
+    return Done(record, passing)
 
 
 @contextmanager
@@ -145,11 +145,6 @@ def _noted(notes: list[str]) -> Iterator[None]:
         finally:
             told = (str(one.message) for one in caught if issubclass(one.category, DcmdaskWarning))
             notes += dict.fromkeys(told)
-
-
-def is_current(record: Record, job: str, source: str) -> bool:
-    """Return whether a record is of this job and of these files."""
-    return record.job == job and record.source == source
 
 
 def described(work: Work, job: str) -> dict[str, Any]:
@@ -204,7 +199,7 @@ def _stage(error: Exception, stage: str) -> str:
     return "process" if stage == "write" and not isinstance(error, OSError) else stage
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
     """Return whether trying again may help: a disk or a network that failed for a moment."""
     gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
     return isinstance(error, OSError) and not isinstance(error, gone)

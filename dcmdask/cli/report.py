@@ -36,7 +36,7 @@ def report(
     """Say what a job did, what failed and why, and how long it took.
 
     All of it is read from the records below TARGET, also while the job runs. Exit code 1:
-    some series failed.
+    some series failed, or files were left out that may be part of one.
     """
     from dcmdask.batch.folder import Folder
     from dcmdask.batch.records import records
@@ -59,15 +59,16 @@ def report(
         show(json.dumps(told, indent=2))
     else:
         show(_for_people(summary) + (f"\n\nwritten: {plain(written)}" if written else ""))
-    if summary.failed:
+    if summary.causes:
         raise typer.Exit(1)
 
 
 def _facts(summary: Summary) -> dict[str, Any]:
     return {
-        "series": len(summary.records),
+        "series": summary.series,
         "done": summary.done,
         "failed": summary.failed,
+        "files_left_out": summary.left_out,
         "retried": summary.retried,
         "jobs": summary.jobs,
         "frames": summary.frames,
@@ -107,8 +108,9 @@ def _for_people(summary: Summary) -> str:
 
     longest = f"{duration(summary.longest.seconds)} ({summary.longest.name})"
     lines = [
-        ("done", f"{summary.done} of {len(summary.records)} series"),
+        ("done", f"{summary.done} of {summary.series} series"),
         ("failed", str(summary.failed)),
+        *([("left out", _left_out(summary))] if summary.left_out else []),
         ("tried again", str(summary.retried)),
         ("data", f"{counted(summary.frames, 'frame')}, {format_bytes(summary.bytes)} decoded"),
         ("time", f"{duration(summary.seconds)} for all series, one by one"),
@@ -118,13 +120,17 @@ def _for_people(summary: Summary) -> str:
         lines.append(("jobs", f"{summary.jobs}: different functions, versions of one, or options"))
     text = listing(lines)
     if causes := summary.causes[:CAUSES]:
-        heads = ("failed at", "series", "why")
+        heads = ("failed at", "how many", "why")
         text += "\n\n" + table(heads, [_row(cause) for cause in causes])
         if more := len(summary.causes[CAUSES:]):
             text += f"\nand {counted(more, 'cause')} more"
         text += "\n\nfor example (--json names all):\n"
         text += "\n".join(_example(cause) for cause in causes)
     return text
+
+
+def _left_out(summary: Summary) -> str:
+    return f"{counted(summary.left_out, 'file')} that may be part of a series"
 
 
 def _row(cause: Cause) -> tuple[str, ...]:

@@ -1,0 +1,157 @@
+"""What a run is to process: the series of a source that are asked for and not done yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from distributed.protocol import pickle
+
+from dcmdask.arrays.scan import Scan, scan
+from dcmdask.arrays.series import Series
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.records import (
+    SCAN,
+    Record,
+    identity,
+    is_current,
+    left_out,
+    names_of,
+    read_records,
+    source_of,
+    source_of_files,
+    told_from,
+)
+from dcmdask.batch.work import Job, Work
+
+# By the names that DICOM has for them, too.
+_KEYWORDS = {
+    "modality": "Modality",
+    "series_uid": "SeriesInstanceUID",
+    "study_uid": "StudyInstanceUID",
+    "rows": "Rows",
+    "columns": "Columns",
+}
+
+
+class Selection(NamedTuple):
+    """What is to be done, and what was done before.
+
+    Attributes
+    ----------
+    job : Job
+    found : Scan
+    names : sequence of str
+        Of the output of each series of it.
+    numbers : sequence of int
+        Of the series that are to be processed.
+    kept : int
+        How many of those that were asked for are done already.
+    left_out : dict
+        Name to record of each file that may be part of a series and could not be looked into.
+    gone : sequence of str
+        Names of such records that are there and no longer hold.
+    """
+
+    job: Job
+    found: Scan
+    names: Sequence[str]
+    numbers: Sequence[int]
+    kept: int
+    left_out: Mapping[str, Record]
+    gone: Sequence[str]
+
+    def works(self) -> Iterator[Work]:
+        """Yield the series that are to be processed, made when they are needed: not to be held."""
+        for number in self.numbers:
+            series = self.found[number]
+            yield Work(self.names[number], series, source_of(series))
+
+
+class _Before(NamedTuple):
+    """Of a record that is there, what tells whether its series is to be processed."""
+
+    done: bool
+    job: str
+    source: str
+
+
+def selected(
+    process: Callable[..., Any],
+    source: Any,
+    folder: Folder,
+    *,
+    options: Mapping[str, Any] | None = None,
+    select: str | None = None,
+    limit: int | None = None,
+    only_failed: bool = False,
+    progress: Callable[[int, int | None], object] | None = None,
+) -> Selection:
+    """Scan `source`, and return what is to be done.
+
+    Parameters are those of :func:`dcmdask.batch.run`, but for `progress`, which is that of
+    :func:`dcmdask.scan`.
+    """
+    found = source if isinstance(source, Scan) else scan(source, progress=progress)
+    names = names_of(found)
+    chosen = _chosen(found, select)[:limit]
+    given = dict(options or {})
+    root = _root(source, found)
+    job = Job(pickle.dumps(process), given, folder, identity(process, given), root)
+    told = (left_out(one, root, job.identity) for one in found.doubtful)
+    not_read = {one.name: one for one in told}
+    before: dict[str, _Before] = {}
+    # Name to file; what another source left out is not ours.
+    mended: dict[str, str] = {}
+    for one in read_records(folder):
+        if one.stage != SCAN:
+            before[one.name] = _Before(one.done, one.job, one.source)
+        elif one.name not in not_read and one.source == source_of_files(root):
+            mended[one.name] = one.file
+    # What a file was left out of has failed, too.
+    held_back = set(mended.values())
+    numbers, kept = [], 0
+    for number in chosen:
+        series, was = found[number], before.get(names[number])
+        failed = was is not None and not was.done
+        if only_failed and not failed and not _holds(series, held_back, root):
+            continue
+        if was is not None and was.done and is_current(was, job.identity, source_of(series)):
+            kept += 1
+        else:
+            numbers.append(number)
+    return Selection(job, found, names, numbers, kept, not_read, list(mended))
+
+
+def _root(source: Any, found: Scan) -> str:
+    """Return the folder that records tell paths from: the source, or what all files share."""
+    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
+        return os.path.abspath(source)
+    files = (one.source.name for series in found for one in series.instances)
+    folders = {os.path.dirname(name) for name in (*files, *(one.path for one in found.doubtful))}
+    parts = sorted(name.split("/") for name in folders) or [[]]
+    both = zip(parts[0], parts[-1], strict=False)
+    return "/".join(one for one, other in takewhile(lambda pair: pair[0] == pair[1], both))
+
+
+def _holds(series: Series, files: set[str], root: str) -> bool:
+    """Return whether one of `files`, told from the root, is of a series."""
+    return any(told_from(root, one.source.name) in files for one in series.instances if files)
+
+
+def _chosen(found: Scan, select: str | None) -> Sequence[int]:
+    """Return the numbers of the series that a query selects."""
+    if select is None:
+        return range(len(found))
+    frame = found.to_frame().reset_index(drop=True)
+    for column, keyword in _KEYWORDS.items():
+        frame[keyword] = frame[column]
+    try:
+        return [int(number) for number in frame.query(select).index]
+    except Exception as error:
+        # pandas raises whatever the expression led to.
+        raise ValueError(
+            f"select {select!r}: {error}; columns are {', '.join(map(str, frame.columns))}"
+        ) from error
