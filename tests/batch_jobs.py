@@ -56,3 +56,13 @@ def slow(series: Any, log: str) -> dict[str, Any]:
     counted(series, log)
     time.sleep(0.2)
     return {"peak": series.to_dask().max(), "mip": series.to_dask().max(axis=0)}
+
+
+def nothing(series: Any) -> None:
+    """Decode nothing."""
+
+
+def pictured(series: Any) -> dict[str, Any]:
+    from dcmdask import batch
+
+    return {"own": batch.Picture(np.eye(4))}

@@ -103,3 +103,9 @@ def test_orthogonal_planes(tmp_path: Path) -> None:
     assert sheet(tmp_path / "a.png").shape == (6, 5 + GAP + 5 + GAP + 4)
     with pytest.raises(ValueError, match=r"\(z, y, x\)"):
         orthogonal(volume[0], tmp_path / "a.png")
+
+
+def test_a_spacing_that_would_fill_the_memory(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"make a picture of 80000 x 8, and 10000 is the most"):
+        picture(np.zeros((8, 8)), tmp_path / "a.png", spacing=(10_000, 1))
+    assert not (tmp_path / "a.png").exists()

@@ -305,7 +305,8 @@ def test_page(tmp_path: Path) -> None:
     (source,) = shown.values("img", "src")
     small = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
     assert small.size == (160, 40)
-    assert f"Series without a picture among their outputs: {len(records) - 1}." in text
+    without = sum(one.done for one in records) - 1
+    assert f"Series without a picture: {without}; their records may say why." in text
 
 
 def test_no_paths_on_a_page(tmp_path: Path) -> None:
@@ -383,7 +384,14 @@ def test_pictures_of_all_kinds(tmp_path: Path) -> None:
     assert "Pictures that are missing or cannot be read: 3." in text
     sizes = zip(shown.values("img", "width"), shown.values("img", "height"), strict=True)
     assert list(sizes) == [("40", "20"), ("80", "160"), ("40", "20")]
-    assert "No series has a picture" in page(summarise(FEW), folder)
+    assert "Series without a picture: 3;" in page(summarise(FEW), folder)
+    # A thumbnail is what a series without one has; what a record says leads nowhere else.
+    thumbnails = {name: png(30, 20) for name in (f"{UID}1", "../x")}
+    for name, content in thumbnails.items():
+        folder.write(f"records/{name}.png", content)
+    shown = checked(page(summarise([*FEW, replace(FEW[0], name="../x")]), folder))
+    assert shown.values("img", "alt") == [f"thumbnail of {UID}1"]
+    assert f"records/{UID}1.png" in shown.values("a", "href")
 
 
 def test_a_page_elsewhere(tmp_path: Path) -> None:
@@ -434,7 +442,7 @@ def test_pictures_are_bounded(tmp_path: Path) -> None:
             folder.write(path, png())
     text = page(summarise(records), folder)
     assert len(checked(text).values("img", "src")) == 500
-    assert "These are the first 500 of 630 series with pictures" in text
+    assert "These are of the first 500 of " in text
     # By their size, too.
     noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), "u1")
     held = io.BytesIO()

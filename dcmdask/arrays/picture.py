@@ -13,6 +13,8 @@ from PIL import Image
 
 GAP = 4
 GREY = 128
+# Rows or columns of a picture that is resized for its spacing.
+_LONGEST = 10_000
 Path: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 Window: TypeAlias = "tuple[float, float] | None"
 
@@ -38,6 +40,12 @@ def picture(
     -------
     tuple of float
         The values that are shown black and white.
+
+    Raises
+    ------
+    ValueError
+        `frame` has another shape, or `spacing` would make a picture of more than 10 000 rows
+        or columns of it.
 
     Examples
     --------
@@ -220,5 +228,11 @@ def _resized(plane: npt.NDArray[Any], vertical: float, horizontal: float) -> npt
     height, width = round(plane.shape[0] * vertical), round(plane.shape[1] * horizontal)
     if (height, width) == plane.shape[:2]:
         return plane
+    if max(height, width) > max(_LONGEST, *plane.shape[:2]):
+        raise ValueError(
+            f"pixels that are {vertical:g} times as high and {horizontal:g} times as wide as the "
+            f"finest make a picture of {height} x {width}, and {_LONGEST} is the most: the spacing "
+            "is wrong"
+        )
     resized = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized)

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import inspect
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
 
 from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outcome import BatchReport, Progress
+from dcmdask.batch.outcome import BatchReport
+from dcmdask.batch.records import SCAN, Record
 from dcmdask.batch.run import run
 from dcmdask.batch.selection import selected
+from dcmdask.batch.shown import shown
 from dcmdask.errors import DcmdaskError
 from dcmdask.frames.terms import plain
 
@@ -33,8 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOT_DONE, FAILURES, INTERRUPTED = 2, 1, 130
-# Seconds between the lines of a log.
-_LINE = 10.0
+# Failures that are told of in the end.
+_SHOWN = 20
 
 _STANDARD = {
     "select": Annotated[
@@ -60,11 +51,20 @@ _STANDARD = {
     "only_failed": Annotated[
         bool, typer.Option("--only-failed", help="Only what has failed before.")
     ],
+    "thumbnails": Annotated[
+        bool,
+        typer.Option(help="Pictures for the report: one frame of each series is decoded again."),
+    ],
     "dry_run": Annotated[
         bool, typer.Option("--dry-run", help="Only say which series would be processed.")
     ],
 }
-_DEFAULTS: dict[str, Any] = {"retries": 2, "only_failed": False, "dry_run": False}
+_DEFAULTS: dict[str, Any] = {
+    "retries": 2,
+    "only_failed": False,
+    "thumbnails": True,
+    "dry_run": False,
+}
 
 
 def main(
@@ -155,9 +155,7 @@ def _run(
     if dry_run:
         _show_plan(process, source, target, options, more)
         return
-    with cluster(scheduler, workers, threads_per_worker) as client, _shown() as progress:
-        if client is not None and client.dashboard_link:
-            print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
+    with cluster(scheduler, workers, threads_per_worker) as client, shown() as progress:
         try:
             report = run(
                 process,
@@ -176,14 +174,23 @@ def _run(
 
 
 def _tell(report: BatchReport) -> None:
-    for one in report.failures:
-        where = ", ".join(part for part in (one.file, _frame(one.frame)) if part)
-        text = " ".join(one.message.split())
-        told = f"{one.name}: {one.stage}: {one.error}: {text}"
-        print(plain(told + (f" ({where})" if where else "")))
+    # What was left out comes last.
+    failures = sorted(report.failures, key=lambda one: one.stage == SCAN)
+    for one in failures[:_SHOWN]:
+        print(plain(_failure(one)))
+    if more := len(failures[_SHOWN:]):
+        print(f"and {more} more; dcmdask report tells of all")
     print(plain(str(report)))
     if not report.ok:
         sys.exit(FAILURES)
+
+
+def _failure(one: Record) -> str:
+    text = " ".join(one.message.split())
+    if one.stage == SCAN:
+        return f"left out: {one.file}: {text}"
+    where = ", ".join(part for part in (one.file, _frame(one.frame)) if part)
+    return f"{one.name}: {one.stage}: {one.error}: {text}" + (f" ({where})" if where else "")
 
 
 def _frame(number: int | None) -> str:
@@ -203,49 +210,5 @@ def _show_plan(
         frames = sum(map(len, work.series.instances))
         print(f"{work.name}  {len(work.series)} files, {frames} frames")
     for one in found.left_out.values():
-        print(plain(f"left out: {one.file}: {one.message}"))
+        print(plain(_failure(one)))
     print(f"{len(found.numbers)} series to process, {found.kept} done already")
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[Progress], None]]:
-    """Show how far the work has come: a bar on a terminal, now and then a line in a log."""
-    started = last = time.monotonic()
-
-    def text(now: Progress) -> str:
-        if not now.total:
-            return f"{now.files} files looked into"
-        speed = now.bytes / max(1e-9, time.monotonic() - started) / 1e6
-        return f"{now.frames} frames, {speed:.1f} MB/s, {now.failed} failed"
-
-    if not sys.stderr.isatty():
-
-        def line(now: Progress) -> None:
-            nonlocal last
-            if time.monotonic() - last < _LINE:
-                return
-            last = time.monotonic()
-            told = text(now)
-            if now.total:
-                left = (last - started) / max(1, now.done) * (now.total - now.done)
-                told = f"{now.done} of {now.total} series, {told}, about {left:.0f} s left"
-            print(told, file=sys.stderr, flush=True)
-
-        yield line
-        return
-    bar = RichProgress(
-        TextColumn("series"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task("", total=None)
-    with bar:
-        yield lambda now: bar.update(
-            task, completed=now.done, total=now.total or None, description=text(now)
-        )

@@ -83,6 +83,8 @@ class Progress(NamedTuple):
     total, done, failed, frames, bytes : int
         Series to process, those that are through, those of them that failed; decoded so far.
     running : int
+    dashboard : str
+        The address of Dask's dashboard, once there is one.
     """
 
     files: int = 0
@@ -92,6 +94,7 @@ class Progress(NamedTuple):
     frames: int = 0
     bytes: int = 0
     running: int = 0
+    dashboard: str = ""
 
     def plus(self, record: Record) -> Progress:
         """Return it with one more series that is done or failed."""

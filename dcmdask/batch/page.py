@@ -20,9 +20,10 @@ from PIL import Image
 
 from dcmdask.batch.distribution import distribution
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.records import SCAN, Record, key_of
+from dcmdask.batch.records import RECORDS, SCAN, Record, key_of
 from dcmdask.batch.results import OUTPUTS
 from dcmdask.batch.summary import Cause, Summary, duration, last_part, without_folders
+from dcmdask.batch.thumbnail import thumbnail_key
 
 NAME = "report.html"
 # What a page holds at most, so that a browser opens it: what is left out is told on it.
@@ -35,6 +36,7 @@ _COLUMNS = 12
 _TEXT = 80
 # Of the longer side of a picture, in pixels.
 _SIDE = 160
+_THUMBNAIL = "thumbnail"
 # Pictures that are in memory at a time.
 _AT_A_TIME = 16
 
@@ -219,7 +221,7 @@ def _shortened(text: str) -> str:
 def _is_ours(path: str) -> bool:
     """Return whether a path is one of outputs; a record may have been tampered with."""
     parts = path.split("/")
-    return parts[0] == OUTPUTS and not {"", ".", ".."} & set(parts)
+    return parts[0] in (OUTPUTS, RECORDS) and not {"", ".", ".."} & set(parts)
 
 
 def _link(way: str | None, path: str) -> str | None:
@@ -264,18 +266,13 @@ class _Pictures(NamedTuple):
 def _pictures(
     records: Sequence[Record], folder: Folder, way: str | None, named: dict[str, str]
 ) -> _Pictures:
-    having = []
-    for one in records:
-        paths = ((key, path) for key, path in one.outputs.items() if _is_picture(path))
-        if (first := next(paths, None)) is not None:
-            having.append((one.name, *first))
-    if not having:
-        return _Pictures([], ["No series has a picture among its outputs."])
-    shown, held, tried = [], 0, 0
+    having = [_picture_of(one) for one in records if one.done]
+    shown, held, tried, missing = [], 0, 0, 0
     for (name, key, path), data in _read(having[:_PICTURES], folder):
         tried += 1
         small = _small(data)
         if small is None:
+            missing += bool(data) or key != _THUMBNAIL
             continue
         held += len(small.data)
         row, link = named[name], _link(way, path)
@@ -284,15 +281,19 @@ def _pictures(
             break
     notes = []
     if len(having) > tried:
-        notes.append(
-            f"These are the first {tried} of {len(having)} series with pictures; the table below "
-            "has links to those of the others."
-        )
-    if tried > len(shown):
-        notes.append(f"Pictures that are missing or cannot be read: {tried - len(shown)}.")
-    if len(records) > len(having):
-        notes.append(f"Series without a picture among their outputs: {len(records) - len(having)}.")
+        notes.append(f"These are of the first {tried} of {len(having)} series that are done.")
+    if missing:
+        notes.append(f"Pictures that are missing or cannot be read: {missing}.")
+    if without := tried - missing - len(shown):
+        notes.append(f"Series without a picture: {without}; their records may say why.")
     return _Pictures(shown, notes)
+
+
+def _picture_of(record: Record) -> tuple[str, str, str]:
+    """Return the name of a series, and the name and the path of what is to be shown of it."""
+    paths = ((key, path) for key, path in record.outputs.items() if _is_picture(path))
+    own = thumbnail_key(record.name)
+    return (record.name, *next(paths, (_THUMBNAIL, own if _is_picture(own) else "")))
 
 
 def _is_picture(path: str) -> bool:
@@ -306,8 +307,9 @@ def _read(
     for start in range(0, len(having), _AT_A_TIME):
         some = having[start : start + _AT_A_TIME]
         try:
-            found = folder.read(path for _, _, path in some)
-        except OSError:
+            found = folder.read(path for _, _, path in some if path)
+        except (OSError, ValueError):
+            # No file system has a file of such a name.
             found = {}
         for one in some:
             yield one, found.get(one[2], b"")

@@ -48,6 +48,7 @@ def run(
     retries: int = 2,
     timeout: float | None = None,
     only_failed: bool = False,
+    thumbnails: bool = True,
     finish: Callable[[pd.DataFrame, str], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> BatchReport:
@@ -84,6 +85,9 @@ def run(
         ``"timeout"`` recorded.
     only_failed : bool
         Only what has a record of a failure.
+    thumbnails : bool
+        Whether the page of the report gets a small picture of each series that returns no
+        `Picture`: its middle frame, which is decoded once more.
     finish : callable, optional
         Called once in the end with the table of results, a pandas DataFrame, and `target`.
     progress : callable, optional
@@ -111,6 +115,7 @@ def run(
         select=select,
         limit=limit,
         only_failed=only_failed,
+        thumbnails=thumbnails,
         progress=None if progress is None else lambda files, _: progress(Progress(files)),
     )
     for record in chosen.left_out.values():
@@ -174,6 +179,7 @@ def _loop(
     """
     job, fresh = chosen.job, chosen.works()
     tally = Progress(chosen.found.files, len(chosen.numbers))
+    tally = tally._replace(dashboard=client.dashboard_link or "")
     failures: list[Record] = []
     # Those to be tried again: by the time before which they are not to be.
     later: list[tuple[float, int, Work]] = []

@@ -87,6 +87,7 @@ def selected(
     select: str | None = None,
     limit: int | None = None,
     only_failed: bool = False,
+    thumbnails: bool = True,
     progress: Callable[[int, int | None], object] | None = None,
 ) -> Selection:
     """Scan `source`, and return what is to be done.
@@ -99,7 +100,7 @@ def selected(
     chosen = _chosen(found, select)[:limit]
     given = dict(options or {})
     root = _root(source, found)
-    job = Job(pickle.dumps(process), given, folder, identity(process, given), root)
+    job = Job(pickle.dumps(process), given, folder, identity(process, given), root, thumbnails)
     told = (left_out(one, root, job.identity) for one in found.doubtful)
     not_read = {one.name: one for one in told}
     before: dict[str, _Before] = {}

@@ -20,6 +20,7 @@ from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
 from dcmdask.batch.results import OUTPUTS, keep, own_outputs
+from dcmdask.batch.thumbnail import thumbnail, thumbnail_key
 from dcmdask.errors import (
     AmbiguousSourceError,
     DcmdaskError,
@@ -46,7 +47,9 @@ class Job(NamedTuple):
     identity : str
         Of the function and its options.
     root : str
-        The folder that the source is; empty where it is none.
+        The folder that paths are told from.
+    thumbnails : bool
+        Whether series that return no picture get one.
     """
 
     process: bytes
@@ -54,6 +57,7 @@ class Job(NamedTuple):
     folder: Folder
     identity: str
     root: str = ""
+    thumbnails: bool = True
 
 
 class Work(NamedTuple):
@@ -121,6 +125,8 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
                 returned = process(work.series, **job.options)
                 stage = "write"
                 numbers, outputs = keep(returned, job.folder, work.name, given)
+                if job.thumbnails and not any(one.endswith(".png") for one in outputs.values()):
+                    notes += _illustrated(job.folder, work)
         except Exception as error:
             passing = may_pass(error)
             text = traceback.format_exc()
@@ -133,6 +139,15 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
         if record.done or last or not passing:
             record.write(job.folder)
     return Done(record, passing)
+
+
+def _illustrated(folder: Folder, work: Work) -> list[str]:
+    """Write a thumbnail, and return why there is none: no result is lost for it."""
+    try:
+        folder.write(thumbnail_key(work.name), thumbnail(work.series))
+    except Exception as error:
+        return [f"no thumbnail: {type(error).__name__}: {error}"]
+    return []
 
 
 @contextmanager
