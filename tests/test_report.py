@@ -162,6 +162,7 @@ SAME = [
     ("positions 1, 2 and {n} are missing", "positions N, ... are missing"),
     ("-{n} int16, 512x{n}", "N int16, N"),
     ("several\n  lines {n}", "several lines N"),
+    ("{n} of (0028,0002) and (300A,00b0)", "N of (0028,0002) and (300A,00b0)"),
 ]
 
 

@@ -86,7 +86,8 @@ def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
     named = {one.name: f"s{number}" for number, one in enumerate(summary.records)}
     columns = list(dict.fromkeys(key for one in summary.records for key in one.numbers))
     done = [one for one in summary.records if one.done]
-    plots = [("seconds", distribution([float(one.seconds) for one in summary.records]))]
+    seconds = [float(one.seconds) for one in summary.records if one.stage != SCAN]
+    plots = [("seconds", distribution(seconds))]
     plots += [
         (key, distribution([one.numbers.get(key) for one in done])) for key in columns[:_PLOTS]
     ]

@@ -24,6 +24,7 @@ _BEFORE = r"(?<![\w./\\-])"
 _NAME = r"[^\s/\\'\"<>:,;()]*"
 # An address of the internet has fewer parts.
 _UID = re.compile(r"(?<![\w.])\d+(?:\.\d+){4,}")
+_TAG = re.compile(r"(\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\))")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
 # Not the 16 of int16, which tells one cause from another.
 _NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?<![A-Za-z_\d])\d+(?:\.\d+)*(?:[eE][-+]?\d+)?(?:x\d+)*")
@@ -157,9 +158,16 @@ def generalised(record: Record) -> str:
     text = re.sub(f"{_QUOTED_FOLDERS.pattern}[^'\"]*", "FILE", text)
     text = re.sub(f"{_FOLDERS.pattern}{_NAME}", "FILE", text)
     text = _whole(record.name).sub("SERIES", text)
+    # Between tags, which tell one cause from another.
+    parts = _TAG.split(text)
+    parts[::2] = [_without_numbers(part) for part in parts[::2]]
+    return "".join(parts)[:_LONGEST]
+
+
+def _without_numbers(text: str) -> str:
     for pattern, word in ((_UID, "UID"), (_ADDRESS, "N"), (_NUMBER, "N"), (_NUMBERS, r"N\1, ...")):
         text = pattern.sub(word, text)
-    return text[:_LONGEST]
+    return text
 
 
 def without_folders(text: str, record: Record, target: Folder) -> str:
