@@ -216,6 +216,7 @@ VALUE = st.one_of(
 @example([1e9, 1e9 + 1e-7])
 @example([-1e300, 1e300, 1e301, -1e308])
 @example([0.1 * n for n in range(30)])
+@example([-1_200_000_001_201, -2.2250738585e-313])
 @example([3, True, "3", None, math.nan, math.inf])
 def test_every_value_is_counted_once(values: list[Any]) -> None:
     found = distribution(values)

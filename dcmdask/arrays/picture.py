@@ -179,6 +179,8 @@ def _check(frames: npt.NDArray[Any]) -> None:
             f"a picture is made of (frames, rows, columns) or (frames, rows, columns, 3), at "
             f"least one of them, and not of {frames.shape}"
         )
+    if frames.dtype.kind not in "buif":
+        raise TypeError(f"a picture is made of real numbers, not of {frames.dtype}")
 
 
 def _spacing_of(array: Any, axes: int) -> Any:
@@ -200,6 +202,8 @@ def _spacing_of(array: Any, axes: int) -> Any:
 def _range(shown: npt.NDArray[Any], window: Window) -> tuple[float, float]:
     if window is not None:
         center, width = window
+        if not (math.isfinite(center) and 0 < width < math.inf):
+            raise ValueError(f"a window of center {center} and width {width} shows nothing")
         return center - width / 2, center + width / 2
     if shown.dtype == np.uint8:
         return 0.0, 255.0

@@ -132,7 +132,9 @@ def _edges(low: float, high: float, whole: bool) -> list[float]:
         step = max(1.0, step)
     numbers = range(math.floor(low / step), math.floor(high / step) + 2)
     edges = [number * step for number in numbers]
-    # Products are rounded.
+    # Products are rounded, and a quotient may be as good as 0.
+    if len(edges) > 2 and edges[-2] > high:
+        edges.pop()
     return [min(edges[0], low), *edges[1:-1], max(edges[-1], high)]
 
 

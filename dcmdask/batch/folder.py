@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterable
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+
+# It is not there, is a folder, or a loop of links.
+_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 class Folder(NamedTuple):
@@ -66,16 +70,20 @@ class Folder(NamedTuple):
             for path, key in wanted.items():
                 try:
                     found[key] = Path(path).read_bytes()
-                except FileNotFoundError:
-                    continue
+                except OSError as error:
+                    if error.errno not in _NO_OBJECT:
+                        raise
             return found
-        data = fs.cat(list(wanted), on_error="return") if wanted else {}
-        for content in data.values():
+        # Of what is no range, since `cat` takes brackets for a pattern.
+        contents = fs.cat_ranges(list(wanted), None, None, on_error="return")
+        for content in contents:
             # What cannot be read now is not what is not there.
             if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                 raise content
         return {
-            wanted[path]: content for path, content in data.items() if isinstance(content, bytes)
+            key: content
+            for key, content in zip(wanted.values(), contents, strict=True)
+            if isinstance(content, bytes)
         }
 
     def names(self, below: str) -> list[str]:
@@ -96,6 +104,9 @@ class Folder(NamedTuple):
             return
 
     def _open(self) -> tuple[Any, str]:
+        if self.is_local:
+            # Whatever characters are in its name.
+            return fsspec.filesystem("file"), self.url
         fs, root = fsspec.core.url_to_fs(self.url)
         return fs, str(root)
 

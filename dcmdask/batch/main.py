@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,11 +86,18 @@ def main(
     description : str, optional
         What ``--help`` says; the docstring of the script, for example.
     """
+    if getattr(process, "__module__", "") == "__mp_main__":
+        # A worker's process imports the script; one that asks for no `__main__` gets here.
+        return
     name = Path(sys.argv[0]).name
     try:
         _command(process, description, finish)(prog_name=name)
     except (DcmdaskError, OSError, ValueError, ImportError) as error:
         print(plain(f"{name}: {' '.join(str(error).split())}"), file=sys.stderr)
+        sys.exit(NOT_DONE)
+    except Exception:
+        # Python's own exit code would say that some series failed.
+        traceback.print_exc()
         sys.exit(NOT_DONE)
 
 
@@ -98,7 +106,7 @@ def _command(
     description: str | None,
     finish: Callable[[pd.DataFrame, str], object] | None,
 ) -> typer.Typer:
-    own = list(inspect.signature(process, eval_str=True).parameters.values())[1:]
+    own = _own_parameters(process)
     if taken := [one.name for one in own if one.name in {*_STANDARD, "source", "target"}]:
         raise ValueError(f"process has a parameter that is an option of all jobs: {taken[0]}")
     app = typer.Typer(
@@ -113,6 +121,24 @@ def _command(
     command.__doc__ = description
     app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run.")(command)
     return app
+
+
+def _own_parameters(process: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters behind the series, with their annotations."""
+    names = getattr(inspect.unwrap(process), "__globals__", {})
+    found = []
+    # That of the series may be known to type checkers only.
+    for one in list(inspect.signature(process).parameters.values())[1:]:
+        if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            raise ValueError(f"process has a parameter {one}: options are parameters by name")
+        annotation = one.annotation
+        if isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, names)
+            except NameError as error:
+                raise ValueError(f"annotation of the parameter {one.name}: {error}") from None
+        found.append(one.replace(annotation=annotation))
+    return found
 
 
 def _signature(own: list[inspect.Parameter]) -> inspect.Signature:
@@ -155,6 +181,15 @@ def _run(
     if dry_run:
         _show_plan(process, source, target, options, more)
         return
+    broken: list[str] = []
+
+    def finished(table: pd.DataFrame, target: str) -> None:
+        try:
+            if finish is not None:
+                finish(table, target)
+        except Exception:
+            broken.append(traceback.format_exc())
+
     with cluster(scheduler, workers, threads_per_worker) as client, shown() as progress:
         try:
             report = run(
@@ -163,7 +198,7 @@ def _run(
                 target,
                 client=client,
                 options=options,
-                finish=finish,
+                finish=finished if finish is not None else None,
                 progress=progress,
                 **more,
             )
@@ -171,6 +206,11 @@ def _run(
             print("interrupted; the same command goes on with the rest", file=sys.stderr)
             sys.exit(INTERRUPTED)
     _tell(report)
+    if broken:
+        print(f"{broken[0]}finish failed; all that is above is kept", file=sys.stderr)
+        sys.exit(NOT_DONE)
+    if not report.ok:
+        sys.exit(FAILURES)
 
 
 def _tell(report: BatchReport) -> None:
@@ -181,8 +221,6 @@ def _tell(report: BatchReport) -> None:
     if more := len(failures[_SHOWN:]):
         print(f"and {more} more; dcmdask report tells of all")
     print(plain(str(report)))
-    if not report.ok:
-        sys.exit(FAILURES)
 
 
 def _failure(one: Record) -> str:

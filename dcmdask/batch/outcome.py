@@ -36,6 +36,8 @@ class BatchReport:
     failures : tuple of Record
         Of the series that failed, and of the files that the scan left out though they may be
         part of one; by name.
+    other : int
+        How many series of the target are done with another version or other options of the job.
     seconds : float
     """
 
@@ -44,6 +46,7 @@ class BatchReport:
     done: int
     processed: int
     failures: tuple[Record, ...]
+    other: int
     seconds: float
 
     @property
@@ -59,7 +62,7 @@ class BatchReport:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of results: a row for each series that is done; needs pandas."""
-        return frame_of(results(Folder(self.target), self.job))
+        return frame_of(results(Folder(self.target), self.job)[0])
 
     def __str__(self) -> str:
         stages = Counter(one.stage for one in self.failures)
@@ -70,6 +73,7 @@ class BatchReport:
             f"{self.processed} processed now in {self.seconds:.1f} s"
             + (f"; failed: {why}" if why else "")
             + (f"; files left out: {left_out}" if left_out else "")
+            + (f"; done with another version or other options: {self.other}" if self.other else "")
         )
 
 
@@ -106,14 +110,34 @@ class Progress(NamedTuple):
         )
 
 
-def results(folder: Folder, job: str) -> dict[str, list[Any]]:
-    """Return the columns of the table of results, in the order of the names of the series."""
-    rows = [(one.name, one.numbers) for one in read_records(folder) if one.done and one.job == job]
+def results(
+    folder: Folder, job: str, with_others: bool = False
+) -> tuple[dict[str, list[Any]], int]:
+    """Return the columns of the table of results, and how many series another version has done.
+
+    Parameters
+    ----------
+    folder : Folder
+    job : str
+    with_others : bool
+        Whether these are in the table as well.
+
+    Returns
+    -------
+    dict
+        Name of a column to its cells, in the order of the names of the series.
+    int
+    """
+    rows, others = [], 0
+    for one in read_records(folder):
+        others += one.done and one.job != job
+        if one.done and (with_others or one.job == job):
+            rows.append((one.name, one.numbers))
     rows.sort(key=lambda row: row[0])
     columns: dict[str, list[Any]] = {NAME: [name for name, _ in rows]}
-    for key in dict.fromkeys(key for _, numbers in rows for key in numbers):
+    for key in dict.fromkeys(key for _, numbers in rows for key in numbers if key != NAME):
         columns[key] = [numbers.get(key) for _, numbers in rows]
-    return columns
+    return columns, others
 
 
 def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:
@@ -122,7 +146,20 @@ def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:
         import pandas as pd
     except ImportError as error:
         raise ImportError("tables need pandas: pip install 'dcmdask[table]'") from error
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    for name, cells in columns.items():
+        kinds = {type(one) for one in cells}
+        if None in cells and kinds == {int, type(None)}:
+            # Where one is absent, floating point would change the others.
+            frame[name] = pd.array(cells, dtype=_integers(cells))
+    return frame
+
+
+def _integers(cells: list[Any]) -> str:
+    told = [one for one in cells if one is not None]
+    if max(told) < 2**63 and min(told) >= -(2**63):
+        return "Int64"
+    return "UInt64" if max(told) < 2**64 and min(told) >= 0 else "object"
 
 
 def write_table(columns: dict[str, list[Any]], folder: Folder) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Protocol
-
-from distributed.protocol import pickle
 
 from dcmdask.arrays.discovery import Skipped
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.identity import digest
 
 RECORDS = "records"
 # The stage of what the scan left out.
@@ -41,6 +38,8 @@ class Record:
     done : bool
     job, source : str
         Hashes: of the function with its options, and of the files (path, size, time).
+    script : str
+        What the job is called.
     stage : str
         Where it failed: ``"scan"``, ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
         ``"poison"`` (the worker died) or ``"timeout"``; empty where it did not.
@@ -83,6 +82,7 @@ class Record:
     outputs: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    script: str = ""
 
     def write(self, folder: Folder) -> None:
         """Write it whole."""
@@ -122,7 +122,7 @@ def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator
             try:
                 told = json.loads(data)
                 record = Record(**{key: value for key, value in told.items() if key in known})
-            except (ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError, RecursionError):
                 continue
             # One that names another series was put there by hand.
             if _is_valid(record) and key == key_of(record.name):
@@ -130,13 +130,35 @@ def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator
 
 
 def _is_valid(record: Record) -> bool:
-    """Return whether the values are of the types that they are to be."""
-    empty = Record("", True, "", "", frame=0)
-    return all(
-        isinstance(value := getattr(record, one.name), type(getattr(empty, one.name)))
-        or (one.name == "frame" and value is None)
-        or (one.name == "seconds" and type(value) is int)
-        for one in fields(Record)
+    """Return whether the values are of the types, and in the range, that they are to be."""
+    texts: list[Any] = [
+        record.name,
+        record.job,
+        record.source,
+        record.stage,
+        record.error,
+        record.script,
+    ]
+    texts += [record.message, record.traceback, record.file]
+    lists: list[Any] = [record.files, record.notes]
+    counts: list[Any] = [record.attempts, record.frames, record.bytes]
+    return (
+        all(isinstance(one, str) for one in texts)
+        and all(isinstance(one, list) and all(isinstance(x, str) for x in one) for one in lists)
+        and all(type(one) is int and 0 <= one < 2**63 for one in counts)
+        and {type(record.done)} == {bool}
+        and (record.frame is None or type(record.frame) is int)
+        and type(record.seconds) in (int, float)
+        # Also not NaN.
+        and 0 <= record.seconds < math.inf
+        and _is_table(record.outputs, str)
+        and _is_table(record.numbers, str | int | float | None)
+    )
+
+
+def _is_table(value: Any, kind: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(one, kind) and one == one for key, one in value.items()
     )
 
 
@@ -148,12 +170,20 @@ def failed(name: str, stage: str, error: BaseException, traceback: str, **more: 
         done=False,
         stage=stage,
         error=type(error).__name__,
-        message=str(error)[:_LONGEST],
+        message=_message(error)[:_LONGEST],
         traceback=traceback[-_LONGEST:],
         file=str(getattr(error, "source", None) or getattr(error, "filename", None) or ""),
         frame=frame if isinstance(frame, int) else None,
         **more,
     )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        # Somebody's own exception, and no less a failure.
+        return "its message cannot be told"
 
 
 def relative(record: Record, root: str) -> Record:
@@ -177,12 +207,13 @@ def told_from(root: str, text: str) -> str:
     return text.replace(root.rstrip("/") + "/", "") if root else text
 
 
-def left_out(one: Skipped, root: str, job: str) -> Record:
+def left_out(one: Skipped, root: str, job: str, script: str) -> Record:
     """Return the record of a file that may be part of a series and could not be looked into."""
     record = Record(
-        name=f"file-{_hash(os.fsencode(one.path))}",
+        name=f"file-{digest(os.fsencode(one.path))}",
         done=False,
         job=job,
+        script=script,
         source=source_of_files(root),
         stage=SCAN,
         error="left out",
@@ -205,7 +236,7 @@ def names_of(series: Iterable[Series]) -> list[str]:
         if not _UID.fullmatch(name) or name in taken:
             told = [one.uid, *sorted(instance.study_uid for instance in one.instances[:1])]
             told += sorted(instance.source.name for instance in one.instances[:1])
-            name = f"series-{_hash(repr(told).encode())}"
+            name = f"series-{digest(repr(told).encode())}"
         if name in taken:
             taken[name] += 1
             name = f"{name}-{taken[name]}"
@@ -231,32 +262,9 @@ def is_current(record: _Current, job: str, source: str) -> bool:
 def source_of(series: Series) -> str:
     """Return a hash of the files of a series: path, size and modification time of each."""
     told = sorted(str(one.source.token) for one in series.instances)
-    return _hash(repr(told).encode())
+    return digest(repr(told).encode())
 
 
 def source_of_files(root: str) -> str:
     """Return what stands for the files that a scan of this folder left out."""
-    return _hash(os.fsencode(root))
-
-
-def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
-    """Return a hash of what a function does, and of the options that it is called with.
-
-    Of a script, all that is written in it; otherwise the source of the function, or what it
-    is pickled as.
-    """
-    code = getattr(process, "__code__", None)
-    path = Path(code.co_filename) if code is not None else Path()
-    if getattr(process, "__module__", "") == "__main__" and path.is_file():
-        text = path.read_bytes()
-    else:
-        try:
-            text = inspect.getsource(process).encode()
-        except (OSError, TypeError):
-            text = pickle.dumps(process)
-    told = json.dumps(dict(options), sort_keys=True, default=str).encode()
-    return _hash(text + b"\0" + told)
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=10).hexdigest()
+    return digest(os.fsencode(root))

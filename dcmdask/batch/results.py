@@ -173,6 +173,8 @@ def keep(
             raise ValueError(f"{key!r} cannot name a result: letters, digits, _ and - can")
         if key == NAME:
             raise ValueError(f"{key!r} cannot name a result: it is the column of the series")
+        if _is_masked(value.frame if isinstance(value, Picture) else value):
+            raise TypeError(f"{key} is masked, and what is stored is not: fill it with a value")
         if isinstance(value, Picture):
             pictures[key] = value
         elif getattr(value, "ndim", 0) > 0:
@@ -212,12 +214,23 @@ def _wanted(value: Any, store: str) -> ToWrite:
     return ToWrite(x, store, dimension_names=dims, attributes=attributes, overwrite=True)
 
 
+def _is_masked(value: Any) -> bool:
+    inner = getattr(value, "data", None) if hasattr(value, "dims") else value
+    array = getattr(inner, "_meta", inner)
+    return isinstance(array, np.ma.MaskedArray) and array.ndim > 0
+
+
 def _plain(key: str, value: Any) -> Any:
     """Return a value of one cell of a table, as JSON writes it."""
+    if value is np.ma.masked:
+        return None
     if isinstance(value, np.ndarray | np.generic) or hasattr(value, "item"):
         value = value.item()
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        # Also what no file of text can hold.
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):

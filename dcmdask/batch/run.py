@@ -6,7 +6,6 @@ import heapq
 import itertools
 import os
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from dcmdask.batch.outcome import BatchReport, Progress, frame_of, results, writ
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
 from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.work import Done, Job, Work, described, may_pass, process_series
+from dcmdask.batch.workers import Workers
 from dcmdask.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Seconds between looks at the workers and the clock while nothing is done.
 _LOOK = 0.25
-# Seconds for a worker to end by itself.
+# Seconds for a worker that is done to hand over what it has to say.
 _GRACE = 10.0
 # Seconds before a second try, doubled for each more.
 _BACK_OFF = 1.0
@@ -84,7 +84,8 @@ def run(
         Seconds for one series; then the worker process is restarted by its nanny, and
         ``"timeout"`` recorded.
     only_failed : bool
-        Only what has a record of a failure.
+        Only what has a record of a failure. The table then keeps what another version of the
+        function, or other options, have done.
     thumbnails : bool
         Whether the page of the report gets a small picture of each series that returns no
         `Picture`: its middle frame, which is decoded once more.
@@ -102,9 +103,12 @@ def run(
     ClusterError
         Workers have no dcmdask, another version of it, do not see source or target, or have
         no nanny where `timeout` needs one.
+    StoreExistsError
+        The target holds what another job made.
     ValueError
-        `select` is no query.
+        There is no series, `select` is no query, or an option is no value that JSON has.
     """
+    _check(client, limit, retries, timeout)
     started = time.perf_counter()
     folder = Folder.of(target)
     chosen = selected(
@@ -129,19 +133,31 @@ def run(
             check_workers(running, chosen, timeout)
             now, failures = _loop(running, chosen, retries, timeout, progress)
     failures += chosen.left_out.values()
+    table, other = results(folder, chosen.job.identity, with_others=only_failed)
     report = BatchReport(
         folder.url,
         chosen.job.identity,
         chosen.kept + now.done - now.failed,
         now.done,
         tuple(sorted(failures, key=lambda one: one.name)),
+        other,
         time.perf_counter() - started,
     )
-    table = results(folder, report.job)
     write_table(table, folder)
     if finish is not None:
         finish(frame_of(table), folder.url)
     return report
+
+
+def _check(client: Client | None, limit: int | None, retries: int, timeout: float | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}: a run has at least one series")
+    if retries < 0:
+        raise ValueError(f"retries is {retries}: 0 or more")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout is {timeout}: more than 0 seconds")
+    if client is not None and client.asynchronous:
+        raise ValueError("the client is asynchronous; run waits, and needs one that waits")
 
 
 @contextmanager
@@ -184,11 +200,9 @@ def _loop(
     # Those to be tried again: by the time before which they are not to be.
     later: list[tuple[float, int, Work]] = []
     tickets = itertools.count()
+    workers = Workers(client)
     busy: dict[str, _Busy] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
-    alive, looked = _alive(client), time.monotonic()
-    # Workers that are to be restarted, and since when.
-    dying: dict[str, float] = {}
     # Dask's client sends a message in 10 ms: one that says that a future is no longer needed
     # would keep the next series from its worker.
     spent: list[Future[Any]] = []
@@ -200,10 +214,10 @@ def _loop(
             if not record.done:
                 failures.append(record)
 
-    def again(work: Work) -> None:
-        pause = _BACK_OFF * 2**work.attempts
-        tried = work._replace(attempts=work.attempts + 1)
-        heapq.heappush(later, (time.monotonic() + pause, next(tickets), tried))
+    def again(work: Work, tried: bool = True) -> None:
+        pause = _BACK_OFF * 2**work.attempts if tried else _BACK_OFF
+        work = work._replace(attempts=work.attempts + tried)
+        heapq.heappush(later, (time.monotonic() + pause, next(tickets), work))
 
     def following() -> Work | None:
         work = next(fresh, None)
@@ -213,7 +227,7 @@ def _loop(
 
     try:
         while tally.done < tally.total:
-            for address in [one for one in alive if one not in busy]:
+            for address in [one for one in workers.ready if one not in busy]:
                 if (work := following()) is None:
                     break
                 busy[address] = _handed_out(client, job, work, address, retries, finished)
@@ -223,28 +237,20 @@ def _loop(
             for one in ended:
                 keep(_outcome(one, job, retries, again))
                 spent.append(one.future)
-            if not ended or time.monotonic() - looked > _LOOK:
+            if not ended or workers.seconds > _LOOK:
                 spent.clear()
-                there, looked = _alive(client), time.monotonic()
-                for address in [one for one in busy if one not in there]:
+                workers.look(busy)
+                for address in [one for one in busy if one not in workers.there]:
                     keep(_lost(busy.pop(address), job, retries, again))
-                late = [a for a, one in busy.items() if timeout and looked - one.since > timeout]
-                for address in late:
-                    keep(_too_late(busy.pop(address), job, timeout or 0.0))
-                    dying[address] = looked
-                    # Its own nanny starts another process.
-                    client.run(_end, workers=[address], wait=False)
-                dying = _still_there(client, dying, there)
-                alive = [one for one in there if one not in dying]
+                for address, one in list(busy.items()):
+                    if timeout and time.monotonic() - one.since > timeout:
+                        keep(_too_late(busy.pop(address), job, timeout))
+                        workers.end(address)
     finally:
         client.cancel([one.future for one in busy.values()])
     if progress is not None:
         progress(tally)
     return tally, failures
-
-
-def _alive(client: Client) -> list[str]:
-    return list(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _handed_out(
@@ -281,7 +287,7 @@ def _ended(finished: queue.SimpleQueue[str], busy: dict[str, _Busy]) -> list[str
         return [one for one in found if one in busy and busy[one].future.done()]
 
 
-def _outcome(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) -> Record | None:
+def _outcome(one: _Busy, job: Job, retries: int, again: Callable[..., None]) -> Record | None:
     """Return the record of a series that a worker is done with; None if it is tried again."""
     try:
         done: Done = one.future.result(timeout=_GRACE)
@@ -294,19 +300,20 @@ def _outcome(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) 
             again(one.work)
             return None
         return _recorded(one, job, "write" if isinstance(error, OSError) else "process", error)
+    if done.record is None:
+        again(one.work, tried=False)
+        return None
     if done.may_pass and one.work.attempts < retries:
         again(one.work)
         return None
     return done.record
 
 
-def _lost(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) -> Record | None:
+def _lost(one: _Busy, job: Job, retries: int, again: Callable[..., None]) -> Record | None:
     """Deal with a series whose worker died."""
     one.future.cancel()
-    there = records(job.folder, [one.work.name]).get(one.work.name)
-    if there is not None and there.done and is_current(there, job.identity, one.work.source):
-        # It died behind it.
-        return there
+    if (record := _done_by_now(one, job)) is not None:
+        return record
     if one.work.attempts < retries:
         again(one.work)
         return None
@@ -317,34 +324,24 @@ def _lost(one: _Busy, job: Job, retries: int, again: Callable[[Work], None]) -> 
     return _recorded(one, job, "poison", error)
 
 
-async def _end() -> None:
-    """End the process of a worker whose thread does not."""
-    os._exit(1)
-
-
-def _still_there(client: Client, dying: dict[str, float], there: list[str]) -> dict[str, float]:
-    """Return the workers that have yet to go; one that hears nothing is left to its nanny."""
-    left = {address: since for address, since in dying.items() if address in there}
-    for address, since in left.items():
-        if time.monotonic() - since > _GRACE:
-            left[address] = time.monotonic()
-            threading.Thread(
-                target=client.restart_workers,
-                args=([address],),
-                kwargs={"timeout": _GRACE, "raise_for_error": False},
-                daemon=True,
-            ).start()
-    return left
-
-
 def _too_late(one: _Busy, job: Job, timeout: float) -> Record:
     one.future.cancel()
+    if (record := _done_by_now(one, job)) is not None:
+        return record
     error = ClusterError(f"it took longer than {timeout:g} s, and the worker was restarted")
     return _recorded(one, job, "timeout", error)
 
 
+def _done_by_now(one: _Busy, job: Job) -> Record | None:
+    """Return the record of a series that was done before its worker could say so."""
+    there = records(job.folder, [one.work.name]).get(one.work.name)
+    if there is None or not there.done:
+        return None
+    return there if is_current(there, job.identity, one.work.source) else None
+
+
 def _recorded(one: _Busy, job: Job, stage: str, error: Exception) -> Record:
-    record = failed(one.work.name, stage, error, "", **described(one.work, job.identity))
+    record = failed(one.work.name, stage, error, "", **described(one.work, job))
     record = replace(record, seconds=round(time.monotonic() - one.since, 4))
     record = relative(record, job.root)
     record.write(job.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
@@ -12,10 +13,10 @@ from distributed.protocol import pickle
 from dcmdask.arrays.scan import Scan, scan
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.identity import identity, script_of
 from dcmdask.batch.records import (
     SCAN,
     Record,
-    identity,
     is_current,
     left_out,
     names_of,
@@ -25,7 +26,9 @@ from dcmdask.batch.records import (
     told_from,
 )
 from dcmdask.batch.work import Job, Work
+from dcmdask.errors import StoreExistsError
 
+_TRUTHS = ("bool", "boolean", "bool[pyarrow]")
 # By the names that DICOM has for them, too.
 _KEYWORDS = {
     "modality": "Modality",
@@ -95,18 +98,26 @@ def selected(
     Parameters are those of :func:`dcmdask.batch.run`, but for `progress`, which is that of
     :func:`dcmdask.scan`.
     """
+    given = dict(options or {})
+    _check_call(process, given)
     found = source if isinstance(source, Scan) else scan(source, progress=progress)
+    if not len(found) and not found.doubtful:
+        raise ValueError(f"no series in the source: {found.files} files were looked into")
     names = names_of(found)
     chosen = _chosen(found, select)[:limit]
-    given = dict(options or {})
-    root = _root(source, found)
-    job = Job(pickle.dumps(process), given, folder, identity(process, given), root, thumbnails)
-    told = (left_out(one, root, job.identity) for one in found.doubtful)
+    root, script = _root(source, found), script_of(process)
+    job = Job(_pickled(process), given, folder, identity(process, given), root, script, thumbnails)
+    told = (left_out(one, root, job.identity, script) for one in found.doubtful)
     not_read = {one.name: one for one in told}
     before: dict[str, _Before] = {}
     # Name to file; what another source left out is not ours.
     mended: dict[str, str] = {}
     for one in read_records(folder):
+        if one.script != script:
+            raise StoreExistsError(
+                f"{folder.url} holds what another job, {one.script!r}, made, and {script!r} would "
+                "replace it: give each job a target of its own"
+            )
         if one.stage != SCAN:
             before[one.name] = _Before(one.done, one.job, one.source)
         elif one.name not in not_read and one.source == source_of_files(root):
@@ -150,9 +161,40 @@ def _chosen(found: Scan, select: str | None) -> Sequence[int]:
     for column, keyword in _KEYWORDS.items():
         frame[keyword] = frame[column]
     try:
-        return [int(number) for number in frame.query(select).index]
+        # No names but those of columns.
+        truths = frame.eval(select, local_dict={}, global_dict={})
     except Exception as error:
         # pandas raises whatever the expression led to.
         raise ValueError(
             f"select {select!r}: {error}; columns are {', '.join(map(str, frame.columns))}"
+        ) from error
+    if getattr(truths, "shape", None) != (len(frame),) or str(truths.dtype).lower() not in _TRUTHS:
+        raise ValueError(f"select {select!r} does not say yes or no of each series")
+    return [number for number, yes in enumerate(truths.fillna(False)) if yes]
+
+
+def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse what would fail for each series alike."""
+    try:
+        signature = inspect.signature(process)
+    except (TypeError, ValueError):
+        # Of what is not written in Python nothing is known.
+        return
+    try:
+        signature.bind(None, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"process cannot be called with a series and the options {sorted(options)}: {error}"
+        ) from None
+
+
+def _pickled(process: Callable[..., Any]) -> bytes:
+    try:
+        return bytes(pickle.dumps(process))
+    except Exception as error:
+        # Pickling raises whatever the things raise that it comes across.
+        raise ValueError(
+            f"process cannot be sent to the workers ({type(error).__name__}: {error}): something "
+            "that it or its script holds belongs to this process, such as a lock or an open file; "
+            "make it inside of process"
         ) from error

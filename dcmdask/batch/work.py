@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import dask
 from distributed.protocol import pickle
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
@@ -48,6 +48,8 @@ class Job(NamedTuple):
         Of the function and its options.
     root : str
         The folder that paths are told from.
+    script : str
+        What it is called.
     thumbnails : bool
         Whether series that return no picture get one.
     """
@@ -57,6 +59,7 @@ class Job(NamedTuple):
     folder: Folder
     identity: str
     root: str = ""
+    script: str = ""
     thumbnails: bool = True
 
 
@@ -84,12 +87,13 @@ class Done(NamedTuple):
 
     Attributes
     ----------
-    record : Record
+    record : Record or None
+        None where another driver's worker has the series.
     may_pass : bool
         Whether it failed for a reason that may be gone next time.
     """
 
-    record: Record
+    record: Record | None
     may_pass: bool
 
 
@@ -101,44 +105,59 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
     last : bool
         Whether a failure is final: then it is written down, whatever it is.
     """
-    started = time.perf_counter()
-    common = described(work, job.identity)
-    with _alone(job.folder, work.name):
+    with _alone(job.folder, work.name) as alone:
+        if not alone:
+            return Done(None, True)
         there = records(job.folder, [work.name]).get(work.name)
         if there is not None and there.done:
             if is_current(there, job.identity, work.source):
                 # Another driver was here first.
                 return Done(there, False)
-            # Of another job or other files: it is not to be taken for done once its outputs go.
-            job.folder.remove(key_of(work.name))
-            job.folder.remove(f"{OUTPUTS}/{work.name}")
-        stage = "process"
-        notes: list[str] = []
-        try:
-            process = pickle.loads(job.process)
-            # Inside a task Dask would take the cluster, and wait for itself.
-            with (
-                _noted(notes),
-                dask.config.set(scheduler="threads", num_workers=threads()),
-                own_outputs(job.folder, work.name, f"{job.identity} {work.source}") as given,
-            ):
-                returned = process(work.series, **job.options)
-                stage = "write"
-                numbers, outputs = keep(returned, job.folder, work.name, given)
-                if job.thumbnails and not any(one.endswith(".png") for one in outputs.values()):
-                    notes += _illustrated(job.folder, work)
-        except Exception as error:
-            passing = may_pass(error)
-            text = traceback.format_exc()
-            record = failed(work.name, _stage(error, stage), error, text, **common)
-        else:
-            passing = False
-            record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
-        record = replace(record, seconds=round(time.perf_counter() - started, 4))
-        record = relative(replace(record, notes=notes), job.root)
+            # Of another version or other files: it is not to be taken for done once its outputs go.
+            for key in (key_of(work.name), thumbnail_key(work.name), f"{OUTPUTS}/{work.name}"):
+                job.folder.remove(key)
+        record, passing = _processed(job, work)
         if record.done or last or not passing:
             record.write(job.folder)
     return Done(record, passing)
+
+
+def _processed(job: Job, work: Work) -> tuple[Record, bool]:
+    """Return the record of a series, and whether what failed may pass."""
+    started = time.perf_counter()
+    common = described(work, job)
+    passing, stage = False, "process"
+    notes: list[str] = []
+    try:
+        process = pickle.loads(job.process)
+        # Inside a task Dask would take the cluster, and wait for itself.
+        with (
+            _noted(notes),
+            dask.config.set(scheduler="threads", num_workers=threads()),
+            own_outputs(job.folder, work.name, f"{job.identity} {work.source}") as given,
+        ):
+            returned = process(work.series, **job.options)
+            stage = "write"
+            numbers, outputs = keep(returned, job.folder, work.name, given)
+            if job.thumbnails and not any(one.endswith(".png") for one in outputs.values()):
+                notes += _illustrated(job.folder, work)
+    except BaseException as error:
+        # Also what would end this process: sys.exit in a function is a failure of its series.
+        passing = may_pass(error)
+        record = failed(work.name, _stage(error, stage), error, _traceback(), **common)
+    else:
+        record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
+    record = replace(record, seconds=round(time.perf_counter() - started, 4), notes=notes)
+    return relative(record, job.root), passing
+
+
+def _traceback() -> str:
+    """Return the traceback of what is being handled."""
+    try:
+        return traceback.format_exc()
+    except Exception:
+        # An exception may refuse to be told.
+        return ""
 
 
 def _illustrated(folder: Folder, work: Work) -> list[str]:
@@ -162,13 +181,14 @@ def _noted(notes: list[str]) -> Iterator[None]:
             notes += dict.fromkeys(told)
 
 
-def described(work: Work, job: str) -> dict[str, Any]:
+def described(work: Work, job: Job) -> dict[str, Any]:
     """Return what a record says of a series, whatever becomes of it."""
     series = work.series
     names = [one.source.name for one in series.instances]
     each = (len(i) * i.rows * i.columns * i.samples * i.bits_allocated for i in series.instances)
     return {
-        "job": job,
+        "job": job.identity,
+        "script": job.script,
         "source": work.source,
         "attempts": work.attempts + 1,
         "frames": sum(map(len, series.instances)),
@@ -188,22 +208,33 @@ def threads() -> int:
 
 
 @contextmanager
-def _alone(folder: Folder, name: str) -> Iterator[None]:
-    """Let no other driver's worker process this series meanwhile, where that can be told."""
+def _alone(folder: Folder, name: str) -> Iterator[bool]:
+    """Let no other driver's worker process this series meanwhile, where that can be told.
+
+    Yields
+    ------
+    bool
+        Whether none does.
+    """
     if not folder.is_local:
         # On an object store both write the same.
-        yield
+        yield True
         return
     path = Path(folder.path(key_of(name))).with_name(f".{name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
-        yield
+    try:
+        held = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    with held:
+        yield True
         # Windows removes no open file.
         with suppress(OSError):
             path.unlink()
 
 
-def _stage(error: Exception, stage: str) -> str:
+def _stage(error: BaseException, stage: str) -> str:
     if isinstance(error, _ASSEMBLING):
         return "assemble"
     if isinstance(error, _WRITING):
@@ -214,7 +245,7 @@ def _stage(error: Exception, stage: str) -> str:
     return "process" if stage == "write" and not isinstance(error, OSError) else stage
 
 
-def may_pass(error: Exception) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Return whether trying again may help: a disk or a network that failed for a moment."""
     gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
     return isinstance(error, OSError) and not isinstance(error, gone)

@@ -26,3 +26,5 @@ def run(
     # As Python does, so that a script finds what lies beside it.
     sys.path.insert(0, str(Path(script).resolve().parent))
     runpy.run_path(script, run_name="__main__")
+    # It ends the process.
+    raise ValueError(f"{script} has run, and has not called dcmdask.batch.main: it is no job")

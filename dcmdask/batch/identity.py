@@ -1,0 +1,139 @@
+"""What tells one job from another: what its function does, and the options it is called with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from distributed.protocol import pickle
+
+
+def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
+    """Return a hash of what a function does, and of the options that it is called with.
+
+    Of a function, all that its module's file holds; in a notebook its source and that of the
+    functions that it names. What it holds besides counts as well: arguments of a partial,
+    variables of the function around it, attributes of an object.
+
+    Raises
+    ------
+    ValueError
+        An option is no value that JSON has, nor a path or a choice of an Enum.
+    """
+    told = json.dumps(
+        {name: _plain(name, value) for name, value in options.items()}, sort_keys=True
+    )
+    return digest(b"\0".join([*_code(process, set()), told.encode()]))
+
+
+def script_of(process: Callable[..., Any]) -> str:
+    """Return what a job is called: its script, or the name of its function."""
+    function = _function(process)
+    module = getattr(function, "__module__", None) or ""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if module == "__main__" and main:
+        return Path(main).name
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{module}.{name}" if module else name
+
+
+def digest(data: bytes) -> str:
+    """Return a hash."""
+    return hashlib.blake2b(data, digest_size=10).hexdigest()
+
+
+def _function(process: Any) -> Any:
+    """Return what is behind partials, decorators and methods."""
+    while isinstance(process, functools.partial):
+        process = process.func
+    return inspect.unwrap(getattr(process, "__func__", process))
+
+
+def _code(process: Any, seen: set[int]) -> Iterator[bytes]:
+    """Yield what says what a function does."""
+    if id(process) in seen:
+        return
+    seen.add(id(process))
+    if isinstance(process, functools.partial):
+        yield from _code(process.func, seen)
+        yield from _held(process.args, seen)
+        yield from _held(process.keywords, seen)
+        return
+    if isinstance(process, types.MethodType):
+        yield from _held(
+            vars(process.__self__) if hasattr(process.__self__, "__dict__") else (), seen
+        )
+        process = process.__func__
+    function = inspect.unwrap(process)
+    if not isinstance(function, types.FunctionType):
+        # A callable object, or one that is not written in Python.
+        yield _text(type(function)) or pickle.dumps(function)
+        yield from _held(getattr(function, "__dict__", {}), seen)
+        return
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    if file and os.path.isfile(file):
+        yield Path(file).read_bytes()
+        yield function.__qualname__.encode()
+    else:
+        yield _text(function) or pickle.dumps(function)
+        # What else the notebook has for it.
+        named = (function.__globals__.get(name) for name in function.__code__.co_names)
+        for other in named:
+            if isinstance(other, types.FunctionType) and other.__module__ == function.__module__:
+                yield from _code(other, seen)
+    # Of a decorated one the function around is in it, and what that holds.
+    for outer in {id(one): one for one in (process, function)}.values():
+        cells = getattr(outer, "__closure__", None) or ()
+        yield from _held([cell.cell_contents for cell in cells], seen)
+
+
+def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
+    """Yield what says what a value is."""
+    if isinstance(value, Mapping):
+        for name in sorted(value, key=str):
+            yield str(name).encode()
+            yield from _held(value[name], seen)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _held(one, seen)
+    elif callable(value) and not isinstance(value, type):
+        yield from _code(value, seen)
+    else:
+        try:
+            yield json.dumps(value, sort_keys=True).encode()
+        except (TypeError, ValueError):
+            yield pickle.dumps(value)
+
+
+def _text(of: Any) -> bytes:
+    try:
+        return inspect.getsource(of).encode()
+    except (OSError, TypeError):
+        return b""
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return the value of an option as JSON has it."""
+    if isinstance(value, Enum):
+        return _plain(name, value.value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(name, one) for one in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(name, one) for key, one in value.items()}
+    raise ValueError(
+        f"option {name} is {type(value).__name__}: an option is a number, a text, a truth, a path, "
+        "None, or a list or mapping of these, so that a later run can tell whether it has changed"
+    )

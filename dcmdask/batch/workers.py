@@ -1,0 +1,116 @@
+"""The worker processes of a cluster: which can be given a series, and how one is restarted."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Collection
+from typing import Any
+
+from distributed import Client
+
+from dcmdask.errors import ClusterError
+
+# Seconds for a worker to end by itself, or to find memory again.
+_GRACE = 10.0
+# Seconds without a worker before a run gives up.
+PATIENCE = 300.0
+
+
+class Workers:
+    """The workers of a cluster, as they were when last looked at.
+
+    Attributes
+    ----------
+    there : set of str
+        Their addresses.
+    ready : list of str
+        Of those that can be given a series: not those that go away, and not those that Dask has
+        paused for their memory.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        # Since when they are to go away, and since when Dask has paused them.
+        self._ending: dict[str, float] = {}
+        self._paused: dict[str, float] = {}
+        self._looked = self._seen = time.monotonic()
+        self.look(())
+
+    @property
+    def seconds(self) -> float:
+        """Since the last look."""
+        return time.monotonic() - self._looked
+
+    def look(self, busy: Collection[str]) -> None:
+        """Look at them; those that are paused while nothing runs there are restarted.
+
+        Parameters
+        ----------
+        busy : collection of str
+            Addresses of those that were given a series.
+
+        Raises
+        ------
+        ClusterError
+            The scheduler is gone, or there has been no worker for long.
+        """
+        info = _told(self._client)
+        self._looked = time.monotonic()
+        self.there = set(info)
+        self._ending = {one: since for one, since in self._ending.items() if one in self.there}
+        for address, since in self._ending.items():
+            if self._looked - since > _GRACE:
+                self._ending[address] = self._looked
+                self._have_restarted(address)
+        paused = {one for one, told in info.items() if told["status"] == "paused"}
+        self._paused = {one: self._paused.get(one, self._looked) for one in paused}
+        for address in paused - self._ending.keys():
+            # What a series has left behind does not go away by itself, and what is given to it
+            # now does not begin.
+            stuck = address not in busy or not _executing(info[address])
+            if stuck and self._looked - self._paused[address] > _GRACE and info[address]["nanny"]:
+                self.end(address)
+        running = [one for one, told in info.items() if told["status"] == "running"]
+        self.ready = [one for one in running if one not in self._ending]
+        if self.there:
+            self._seen = self._looked
+        elif self._looked - self._seen > PATIENCE:
+            raise ClusterError(
+                f"the cluster has had no workers for {PATIENCE:g} s; what is done is done, and the "
+                "same call goes on with the rest"
+            )
+
+    def end(self, address: str) -> None:
+        """End a worker's process, whatever its thread does; its nanny starts another one."""
+        self._ending[address] = time.monotonic()
+        self._client.run(_exit, workers=[address], wait=False)
+
+    def _have_restarted(self, address: str) -> None:
+        """Leave one that hears nothing to its nanny."""
+        threading.Thread(
+            target=self._client.restart_workers,
+            args=([address],),
+            kwargs={"timeout": _GRACE, "raise_for_error": False},
+            daemon=True,
+        ).start()
+
+
+def _executing(told: dict[str, Any]) -> int:
+    """Return how many tasks run on a worker, as it last said."""
+    return int(told["metrics"].get("task_counts", {}).get("executing", 0))
+
+
+async def _exit() -> None:
+    os._exit(1)
+
+
+def _told(client: Client) -> dict[str, Any]:
+    try:
+        return dict(client.scheduler_info(n_workers=-1)["workers"])
+    except (KeyError, OSError, RuntimeError) as error:
+        raise ClusterError(
+            "the scheduler is gone, or its client was closed; what is done is done, and the same "
+            "call goes on with the rest on another cluster"
+        ) from error
