@@ -118,8 +118,9 @@ def finish(table: pd.DataFrame, target: str) -> None:
     fs, root = fsspec.core.url_to_fs(target)
     names = list(table.get("series", ()))
     paths = [f"{root}/series/{name}/{DIGESTS}" for name in names]
-    read = fs.cat(paths) if paths else {}
-    each = [np.load(io.BytesIO(read[path])) for path in paths]
+    # Not `cat`, which takes brackets for a pattern.
+    read = fs.cat_ranges(paths, None, None, on_error="raise")
+    each = [np.load(io.BytesIO(data)) for data in read]
     digests = np.concatenate([*each, np.empty(0, "<u8")])
     series = np.repeat(np.arange(len(each)), [len(one) for one in each])
     frame = np.concatenate([*(np.arange(len(one)) for one in each), np.empty(0, int)])

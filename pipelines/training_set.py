@@ -46,6 +46,8 @@ def process(
     volume = series.to_xarray(values="modality", chunks="8 MiB")
     if volume.dims != ("z", "y", "x") or "affine" not in volume.attrs:
         raise ValueError(f"no grey volume of a known place and spacing, but {dict(volume.sizes)}")
+    if not all(np.isfinite(volume.attrs["spacing"])):
+        raise ValueError(f"no known spacing along all axes, but {volume.attrs['spacing']} mm")
     steps = [spacing / old for old in volume.attrs["spacing"]]
     x = resampled(volume.data.astype("float32"), steps)
     x = ((x - (center - width / 2)) / width).clip(0, 1).astype("float16")

@@ -1,6 +1,9 @@
 """Jobs that go wrong, for tests: each says by the number of its series what happens to it."""
 
+import json
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -66,3 +69,92 @@ def pictured(series: Any) -> dict[str, Any]:
     from dcmdask import batch
 
     return {"own": batch.Picture(np.eye(4))}
+
+
+class Unusual(BaseException):
+    """What is caught by nobody who catches exceptions."""
+
+
+class Mute(Exception):
+    """One that cannot be told."""
+
+    def __str__(self) -> str:
+        raise self
+
+
+def ending(series: Any) -> dict[str, Any]:
+    number = number_of(series)
+    if number == 0:
+        sys.exit("the job's own words")
+    kinds = {1: KeyboardInterrupt, 2: Unusual, 3: GeneratorExit, 4: Mute}
+    if number in kinds:
+        raise kinds[number]
+    return {"n": number}
+
+
+def dying(series: Any) -> dict[str, Any]:
+    """End the process a moment later."""
+    number = number_of(series)
+    threading.Timer(number * 0.003, os._exit, [1]).start()
+    return {"n": number}
+
+
+LEFT: list[Any] = []
+
+
+def leaking(series: Any) -> dict[str, Any]:
+    """Leave more behind than a worker may have, and less than it is killed for."""
+    if number_of(series) == 0:
+        import psutil
+
+        # Dask pauses it at 80 % and kills it at 95 %.
+        while psutil.Process().memory_info().rss < 0.86 * 400 * 2**20:
+            LEFT.append(np.ones(2**21, "u1"))
+        time.sleep(3)
+    return {"n": number_of(series)}
+
+
+def napping(series: Any) -> dict[str, Any]:
+    time.sleep(0.05)
+    return {"n": number_of(series)}
+
+
+def breaking(series: Any, broken: bool) -> dict[str, Any]:
+    if broken and number_of(series) == 3:
+        raise KeyError("a mistake")
+    return {"n": number_of(series)}
+
+
+def met(series: Any, log: str) -> dict[str, Any]:
+    """Do as `good` once the workers of two drivers are at it."""
+    met_here = Path(f"{log}.drivers")
+    (met_here / os.environ["DRIVER"]).touch()
+    deadline = time.monotonic() + 100
+    while len(list(met_here.iterdir())) < 2:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the other driver has not come")
+        time.sleep(0.01)
+    return good(series, log)
+
+
+def spoiled(series: Any, log: str, ways: str) -> dict[str, Any]:
+    """Go wrong with some series, as a file says: a JSON object of numbers and ways."""
+    number = counted(series, log)
+    told = json.loads(Path(ways).read_text())
+    way = told.get(str(number))
+    if way == "raise":
+        raise KeyError("the job's own mistake")
+    if way == "end":
+        os._exit(3)
+    if way == "leave":
+        sys.exit("the job has left")
+    if way == "hang":
+        time.sleep(600)
+    while way == "wait" and not Path(told["until"]).exists():
+        time.sleep(0.05)
+    if way == "hoard":
+        kept = []
+        while True:
+            kept.append(np.ones(2**24, "u1"))
+            time.sleep(0.01)
+    return good(series, os.devnull)

@@ -17,6 +17,7 @@ from dcmdask import __version__
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.selection import Selection
 from dcmdask.errors import ClusterError, DcmdaskError
+from dcmdask.export.running import known_workers
 from dcmdask.frames.files import Stored, read
 
 # Looks at workers that go away meanwhile.
@@ -70,7 +71,7 @@ def check_workers(client: Client, chosen: Selection, timeout: float | None) -> N
         client.wait_for_workers(1, timeout=_PATIENCE)
     except TimeoutError:
         raise ClusterError(f"the cluster has no workers, not even after {_PATIENCE} s") from None
-    known = client.scheduler_info(n_workers=-1)["workers"]
+    known = known_workers(client)
     without = [address for address, one in known.items() if not one.get("nanny")]
     if timeout is not None and without:
         raise ClusterError(

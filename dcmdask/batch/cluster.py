@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Worker
 
 # For a scheduler to answer.
 PATIENCE = "10s"
@@ -43,7 +44,13 @@ def cluster(
         yield None
         return
     from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, WorkerPlugin
+
+    class _Uninterrupted(WorkerPlugin):
+        """Leave Ctrl-C, which a terminal sends to all, to this process: it ends its workers."""
+
+        def setup(self, worker: Worker) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     if scheduler is not None:
         with Client(scheduler, timeout=PATIENCE) as client:
@@ -60,4 +67,5 @@ def cluster(
         ) as local,
         Client(local) as client,
     ):
+        client.register_plugin(_Uninterrupted())
         yield client

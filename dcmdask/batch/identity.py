@@ -69,31 +69,23 @@ def _code(process: Any, seen: set[int]) -> Iterator[bytes]:
         yield from _held(process.keywords, seen)
         return
     if isinstance(process, types.MethodType):
-        yield from _held(
-            vars(process.__self__) if hasattr(process.__self__, "__dict__") else (), seen
-        )
-        process = process.__func__
-    function = inspect.unwrap(process)
-    if not isinstance(function, types.FunctionType):
-        # A callable object, or one that is not written in Python.
-        yield _text(type(function)) or pickle.dumps(function)
-        yield from _held(getattr(function, "__dict__", {}), seen)
+        yield from _held(getattr(process.__self__, "__dict__", ()), seen)
+        yield from _code(process.__func__, seen)
         return
-    file = getattr(sys.modules.get(function.__module__), "__file__", None)
-    if file and os.path.isfile(file):
-        yield Path(file).read_bytes()
-        yield function.__qualname__.encode()
-    else:
-        yield _text(function) or pickle.dumps(function)
-        # What else the notebook has for it.
-        named = (function.__globals__.get(name) for name in function.__code__.co_names)
-        for other in named:
-            if isinstance(other, types.FunctionType) and other.__module__ == function.__module__:
-                yield from _code(other, seen)
-    # Of a decorated one the function around is in it, and what that holds.
-    for outer in {id(one): one for one in (process, function)}.values():
-        cells = getattr(outer, "__closure__", None) or ()
-        yield from _held([cell.cell_contents for cell in cells], seen)
+    if not isinstance(process, types.FunctionType):
+        # An object that can be called, or a function that is not written in Python.
+        yield _text(process if isinstance(process, types.BuiltinFunctionType) else type(process))
+        yield from _held(getattr(process, "__dict__", {}), seen)
+        return
+    yield _text(process)
+    filled = (cell for cell in process.__closure__ or () if cell != types.CellType())
+    yield from _held([cell.cell_contents for cell in filled], seen)
+    yield from _held(getattr(process, "__wrapped__", ()), seen)
+    for name in process.__code__.co_names:
+        # Other cells of a notebook; of a module the file has them.
+        other = process.__globals__.get(name)
+        if isinstance(other, types.FunctionType) and other.__module__ == process.__module__:
+            yield from _code(other, seen)
 
 
 def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
@@ -115,10 +107,14 @@ def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
 
 
 def _text(of: Any) -> bytes:
+    """Return the file that a function or class is written in, and its name; else its source."""
+    file = getattr(sys.modules.get(of.__module__), "__file__", None)
+    if file and os.path.isfile(file):
+        return bytes(Path(file).read_bytes() + of.__qualname__.encode())
     try:
         return inspect.getsource(of).encode()
     except (OSError, TypeError):
-        return b""
+        return bytes(pickle.dumps(of))
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -38,6 +38,8 @@ class BatchReport:
         part of one; by name.
     other : int
         How many series of the target are done with another version or other options of the job.
+    noted : int
+        How many of those that are done have notes: what was odd about their data.
     seconds : float
     """
 
@@ -47,6 +49,7 @@ class BatchReport:
     processed: int
     failures: tuple[Record, ...]
     other: int
+    noted: int
     seconds: float
 
     @property
@@ -62,7 +65,7 @@ class BatchReport:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of results: a row for each series that is done; needs pandas."""
-        return frame_of(results(Folder(self.target), self.job)[0])
+        return frame_of(results(Folder(self.target), self.job).columns)
 
     def __str__(self) -> str:
         stages = Counter(one.stage for one in self.failures)
@@ -73,6 +76,7 @@ class BatchReport:
             f"{self.processed} processed now in {self.seconds:.1f} s"
             + (f"; failed: {why}" if why else "")
             + (f"; files left out: {left_out}" if left_out else "")
+            + (f"; done, and odd: {self.noted} (dcmdask report says why)" if self.noted else "")
             + (f"; done with another version or other options: {self.other}" if self.other else "")
         )
 
@@ -110,34 +114,43 @@ class Progress(NamedTuple):
         )
 
 
-def results(
-    folder: Folder, job: str, with_others: bool = False
-) -> tuple[dict[str, list[Any]], int]:
-    """Return the columns of the table of results, and how many series another version has done.
+class Results(NamedTuple):
+    """What the records of a target say together.
+
+    Attributes
+    ----------
+    columns : dict
+        Of the table of results: name to cells, in the order of the names of the series.
+    other, noted : int
+        As `BatchReport` has them.
+    """
+
+    columns: dict[str, list[Any]]
+    other: int
+    noted: int
+
+
+def results(folder: Folder, job: str, with_others: bool = False) -> Results:
+    """Read what the records of the series that are done say.
 
     Parameters
     ----------
     folder : Folder
     job : str
     with_others : bool
-        Whether these are in the table as well.
-
-    Returns
-    -------
-    dict
-        Name of a column to its cells, in the order of the names of the series.
-    int
+        Whether those that another version of the job has done are in the table as well.
     """
-    rows, others = [], 0
+    rows, other, noted = [], 0, 0
     for one in read_records(folder):
-        others += one.done and one.job != job
+        other += one.done and one.job != job
         if one.done and (with_others or one.job == job):
             rows.append((one.name, one.numbers))
+            noted += bool(one.notes)
     rows.sort(key=lambda row: row[0])
     columns: dict[str, list[Any]] = {NAME: [name for name, _ in rows]}
     for key in dict.fromkeys(key for _, numbers in rows for key in numbers if key != NAME):
         columns[key] = [numbers.get(key) for _, numbers in rows]
-    return columns, others
+    return Results(columns, other, noted)
 
 
 def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:

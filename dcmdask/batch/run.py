@@ -8,7 +8,7 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,19 +133,20 @@ def run(
             check_workers(running, chosen, timeout)
             now, failures = _loop(running, chosen, retries, timeout, progress)
     failures += chosen.left_out.values()
-    table, other = results(folder, chosen.job.identity, with_others=only_failed)
+    found = results(folder, chosen.job.identity, with_others=only_failed)
     report = BatchReport(
         folder.url,
         chosen.job.identity,
         chosen.kept + now.done - now.failed,
         now.done,
         tuple(sorted(failures, key=lambda one: one.name)),
-        other,
+        found.other,
+        found.noted,
         time.perf_counter() - started,
     )
-    write_table(table, folder)
+    write_table(found.columns, folder)
     if finish is not None:
-        finish(frame_of(table), folder.url)
+        finish(frame_of(found.columns), folder.url)
     return report
 
 
@@ -158,6 +159,8 @@ def _check(client: Client | None, limit: int | None, retries: int, timeout: floa
         raise ValueError(f"timeout is {timeout}: more than 0 seconds")
     if client is not None and client.asynchronous:
         raise ValueError("the client is asynchronous; run waits, and needs one that waits")
+    if client is not None and client.status != "running":
+        raise ClusterError(f"the client is {client.status}: it has no scheduler")
 
 
 @contextmanager
@@ -247,7 +250,9 @@ def _loop(
                         keep(_too_late(busy.pop(address), job, timeout))
                         workers.end(address)
     finally:
-        client.cancel([one.future for one in busy.values()])
+        # Where the scheduler is gone there is nothing to cancel.
+        with suppress(OSError, RuntimeError):
+            client.cancel([one.future for one in busy.values()])
     if progress is not None:
         progress(tally)
     return tally, failures

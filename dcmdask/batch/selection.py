@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from distributed.protocol import pickle
+import cloudpickle
 
 from dcmdask.arrays.scan import Scan, scan
 from dcmdask.arrays.series import Series
@@ -190,7 +190,8 @@ def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None
 
 def _pickled(process: Callable[..., Any]) -> bytes:
     try:
-        return bytes(pickle.dumps(process))
+        # Not by Dask's function, which prints its errors.
+        return bytes(cloudpickle.dumps(process))
     except Exception as error:
         # Pickling raises whatever the things raise that it comes across.
         raise ValueError(

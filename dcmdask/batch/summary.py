@@ -14,6 +14,8 @@ from dcmdask.batch.results import OUTPUTS
 
 # Causes that differ only behind this are one.
 _LONGEST = 300
+# So much of a message is looked at.
+_READ = 10_000
 _SEPARATOR = re.compile(r"[/\\]")
 # What begins at the root, of a disk or of a URL, up to its last folder; in quotes it may
 # hold spaces.
@@ -33,16 +35,16 @@ _NUMBERS = re.compile(r"\bN((?: [a-z]{1,3})?)(?:(?:, ?| and |, and )N\1\b)+")
 
 
 class Cause(NamedTuple):
-    """Why one series or more failed.
+    """Why one series or more failed, or what was odd about them.
 
     Attributes
     ----------
     stage, error : str
-        As the records have them.
+        As the records have them; empty of what was odd.
     message : str
         Theirs, of one line, with ``FILE``, ``SERIES``, ``UID`` and ``N`` for what differs.
     records : tuple of Record
-        Of what failed for it, by name; at least one.
+        Of what it is about, by name; at least one.
     """
 
     stage: str
@@ -61,6 +63,8 @@ class Summary:
         By name; at least one. Those of files that the scan left out are among them.
     causes : tuple of Cause
         Each failed record is in one of them; the most frequent first.
+    odd : tuple of Cause
+        What the notes of series that are done say, alike.
     seconds, median : float
         Of all last attempts together, and of one.
     longest : Record
@@ -69,6 +73,7 @@ class Summary:
 
     records: tuple[Record, ...]
     causes: tuple[Cause, ...]
+    odd: tuple[Cause, ...]
     seconds: float
     median: float
     longest: Record
@@ -125,32 +130,41 @@ def summarise(records: Iterable[Record]) -> Summary:
     told = tuple(sorted(records, key=lambda one: one.name))
     if not told:
         raise ValueError("there is no record to add up")
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    causes: dict[tuple[str, str, str], list[Record]] = {}
+    odd: dict[tuple[str, str, str], list[Record]] = {}
     for one in told:
         if not one.done:
-            groups.setdefault((one.stage, one.error, generalised(one)), []).append(one)
-    causes = [Cause(*key, tuple(members)) for key, members in groups.items()]
+            causes.setdefault((one.stage, one.error, generalised(one.message, one)), []).append(one)
+            continue
+        for note in dict.fromkeys(generalised(note, one) for note in one.notes):
+            odd.setdefault(("", "", note), []).append(one)
     seconds = [one.seconds for one in told if one.stage != SCAN] or [0.0]
     return Summary(
         records=told,
-        # Stable, so that equally frequent ones are by name of their first series.
-        causes=tuple(sorted(causes, key=lambda cause: -len(cause.records))),
+        causes=_by_frequency(causes),
+        odd=_by_frequency(odd),
         seconds=sum(seconds),
         median=statistics.median(seconds),
         longest=max(told, key=lambda one: one.seconds),
     )
 
 
-def generalised(record: Record) -> str:
-    """Return the message of a failure without what differs from series to series.
+def _by_frequency(groups: dict[tuple[str, str, str], list[Record]]) -> tuple[Cause, ...]:
+    causes = [Cause(*key, tuple(members)) for key, members in groups.items()]
+    # Stable, so that equally frequent ones are by name of their first series.
+    return tuple(sorted(causes, key=lambda cause: -len(cause.records)))
+
+
+def generalised(message: str, record: Record) -> str:
+    """Return a message of a record without what differs from series to series.
 
     Examples
     --------
-    >>> one = Record("1.2.3.4", False, "", "", message="/a/b.dcm: frame 3: 10 bytes, not 2.5e3")
-    >>> generalised(one)
+    >>> one = Record("1.2.3.4", False, "", "")
+    >>> generalised("/a/b.dcm: frame 3: 10 bytes, not 2.5e3", one)
     'FILE: frame N: N bytes, not N'
     """
-    text = " ".join(record.message.split())
+    text = " ".join(message[:_READ].split())
     for name in _known(record):
         text = _whole(name).sub("FILE", text)
         if folder := _folder(name):

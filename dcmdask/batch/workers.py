@@ -11,6 +11,7 @@ from typing import Any
 from distributed import Client
 
 from dcmdask.errors import ClusterError
+from dcmdask.export.running import known_workers
 
 # Seconds for a worker to end by itself, or to find memory again.
 _GRACE = 10.0
@@ -108,8 +109,9 @@ async def _exit() -> None:
 
 def _told(client: Client) -> dict[str, Any]:
     try:
-        return dict(client.scheduler_info(n_workers=-1)["workers"])
-    except (KeyError, OSError, RuntimeError) as error:
+        return known_workers(client)
+    except (AttributeError, OSError, RuntimeError) as error:
+        # Without a connection the client has no scheduler.
         raise ClusterError(
             "the scheduler is gone, or its client was closed; what is done is done, and the same "
             "call goes on with the rest on another cluster"

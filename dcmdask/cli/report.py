@@ -98,6 +98,10 @@ def _facts(summary: Summary) -> dict[str, Any]:
             }
             for cause in summary.causes
         ],
+        "odd": [
+            {"message": one.message, "series": [record.name for record in one.records]}
+            for one in summary.odd
+        ],
     }
 
 
@@ -126,6 +130,11 @@ def _for_people(summary: Summary) -> str:
             text += f"\nand {counted(more, 'cause')} more"
         text += "\n\nfor example (--json names all):\n"
         text += "\n".join(_example(cause) for cause in causes)
+    if odd := summary.odd[:CAUSES]:
+        rows = [(str(len(one.records)), one.message, one.records[0].name) for one in odd]
+        text += "\n\n" + table(("done, and odd", "what", "for example"), rows)
+        if more := len(summary.odd[CAUSES:]):
+            text += f"\nand {counted(more, 'note')} more"
     return text
 
 

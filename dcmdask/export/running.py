@@ -200,12 +200,22 @@ def room() -> tuple[int, str]:
     else:
         # One that adapts starts workers only once there is something to do.
         client.wait_for_workers(1, timeout=_PATIENCE)
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = known_workers(client).values()
         shares = [(one["memory_limit"] or MEMORY_LIMIT, one["nthreads"]) for one in workers]
         limit, threads = min(shares, key=lambda one: one[0] / one[1])
         where = "the memory limit of a worker"
     share = limit // SHARE // threads
     return share, f"a sixth of {where}, {format_bytes(limit)}, for each of {threads} threads"
+
+
+def known_workers(client: Client) -> dict[str, Any]:
+    """Return what the scheduler knows of its workers, by address.
+
+    Asked of the scheduler itself: the client renews what its own `scheduler_info` returns
+    every two seconds, and may just have done so without any worker.
+    """
+    scheduler: Any = client.scheduler
+    return dict(client.sync(scheduler.identity, n_workers=-1)["workers"])
 
 
 def _client() -> Client | None:

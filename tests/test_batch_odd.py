@@ -1,0 +1,414 @@
+"""What jobs, workers, targets and records do that nobody should, and what becomes of a run."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import batch_jobs
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from distributed.protocol import pickle
+from made_series import AXIAL, along, classic
+from make_dicom import noise
+
+import dcmdask
+from dcmdask import ClusterError, StoreExistsError, batch
+from dcmdask.batch import checks, workers
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.outcome import Progress, frame_of
+from dcmdask.batch.records import Record, records
+from dcmdask.batch.results import keep
+from dcmdask.batch.selection import selected
+
+pickle.cloudpickle.register_pickle_by_value(batch_jobs)
+ROOT = "1.2.826.0.1.3680043.8.498.77"
+LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    for number in range(6):
+        pixels = (noise(2, 8, 8) // 2 + number).astype("u1")
+        classic(
+            folder / str(number), pixels, along(AXIAL, np.arange(2.0)), series=f"{ROOT}.{number}"
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="400 MiB", **LOOPBACK) as one,
+        Client(one) as client,
+    ):
+        yield client
+
+
+def script(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "job.py"
+    path.write_text(text)
+    return path
+
+
+def started(*command: Any) -> subprocess.CompletedProcess[str]:
+    told = [str(one) for one in command]
+    return subprocess.run(told, capture_output=True, text=True, check=False)
+
+
+# Jobs
+
+
+def test_jobs_that_would_end_their_process(client: Client, archive: Path, tmp_path: Path) -> None:
+    report = batch.run(batch_jobs.ending, archive, tmp_path / "out", client=client, retries=0)
+    told = {int(one.name.rpartition(".")[2]): one for one in report.failures}
+    kinds = ["SystemExit", "KeyboardInterrupt", "Unusual", "GeneratorExit", "Mute"]
+    assert [told[number].error for number in range(5)] == kinds
+    assert {one.stage for one in told.values()} == {"process"}
+    assert "the job's own words" in told[0].message and "ending" in told[0].traceback
+    assert (report.done, len(told)) == (1, 5)
+
+
+@pytest.mark.slow
+def test_workers_that_die_behind_their_series(
+    client: Client, archive: Path, tmp_path: Path
+) -> None:
+    report = batch.run(batch_jobs.dying, archive, tmp_path / "out", client=client, retries=2)
+    # What was done before is done, and nothing waits for a word of the dead.
+    assert report.done + len(report.failures) == 6
+    assert {one.stage for one in report.failures} <= {"poison"}
+    table = pd.read_csv(tmp_path / "out/results.csv")
+    assert len(table) == report.done
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_paused_for_its_memory(
+    client: Client, archive: Path, tmp_path: Path
+) -> None:
+    report = batch.run(batch_jobs.leaking, archive, tmp_path / "out", client=client, retries=3)
+    assert report.done == 6, report
+
+
+@pytest.mark.slow
+def test_workers_that_go_away(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", 1.0)
+    monkeypatch.setattr(checks, "_PATIENCE", 1)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, **LOOPBACK) as cluster,
+        Client(cluster) as client,
+    ):
+        (nanny,) = cluster.workers.values()
+
+        def stop(now: Progress) -> None:
+            if now.done == 1:
+                client.sync(nanny.close)
+
+        with pytest.raises(ClusterError, match="has had no workers for 1 s; what is done is done"):
+            batch.run(batch_jobs.napping, archive, tmp_path / "out", client=client, progress=stop)
+        with pytest.raises(ClusterError, match="has no workers, not even after 1 s"):
+            batch.run(batch_jobs.napping, archive, tmp_path / "out", client=client)
+    with pytest.raises(ClusterError, match="the client is closed"):
+        batch.run(batch_jobs.napping, archive, tmp_path / "out", client=client)
+    assert records(Folder.of(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away(archive: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    file = tmp_path / "scheduler.json"
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]
+    scheduler = subprocess.Popen([*command, *map(str, options)], stderr=subprocess.DEVNULL)
+    try:
+        while not file.exists() or not file.read_text():
+            time.sleep(0.05)
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+            Client(scheduler_file=str(file)) as client,
+            Client(scheduler_file=str(file)) as other,
+        ):
+            worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1"]
+            more = ["--scheduler-file", str(file), "--no-dashboard", "--nthreads", "1"]
+            place = ["--local-directory", str(tmp_path)]
+            one = subprocess.Popen([*worker, *more, *place], stderr=subprocess.DEVNULL)
+            try:
+                other.wait_for_workers(1)
+
+                def stop(now: Progress) -> None:
+                    if now.done == 1:
+                        scheduler.kill()
+
+                with pytest.raises(ClusterError, match="the scheduler is gone"):
+                    batch.run(
+                        batch_jobs.napping, archive, tmp_path / "o", client=client, progress=stop
+                    )
+            finally:
+                one.terminate()
+                one.wait()
+    finally:
+        scheduler.kill()
+        scheduler.wait()
+    assert records(Folder.of(tmp_path / "o"))
+
+
+def test_workers_in_one_process(archive: Path, tmp_path: Path) -> None:
+    with (
+        LocalCluster(n_workers=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+        pytest.raises(ClusterError, match="workers share a process"),
+    ):
+        batch.run(batch_jobs.napping, archive, tmp_path / "out", client=client)
+    assert os.listdir(tmp_path / "out") == []
+
+
+# Runs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "limit is 0"),
+        ({"limit": -1}, "limit is -1"),
+        ({"retries": -1}, "retries is -1"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"options": {"log": np.zeros(3)}}, "option log is ndarray"),
+        ({"options": {"other": 3}}, "cannot be called with a series and the options"),
+        ({"select": "frames"}, "does not say yes or no of each series"),
+        ({"select": "frames - frames"}, "does not say yes or no of each series"),
+        ({"select": "[0, 0, 0]"}, "does not say yes or no of each series"),
+        ({"select": "@os.getpid() > 0"}, "select '@os"),
+    ],
+)
+def test_what_cannot_be_asked(
+    options: dict[str, Any], message: str, archive: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        batch.run(batch_jobs.good, archive, tmp_path / "out", **{"options": {"log": ""}, **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_do(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_text("no DICOM")
+    with pytest.raises(ValueError, match="no series in the source: 1 files were looked into"):
+        batch.run(batch_jobs.napping, tmp_path / "text", tmp_path / "out")
+    lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"cannot be sent to the workers .*_thread.lock"):
+        batch.run(lambda series: lock, archive, tmp_path / "out")
+
+
+def test_a_mended_script_keeps_what_was_done(client: Client, archive: Path, tmp_path: Path) -> None:
+    given: list[int] = []
+
+    def go(options: dict[str, Any], **more: Any) -> batch.BatchReport:
+        return batch.run(
+            batch_jobs.breaking,
+            archive,
+            tmp_path / "out",
+            client=client,
+            options=options,
+            finish=lambda table, _: given.append(len(table)),
+            **more,
+        )
+
+    first = go({"broken": True})
+    assert (first.done, len(first.failures)) == (5, 1)
+    # Another option is another version of the job.
+    second = go({"broken": False}, only_failed=True)
+    assert (second.done, second.other, second.ok) == (1, 5, True)
+    assert "done with another version or other options: 5" in str(second)
+    third = go({"broken": False}, limit=2)
+    assert given == [5, 6, 3] and third.other == 3
+
+
+def test_a_target_of_another_job(client: Client, archive: Path, tmp_path: Path) -> None:
+    batch.run(batch_jobs.napping, archive, tmp_path / "out", client=client)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        StoreExistsError, match=r"'batch_jobs.napping', made, and 'batch_jobs.good'"
+    ):
+        batch.run(batch_jobs.good, archive, tmp_path / "out", client=client, options={"log": ""})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["a::b", "q[1]", "x?*", "ü %41 'q'"])
+def test_names_of_targets(name: str, client: Client, archive: Path, tmp_path: Path) -> None:
+    for processed in (6, 0):
+        report = batch.run(
+            batch_jobs.good, archive, tmp_path / name, client=client, options={"log": os.devnull}
+        )
+        assert (report.ok, report.processed) == (True, processed)
+    assert sorted(os.listdir(tmp_path / name)) == [
+        "records",
+        "results.csv",
+        "results.parquet",
+        "series",
+    ]
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_target_that_is_not_shared(client: Client, archive: Path) -> None:
+    with pytest.raises(ClusterError, match="and that is not seen here"):
+        batch.run(batch_jobs.napping, archive, "memory://somewhere", client=client)
+
+
+def test_files_that_workers_do_not_see(client: Client, archive: Path, tmp_path: Path) -> None:
+    found = dcmdask.scan(archive)
+    moved = archive.with_name("moved")
+    archive.rename(moved)
+    try:
+        with pytest.raises(ClusterError, match=r"does not see .*the same path from all workers"):
+            batch.run(batch_jobs.napping, found, tmp_path / "out", client=client)
+    finally:
+        moved.rename(archive)
+
+
+# Results
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.masked_array([1, 2, 3], [0, 1, 0]),
+        da.ma.masked_equal(da.arange(4), 2),
+        batch.Picture(np.ma.masked_array(np.eye(3), np.eye(3))),
+    ],
+    ids=["numpy", "dask", "picture"],
+)
+def test_masks_are_not_lost(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="a is masked"):
+        keep({"a": value}, Folder.of(tmp_path), "x", {})
+
+
+def test_odd_numbers_and_texts(tmp_path: Path) -> None:
+    given = {"a": np.ma.masked, "b": "a\ud800b", "c": np.float32("nan"), "d": np.int64(2**53 + 1)}
+    told, _ = keep(given, Folder.of(tmp_path), "x", {})
+    assert told == {"a": None, "b": "a\\ud800b", "c": None, "d": 2**53 + 1}
+    with pytest.raises(ValueError, match="it is the column of the series"):
+        keep({"series": 3}, Folder.of(tmp_path), "x", {})
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([2**53 + 1, None], "Int64"),
+        ([2**64 - 1, None], "UInt64"),
+        ([1.5, None], "float64"),
+        ([2**70, None], "object"),
+        ([1, 2], "int64"),
+    ],
+)
+def test_whole_numbers_stay_whole(cells: list[Any], kind: str) -> None:
+    frame = frame_of({"series": ["a", "b"], "n": cells})
+    assert str(frame["n"].dtype) == kind
+    assert frame["n"][0] == cells[0]
+
+
+# Records
+
+
+ODD_RECORDS = {
+    "deep": "[" * 200_000,
+    "no object": "[1, 2]",
+    "cut": '{"name": "deep"',
+    "output": {"outputs": {"a": 5}},
+    "series": {"numbers": {"series": "x", "a": [1]}},
+    "endless": {"seconds": float("inf")},
+    "large": {"seconds": 10**400},
+    "file": {"files": [1]},
+    "frames": {"frames": -1},
+    "other": {"name": "1.2.4"},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_RECORDS)
+def test_what_is_no_record(kind: str, tmp_path: Path) -> None:
+    folder, good = Folder.of(tmp_path), Record("1.2.3", True, "job", "source")
+    good.write(folder)
+    path = tmp_path / "records/1.2.3.json"
+    change = ODD_RECORDS[kind]
+    told = json.loads(path.read_text())
+    path.write_text(change if isinstance(change, str) else json.dumps({**told, **change}))
+    assert records(folder) == {}
+    ended = started(sys.executable, "-m", "dcmdask", "report", tmp_path, "--html")
+    assert ended.returncode == 2 and "no records of a job are there" in ended.stderr
+
+
+def test_what_is_no_file_of_a_record(tmp_path: Path) -> None:
+    (tmp_path / "records/1.2.3.json").mkdir(parents=True)
+    (tmp_path / "records/1.2.4.json").symlink_to("1.2.4.json")
+    assert records(Folder.of(tmp_path)) == {}
+
+
+# Scripts
+
+
+def run_script(path: Path, archive: Path, tmp_path: Path, *more: Any) -> Any:
+    way = [sys.executable, "-m", "dcmdask", "run", path, archive, tmp_path / "out"]
+    return started(*way, "--workers", "1", *more)
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard(archive: Path, tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "from __future__ import annotations\n"
+        "from typing import TYPE_CHECKING\n"
+        "from dcmdask import batch\n"
+        "if TYPE_CHECKING:\n"
+        "    import dcmdask\n"
+        "def process(series: dcmdask.Series, k: int = 1):\n"
+        "    return {'n': k}\n"
+        "def finish(table, target):\n"
+        "    raise ValueError('the table is wrong')\n"
+        "batch.main(process, finish=finish)\n",
+    )
+    ended = run_script(path, archive, tmp_path, "--k", "3")
+    # What finish does wrong keeps nothing from being told.
+    assert "6 of 6 series done" in ended.stdout
+    assert ended.returncode == 2 and "the table is wrong" in ended.stderr
+    assert set(pd.read_csv(tmp_path / "out/results.csv")["n"]) == {3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def process(series, *more): pass\n", "process has a parameter \\*more"),
+        ("def process(series, /, x, *, y: Nowhere = 1): pass\n", "annotation of the parameter y"),
+        ("def process(): pass\n", "cannot be called with a series"),
+        (
+            "import threading\nlock = threading.Lock()\ndef process(series): lock\n",
+            "such as a lock",
+        ),
+        (None, "has not called dcmdask.batch.main"),
+    ],
+    ids=["any", "annotation", "nothing", "lock", "no main"],
+)
+def test_scripts_that_are_no_jobs(
+    text: str | None, message: str, archive: Path, tmp_path: Path
+) -> None:
+    before = "from __future__ import annotations\nfrom dcmdask import batch\n"
+    call = "if __name__ == '__main__': batch.main(process)\n"
+    path = script(tmp_path, "pass" if text is None else before + text + call)
+    ended = run_script(path, archive, tmp_path)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert pd.Series([ended.stderr]).str.contains(message).all(), ended.stderr
+
+
+def test_a_selection_is_not_held(archive: Path, tmp_path: Path) -> None:
+    found = selected(batch_jobs.napping, archive, Folder.of(tmp_path))
+    first, again = ([work.name for work in found.works()] for _ in range(2))
+    assert first == again == list(found.names)

@@ -1,0 +1,146 @@
+"""What tells one job from another: all that it does, and nothing that changes by itself."""
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dcmdask.batch.identity import identity, script_of
+
+HERE = Path(__file__).parent
+
+# A module of somebody's, with all kinds of things to call.
+JOBS = """
+import functools
+FACTOR = {factor}
+
+def plain(series, k=1):
+    return helper(series) * FACTOR
+
+def helper(series):
+    return {{"n": {number}}}
+
+def make(n):
+    def process(series):
+        return {{"n": n}}
+    return process
+
+class Job:
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, series):
+        return {{"n": self.n}}
+
+    def method(self, series):
+        return {{"n": self.n}}
+
+def around(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+"""
+
+
+def module(path: Path, number: int = 1, factor: int = 2) -> Any:
+    """A fresh module of the same name, whatever was imported before."""
+    path.write_text(JOBS.format(number=number, factor=factor))
+    spec = importlib.util.spec_from_file_location("somebodys_jobs", path)
+    assert spec is not None and spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    sys.modules["somebodys_jobs"] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+KINDS: dict[str, Callable[[Any, int], Any]] = {
+    "function": lambda jobs, n: jobs.plain,
+    "closure": lambda jobs, n: jobs.make(n),
+    "object": lambda jobs, n: jobs.Job(n),
+    "method": lambda jobs, n: jobs.Job(n).method,
+    "partial": lambda jobs, n: functools.partial(jobs.plain, k=n),
+    "decorated": lambda jobs, n: jobs.around(jobs.make(n)),
+    "nested": lambda jobs, n: functools.partial(jobs.around(jobs.Job(n).method)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_is_the_same_and_what_changes_is_not(kind: str, tmp_path: Path) -> None:
+    of = KINDS[kind]
+    path = tmp_path / "jobs.py"
+    first = identity(of(module(path), 3), {})
+    assert identity(of(module(path), 3), {}) == first
+    # Somewhere in the file, also in what it only calls.
+    assert identity(of(module(path, number=2), 3), {}) != first
+    assert identity(of(module(path, factor=3), 3), {}) != first
+    if kind != "function":
+        assert identity(of(module(path), 4), {}) != first
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_in_another_process(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "jobs.py"
+    here = identity(KINDS[kind](module(path), 3), {"a": 1, "b": {"x": [1, 2]}})
+    script = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "from pathlib import Path\n"
+        "from test_identity import KINDS, identity, module\n"
+        f"jobs = module(Path({str(path)!r}))\n"
+        f"print(identity(KINDS[{kind!r}](jobs, 3), {{'b': {{'x': [1, 2]}}, 'a': 1}}))"
+    )
+    # Sets and hashes of texts come in another order there.
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    environment.pop("PYTHONSAFEPATH", None)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == here
+
+
+def test_a_notebook_has_no_file() -> None:
+    def cells(number: int, factor: int) -> Any:
+        space: dict[str, Any] = {"__name__": "a notebook"}
+        exec(f"def helper(series): return {number}", space)
+        exec(f"def process(series): return {{'n': helper(series) * {factor}}}", space)
+        return space["process"]
+
+    first = identity(cells(1, 2), {})
+    assert identity(cells(1, 2), {}) == first
+    assert identity(cells(2, 2), {}) != first
+    assert identity(cells(1, 3), {}) != first
+
+
+class Choice(Enum):
+    A = "a"
+    B = "b"
+
+
+def test_options_count_by_value() -> None:
+    options = {"path": Path("x"), "choice": Choice.A, "many": (1, 2.5, None, True)}
+    first = identity(module, options)
+    assert identity(module, dict(reversed(options.items()))) == first
+    for name, other in {"path": Path("y"), "choice": Choice.B, "many": (1, 2.5)}.items():
+        assert identity(module, {**options, name: other}) != first
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), {1: 2}, object(), {1, 2}, b"x"], ids=range(5))
+def test_options_that_cannot_be_told_apart(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"option of is .*: an option is a number"):
+        identity(module, {"of": value})
+
+
+def test_names(tmp_path: Path) -> None:
+    jobs = module(tmp_path / "jobs.py")
+    assert script_of(jobs.plain) == script_of(functools.partial(jobs.plain, k=3))
+    assert script_of(jobs.plain) == "somebodys_jobs.plain"
+    assert script_of(jobs.around(jobs.plain)) == "somebodys_jobs.plain"
+    assert script_of(jobs.Job(3)) == "somebodys_jobs.Job"
+    assert script_of(jobs.Job(3).method) == "somebodys_jobs.Job.method"
