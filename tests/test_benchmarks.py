@@ -69,3 +69,10 @@ def test_exporting(folder: Path) -> None:
     printed = run("exporting.py", folder, *few)
     assert "| 12-bit JPEG 2000 |" in printed and "| dcmdask export |" in printed
     assert "| RGB tiles native |" in printed.split("Peak memory")[1]
+
+
+def test_batch(folder: Path) -> None:
+    few = ("--frames", "2", "--series", "2", "--many", "40", "--repeats", "1")
+    printed = run("batch.py", folder, *few)
+    assert "| 12-bit JPEG 2000 |" in printed and "| RGB tiles JPEG " in printed
+    assert "| 40 series |" in printed and "| to start again, s " in printed

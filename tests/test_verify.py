@@ -449,7 +449,7 @@ def test_every_scheduler(tmp_path: Path) -> None:
         assert verify(store, source).differences == expected
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster),
         # The client takes over from what the configuration names.

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import fsspec
 
+from dcmdask.frames import files
+
 # It is not there, is a folder, or a loop of links.
 _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
@@ -34,7 +36,7 @@ class Folder(NamedTuple):
             raise ValueError("the target has no name")
         if "://" in name:
             fs, root = fsspec.core.url_to_fs(name)
-            return cls(root if _is_local(fs) else name.rstrip("/"))
+            return cls(root if files.is_local(fs) else name.rstrip("/"))
         return cls(os.path.abspath(os.path.expanduser(name)))
 
     @property
@@ -109,7 +111,3 @@ class Folder(NamedTuple):
             return fsspec.filesystem("file"), self.url
         fs, root = fsspec.core.url_to_fs(self.url)
         return fs, str(root)
-
-
-def _is_local(fs: Any) -> bool:
-    return type(fs).__name__ == "LocalFileSystem"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec
 
-from dcmdask.export.completion import Layout
+from dcmdask.export.completion import Layout, key_of
 from dcmdask.export.plan import Plan
 from dcmdask.export.pyramid import halve
 from dcmdask.export.regions import Key, decoded_or_filled, frames_of
@@ -135,11 +135,6 @@ def check_level(check: Check, number: int, *, level: int) -> Found:
 # Reading
 
 
-def key_of(name: str, array: zarr.Array[Any], index: Sequence[int]) -> str:
-    """Return the key of an object (a shard, or a chunk where there are none) of an array."""
-    return f"{name}/{array.metadata.encode_chunk_key(tuple(index))}"
-
-
 def told(error: Exception) -> str:
     """Return an error of a store or a codec in words."""
     return f"{type(error).__name__}: {error}"
@@ -148,7 +143,7 @@ def told(error: Exception) -> str:
 def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[Any] | None:
     """Return a region; None, once its damaged objects are listed, if it cannot be read."""
     plan, array, name = check.layout.plan, check.arrays[level], check.layout.names[level]
-    keys = {key_of(name, array, index): index for index in plan.objects(level, region)}
+    keys = {key_of(name, index): index for index in plan.objects(level, region)}
     cut = {key: what for key in keys if key not in check.lost and (what := _cut(check, array, key))}
     found.differences.extend(Difference(key, what) for key, what in cut.items())
     there = {key: index for key, index in keys.items() if key not in check.lost | cut.keys()}

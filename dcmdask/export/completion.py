@@ -33,13 +33,14 @@ class Layout(NamedTuple):
         """Yield the keys of what the task of a region writes; level 0 goes with level 1."""
         plan = self.plan
         region = plan.region(level, number)
-        yield from _keys(self.names[level], plan.objects(level, region))
+        yield from (key_of(self.names[level], index) for index in plan.objects(level, region))
         if level == 0 and len(plan.levels) > 1:
-            yield from _keys(self.names[1], plan.objects(1, plan.above(region)))
+            above = plan.objects(1, plan.above(region))
+            yield from (key_of(self.names[1], index) for index in above)
         if level == 0 and self.mask:
             unit = plan.unit(0)
             at = [region[axis].start // max(1, unit[axis]) for axis in plan.frame_axes]
-            yield from _keys(self.mask, [tuple(at)])
+            yield key_of(self.mask, at)
 
     def all_keys(self) -> set[str]:
         """Return the keys of all objects."""
@@ -91,9 +92,7 @@ def left(layout: Layout, there: Collection[str]) -> Left:
     return Left(regions, stale)
 
 
-def _keys(
-    name: str, indices: Sequence[tuple[int, ...]] | Iterator[tuple[int, ...]]
-) -> Iterator[str]:
+def key_of(name: str, index: Sequence[int]) -> str:
+    """Return the key of an object of an array: a shard, or a chunk where there are none."""
     # Zarr's default chunk key encoding.
-    for index in indices:
-        yield "/".join([name, "c", *map(str, index)])
+    return "/".join([name, "c", *map(str, index)])

@@ -21,6 +21,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import JPEG2000TransferSyntaxes
 
 from dcmdask import __version__
+from dcmdask.frames.image_pixel import YBR
 from dcmdask.frames.terms import MODALITIES
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
@@ -89,7 +90,6 @@ _APPLIED: Mapping[str, tuple[str, ...]] = {
         *("WindowCenter", "WindowWidth"),
     ),
 }
-_YBR = ("YBR_FULL", "YBR_FULL_422")
 
 
 def jsonable(value: Any) -> Json:
@@ -176,7 +176,7 @@ def _interpretation(syntaxes: Sequence[str], how: Mapping[str, Any]) -> str:
     )
     if codec_converts or how.get("force_rgb"):
         return "RGB"
-    if coded not in _YBR:
+    if coded not in YBR:
         return coded
     # Decoded, no sub-sampling is left.
     return "RGB" if how.get("as_rgb", not how["raw"]) else "YBR_FULL"

@@ -20,8 +20,8 @@ from dcmdask.export.contents import Contents, contents
 from dcmdask.export.prepared import Prepared, prepare
 from dcmdask.frames.frame_array import FrameArray
 from dcmdask.frames.guard import SYNTAXES
+from dcmdask.frames.image_pixel import YBR
 
-_YBR = ("YBR_FULL", "YBR_FULL_422")
 # What pydicom's decoders do anyway. Asked for by name, it keeps to them: only what is left
 # as it is by default is decoded in a shorter way.
 _GENERAL = {"as_rgb": True}
@@ -132,12 +132,12 @@ def _by_codec(what: Contents, options: Mapping[str, Any]) -> npt.NDArray[np.bool
         each = [
             one.bits_allocated == 8
             and SYNTAXES.get(one.transfer_syntax) == "jpeg"
-            and one.photometric_interpretation in _YBR
+            and one.photometric_interpretation in YBR
             for one in what.instances
         ]
         converted = np.repeat(each, [len(one) for one in what.instances])
     elif isinstance(frames, FrameArray):
-        coded = frames.decoding["photometric_interpretation"] in _YBR
+        coded = frames.decoding["photometric_interpretation"] in YBR
         jpeg = SYNTAXES.get(frames.transfer_syntax) == "jpeg"
         converted = np.full(len(frames), coded and jpeg and frames.dtype.itemsize == 1)
     if not converted.any():

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -32,6 +32,40 @@ TOGETHER = 500
 _PATIENCE = 30
 # Seconds between looks at tasks that end.
 _MOMENT = 0.05
+
+
+def run_levels(
+    function_of: Callable[[int], Callable[[Any, int], Any]],
+    job: Any,
+    numbers: Mapping[int, Sequence[int]],
+    progress: Callable[[int, int | None], object] | None,
+) -> list[Any]:
+    """Call a function for each number of each level, one level after the other.
+
+    Parameters
+    ----------
+    function_of : callable
+        Returns the function of a level.
+    job
+        As for `run`.
+    numbers : mapping
+        Level to the numbers of its regions.
+    progress : callable or None
+        Called with how many regions of all levels are done, and how many there are.
+    """
+    done, total = 0, sum(map(len, numbers.values()))
+
+    def advance() -> None:
+        nonlocal done
+        # A task whose worker died is done twice.
+        done = min(total, done + 1)
+        if progress is not None:
+            progress(done, total)
+
+    results: list[Any] = []
+    for level, some in numbers.items():
+        results += run(function_of(level), job, some, advance)
+    return results
 
 
 def run(

@@ -32,6 +32,7 @@ from dcmdask.export.target import (
     recover,
     replacing,
 )
+from dcmdask.frames import files
 
 # The one attribute of a group that this package writes.
 KEY = "dcmdask"
@@ -96,7 +97,7 @@ def located(store: Target) -> Place:
         raise ValueError("the store has no name")
     if isinstance(store, str) and "://" in path:
         fs, root = fsspec.core.url_to_fs(path)
-        if type(fs).__name__ != "LocalFileSystem":
+        if not files.is_local(fs):
             return Place(FsspecStore.from_url(path), fs, root)
         path = root
     path = os.path.expanduser(path)

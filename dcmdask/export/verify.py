@@ -26,7 +26,7 @@ from dcmdask.export.comparing import (
 from dcmdask.export.completion import Layout
 from dcmdask.export.prepared import MASK, Prepared
 from dcmdask.export.reopened import Reopened, reopen
-from dcmdask.export.running import run
+from dcmdask.export.running import run_levels
 from dcmdask.export.store import KEY, Target, located
 from dcmdask.export.stored import Stored, layout_of, lost, open_stored
 
@@ -232,19 +232,12 @@ def _checked(
     chosen: Mapping[int, Sequence[int]],
     progress: Callable[[int, int | None], None] | None,
 ) -> list[Found]:
-    done, total = 0, sum(map(len, chosen.values()))
-
-    def advance() -> None:
-        nonlocal done
-        done = min(total, done + 1)
-        if progress is not None:
-            progress(done, total)
-
-    found: list[Found] = []
-    for level, numbers in chosen.items():
-        function = partial(check_level, level=level) if level else check_region
-        found += run(function, check, numbers, advance)
-    return found
+    return run_levels(
+        lambda level: partial(check_level, level=level) if level else check_region,
+        check,
+        chosen,
+        progress,
+    )
 
 
 def _noted(results: Sequence[Found]) -> list[str]:

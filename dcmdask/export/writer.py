@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from dcmdask.export.plan import Wanted, check_fits
 from dcmdask.export.prepared import Format, Prepared, prepare
 from dcmdask.export.regions import Failure, Job, write_level, write_region
 from dcmdask.export.report import ExportReport, bytes_stored
-from dcmdask.export.running import room, run
+from dcmdask.export.running import room, run_levels
 from dcmdask.export.store import CONFIG, Place, Target, complete, counted, opened
 
 
@@ -194,21 +195,15 @@ def _write(
         prepared.fill_value,
         prepared.contents.labels,
     )
-    written, total = 0, sum(map(len, todo.regions.values()))
-
-    def advance() -> None:
-        nonlocal written
-        written = min(total, written + 1)
-        if progress is not None:
-            progress(written, total)
-
-    failures: list[Failure] = []
-    for level, numbers in todo.regions.items():
-        function = partial(write_level, level=level) if level else write_region
-        for found in run(function, job, numbers, advance):
-            failures += found
+    found = run_levels(
+        lambda level: partial(write_level, level=level) if level else write_region,
+        job,
+        todo.regions,
+        progress,
+    )
+    failures = list(chain.from_iterable(found))
     _check_whole(layout, place, arrays)
-    return total, failures if mask is None else _filled(mask, absent, failures)
+    return len(found), failures if mask is None else _filled(mask, absent, failures)
 
 
 def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:

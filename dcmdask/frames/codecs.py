@@ -20,6 +20,7 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, R
 
 from dcmdask.frames.codestream import Buffer, Codestream, CodestreamError
 from dcmdask.frames.guard import SYNTAXES, check
+from dcmdask.frames.image_pixel import YBR
 from dcmdask.frames.lossless import verify
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ _CODECS = {
     "rle": "DICOMRLE",
 }
 RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
-_YBR = ("YBR_FULL", "YBR_FULL_422")
 _decoders: dict[str, Decoder] = {}
 
 
@@ -270,7 +270,7 @@ def is_ycbcr(codestream: Codestream, photometric_interpretation: str) -> bool:
     return (
         codestream.kind == "jpeg"
         and codestream.components == 3
-        and photometric_interpretation in _YBR
+        and photometric_interpretation in YBR
         and codestream.component_ids not in RGB_IDS
         and (codestream.jfif or codestream.adobe_transform != 0)
     )

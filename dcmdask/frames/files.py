@@ -164,11 +164,17 @@ def _locate_path(path: str) -> LocalFile:
     return LocalFile(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 
 
+def is_local(fs: Any) -> bool:
+    """Return whether a file system of fsspec's is that of this machine."""
+    # By name, so that its module is not imported for this.
+    return type(fs).__name__ == "LocalFileSystem"
+
+
 def _locate_url(url: str, options: Mapping[str, Any]) -> Stored:
     import fsspec
 
     fs, path = fsspec.core.url_to_fs(url, **options)
-    if type(fs).__name__ == "LocalFileSystem":
+    if is_local(fs):
         return _locate_path(path)
     info = fs.info(path)
     if info.get("type") == "directory":

@@ -54,6 +54,8 @@ DECODING_OPTIONS = frozenset(
 )
 _NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "extended_offsets"})
 _INTERPRETATIONS = {"PALETTE COLOR", *PhotometricInterpretation.__members__}
+# Photometric Interpretations that pydicom converts to RGB, unless it is told not to.
+YBR = ("YBR_FULL", "YBR_FULL_422")
 _FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
 
 

@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from dcmdask.frames import codecs, guard, offsets
 from dcmdask.frames.codestream import Codestream, CodestreamError, Contradiction
-from dcmdask.frames.image_pixel import OVERRIDES, ImagePixel
+from dcmdask.frames.image_pixel import OVERRIDES, YBR, ImagePixel
 
-_YBR = ("YBR_FULL", "YBR_FULL_422")
 # Any other option changes what decoding does, and pydicom knows how.
 _KNOWN_OPTIONS = OVERRIDES | {"pixel_keyword", "pixel_vr", "allow_excess_frames"}
 
@@ -109,7 +108,7 @@ def decode_encapsulated(
         return False
     if not guard.notices_damage(stream):
         return False
-    rgb = not raw and pixels.photometric_interpretation in _YBR
+    rgb = not raw and pixels.photometric_interpretation in YBR
     if not _colours_known(stream, pixels, rgb):
         return False
     try:
