@@ -13,9 +13,11 @@ from typing import Any
 import batch_jobs
 import dask
 import dask.array as da
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from distributed import Client, LocalCluster
 from distributed.protocol import pickle
 from made_series import AXIAL, along, classic
@@ -29,6 +31,7 @@ from dcmdask.batch.outcome import Progress, frame_of
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.results import keep
 from dcmdask.batch.selection import selected
+from dcmdask.export.dask_writer import ToWrite, write_together
 
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
 ROOT = "1.2.826.0.1.3680043.8.498.77"
@@ -292,6 +295,26 @@ def test_masks_are_not_lost(value: Any, tmp_path: Path) -> None:
         keep({"a": value}, Folder.of(tmp_path), "x", {})
 
 
+def test_two_that_write_the_same(tmp_path: Path) -> None:
+    x = da.from_array(np.arange(24).reshape(4, 6), chunks=(2, 6))
+    store = "memory://two/a.zarr"
+    fs = fsspec.filesystem("memory")
+    lazy = ToWrite(x, store, shared=True, attributes={"a": 1})
+    write_together([lazy])
+    documents = {name: fs.cat_file(name) for name in fs.find("/two") if name.endswith(".json")}
+    complete: list[bool] = []
+
+    def looking(block: np.ndarray) -> np.ndarray:
+        complete.append(zarr.open_group(store, mode="r").attrs["dcmdask"]["complete"])
+        return block
+
+    write_together([lazy._replace(x=x.map_blocks(looking, meta=np.empty((0, 0), x.dtype)))])
+    # The other one was through, and what is there is never said not to be.
+    assert complete == [True, True]
+    assert {name: fs.cat_file(name) for name in documents} == documents
+    np.testing.assert_array_equal(zarr.open_group(store, mode="r")["pixels"][...], x.compute())
+
+
 def test_odd_numbers_and_texts(tmp_path: Path) -> None:
     given = {"a": np.ma.masked, "b": "a\ud800b", "c": np.float32("nan"), "d": np.int64(2**53 + 1)}
     told, _ = keep(given, Folder.of(tmp_path), "x", {})
@@ -369,7 +392,7 @@ def test_a_script_without_a_guard(archive: Path, tmp_path: Path) -> None:
         "from dcmdask import batch\n"
         "if TYPE_CHECKING:\n"
         "    import dcmdask\n"
-        "def process(series: dcmdask.Series, k: int = 1):\n"
+        "def process(series: dcmdask.Series, k: int):\n"
         "    return {'n': k}\n"
         "def finish(table, target):\n"
         "    raise ValueError('the table is wrong')\n"

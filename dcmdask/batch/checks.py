@@ -81,12 +81,14 @@ def check_workers(client: Client, chosen: Selection, timeout: float | None) -> N
     folder = chosen.job.folder
     first, last = (chosen.found[chosen.numbers[end]] for end in (0, -1))
     some = [first.instances[0].source, last.instances[-1].source]
+    # Of this run: another one may ask at the same time.
+    probe = f"{_PROBE}-{uuid.uuid4().hex}"
     try:
-        told = _answers(client, folder, some, _PROBE)
+        told = _answers(client, folder, some, probe)
         for address, answer in told.items():
             _check(address, answer, folder)
     finally:
-        seen = [name for name in folder.names("") if name.startswith(_PROBE)]
+        seen = [name for name in folder.names("") if name.startswith(probe)]
         for name in seen:
             folder.remove(name)
     for address, answer in told.items():

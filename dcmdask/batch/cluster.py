@@ -34,7 +34,7 @@ def cluster(
     ValueError
         Both are given, or threads of no processes.
     OSError
-        Nobody answers at the address.
+        Nobody answers at the address, or not without certificates.
     """
     if scheduler is not None and workers is not None:
         raise ValueError("--scheduler is for a cluster that runs, --workers starts one: not both")
@@ -53,7 +53,12 @@ def cluster(
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     if scheduler is not None:
-        with Client(scheduler, timeout=PATIENCE) as client:
+        try:
+            reached = Client(scheduler, timeout=PATIENCE)
+        except TypeError as error:
+            # What Dask raises where its configuration names no certificates.
+            raise OSError(f"{scheduler} cannot be reached: {error}") from error
+        with reached as client:
             yield client
         return
     assert workers is not None

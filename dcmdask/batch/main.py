@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
@@ -154,6 +154,9 @@ def _signature(own: list[inspect.Parameter]) -> inspect.Signature:
     annotated = []
     for one in own:
         kind = str if one.annotation is required else one.annotation
+        if one.default is required and get_origin(kind) is not Annotated:
+            # Otherwise it would be an argument, and its place would count.
+            kind = Annotated[kind, typer.Option()]
         annotated.append(parameter(one.name, kind, one.default))
     return inspect.Signature(
         [

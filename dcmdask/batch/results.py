@@ -186,7 +186,12 @@ def keep(
     outputs |= {key: f"{below}/{key}.png" for key in pictures}
     if twice := set(outputs.values()) & set(given.values()):
         raise ValueError(f"process wrote {twice.pop()} itself, and returned what goes there")
-    wanted = [_wanted(value, folder.path(outputs[key])) for key, value in arrays.items()]
+    shared = not folder.is_local
+    at = _at_hand.get(None)
+    if shared and arrays and at is not None and not at.given:
+        # What another version of the job has left there is not what is put there now.
+        _begin(at)
+    wanted = [_wanted(value, folder.path(outputs[key]), shared) for key, value in arrays.items()]
     others = [*(one.frame for one in pictures.values()), *values.values()]
     _, computed = write_together(wanted, others)
     for (key, one), frame in zip(pictures.items(), computed, strict=False):
@@ -200,7 +205,7 @@ def keep(
     return plain, {**outputs, **given}
 
 
-def _wanted(value: Any, store: str) -> ToWrite:
+def _wanted(value: Any, store: str, shared: bool) -> ToWrite:
     dims = getattr(value, "dims", None)
     attributes = {}
     if dims is not None:
@@ -211,7 +216,9 @@ def _wanted(value: Any, store: str) -> ToWrite:
     even = all(len(set(lengths[:-1])) <= 1 and lengths[-1] <= lengths[0] for lengths in x.chunks)
     if not even:
         x = x.rechunk(tuple(max(lengths) for lengths in x.chunks))
-    return ToWrite(x, store, dimension_names=dims, attributes=attributes, overwrite=True)
+    return ToWrite(
+        x, store, dimension_names=dims, attributes=attributes, overwrite=not shared, shared=shared
+    )
 
 
 def _is_masked(value: Any) -> bool:

@@ -37,6 +37,8 @@ class Workers:
         self._ending: dict[str, float] = {}
         self._paused: dict[str, float] = {}
         self._looked = self._seen = time.monotonic()
+        self.there: set[str] = set()
+        self.ready: list[str] = []
         self.look(())
 
     @property
@@ -86,6 +88,7 @@ class Workers:
     def end(self, address: str) -> None:
         """End a worker's process, whatever its thread does; its nanny starts another one."""
         self._ending[address] = time.monotonic()
+        self.ready = [one for one in self.ready if one != address]
         self._client.run(_exit, workers=[address], wait=False)
 
     def _have_restarted(self, address: str) -> None:

@@ -20,7 +20,7 @@ from dcmdask.export.codecs import codecs
 from dcmdask.export.regions import write
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import Awaited
-from dcmdask.export.store import CONFIG, KEY, Target, complete, located, replaced
+from dcmdask.export.store import CONFIG, KEY, Target, complete, located, overlaid, replaced
 
 
 def write_array(
@@ -100,7 +100,14 @@ def write_array(
 
 
 class ToWrite(NamedTuple):
-    """An array and where it goes: the arguments of :func:`write_array`."""
+    """An array and where it goes: the arguments of :func:`write_array`.
+
+    Attributes
+    ----------
+    shared : bool
+        Whether somebody else may write the same there at the same time: on an object store,
+        instead of `overwrite`.
+    """
 
     x: da.Array
     store: Target
@@ -110,6 +117,7 @@ class ToWrite(NamedTuple):
     chunks: Sequence[int] | None = None
     compressors: Any = "auto"
     overwrite: bool = False
+    shared: bool = False
 
 
 def write_together(
@@ -176,8 +184,7 @@ def _begun(one: ToWrite) -> Iterator[tuple[zarr.Array[Any], da.Array]]:
     zarr.create_array({}, **layout)
     told = dict(one.attributes or {})
     told[KEY] = {**told.get(KEY, {}), "complete": False}
-    with replaced(one.store, told, overwrite=one.overwrite) as group:
-        array = group.create_array(name, **layout, config=CONFIG)
+    with _made(one, told, layout) as (group, array):
         with closing(Awaited(partial(write, array))) as put:
             yield array, _written(x, put)
         if array.nchunks_initialized != array.nchunks:
@@ -187,6 +194,23 @@ def _begun(one: ToWrite) -> Iterator[tuple[zarr.Array[Any], da.Array]]:
                 source=str(one.store),
             )
         complete(group)
+
+
+@contextmanager
+def _made(
+    one: ToWrite, told: Mapping[str, Any], layout: Mapping[str, Any]
+) -> Iterator[tuple[zarr.Group, zarr.Array[Any]]]:
+    """Give a group and its array, which are what is asked for but for the chunks."""
+    if not one.shared:
+        with replaced(one.store, told, overwrite=one.overwrite) as group:
+            yield group, group.create_array(one.name, **layout, config=CONFIG)
+        return
+    documents: dict[str, Any] = {}
+    zarr.create_group(documents, attributes=dict(told)).create_array(one.name, **layout)
+    group = overlaid(one.store, {key: data.to_bytes() for key, data in documents.items()})
+    # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
+    array = zarr.open_array(group.store, path=f"{group.path}/{one.name}".lstrip("/"), mode="r+")
+    yield group, array.with_config(CONFIG)
 
 
 def _written(x: da.Array, put: Awaited) -> da.Array:

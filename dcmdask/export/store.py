@@ -179,6 +179,34 @@ def replaced(store: Target, told: Mapping[str, Any], *, overwrite: bool) -> Iter
         yield zarr.create_group(LocalStore(folder), attributes=dict(told))
 
 
+def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
+    """Return a group to write to, whatever there is of it, and whoever else writes the same.
+
+    Where objects are put whole and cannot be locked, two that write the same may do so at once:
+    nothing is removed, and each object is what either of them has put.
+
+    Parameters
+    ----------
+    store : str or zarr.abc.store.Store
+        On an object store.
+    made : mapping
+        Key to metadata document; the group is not complete.
+    """
+    place = located(store)
+    group = json.loads(made[NODE])
+    for key, data in made.items():
+        path = f"{place.root.rstrip('/')}/{key}"
+        if key == NODE:
+            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                there = json.loads(place.fs.cat_file(path))
+                there["attributes"][KEY]["complete"] = False
+                if there == group:
+                    # The other one may be through with it.
+                    continue
+        place.fs.pipe_file(path, data)
+    return zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that the kernel drops with this process."""
