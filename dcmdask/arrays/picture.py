@@ -44,8 +44,10 @@ def picture(
     Raises
     ------
     ValueError
-        `frame` has another shape, or `spacing` would make a picture of more than 10 000 rows
-        or columns of it.
+        `frame` has another shape, the window shows nothing, or `spacing` is none or would make a
+        picture of more than 10 000 rows or columns.
+    TypeError
+        `frame` holds no real numbers.
 
     Examples
     --------
@@ -223,6 +225,8 @@ def _square(plane: npt.NDArray[Any], spacing: Sequence[float] | None) -> npt.NDA
     """Resize a plane so that its pixels are square, as fine as the finer of the two."""
     if spacing is None:
         return plane
+    if not all(0 < one < math.inf for one in spacing):
+        raise ValueError(f"a spacing of {tuple(spacing)} mm has no shape")
     between_rows, between_columns = spacing
     finest = min(between_rows, between_columns)
     return _resized(plane, between_rows / finest, between_columns / finest)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import sys
+import threading
 import time
 import uuid
-from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from distributed import Client
@@ -22,7 +24,7 @@ from dcmdask.frames.files import Stored, read
 
 # Looks at workers that go away meanwhile.
 _TRIES = 5
-# Seconds that a cluster has for its first worker.
+# Seconds that a cluster has for its first worker, and workers for an answer.
 _PATIENCE = 30
 # What the names of the files begin with that workers write to show that they can.
 _PROBE = ".dcmdask-worker"
@@ -52,79 +54,114 @@ def _look(folder: Folder, sources: list[Stored], probe: str) -> dict[str, Any]:
     return {**told, "process": me, "key": key}
 
 
-def _answers(client: Client, *asked: Any) -> dict[str, Any]:
-    """Ask all workers; one that is just being restarted does not answer the first time."""
-    for _ in range(_TRIES):
-        try:
-            told: dict[str, Any] = client.run(_look, *asked, on_error="return")
-        except Exception as error:
-            raise ClusterError(f"the workers do not answer: {error}") from error
-        if not any(isinstance(one, CommClosedError) for one in told.values()):
-            break
-        time.sleep(1)
-    return told
-
-
 def check_workers(client: Client, chosen: Selection, timeout: float | None) -> None:
-    """Refuse to begin where workers cannot do what they are to do."""
+    """Refuse to begin where workers cannot do what they are to do.
+
+    Raises
+    ------
+    ClusterError
+        There are none, they do not answer, or one of them lacks something.
+    """
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
     except TimeoutError:
         raise ClusterError(f"the cluster has no workers, not even after {_PATIENCE} s") from None
-    known = known_workers(client)
-    without = [address for address, one in known.items() if not one.get("nanny")]
-    if timeout is not None and without:
-        raise ClusterError(
-            f"a timeout needs workers with a nanny, which restarts them, and {without[0]} has "
-            "none (dask worker --no-nanny)"
-        )
+    for what in unfit(client, chosen, timeout, list(known_workers(client))).values():
+        raise ClusterError(what)
+
+
+def unfit(
+    client: Client, chosen: Selection, timeout: float | None, addresses: list[str]
+) -> dict[str, str]:
+    """Return what workers lack, in words, by address; nothing of those that lack nothing."""
     folder = chosen.job.folder
     first, last = (chosen.found[chosen.numbers[end]] for end in (0, -1))
     some = [first.instances[0].source, last.instances[-1].source]
     # Of this run: another one may ask at the same time.
     probe = f"{_PROBE}-{uuid.uuid4().hex}"
     try:
-        told = _answers(client, folder, some, probe)
-        for address, answer in told.items():
-            _check(address, answer, folder)
-    finally:
+        told = _answers(client, addresses, folder, some, probe)
         seen = [name for name in folder.names("") if name.startswith(probe)]
-        for name in seen:
+    finally:
+        for name in [name for name in folder.names("") if name.startswith(probe)]:
             folder.remove(name)
+    known = known_workers(client)
+    found = {}
+    processes: set[str] = set()
     for address, answer in told.items():
-        if answer["key"] not in seen:
-            raise ClusterError(
-                f"worker {address} writes to {folder.url}, and that is not seen here: the target "
-                "has to be the same for all"
+        what = _lacking(answer, folder)
+        if not what and timeout is not None and not known.get(address, {}).get("nanny", True):
+            what = (
+                "has no nanny (dask worker --no-nanny), and a timeout needs workers with a nanny, "
+                "which restarts them"
             )
-    alike = Counter(answer["process"] for answer in told.values())
-    if alike and max(alike.values()) > 1:
-        raise ClusterError(
-            "workers share a process, where a series would get in the way of another: start them "
-            "with processes=True"
-        )
+        if not what and answer["key"] not in seen:
+            what = (
+                f"writes to {folder.url}, and that is not seen here: the target has to be the "
+                "same for all"
+            )
+        if not what and answer["process"] in processes:
+            what = (
+                "is in one process with another, where one series would get in the way of the "
+                "other: start them with processes=True"
+            )
+        if what:
+            found[address] = f"worker {address} {what}"
+        else:
+            processes.add(answer["process"])
+    return found
 
 
-def _check(address: str, answer: Any, folder: Folder) -> None:
-    """Refuse a worker that cannot do what it is to do."""
+def _answers(client: Client, addresses: list[str], *asked: Any) -> dict[str, Any]:
+    """Ask workers; one that is just being restarted does not answer the first time."""
+    for _ in range(_TRIES):
+        told = _within(lambda: client.run(_look, *asked, workers=addresses, on_error="return"))
+        if not any(isinstance(one, CommClosedError) for one in told.values()):
+            break
+        time.sleep(1)
+    return told
+
+
+def _within(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what asking gives, unless that takes too long: one worker may hang."""
+    came: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            came.put(ask())
+        except Exception as error:
+            came.put(error)
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        told = came.get(timeout=_PATIENCE)
+    except queue.Empty:
+        raise ClusterError(f"a worker does not answer within {_PATIENCE} s") from None
+    if isinstance(told, Exception):
+        raise ClusterError(f"the workers do not answer: {told}") from told
+    return dict(told)
+
+
+def _lacking(answer: Any, folder: Folder) -> str:
+    """Return what a worker lacks by its own answer; empty if nothing."""
     if isinstance(answer, BaseException):
-        raise ClusterError(
-            f"worker {address} cannot import dcmdask {__version__} or reach {folder.url} "
+        return (
+            f"cannot import dcmdask {__version__} or reach {folder.url} "
             f"({type(answer).__name__}: {answer}): install the same version there"
         )
     if answer["version"] != __version__:
-        raise ClusterError(
-            f"worker {address} has dcmdask {answer['version']}, and here is {__version__}: "
+        return (
+            f"has dcmdask {answer['version']}, and here is {__version__}: "
             "install the same version there"
         )
     if answer["python"] != _PYTHON:
         here, there = (".".join(map(str, one)) for one in (_PYTHON, answer["python"]))
-        raise ClusterError(f"worker {address} runs Python {there}, and here is {here}")
-    if answer["unseen"]:
-        name, why = next(iter(answer["unseen"].items()))
-        raise ClusterError(
-            f"worker {address} does not see {name} ({why}): the source has to be reachable under "
-            "the same path from all workers"
+        return f"runs Python {there}, and here is {here}"
+    for name, why in answer["unseen"].items():
+        return (
+            f"does not see {name} ({why}): the source has to be reachable under the same path "
+            "from all workers"
         )
     if answer["denied"]:
-        raise ClusterError(f"worker {address} cannot write to {folder.url}: {answer['denied']}")
+        return f"cannot write to {folder.url}: {answer['denied']}"
+    return ""

@@ -6,6 +6,7 @@ import errno
 import os
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,10 +101,15 @@ class Folder(NamedTuple):
     def remove(self, below: str) -> None:
         """Remove a folder and all that is in it, if it is there."""
         fs, root = self._open()
-        try:
-            fs.rm(f"{root}/{below}", recursive=True)
-        except FileNotFoundError:
+        path = f"{root}/{below}"
+        if self.is_local:
+            with suppress(FileNotFoundError):
+                fs.rm(path, recursive=True)
             return
+        # One by one, since `rm` takes brackets for a pattern.
+        for name in fs.find(path):
+            with suppress(FileNotFoundError):
+                fs.rm_file(name)
 
     def _open(self) -> tuple[Any, str]:
         if self.is_local:

@@ -75,17 +75,27 @@ def _code(process: Any, seen: set[int]) -> Iterator[bytes]:
     if not isinstance(process, types.FunctionType):
         # An object that can be called, or a function that is not written in Python.
         yield _text(process if isinstance(process, types.BuiltinFunctionType) else type(process))
-        yield from _held(getattr(process, "__dict__", {}), seen)
+        # One with slots is what it is pickled as.
+        yield from _held(getattr(process, "__dict__", None) or pickle.dumps(process), seen)
         return
     yield _text(process)
     filled = (cell for cell in process.__closure__ or () if cell != types.CellType())
     yield from _held([cell.cell_contents for cell in filled], seen)
     yield from _held(getattr(process, "__wrapped__", ()), seen)
-    for name in process.__code__.co_names:
-        # Other cells of a notebook; of a module the file has them.
-        other = process.__globals__.get(name)
-        if isinstance(other, types.FunctionType) and other.__module__ == process.__module__:
-            yield from _code(other, seen)
+    if not _file(process):
+        # What other cells of a notebook hold; of a module the file has it.
+        for name in sorted(_names(process.__code__)):
+            other = process.__globals__.get(name)
+            if isinstance(other, types.FunctionType) and other.__module__ == process.__module__:
+                yield from _code(other, seen)
+            elif isinstance(other, bool | int | float | str | list | tuple | dict):
+                yield from _held({name: other}, seen)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Return the names that a function uses, also in functions and comprehensions inside it."""
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return {*code.co_names}.union(*map(_names, inner))
 
 
 def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
@@ -97,6 +107,11 @@ def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _held(one, seen)
+    elif isinstance(value, set | frozenset):
+        # They come in another order in each process.
+        yield from sorted(b"".join(_held(one, seen)) for one in value)
+    elif isinstance(value, bytes):
+        yield value
     elif callable(value) and not isinstance(value, type):
         yield from _code(value, seen)
     else:
@@ -106,11 +121,15 @@ def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
             yield pickle.dumps(value)
 
 
+def _file(of: Any) -> str:
+    file = getattr(sys.modules.get(of.__module__), "__file__", None)
+    return file if file and os.path.isfile(file) else ""
+
+
 def _text(of: Any) -> bytes:
     """Return the file that a function or class is written in, and its name; else its source."""
-    file = getattr(sys.modules.get(of.__module__), "__file__", None)
-    if file and os.path.isfile(file):
-        return bytes(Path(file).read_bytes() + of.__qualname__.encode())
+    if file := _file(of):
+        return Path(file).read_bytes() + str(of.__qualname__).encode()
     try:
         return inspect.getsource(of).encode()
     except (OSError, TypeError):

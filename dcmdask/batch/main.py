@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
-from dcmdask.batch.cluster import cluster
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import BatchReport
 from dcmdask.batch.records import SCAN, Record
@@ -19,12 +18,14 @@ from dcmdask.batch.run import run
 from dcmdask.batch.selection import selected
 from dcmdask.batch.shown import shown
 from dcmdask.errors import DcmdaskError
+from dcmdask.export.cluster import cluster
 from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOT_DONE, FAILURES, INTERRUPTED = 2, 1, 130
+_CODES = "Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted."
 # Failures that are told of in the end.
 _SHOWN = 20
 
@@ -119,7 +120,9 @@ def _command(
 
     command.__signature__ = _signature(own)  # type: ignore[attr-defined]  # typer reads it
     command.__doc__ = description
-    app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run.")(command)
+    app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted.")(
+        command
+    )
     return app
 
 
@@ -153,7 +156,9 @@ def _signature(own: list[inspect.Parameter]) -> inspect.Signature:
     target = Annotated[str, typer.Argument(help="A folder, or a URL for fsspec.")]
     annotated = []
     for one in own:
-        kind = str if one.annotation is required else one.annotation
+        kind = one.annotation
+        if kind is required:
+            kind = str if one.default in (required, None) else type(one.default)
         if one.default is required and get_origin(kind) is not Annotated:
             # Otherwise it would be an argument, and its place would count.
             kind = Annotated[kind, typer.Option()]
@@ -252,4 +257,4 @@ def _show_plan(
         print(f"{work.name}  {len(work.series)} files, {frames} frames")
     for one in found.left_out.values():
         print(plain(_failure(one)))
-    print(f"{len(found.numbers)} series to process, {found.kept} done already")
+    print(f"{len(found.numbers)} series to process, {found.before['done']} done already")

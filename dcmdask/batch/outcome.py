@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +35,9 @@ class BatchReport:
         How many series are done, now or before.
     processed : int
         How many were processed now, well or not.
+    before : mapping
+        How many of all had been ``"done"`` before, had ``"failed"``, have ``"changed"`` since (the
+        files, the function or its options), or are ``"new"``.
     failures : tuple of Record
         Of the series that failed, and of the files that the scan left out though they may be
         part of one; by name.
@@ -47,6 +52,7 @@ class BatchReport:
     job: str
     done: int
     processed: int
+    before: Mapping[str, int]
     failures: tuple[Record, ...]
     other: int
     noted: int
@@ -71,9 +77,12 @@ class BatchReport:
         stages = Counter(one.stage for one in self.failures)
         left_out = stages.pop(SCAN, 0)
         why = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
+        was = {"new": "new", "changed": "changed", "failed": "failed before"}
+        told = ", ".join(f"{self.before[k]} {v}" for k, v in was.items() if self.before.get(k))
         return (
             f"{self.target}: {self.done} of {self.done + stages.total()} series done; "
             f"{self.processed} processed now in {self.seconds:.1f} s"
+            + (f" ({told})" if told else "")
             + (f"; failed: {why}" if why else "")
             + (f"; files left out: {left_out}" if left_out else "")
             + (f"; done, and odd: {self.noted} (dcmdask report says why)" if self.noted else "")
@@ -155,10 +164,9 @@ def results(folder: Folder, job: str, with_others: bool = False) -> Results:
 
 def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:
     """Return a table as a data frame; needs pandas."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("tables need pandas: pip install 'dcmdask[table]'") from error
+    need_pandas()
+    import pandas as pd
+
     frame = pd.DataFrame(columns)
     for name, cells in columns.items():
         kinds = {type(one) for one in cells}
@@ -166,6 +174,12 @@ def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:
             # Where one is absent, floating point would change the others.
             frame[name] = pd.array(cells, dtype=_integers(cells))
     return frame
+
+
+def need_pandas() -> None:
+    """Raise ImportError with what to do where pandas is not installed."""
+    if importlib.util.find_spec("pandas") is None:
+        raise ImportError("tables need pandas: pip install 'dcmdask[table]'")
 
 
 def _integers(cells: list[Any]) -> str:

@@ -203,7 +203,9 @@ def relative(record: Record, root: str) -> Record:
 
 def told_from(root: str, text: str) -> str:
     """Return text with the paths in it as they are from a folder."""
-    return text.replace(root.rstrip("/") + "/", "") if root else text
+    if not root.strip("/"):
+        return text
+    return re.sub(rf"(?<![\w./\\-]){re.escape(root.rstrip('/'))}/", "", text)
 
 
 def left_out(one: Skipped, root: str, job: str, script: str) -> Record:

@@ -94,21 +94,34 @@ def output(name: str) -> str:
             "tasks of its arrays"
         )
     if not at.given:
-        _begin(at)
+        at.folder.write(_begun_key(at.name), at.owner.encode())
+        if at.folder.is_local:
+            os.makedirs(at.folder.path(f"{OUTPUTS}/{at.name}"), exist_ok=True)
     at.given[name] = f"{OUTPUTS}/{at.name}/{name}"
     return at.folder.path(at.given[name])
 
 
-def _begin(at: _AtHand) -> None:
-    """Write down who writes here, and remove what somebody else began."""
-    key, below = f"{RECORDS}/{at.name}.begun", f"{OUTPUTS}/{at.name}"
-    owner = at.folder.read([key]).get(key)
-    if owner != at.owner.encode():
-        if owner is not None:
-            at.folder.remove(below)
-        at.folder.write(key, at.owner.encode())
-    if at.folder.is_local:
-        os.makedirs(at.folder.path(below), exist_ok=True)
+def _begun_key(name: str) -> str:
+    return f"{RECORDS}/{name}.begun"
+
+
+def clear(folder: Folder, name: str, owner: str) -> None:
+    """Remove what anybody else began for a series: another version of the job, or of the files.
+
+    Parameters
+    ----------
+    folder : Folder
+    name : str
+        Of the series.
+    owner : str
+        Tells one job, its options and the files of the series from others.
+    """
+    key = _begun_key(name)
+    if folder.read([key]).get(key) != owner.encode():
+        folder.remove(f"{OUTPUTS}/{name}")
+        if not folder.is_local:
+            # What is here from now on is ours, whichever worker of ours puts it there.
+            folder.write(key, owner.encode())
 
 
 @contextmanager
@@ -187,10 +200,6 @@ def keep(
     if twice := set(outputs.values()) & set(given.values()):
         raise ValueError(f"process wrote {twice.pop()} itself, and returned what goes there")
     shared = not folder.is_local
-    at = _at_hand.get(None)
-    if shared and arrays and at is not None and not at.given:
-        # What another version of the job has left there is not what is put there now.
-        _begin(at)
     wanted = [_wanted(value, folder.path(outputs[key]), shared) for key, value in arrays.items()]
     others = [*(one.frame for one in pictures.values()), *values.values()]
     _, computed = write_together(wanted, others)

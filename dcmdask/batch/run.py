@@ -10,20 +10,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker
 
-from dcmdask.batch.checks import check_workers
-from dcmdask.batch.cluster import cluster
+from dcmdask.batch.checks import check_workers, unfit
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outcome import BatchReport, Progress, frame_of, results, write_table
+from dcmdask.batch.outcome import (
+    BatchReport,
+    Progress,
+    frame_of,
+    need_pandas,
+    results,
+    write_table,
+)
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
 from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.work import Done, Job, Work, described, may_pass, process_series
 from dcmdask.batch.workers import Workers
 from dcmdask.errors import ClusterError
+from dcmdask.export.cluster import cluster
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +117,9 @@ def run(
         There is no series, `select` is no query, or an option is no value that JSON has.
     """
     _check(client, limit, retries, timeout)
+    if finish is not None:
+        # Not once all is done.
+        need_pandas()
     started = time.perf_counter()
     folder = Folder.of(target)
     chosen = selected(
@@ -122,23 +133,24 @@ def run(
         thumbnails=thumbnails,
         progress=None if progress is None else lambda files, _: progress(Progress(files)),
     )
-    for record in chosen.left_out.values():
-        record.write(folder)
-    for name in chosen.gone:
-        folder.remove(key_of(name))
     now = Progress(chosen.found.files)
     failures: list[Record] = []
     if chosen.numbers:
         with _workers(client) as running:
             check_workers(running, chosen, timeout)
             now, failures = _loop(running, chosen, retries, timeout, progress)
+    for record in chosen.left_out.values():
+        record.write(folder)
+    for name in chosen.gone:
+        folder.remove(key_of(name))
     failures += chosen.left_out.values()
     found = results(folder, chosen.job.identity, with_others=only_failed)
     report = BatchReport(
         folder.url,
         chosen.job.identity,
-        chosen.kept + now.done - now.failed,
+        chosen.before["done"] + now.done - now.failed,
         now.done,
+        chosen.before,
         tuple(sorted(failures, key=lambda one: one.name)),
         found.other,
         found.noted,
@@ -203,7 +215,8 @@ def _loop(
     # Those to be tried again: by the time before which they are not to be.
     later: list[tuple[float, int, Work]] = []
     tickets = itertools.count()
-    workers = Workers(client)
+    workers = Workers(client, partial(unfit, client, chosen, timeout))
+    late: set[str] = set()
     busy: dict[str, _Busy] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     # Dask's client sends a message in 10 ms: one that says that a future is no longer needed
@@ -242,12 +255,18 @@ def _loop(
                 spent.append(one.future)
             if not ended or workers.seconds > _LOOK:
                 spent.clear()
-                workers.look(busy)
+                workers.look()
                 for address in [one for one in busy if one not in workers.there]:
-                    keep(_lost(busy.pop(address), job, retries, again))
-                for address, one in list(busy.items()):
-                    if timeout and time.monotonic() - one.since > timeout:
-                        keep(_too_late(busy.pop(address), job, timeout))
+                    one = busy.pop(address)
+                    if address in late:
+                        keep(_too_late(one, job, timeout))
+                    else:
+                        keep(_lost(one, job, retries, again))
+                late &= busy.keys()
+                for address, one in busy.items():
+                    if timeout and address not in late and time.monotonic() - one.since > timeout:
+                        # It is told of once its process is gone, and can write nothing more.
+                        late.add(address)
                         workers.end(address)
     finally:
         # Where the scheduler is gone there is nothing to cancel.
@@ -294,12 +313,19 @@ def _ended(finished: queue.SimpleQueue[str], busy: dict[str, _Busy]) -> list[str
 
 def _outcome(one: _Busy, job: Job, retries: int, again: Callable[..., None]) -> Record | None:
     """Return the record of a series that a worker is done with; None if it is tried again."""
+    if one.future.cancelled():
+        # Somebody has restarted the cluster, or its scheduler is gone.
+        again(one.work, tried=False)
+        return None
     try:
-        done: Done = one.future.result(timeout=_GRACE)
-    except (KilledWorker, TimeoutError):
+        error = one.future.exception(timeout=_GRACE)
+        done: Done = one.future.result(timeout=_GRACE) if error is None else Done(None, False)
+    except TimeoutError:
         # A worker that dies takes along what it has not handed over.
         return _lost(one, job, retries, again)
-    except Exception as error:
+    if isinstance(error, KilledWorker):
+        return _lost(one, job, retries, again)
+    if isinstance(error, Exception):
         # Not of the function: it could not be sent, or its record could not be written.
         if may_pass(error) and one.work.attempts < retries:
             again(one.work)
@@ -329,11 +355,11 @@ def _lost(one: _Busy, job: Job, retries: int, again: Callable[..., None]) -> Rec
     return _recorded(one, job, "poison", error)
 
 
-def _too_late(one: _Busy, job: Job, timeout: float) -> Record:
+def _too_late(one: _Busy, job: Job, timeout: float | None) -> Record:
     one.future.cancel()
     if (record := _done_by_now(one, job)) is not None:
         return record
-    error = ClusterError(f"it took longer than {timeout:g} s, and the worker was restarted")
+    error = ClusterError(f"it took longer than {timeout or 0:g} s, and the worker was restarted")
     return _recorded(one, job, "timeout", error)
 
 

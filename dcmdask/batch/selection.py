@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -50,8 +51,8 @@ class Selection(NamedTuple):
         Of the output of each series of it.
     numbers : sequence of int
         Of the series that are to be processed.
-    kept : int
-        How many of those that were asked for are done already.
+    before : mapping
+        How many of those that were asked for are what: as `BatchReport` has it.
     left_out : dict
         Name to record of each file that may be part of a series and could not be looked into.
     gone : sequence of str
@@ -62,7 +63,7 @@ class Selection(NamedTuple):
     found: Scan
     names: Sequence[str]
     numbers: Sequence[int]
-    kept: int
+    before: Mapping[str, int]
     left_out: Mapping[str, Record]
     gone: Sequence[str]
 
@@ -124,17 +125,18 @@ def selected(
             mended[one.name] = one.file
     # What a file was left out of has failed, too.
     held_back = set(mended.values())
-    numbers, kept = [], 0
+    numbers, states = [], Counter[str]()
     for number in chosen:
         series, was = found[number], before.get(names[number])
         failed = was is not None and not was.done
         if only_failed and not failed and not _holds(series, held_back, root):
             continue
         if was is not None and was.done and is_current(was, job.identity, source_of(series)):
-            kept += 1
-        else:
-            numbers.append(number)
-    return Selection(job, found, names, numbers, kept, not_read, list(mended))
+            states["done"] += 1
+            continue
+        states["failed" if failed else "changed" if was else "new"] += 1
+        numbers.append(number)
+    return Selection(job, found, names, numbers, states, not_read, list(mended))
 
 
 def _root(source: Any, found: Scan) -> str:

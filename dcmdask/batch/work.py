@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 import warnings
@@ -19,19 +20,44 @@ from filelock import FileLock, Timeout
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
-from dcmdask.batch.results import OUTPUTS, keep, own_outputs
+from dcmdask.batch.results import clear, keep, own_outputs
 from dcmdask.batch.thumbnail import thumbnail, thumbnail_key
 from dcmdask.errors import (
+    AlignmentError,
     AmbiguousSourceError,
     DcmdaskError,
     DcmdaskWarning,
     IrregularSeriesError,
+    LayoutError,
+    SourceChangedError,
     StoreExistsError,
     StoreLostError,
 )
 
-_ASSEMBLING = (AmbiguousSourceError, IrregularSeriesError)
-_WRITING = (StoreExistsError, StoreLostError)
+# Where an error belongs that was raised by us; the first that fits.
+_STAGES: Mapping[type[DcmdaskError], str] = {
+    AmbiguousSourceError: "assemble",
+    IrregularSeriesError: "assemble",
+    StoreExistsError: "write",
+    StoreLostError: "write",
+    # What a function asked for that cannot be written so.
+    AlignmentError: "process",
+    LayoutError: "process",
+    DcmdaskError: "decode",
+}
+# What is so the next time as well.
+_LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+    SourceChangedError,
+)
+_NETWORK = frozenset({"aiobotocore", "aiohttp", "botocore", "requests", "urllib3"})
+# A process has one series at a time, whoever asks: warnings and Dask's settings are those of all
+# its threads.
+_PROCESS = threading.Lock()
 
 
 class Job(NamedTuple):
@@ -105,25 +131,27 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
     last : bool
         Whether a failure is final: then it is written down, whatever it is.
     """
-    with _alone(job.folder, work.name) as alone:
-        if not alone:
-            return Done(None, True)
-        there = records(job.folder, [work.name]).get(work.name)
-        if there is not None and there.done:
-            if is_current(there, job.identity, work.source):
-                # Another driver was here first.
-                return Done(there, False)
-            # Of another version or other files: it is not to be taken for done once its outputs go.
-            for key in (key_of(work.name), thumbnail_key(work.name), f"{OUTPUTS}/{work.name}"):
-                job.folder.remove(key)
-        record, passing = _processed(job, work)
-        if record.done or last or not passing:
-            record.write(job.folder)
-    return Done(record, passing)
+    if not _PROCESS.acquire(blocking=False):
+        # Another driver's, or one of a run that was broken off.
+        return Done(None, True)
+    try:
+        with _alone(job.folder, work.name) as alone:
+            return _processed(job, work, last) if alone else Done(None, True)
+    finally:
+        _PROCESS.release()
 
 
-def _processed(job: Job, work: Work) -> tuple[Record, bool]:
-    """Return the record of a series, and whether what failed may pass."""
+def _processed(job: Job, work: Work, last: bool) -> Done:
+    there = records(job.folder, [work.name]).get(work.name)
+    if there is not None and there.done:
+        if is_current(there, job.identity, work.source):
+            # Another driver was here first.
+            return Done(there, False)
+        # It is not to be taken for done once its outputs go.
+        for key in (key_of(work.name), thumbnail_key(work.name)):
+            job.folder.remove(key)
+    owner = f"{job.identity} {work.source}"
+    clear(job.folder, work.name, owner)
     started = time.perf_counter()
     common = described(work, job)
     passing, stage = False, "process"
@@ -133,14 +161,12 @@ def _processed(job: Job, work: Work) -> tuple[Record, bool]:
         # Inside a task Dask would take the cluster, and wait for itself.
         with (
             _noted(notes),
-            dask.config.set(scheduler="threads", num_workers=threads()),
-            own_outputs(job.folder, work.name, f"{job.identity} {work.source}") as given,
+            dask.config.set(scheduler="threads", num_workers=threads_of_worker()),
+            own_outputs(job.folder, work.name, owner) as given,
         ):
             returned = process(work.series, **job.options)
             stage = "write"
             numbers, outputs = keep(returned, job.folder, work.name, given)
-            if job.thumbnails and not any(one.endswith(".png") for one in outputs.values()):
-                notes += _illustrated(job.folder, work)
     except BaseException as error:
         # Also what would end this process: sys.exit in a function is a failure of its series.
         passing = may_pass(error)
@@ -148,7 +174,13 @@ def _processed(job: Job, work: Work) -> tuple[Record, bool]:
     else:
         record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
     record = replace(record, seconds=round(time.perf_counter() - started, 4), notes=notes)
-    return relative(record, job.root), passing
+    record = relative(record, job.root)
+    if record.done or last or not passing:
+        record.write(job.folder)
+    pictured = any(one.endswith(".png") for one in record.outputs.values())
+    if record.done and job.thumbnails and not pictured:
+        record = _illustrated(record, job, work)
+    return Done(record, passing)
 
 
 def _traceback() -> str:
@@ -160,13 +192,16 @@ def _traceback() -> str:
         return ""
 
 
-def _illustrated(folder: Folder, work: Work) -> list[str]:
-    """Write a thumbnail, and return why there is none: no result is lost for it."""
+def _illustrated(record: Record, job: Job, work: Work) -> Record:
+    """Write a thumbnail, or into the record why there is none: no result is lost for it."""
     try:
-        folder.write(thumbnail_key(work.name), thumbnail(work.series))
+        with dask.config.set(scheduler="threads", num_workers=threads_of_worker()):
+            job.folder.write(thumbnail_key(work.name), thumbnail(work.series))
     except Exception as error:
-        return [f"no thumbnail: {type(error).__name__}: {error}"]
-    return []
+        note = f"no thumbnail: {type(error).__name__}: {error}"
+        record = relative(replace(record, notes=[*record.notes, note]), job.root)
+        record.write(job.folder)
+    return record
 
 
 @contextmanager
@@ -197,7 +232,7 @@ def described(work: Work, job: Job) -> dict[str, Any]:
     }
 
 
-def threads() -> int:
+def threads_of_worker() -> int:
     """Return how many threads this worker has for a task."""
     try:
         from distributed import get_worker
@@ -235,17 +270,16 @@ def _alone(folder: Folder, name: str) -> Iterator[bool]:
 
 
 def _stage(error: BaseException, stage: str) -> str:
-    if isinstance(error, _ASSEMBLING):
-        return "assemble"
-    if isinstance(error, _WRITING):
-        return "write"
-    if isinstance(error, DcmdaskError):
-        return "decode"
+    for kind, name in _STAGES.items():
+        if isinstance(error, kind):
+            return name
     # What is computed is computed while it is written.
     return "process" if stage == "write" and not isinstance(error, OSError) else stage
 
 
 def may_pass(error: BaseException) -> bool:
     """Return whether trying again may help: a disk or a network that failed for a moment."""
-    gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-    return isinstance(error, OSError) and not isinstance(error, gone)
+    # Not all of those who speak to servers raise what Python has for it.
+    if type(error).__module__.partition(".")[0] in _NETWORK:
+        return True
+    return isinstance(error, OSError) and not isinstance(error, _LASTING)

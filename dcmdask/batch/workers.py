@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 from distributed import Client
 
-from dcmdask.errors import ClusterError
+from dcmdask.errors import ClusterError, DcmdaskWarning
 from dcmdask.export.running import known_workers
 
 # Seconds for a worker to end by itself, or to find memory again.
@@ -22,6 +23,13 @@ PATIENCE = 300.0
 class Workers:
     """The workers of a cluster, as they were when last looked at.
 
+    Parameters
+    ----------
+    client : distributed.Client
+    unfit : callable
+        Takes addresses, and returns those of workers that cannot do what they are to do, with
+        what they lack.
+
     Attributes
     ----------
     there : set of str
@@ -31,28 +39,27 @@ class Workers:
         paused for their memory.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, unfit: Callable[[list[str]], dict[str, str]]) -> None:
         self._client = client
+        self._unfit = unfit
+        # Those that came since the beginning and were looked at, and what they lack, if anything.
+        self._lacking: dict[str, str] = {}
         # Since when they are to go away, and since when Dask has paused them.
         self._ending: dict[str, float] = {}
         self._paused: dict[str, float] = {}
         self._looked = self._seen = time.monotonic()
         self.there: set[str] = set()
         self.ready: list[str] = []
-        self.look(())
+        self._lacking = dict.fromkeys(known_workers(client), "")
+        self.look()
 
     @property
     def seconds(self) -> float:
         """Since the last look."""
         return time.monotonic() - self._looked
 
-    def look(self, busy: Collection[str]) -> None:
+    def look(self) -> None:
         """Look at them; those that are paused while nothing runs there are restarted.
-
-        Parameters
-        ----------
-        busy : collection of str
-            Addresses of those that were given a series.
 
         Raises
         ------
@@ -72,12 +79,17 @@ class Workers:
         for address in paused - self._ending.keys():
             # What a series has left behind does not go away by itself, and what is given to it
             # now does not begin.
-            stuck = address not in busy or not _executing(info[address])
+            stuck = not _executing(info[address])
             if stuck and self._looked - self._paused[address] > _GRACE and info[address]["nanny"]:
                 self.end(address)
         running = [one for one, told in info.items() if told["status"] == "running"]
-        self.ready = [one for one in running if one not in self._ending]
-        if self.there:
+        if new := [one for one in running if one not in self._lacking]:
+            found = self._unfit(new)
+            self._lacking |= {one: found.get(one, "") for one in new}
+            for what in found.values():
+                warnings.warn(f"left out: {what}", DcmdaskWarning, stacklevel=2)
+        self.ready = [one for one in running if one not in self._ending and not self._lacking[one]]
+        if self.there - {one for one, what in self._lacking.items() if what}:
             self._seen = self._looked
         elif self._looked - self._seen > PATIENCE:
             raise ClusterError(

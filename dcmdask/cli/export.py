@@ -125,8 +125,8 @@ def export(
     While one export writes a local store a second one refuses to. On an object store nobody
     notices: both write the same bytes, which does no harm.
     """
-    from dcmdask.batch.cluster import cluster
     from dcmdask.cli.progress import counting
+    from dcmdask.export.cluster import cluster
 
     asked: dict[str, Any] = {
         "format": format,

@@ -198,9 +198,9 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
         path = f"{place.root.rstrip('/')}/{key}"
         if key == NODE:
             with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                there = json.loads(place.fs.cat_file(path))
-                there["attributes"][KEY]["complete"] = False
-                if there == group:
+                there = json.loads(place.fs.cat_file(path))["attributes"]
+                there[KEY]["complete"] = False
+                if there == group["attributes"]:
                     # The other one may be through with it.
                     continue
         place.fs.pipe_file(path, data)
