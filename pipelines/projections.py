@@ -12,7 +12,8 @@ goes from its smallest to its largest value.
 
 Each stack of a series is projected that has the axis; a series without any fails. Values are
 those of the modality. Frames that are missing, double or uneven are an error that says where,
-unless **--on-irregular** keep takes what there is, or fill puts empty frames into gaps.
+unless **--on-irregular** keep takes what there is. Nothing stands for a frame that is missing: it
+would count like one that was measured.
 """
 
 from typing import Any, Literal
@@ -30,7 +31,7 @@ def process(
     axis: Literal["z", "y", "x", "t"] = "z",
     center: float | None = None,
     width: float | None = None,
-    on_irregular: Literal["error", "keep", "fill"] = "error",
+    on_irregular: Literal["error", "keep"] = "error",
 ) -> dict[str, Any]:
     """Return the projection of each stack that has the axis, and a picture of it."""
     if (center is None) != (width is None):
@@ -42,6 +43,8 @@ def process(
     results: dict[str, Any] = {"stacks": len(series.stacks), "projected": len(stacks)}
     for number, stack in enumerate(stacks):
         volume = stack.to_xarray(values="modality", on_irregular=on_irregular)
+        if "missing" in volume.coords and volume.missing.any():
+            raise ValueError(f"{int(volume.missing.sum())} frames of the grid are missing")
         projection = getattr(volume, kind)(axis)
         if kind == "mean":
             projection = projection.astype("float32")

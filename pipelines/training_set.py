@@ -1,4 +1,4 @@
-"""A training set: volumes of one spacing and window, split by patient, without identifiers.
+"""A training set: volumes of one spacing and window, split by patient, without who that is.
 
     dcmdask run pipelines/training_set.py ARCHIVE TARGET [OPTIONS]
 
@@ -10,7 +10,8 @@ modality, voxels of **--spacing** mm (1) along all axes. index.csv lists them: `
 
 The split is made by patient: all series of one are in the same part, on any machine and in any
 order, also those that come later. It is a hash of Patient ID (0010,0020) with **--seed** as the
-key, kept nowhere; what is left of the patient is which part it is. **--split-by** names another
+key, kept nowhere; what is left of the patient is which part it is. Series Instance UIDs are
+there, so that the source can be found again by who has it. **--split-by** names another
 element where that one is empty, such as StudyInstanceUID. **--train** (0.8) and
 **--validation** (0.1) are the parts; the rest is for the test.
 

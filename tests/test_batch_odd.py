@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,8 +25,9 @@ from made_series import AXIAL, along, classic
 from make_dicom import noise
 
 import dcmdask
-from dcmdask import ClusterError, StoreExistsError, batch
+from dcmdask import ClusterError, DcmdaskWarning, StoreExistsError, batch
 from dcmdask.batch import checks, workers
+from dcmdask.batch import shown as showing
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import Progress, frame_of
 from dcmdask.batch.records import Record, records
@@ -95,10 +97,63 @@ def test_workers_that_die_behind_their_series(
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_paused_for_its_memory(
+def test_a_worker_that_is_paused_for_its_memory(archive: Path, tmp_path: Path) -> None:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, memory_limit="400 MiB", **LOOPBACK) as one,
+        Client(one) as client,
+    ):
+        (before,) = client.run(os.getpid).values()
+        report = batch.run(batch_jobs.leaking, archive, tmp_path / "out", client=client)
+        (after,) = client.run(os.getpid).values()
+    # What it left behind went with its process.
+    assert report.done == 6 and before != after, report
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_restarted(client: Client, archive: Path, tmp_path: Path) -> None:
+    restarted: list[int] = []
+
+    def restart(now: Progress) -> None:
+        if now.done == 2 and not restarted:
+            restarted.append(now.done)
+            client.restart()
+
+    report = batch.run(
+        batch_jobs.napping, archive, tmp_path / "out", client=client, progress=restart, retries=1
+    )
+    assert restarted and report.done == 6, report
+
+
+@pytest.mark.slow
+def test_a_worker_that_comes_late_and_is_not_fit(
     client: Client, archive: Path, tmp_path: Path
 ) -> None:
-    report = batch.run(batch_jobs.leaking, archive, tmp_path / "out", client=client, retries=3)
+    """It has no nanny, and a timeout needs one."""
+    late: list[subprocess.Popen[bytes]] = []
+
+    def start(now: Progress) -> None:
+        if now.done == 1 and not late:
+            address = client.scheduler.address
+            options = ["--no-nanny", "--no-dashboard", "--nthreads", "1", "--host", "127.0.0.1"]
+            command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
+            place = ["--local-directory", str(tmp_path)]
+            late.append(subprocess.Popen([*command, *place], stderr=subprocess.DEVNULL))
+            client.wait_for_workers(3)
+
+    try:
+        with pytest.warns(DcmdaskWarning, match=r"left out: worker .* has no nanny"):
+            report = batch.run(
+                batch_jobs.napping,
+                archive,
+                tmp_path / "out",
+                client=client,
+                timeout=60,
+                progress=start,
+            )
+    finally:
+        for one in late:
+            one.terminate()
+            one.wait()
     assert report.done == 6, report
 
 
@@ -380,6 +435,68 @@ def test_what_is_no_file_of_a_record(tmp_path: Path) -> None:
 
 
 # Scripts
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted(archive: Path, tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "import time\n"
+        "from dcmdask import batch\n"
+        "def process(series):\n"
+        "    time.sleep(1)\n"
+        "    return {'n': len(series)}\n"
+        "if __name__ == '__main__': batch.main(process)\n",
+    )
+    command = [sys.executable, "-m", "dcmdask", "run", path, archive, tmp_path / "out"]
+    told = [*map(str, command), "--workers", "1"]
+    # A terminal sends Ctrl-C to the workers as well.
+    running = subprocess.Popen(told, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while running.poll() is None and not list(tmp_path.glob("out/records/*.json")):
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert "interrupted; the same command goes on with the rest" in said
+    assert "Traceback" not in said and "dashboard: http://127.0.0.1" in said
+    before = len(records(Folder.of(tmp_path / "out")))
+    assert 0 < before < 6
+    planned = run_script(path, archive, tmp_path, "--dry-run")
+    assert f"{6 - before} series to process, {before} done already" in planned.stdout
+    done = started(*told)
+    assert done.returncode == 0
+    assert f"6 of 6 series done; {6 - before} processed now" in done.stdout
+    assert f"({6 - before} new)" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["pattern", "list"])
+def test_sources(kind: str, client: Client, archive: Path, tmp_path: Path) -> None:
+    some = [archive / "0", archive / "1"]
+    source = str(archive / "[01]") if kind == "pattern" else some
+    report = batch.run(batch_jobs.napping, source, tmp_path / "out", client=client)
+    assert report.done == 2
+    # Paths are told from what all files share.
+    assert {one.files[0].partition("/")[0] for one in report.records} == {"0", "1"}
+    assert str(archive) not in "".join(p.read_text() for p in tmp_path.rglob("*.json"))
+
+
+def test_lines_of_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "_LINE", 0.0)
+    with showing.shown() as show:
+        show(Progress(files=12))
+        show(Progress(files=20, total=4, dashboard="http://127.0.0.1:1/status"))
+        show(Progress(20, 4, 2, 1, frames=6, bytes=10**6, dashboard="http://127.0.0.1:1/status"))
+    scanning, dashboard, begun, going = capsys.readouterr().err.splitlines()
+    assert scanning == "12 files looked into"
+    assert dashboard == "dashboard: http://127.0.0.1:1/status"
+    assert begun.startswith("0 of 4 series, 0 frames, 0.0 MB/s, 0 failed")
+    assert going.startswith("2 of 4 series, 6 frames, ") and going.endswith("s left")
+    assert "1 failed" in going
 
 
 def run_script(path: Path, archive: Path, tmp_path: Path, *more: Any) -> Any:

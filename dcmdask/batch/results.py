@@ -105,17 +105,8 @@ def _begun_key(name: str) -> str:
     return f"{RECORDS}/{name}.begun"
 
 
-def clear(folder: Folder, name: str, owner: str) -> None:
-    """Remove what anybody else began for a series: another version of the job, or of the files.
-
-    Parameters
-    ----------
-    folder : Folder
-    name : str
-        Of the series.
-    owner : str
-        Tells one job, its options and the files of the series from others.
-    """
+def _clear(folder: Folder, name: str, owner: str) -> None:
+    """Remove what anybody else began for a series: another version of the job, or of the files."""
     key = _begun_key(name)
     if folder.read([key]).get(key) != owner.encode():
         folder.remove(f"{OUTPUTS}/{name}")
@@ -128,6 +119,8 @@ def clear(folder: Folder, name: str, owner: str) -> None:
 def own_outputs(folder: Folder, name: str, owner: str) -> Iterator[dict[str, str]]:
     """Let `output` name outputs of a series meanwhile, and give those that it named.
 
+    What anybody else began for the series is removed before.
+
     Parameters
     ----------
     folder : Folder
@@ -136,6 +129,7 @@ def own_outputs(folder: Folder, name: str, owner: str) -> Iterator[dict[str, str
     owner : str
         Tells one job, its options and the files of the series from others.
     """
+    _clear(folder, name, owner)
     given: dict[str, str] = {}
     token = _at_hand.set(_AtHand(folder, name, owner, given))
     try:

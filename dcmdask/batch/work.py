@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
-from dcmdask.batch.results import clear, keep, own_outputs
+from dcmdask.batch.results import keep, own_outputs
 from dcmdask.batch.thumbnail import thumbnail, thumbnail_key
 from dcmdask.errors import (
     AlignmentError,
@@ -151,7 +151,6 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
         for key in (key_of(work.name), thumbnail_key(work.name)):
             job.folder.remove(key)
     owner = f"{job.identity} {work.source}"
-    clear(job.folder, work.name, owner)
     started = time.perf_counter()
     common = described(work, job)
     passing, stage = False, "process"

@@ -84,7 +84,10 @@ class Workers:
                 self.end(address)
         running = [one for one, told in info.items() if told["status"] == "running"]
         if new := [one for one in running if one not in self._lacking]:
-            found = self._unfit(new)
+            try:
+                found = self._unfit(new)
+            except ClusterError as error:
+                found = dict.fromkeys(new, str(error))
             self._lacking |= {one: found.get(one, "") for one in new}
             for what in found.values():
                 warnings.warn(f"left out: {what}", DcmdaskWarning, stacklevel=2)
