@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from competitors import decoder, frame_spans
-from distributed import Client, LocalCluster
 from distributed.protocol import pickle
 from inputs import CASES, FOLDER, make
 from machine import describe_machine, table
@@ -35,6 +34,7 @@ from pydicom import dcmread, dcmwrite
 
 import dcmdask
 from dcmdask import batch
+from dcmdask.export.cluster import cluster
 
 # How near to the bare loops; milliseconds of the driver for a series; memory, and seconds to
 # start again.
@@ -99,13 +99,7 @@ def throughput(folder: Path, count: int, frames: int, repeats: int) -> str:
     pickle.cloudpickle.register_pickle_by_value(sys.modules[mean_of.__module__])
     with (
         multiprocessing.get_context("spawn").Pool(WORKERS) as pool,
-        LocalCluster(
-            n_workers=WORKERS,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as client,
+        cluster(None, WORKERS, 1) as client,
         tempfile.TemporaryDirectory(dir=folder.parent) as target,
     ):
         for name, longer in NAMES.items():
@@ -239,15 +233,7 @@ def alone(source: str, target: str) -> dict[str, float]:
         return {"seconds": time.perf_counter() - started}
     found = dcmdask.scan(source)
     scanned = most_memory() - before
-    with (
-        LocalCluster(
-            n_workers=WORKERS,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with cluster(None, WORKERS, 1) as client:
         wall, processor = time.perf_counter(), time.process_time()
         report = batch.run(nothing, found, target, client=client, thumbnails=False)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor

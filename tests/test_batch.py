@@ -307,6 +307,10 @@ def test_a_driver_that_is_killed(series: Path, tmp_path: Path, log: str) -> None
     # At most the two that were under way are done a second time.
     assert sum(processed(log).values()) <= 20 + 2
     assert len(records(Folder.of(target))) == 20
+    # As if nothing had been.
+    command[3] = str(tmp_path / "calm")
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    assert outputs(target) == outputs(tmp_path / "calm")
 
 
 def test_what_workers_cannot_do_is_said_first(

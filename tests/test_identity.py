@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import linecache
 import os
 import subprocess
 import sys
@@ -43,6 +44,15 @@ class Job:
     def method(self, series):
         return {{"n": self.n}}
 
+class Slotted:
+    __slots__ = ("n",)
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, series):
+        return {{"n": self.n}}
+
 def around(function):
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
@@ -69,6 +79,8 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {
     "method": lambda jobs, n: jobs.Job(n).method,
     "partial": lambda jobs, n: functools.partial(jobs.plain, k=n),
     "decorated": lambda jobs, n: jobs.around(jobs.make(n)),
+    "slots": lambda jobs, n: jobs.Slotted(n),
+    "set": lambda jobs, n: functools.partial(jobs.plain, k={"a", "b", "c", str(n)}),
     "nested": lambda jobs, n: functools.partial(jobs.around(jobs.Job(n).method)),
 }
 
@@ -105,17 +117,30 @@ def test_the_same_in_another_process(kind: str, tmp_path: Path) -> None:
     assert done.stdout.strip() == here
 
 
-def test_a_notebook_has_no_file() -> None:
-    def cells(number: int, factor: int) -> Any:
+@pytest.mark.parametrize("with_source", [True, False])
+def test_a_notebook_has_no_file(with_source: bool) -> None:
+    def cells(number: int, factor: int, constant: int) -> Any:
         space: dict[str, Any] = {"__name__": "a notebook"}
-        exec(f"def helper(series): return {number}", space)
-        exec(f"def process(series): return {{'n': helper(series) * {factor}}}", space)
+        for place, cell in enumerate(
+            [
+                f"CONSTANT = {constant}",
+                f"def helper(series): return {number}",
+                "def process(series):\n"
+                f"    return {{'n': [helper(one) * CONSTANT for one in series] * {factor}}}",
+            ]
+        ):
+            # As a notebook does, so that what is typed can be shown again.
+            name = f"<cell {place} {number} {factor} {constant}>"
+            if with_source:
+                lines = cell.splitlines(keepends=True)
+                linecache.cache[name] = (len(cell), None, lines, name)
+            exec(compile(cell, name, "exec"), space)
         return space["process"]
 
-    first = identity(cells(1, 2), {})
-    assert identity(cells(1, 2), {}) == first
-    assert identity(cells(2, 2), {}) != first
-    assert identity(cells(1, 3), {}) != first
+    first = identity(cells(1, 2, 3), {})
+    assert identity(cells(1, 2, 3), {}) == first
+    for other in [(2, 2, 3), (1, 3, 3), (1, 2, 4)]:
+        assert identity(cells(*other), {}) != first
 
 
 class Choice(Enum):

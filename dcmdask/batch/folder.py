@@ -50,7 +50,13 @@ class Folder(NamedTuple):
         return f"{self.url}/{key}"
 
     def write(self, key: str, data: bytes) -> None:
-        """Write an object whole."""
+        """Write an object whole: it is there with all its bytes, or as it was before.
+
+        Raises
+        ------
+        OSError
+            It cannot be written.
+        """
         fs, root = self._open()
         if not self.is_local:
             fs.pipe_file(f"{root}/{key}", data)
@@ -65,7 +71,13 @@ class Folder(NamedTuple):
             beside.unlink(missing_ok=True)
 
     def read(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """Return the objects of these keys that exist, read all at once where that is quicker."""
+        """Return the objects of these keys that exist, read all at once where that is quicker.
+
+        Raises
+        ------
+        OSError
+            One is there and cannot be read.
+        """
         fs, root = self._open()
         wanted = {f"{root}/{key}": key for key in keys}
         if self.is_local:
@@ -90,7 +102,7 @@ class Folder(NamedTuple):
         }
 
     def names(self, below: str) -> list[str]:
-        """Return the names of what is in the folder `below`."""
+        """Return the names of what is in the folder `below`; none if there is no such folder."""
         fs, root = self._open()
         fs.invalidate_cache()
         try:

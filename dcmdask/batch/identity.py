@@ -24,6 +24,12 @@ def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
     functions that it names. What it holds besides counts as well: arguments of a partial,
     variables of the function around it, attributes of an object.
 
+    Parameters
+    ----------
+    process : callable
+    options : mapping
+        Name to value.
+
     Raises
     ------
     ValueError

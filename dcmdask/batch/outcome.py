@@ -149,17 +149,21 @@ def results(folder: Folder, job: str, with_others: bool = False) -> Results:
     with_others : bool
         Whether those that another version of the job has done are in the table as well.
     """
-    rows, other, noted = [], 0, 0
+    names: list[str] = []
+    cells: dict[str, list[Any]] = {}
+    other, noted = 0, 0
     for one in read_records(folder):
         other += one.done and one.job != job
         if one.done and (with_others or one.job == job):
-            rows.append((one.name, one.numbers))
+            # As columns at once: many small mappings take several times the memory.
+            for key in one.numbers:
+                if key not in cells and key != NAME:
+                    cells[key] = [None] * len(names)
+            for key, column in cells.items():
+                column.append(one.numbers.get(key))
+            names.append(one.name)
             noted += bool(one.notes)
-    rows.sort(key=lambda row: row[0])
-    columns: dict[str, list[Any]] = {NAME: [name for name, _ in rows]}
-    for key in dict.fromkeys(key for _, numbers in rows for key in numbers if key != NAME):
-        columns[key] = [numbers.get(key) for _, numbers in rows]
-    return Results(columns, other, noted)
+    return Results({NAME: names, **cells}, other, noted)
 
 
 def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:

@@ -100,7 +100,7 @@ def records(folder: Folder, names: Iterable[str] | None = None) -> dict[str, Rec
 
 
 def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator[Record]:
-    """Yield the records that are there, some at a time.
+    """Yield the records that are there, by name, some at a time.
 
     What is no record of this version is left out, as if it were not there.
 
@@ -112,7 +112,7 @@ def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator
     """
     if names is None:
         listed = folder.names(RECORDS)
-        names = [name.removesuffix(".json") for name in listed if name.endswith(".json")]
+        names = sorted(name.removesuffix(".json") for name in listed if name.endswith(".json"))
     wanted = list(names)
     known = {one.name for one in fields(Record)}
     for start in range(0, len(wanted), _TOGETHER):

@@ -113,6 +113,12 @@ def run(
         no nanny where `timeout` needs one.
     StoreExistsError
         The target holds what another job made.
+    FileNotFoundError
+        The source is not there.
+    ImportError
+        `finish` or `select` needs pandas, which is not installed.
+    OSError
+        The target cannot be read or written here.
     ValueError
         There is no series, `select` is no query, or an option is no value that JSON has.
     """

@@ -30,8 +30,8 @@ def thumbnail(series: Series) -> bytes:
 
     Raises
     ------
-    DcmdaskError, OSError
-        It cannot be decoded or has no display values.
+    DcmdaskError, OSError, ValueError
+        It cannot be decoded or shown.
     """
     stack = series.stacks[0]
     with warnings.catch_warnings():
