@@ -67,8 +67,14 @@ def cluster(
         return
     assert workers is not None
     with (
-        # Nannies read it once.
-        dask.config.set({"distributed.nanny.pre-spawn-environ": _MEMORY}),
+        # Read where a cluster starts.
+        dask.config.set(
+            {
+                "distributed.nanny.pre-spawn-environ": _MEMORY,
+                # Messages that are kept for debugging, of each worker: with all that was sent.
+                "distributed.admin.low-level-log-length": 100,
+            }
+        ),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=threads or max(1, CPU_COUNT // workers),
