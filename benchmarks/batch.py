@@ -1,6 +1,6 @@
 """Jobs over series: beside bare loops; what the driver takes for a series; 20 000 of them.
 
-    python benchmarks/batch.py [--repeats 3] [--series 16] [--frames 30] [--many 20000]
+    python benchmarks/batch.py [--repeats 3] [--series 16] [--frames 100] [--many 20000]
 
 The bare loops are the limit: two processes, each with half of the files, that know where each
 frame is, decode it with the codec alone and add it up. dcmdask has two workers of one thread, scans
@@ -42,7 +42,7 @@ BAR, OVERHEAD_BAR, MEMORY_BAR, AGAIN_BAR = 0.9, 5.0, 1.1, 10.0
 WORKERS = 2
 CASE = {case.name: case for case in CASES}
 # Frames of a series in units of --frames, so that both take about as long.
-NAMES = {"12-bit JPEG 2000": 1, "RGB tiles JPEG": 20}
+NAMES = {"12-bit JPEG 2000": 1, "RGB tiles JPEG": 30}
 SIDE = 16
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the files (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
     parser.add_argument("--series", type=int, default=16, help="with frames (%(default)s)")
-    parser.add_argument("--frames", type=int, default=30, help="of each (%(default)s)")
+    parser.add_argument("--frames", type=int, default=100, help="of each (%(default)s)")
     parser.add_argument("--many", type=int, default=20_000, help="small series (%(default)s)")
     parser.add_argument("--of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

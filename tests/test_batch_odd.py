@@ -33,6 +33,7 @@ from dcmdask.batch.outcome import Progress, frame_of
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.results import keep
 from dcmdask.batch.selection import selected
+from dcmdask.cli.report import report as report_command
 from dcmdask.export.dask_writer import ToWrite, write_together
 
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -301,6 +302,7 @@ def test_a_target_of_another_job(client: Client, archive: Path, tmp_path: Path) 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a::b", "q[1]", "x?*", "ü %41 'q'"])
 def test_names_of_targets(name: str, client: Client, archive: Path, tmp_path: Path) -> None:
     for processed in (6, 0):
@@ -424,8 +426,8 @@ def test_what_is_no_record(kind: str, tmp_path: Path) -> None:
     told = json.loads(path.read_text())
     path.write_text(change if isinstance(change, str) else json.dumps({**told, **change}))
     assert records(folder) == {}
-    ended = started(sys.executable, "-m", "dcmdask", "report", tmp_path, "--html")
-    assert ended.returncode == 2 and "no records of a job are there" in ended.stderr
+    with pytest.raises(ValueError, match="no records of a job are there"):
+        report_command(str(tmp_path), html=True)
 
 
 def test_what_is_no_file_of_a_record(tmp_path: Path) -> None:
@@ -526,6 +528,7 @@ def test_a_script_without_a_guard(archive: Path, tmp_path: Path) -> None:
     assert set(pd.read_csv(tmp_path / "out/results.csv")["n"]) == {3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -323,20 +323,21 @@ def _outcome(one: _Busy, job: Job, retries: int, again: Callable[..., None]) -> 
         # Somebody has restarted the cluster, or its scheduler is gone.
         again(one.work, tried=False)
         return None
-    try:
+    if one.future.status == "error":
         error = one.future.exception(timeout=_GRACE)
-        done: Done = one.future.result(timeout=_GRACE) if error is None else Done(None, False)
-    except TimeoutError:
-        # A worker that dies takes along what it has not handed over.
-        return _lost(one, job, retries, again)
-    if isinstance(error, KilledWorker):
-        return _lost(one, job, retries, again)
-    if isinstance(error, Exception):
+        if isinstance(error, KilledWorker):
+            return _lost(one, job, retries, again)
         # Not of the function: it could not be sent, or its record could not be written.
         if may_pass(error) and one.work.attempts < retries:
             again(one.work)
             return None
-        return _recorded(one, job, "write" if isinstance(error, OSError) else "process", error)
+        stage = "write" if isinstance(error, OSError) else "process"
+        return _recorded(one, job, stage, error or RuntimeError("no error was told"))
+    try:
+        done: Done = one.future.result(timeout=_GRACE)
+    except TimeoutError:
+        # A worker that dies takes along what it has not handed over.
+        return _lost(one, job, retries, again)
     if done.record is None:
         again(one.work, tried=False)
         return None
