@@ -137,6 +137,7 @@ def _own_parameters(process: Callable[..., Any]) -> list[inspect.Parameter]:
         annotation = one.annotation
         if isinstance(annotation, str):
             try:
+                # As Python does for a signature; it is the script's own text.
                 annotation = eval(annotation, names)
             except NameError as error:
                 raise ValueError(f"annotation of the parameter {one.name}: {error}") from None
