@@ -24,8 +24,9 @@ from dcmdask.frames.files import Stored, read
 
 # Looks at workers that go away meanwhile.
 _TRIES = 5
-# Seconds that a cluster has for its first worker, and workers for an answer.
+# Seconds that a cluster has for its first worker, and workers have for an answer.
 _PATIENCE = 30
+_ANSWERED = 60
 # What the names of the files begin with that workers write to show that they can.
 _PROBE = ".dcmdask-worker"
 # Functions travel as the byte code of one version of Python.
@@ -134,9 +135,9 @@ def _within(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
     threading.Thread(target=answer, daemon=True).start()
     try:
-        told = came.get(timeout=_PATIENCE)
+        told = came.get(timeout=_ANSWERED)
     except queue.Empty:
-        raise ClusterError(f"a worker does not answer within {_PATIENCE} s") from None
+        raise ClusterError(f"a worker does not answer within {_ANSWERED} s") from None
     if isinstance(told, Exception):
         raise ClusterError(f"the workers do not answer: {told}") from told
     return dict(told)
