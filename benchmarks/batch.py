@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -29,7 +28,7 @@ import numpy as np
 from competitors import decoder, frame_spans
 from distributed.protocol import pickle
 from inputs import CASES, FOLDER, make
-from machine import describe_machine, table
+from machine import describe_machine, most_memory, table
 from pydicom import dcmread, dcmwrite
 
 import dcmdask
@@ -244,16 +243,6 @@ def alone(source: str, target: str) -> dict[str, float]:
         "memory": most_memory(),
         "scan": scanned,
     }
-
-
-def most_memory() -> int:
-    """Return the most memory that this process has had, in bytes."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    (line,) = [line for line in lines if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -28,7 +27,7 @@ import numpy as np
 import zarr
 from competitors import decoder, frame_spans
 from inputs import CASES, FOLDER, make
-from machine import describe_machine, table
+from machine import describe_machine, most_memory, table
 from pydicom import dcmread
 from volumes import make as make_volume
 
@@ -264,13 +263,7 @@ def peak(path: str) -> int:
     """Export in this process, and return the most memory that it took, in bytes."""
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as target:
         dcmdask.to_zarr(path, Path(target) / "a.zarr", shards=32, chunks=1)
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        # On Linux this begins with that of the process that started this one.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    (line,) = [line for line in lines if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
+    return most_memory()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Fixtures and reports that every test module shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from distributed import Client, LocalCluster
 from make_dicom import encapsulated, encoded, noise, saved
 from pydicom.uid import JPEG2000Lossless
 from real_files import CORPUS_MINIMUM, corpus_files, corpus_id, corpus_root
@@ -70,3 +71,19 @@ def corrupt(tmp_path: Path) -> Path:
     streams = [encoded(frame, JPEG2000Lossless) for frame in frames]
     streams[2] = streams[2][: len(streams[2]) // 2]
     return saved(tmp_path, encapsulated(frames, JPEG2000Lossless, streams=streams))
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Two worker processes of one thread each, with little memory."""
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit="400 MiB",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -22,7 +22,7 @@ import numpy as np
 import pydicom
 import pytest
 import zarr
-from distributed import Client, LocalCluster
+from distributed import Client
 from distributed.protocol import pickle
 from made_series import AXIAL, SERIES, along, classic
 from make_dicom import encapsulated, encoded, noise
@@ -286,21 +286,6 @@ def test_a_client_that_is_not_let_in(
 
 
 # Two drivers
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            memory_limit="400 MiB",
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +49,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / str(number), pixels, along(AXIAL, np.arange(2.0)), series=f"{ROOT}.{number}"
         )
     return folder
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="400 MiB", **LOOPBACK) as one,
-        Client(one) as client,
-    ):
-        yield client
 
 
 def script(tmp_path: Path, text: str) -> Path:
