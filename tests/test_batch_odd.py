@@ -87,6 +87,26 @@ def test_workers_that_die_behind_their_series(
     assert len(table) == report.done
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["client", "embedded"])
+def test_no_worker_is_dismissed_for_its_death(
+    own: bool, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask looks once whether one that has died is back, here before it can be."""
+    monkeypatch.setattr(workers, "PATIENCE", 30.0)
+    job = {"process": batch_jobs.dying_once, "source": archive, "target": tmp_path / "out"}
+    job["options"] = {"mark": str(tmp_path / "mark")}
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 ms"}):
+        if own:
+            report = batch.run(**job)
+        else:
+            with (
+                LocalCluster(n_workers=1, threads_per_worker=1, **LOOPBACK) as cluster,
+                Client(cluster) as client,
+            ):
+                report = batch.run(**job, client=client)
+    assert report.done == 6 and (tmp_path / "mark").exists(), report
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_paused_for_its_memory(archive: Path, tmp_path: Path) -> None:
     with (
@@ -120,24 +140,34 @@ def test_a_worker_that_comes_late_and_is_not_fit(
     client: Client, archive: Path, tmp_path: Path
 ) -> None:
     """It has no nanny, and a timeout needs one."""
+    log, ways, until = (tmp_path / name for name in ("log", "ways", "until"))
+    # All but two series wait until the driver has had time to look at the new worker.
+    waiting = {str(number): "wait" for number in range(2, 6)}
+    ways.write_text(json.dumps({**waiting, "until": str(until)}))
     late: list[subprocess.Popen[bytes]] = []
+    looks: list[int] = []
 
     def start(now: Progress) -> None:
-        if now.done == 1 and not late:
+        if late:
+            looks.append(now.done)
+        elif now.done == 2:
             address = client.scheduler.address
             options = ["--no-nanny", "--no-dashboard", "--nthreads", "1", "--host", "127.0.0.1"]
             command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
             place = ["--local-directory", str(tmp_path)]
             late.append(subprocess.Popen([*command, *place], stderr=subprocess.DEVNULL))
             client.wait_for_workers(3)
+        if len(looks) == 3:
+            until.touch()
 
     try:
         with pytest.warns(DcmdaskWarning, match=r"left out: worker .* has no nanny"):
             report = batch.run(
-                batch_jobs.napping,
+                batch_jobs.spoiled,
                 archive,
                 tmp_path / "out",
                 client=client,
+                options={"log": str(log), "ways": str(ways)},
                 timeout=60,
                 progress=start,
             )

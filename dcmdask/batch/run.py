@@ -31,7 +31,7 @@ from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.work import Done, Job, Work, described, may_pass, process_series
 from dcmdask.batch.workers import Workers
 from dcmdask.errors import ClusterError
-from dcmdask.export.cluster import cluster
+from dcmdask.export.cluster import all_kept, cluster
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,7 +184,8 @@ def _check(client: Client | None, limit: int | None, retries: int, timeout: floa
 @contextmanager
 def _workers(client: Client | None) -> Iterator[Client]:
     if client is not None:
-        yield client
+        with all_kept(client):
+            yield client
         return
     with cluster(None, max(1, CPU_COUNT // 2), min(2, CPU_COUNT)) as started:
         assert started is not None

@@ -15,6 +15,21 @@ PATIENCE = "10s"
 # Dask has workers give each freed block back to the system at once, and each frame then takes
 # new pages: a quarter of the time of small JPEG frames. These let a process keep some.
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 128 * 2**20}
+# A cluster of this process looks for a worker that was gone once more behind this time, and
+# dismisses its nanny where it does not see it: by default after 15 s, and then a worker that
+# came back and has died a second time in that moment stays away for good.
+_DISMISSED = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+
+
+@contextmanager
+def all_kept(client: Client) -> Iterator[None]:
+    """Have a `LocalCluster` of this process keep each of its workers, however often it dies."""
+    import dask
+    from distributed import LocalCluster
+
+    # Others start something else instead of what they give up: another job of a queue.
+    with dask.config.set(_DISMISSED if isinstance(client.cluster, LocalCluster) else {}):
+        yield
 
 
 @contextmanager
@@ -67,12 +82,13 @@ def cluster(
         return
     assert workers is not None
     with (
-        # Read where a cluster starts.
+        # Read where a cluster starts, and where it loses a worker.
         dask.config.set(
             {
                 "distributed.nanny.pre-spawn-environ": _MEMORY,
                 # Messages that are kept for debugging, of each worker: with all that was sent.
                 "distributed.admin.low-level-log-length": 100,
+                **_DISMISSED,
             }
         ),
         LocalCluster(
