@@ -108,6 +108,7 @@ def test_all_of_it(client: Client, series: Path, tmp_path: Path, log: str) -> No
     assert again.processed == 1 and processed(log)[4] == 2
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_said_once_each(
     client: Client, series: Path, tmp_path: Path, log: str
 ) -> None:

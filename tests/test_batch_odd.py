@@ -87,6 +87,7 @@ def test_workers_that_die_behind_their_series(
     assert len(table) == report.done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True], ids=["client", "embedded"])
 def test_no_worker_is_dismissed_for_its_death(
     own: bool, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -108,7 +109,10 @@ def test_no_worker_is_dismissed_for_its_death(
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_paused_for_its_memory(archive: Path, tmp_path: Path) -> None:
+def test_a_worker_that_is_paused_for_its_memory(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_GRACE", 2.0)
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, memory_limit="400 MiB", **LOOPBACK) as one,
         Client(one) as client,
@@ -466,7 +470,7 @@ def test_a_run_that_is_interrupted(archive: Path, tmp_path: Path) -> None:
         "import time\n"
         "from dcmdask import batch\n"
         "def process(series):\n"
-        "    time.sleep(1)\n"
+        "    time.sleep(0.4)\n"
         "    return {'n': len(series)}\n"
         "if __name__ == '__main__': batch.main(process)\n",
     )

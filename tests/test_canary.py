@@ -209,6 +209,7 @@ def test_the_command_line(
         told.append(done.output)
 
 
+@pytest.mark.slow
 def test_the_command_itself(folders: dict[str, Path], tmp_path: Path, told: list[str]) -> None:
     """In a process of its own, which shows warnings in its own way."""
     for arguments in (

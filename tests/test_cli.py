@@ -93,6 +93,7 @@ def test_info_tells_nothing_personal_and_decodes_nothing(tmp_path: Path) -> None
         assert "Made" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_notes(tmp_path: Path) -> None:
     odd = saved(tmp_path, native(noise(1), NumberOfFrames=0))
     done = run("info", odd)
@@ -125,6 +126,7 @@ def test_export(tmp_path: Path) -> None:
     assert report["bytes_stored"] > report["bytes_decoded"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", ["zstd", "gzip"])
 def test_compressors(tmp_path: Path, compressor: str) -> None:
     store = tmp_path / "a.zarr"
@@ -135,6 +137,7 @@ def test_compressors(tmp_path: Path, compressor: str) -> None:
     assert array[:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("info",), ("export", STORE)])
 def test_refusals(tmp_path: Path, command: tuple[str, ...]) -> None:
     name, *store = command
@@ -153,6 +156,7 @@ def truncated(folder: Path) -> Path:
     return saved(folder, native(noise(4))[:-60], "truncated.dcm")
 
 
+@pytest.mark.slow
 def test_what_the_messages_offer(tmp_path: Path) -> None:
     done = run("info", truncated(tmp_path), "--number-of-frames", 2, "--json")
     assert json.loads(done.stdout)["shape"] == [2, 6, 8]
@@ -162,6 +166,7 @@ def test_what_the_messages_offer(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["shape"] == [3, 6, 8]
 
 
+@pytest.mark.slow
 def test_targets_that_are_refused(tmp_path: Path) -> None:
     source = saved(tmp_path, native(noise()))
     before = sorted(os.listdir(tmp_path))

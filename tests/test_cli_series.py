@@ -63,6 +63,7 @@ def test_scan_for_programs(archive: Path) -> None:
     assert "20010203" not in json.dumps(told)
 
 
+@pytest.mark.slow
 def test_scan_of_nothing(tmp_path: Path) -> None:
     assert run("scan", tmp_path).stdout == "0 files, 0 series\n"
     assert run("scan", "--csv", tmp_path).stdout.startswith("series_uid,")
@@ -74,6 +75,7 @@ def test_scan_of_nothing(tmp_path: Path) -> None:
     assert "one of them" in run("scan", "--json", "--csv", tmp_path, code=2).stderr
 
 
+@pytest.mark.slow
 def test_info_of_a_folder(archive: Path) -> None:
     lines = dict(line.split(maxsplit=1) for line in run("info", archive / "a").stdout.splitlines())
     assert lines["series"] == SERIES
@@ -93,6 +95,7 @@ def test_info_of_a_folder(archive: Path) -> None:
     assert "no DICOM images" in run("info", archive / "none", code=2).stderr
 
 
+@pytest.mark.slow
 def test_nothing_steers_the_terminal(tmp_path: Path) -> None:
     classic(tmp_path / "a", FRAMES[:2], along(AXIAL, [0, 1]), each={"SOPInstanceUID": ["1"] * 2})
     (tmp_path / "a" / "q\x1b[31mRED").write_text("not DICOM")

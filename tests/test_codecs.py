@@ -416,6 +416,7 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_real_frame_equals_some_plugin(corpus: Path) -> None:
     """Up to three frames of every encapsulated file, exactly; 12-bit JPEG to 1."""

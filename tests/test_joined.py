@@ -219,7 +219,7 @@ def test_a_file_that_vanished_or_changed_before_it_is_indexed(tmp_path: Path) ->
         {"rows": 6, "columns": 5},
         {"signed": True},
         {"bits_allocated": 8, "bits_stored": 8},
-        {"facts": np.zeros(2, FACTS)},
+        {"table": bytes(2 * FACTS.itemsize)},
     ],
     ids=["rows", "sign", "bits", "frames"],
 )

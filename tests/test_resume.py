@@ -148,6 +148,7 @@ def nothing(store: Path) -> None:
     """There is no store yet."""
 
 
+@pytest.mark.slow
 def test_killed_before_every_change(exporter: Exporter, tmp_path: Path) -> None:
     trials = Trials(exporter, made(tmp_path, 6), 6, scheduler="sync", options=SMALL)
     # Metadata of three nodes, nine objects, and twice the root; each is made and renamed.
@@ -164,6 +165,7 @@ def test_killed_with_coordinates(exporter: Exporter, tmp_path: Path) -> None:
     assert "z" in zarr.open_group(tmp_path / "killed.zarr", mode="r")
 
 
+@pytest.mark.slow
 def test_pyramid_killed(exporter: Exporter, tmp_path: Path) -> None:
     """Levels from 2 on are made from the store; no frame is decoded for them."""
     series, store = tmp_path / "series", tmp_path / "killed.zarr"
@@ -249,6 +251,7 @@ def test_overwrite_killed_before_every_change(exporter: Exporter, tmp_path: Path
         assert os.listdir(folder) == ["killed.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [SMALL, SHARDED], ids=["chunks", "shards"])
 def test_killed_at_random_moments(
     exporter: Exporter, tmp_path: Path, options: dict[str, Any]
@@ -327,7 +330,7 @@ def test_killed_on_s3_at_random_moments(remote: Exporter, server: Server, tmp_pa
     assert answer is not None and "error" not in answer, answer
     whole = server.objects("random.zarr/")
     trials, moments = Trials(remote, src, frames, **order), random.Random(5)
-    for moment in range(20):
+    for moment in range(10):
         name = f"moment{moment}.zarr"
         group = remote.start(src, f"s3://{BUCKET}/{name}", **order)
         remote.go()

@@ -396,7 +396,9 @@ def test_each_orientation_is_a_stack(tmp_path: Path) -> None:
         facts["orientation"] = [1, 0, 0, 0, np.cos(angle), np.sin(angle)]
         source = replace(template.source, path=f"{path}-{number:02}")
         uid = f"1.2.{number + 1}"
-        instances.append(replace(template, source=source, sop_instance_uid=uid, facts=facts))
+        instances.append(
+            replace(template, source=source, sop_instance_uid=uid, table=facts.tobytes())
+        )
     series = Series(SERIES, instances)
     assert len(series.stacks) == 50 and all(len(s.instances) == 1 for s in series.stacks)
     assert "and 40 more" in repr(series) and len(repr(series)) < 2000
@@ -406,7 +408,7 @@ def test_each_orientation_is_a_stack(tmp_path: Path) -> None:
     for turned, stacks in ((4e-6, 1), (2e-4, 2)):
         facts = template.facts.copy()
         facts["orientation"] = [1, 0, 0, 0, np.cos(turned), np.sin(turned)]
-        other = replace(template, sop_instance_uid="1.2.9", facts=facts)
+        other = replace(template, sop_instance_uid="1.2.9", table=facts.tobytes())
         assert len(Series(SERIES, [template, other]).stacks) == stacks
 
 

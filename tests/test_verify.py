@@ -510,6 +510,7 @@ def run(*arguments: Any, code: int) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     source, store = series(tmp_path), tmp_path / "a.zarr"
     to_zarr(source, store, chunks=(1, 9, 7))

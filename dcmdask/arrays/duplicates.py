@@ -69,7 +69,7 @@ def _place(one: Described) -> Any:
 
 
 def _facts(one: Described) -> tuple[Any, ...]:
-    return *(getattr(one, name) for name in _LOOKS), one.facts.tobytes()
+    return *(getattr(one, name) for name in _LOOKS), one.table
 
 
 def _tables(one: Described) -> Any:

@@ -70,8 +70,10 @@ class Selection(NamedTuple):
     def works(self) -> Iterator[Work]:
         """Yield the series that are to be processed, made when they are needed: not to be held."""
         for number in self.numbers:
-            series = self.found[number]
-            yield Work(self.names[number], series, source_of(series))
+            one = self.found[number]
+            # To pickle an object adds to it what is not given back.
+            copied = Series(one.uid, one.instances, one.conflicts, one.left_out)
+            yield Work(self.names[number], copied, source_of(copied))
 
 
 class _Before(NamedTuple):

@@ -93,9 +93,8 @@ class Described:
         Whether a Frame VOI LUT macro of the functional groups has a VOI LUT Sequence.
     lossy : bool
         Whether (0028,2110) says that something was lost by compression.
-    facts : ndarray
-        Of dtype `FACTS`, read-only; one row for each frame that the header declares, which
-        may be fewer than there are.
+    table : bytes
+        The bytes of `facts`: in millions of instances, an array of each would count.
     """
 
     source: files.Stored
@@ -121,10 +120,18 @@ class Described:
     has_modality_lut: bool
     has_frame_lut: bool
     lossy: bool
-    facts: npt.NDArray[Any]
+    table: bytes
+
+    @property
+    def facts(self) -> npt.NDArray[Any]:
+        """Of dtype `FACTS`, read-only; one row for each frame that the header declares.
+
+        There may be more frames than that.
+        """
+        return np.frombuffer(self.table, FACTS)
 
     def __len__(self) -> int:
-        return len(self.facts)
+        return len(self.table) // FACTS.itemsize
 
 
 _LEAP: Final = 1000
@@ -155,7 +162,7 @@ def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
     (2,)
     """
     # numpy.concatenate compares the fields of each with those of all before.
-    facts = np.frombuffer(bytearray().join([one.facts.tobytes() for one in instances]), FACTS)
+    facts = np.frombuffer(bytearray().join([one.table for one in instances]), FACTS)
     times = facts["acquisition_time"]
     undated = (times >= 0) & (times < DAY + _LEAP)
     if undated.any():
@@ -224,7 +231,7 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         for tag in _WORDS
     }
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
-    facts, has_frame_lut = _facts(
+    table, has_frame_lut = _facts(
         header, pixels.number_of_frames, words[_MODALITY] == "MR", image_type
     )
     text = image_type.decode("ascii", "replace")
@@ -252,7 +259,7 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         has_modality_lut=_MODALITY_LUT in header.sequences,
         has_frame_lut=has_frame_lut,
         lossy=words[_LOSSY] == "01",
-        facts=facts,
+        table=table,
     )
 
 
@@ -282,10 +289,8 @@ def _padding(header: Header, signed: bool) -> float | None:
     return padding if padding == padding else None
 
 
-def _facts(
-    header: Header, frames: int, is_mr: bool, image_type: bytes
-) -> tuple[npt.NDArray[Any], bool]:
-    """Return a row for each frame, and whether any has a VOI LUT in its functional groups."""
+def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> tuple[bytes, bool]:
+    """Return the rows of all frames, and whether any has a VOI LUT in its functional groups."""
     offset = header.values.get(_TIMEZONE_OFFSET)
     common = Common(
         little_endian=header.encoding.little_endian,
@@ -300,10 +305,8 @@ def _facts(
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
     if header.sequences.keys().isdisjoint((_SHARED, _PER_FRAME)):
-        table, has_lut = frame_facts.packed(top, common) * frames, False
-    else:
-        table, has_lut = _table(header, frames, top, common)
-    return np.frombuffer(table, FACTS), has_lut
+        return frame_facts.packed(top, common) * frames, False
+    return _table(header, frames, top, common)
 
 
 def _top_level(header: Header) -> list[bytes]:

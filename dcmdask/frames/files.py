@@ -34,7 +34,7 @@ _TELLING = frozenset(
 REMOTE_BLOCK = 256 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LocalFile:
     """A regular file of this machine's file systems."""
 
