@@ -25,13 +25,14 @@ import io
 from typing import Any
 
 import dask
+import dask.array as da
 import fsspec
 import numpy as np
 import pandas as pd
+from dask.array.core import normalize_chunks
 
 import dcmdask
 from dcmdask import batch
-from dcmdask.arrays.chunks import to_dask
 
 MEASURES = ("count", "low", "high", "mean", "variance", "saturated", "snr")
 ROW = np.dtype([*((name, "f8") for name in MEASURES), ("digest", "<u8")])
@@ -39,13 +40,18 @@ ROW = np.dtype([*((name, "f8") for name in MEASURES), ("digest", "<u8")])
 # difference along both axes has so many times the deviation of a sample.
 HALF, WEIGHT = 0.6745, 6
 DIGESTS = "digests.npy"
+# What a thread holds of the frames.
+CHUNK = "32 MiB"
 
 
 def process(series: dcmdask.Series, share: float = 0.01) -> dict[str, Any]:
     """Return the numbers of a series; the hashes of its frames are written beside them."""
     lazy = []
     for stack in series.stacks:
-        x = to_dask(stack.flattened("modality", "keep"))
+        # All frames that there are, in one row, also where some are missing.
+        flat = stack.flattened("modality", "keep")
+        chunks = normalize_chunks(("auto", *flat.shape[1:]), flat.shape, CHUNK, dtype=flat.dtype)
+        x = da.from_array(flat, chunks, asarray=False)
         lazy.append(x.map_blocks(measured, share, dtype=ROW, drop_axis=list(range(1, x.ndim))))
     frames = np.concatenate(dask.compute(*lazy))
     digests = io.BytesIO()

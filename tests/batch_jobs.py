@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ def counted(series: Any, log: str) -> int:
     with Path(log).open("ab") as file:
         file.write(f"{number}\n".encode())
     return number
+
+
+def processed(log: str | Path) -> Counter[int]:
+    """How often each series has been processed, as `counted` wrote it down."""
+    return Counter(map(int, Path(log).read_text().split()))
 
 
 def good(series: Any, log: str) -> dict[str, Any]:

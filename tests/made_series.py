@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from make_dicom import native
+from make_dicom import native, noise
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, MRImageStorage
 
@@ -72,6 +72,17 @@ def classic(
         path.write_bytes(native(frame[np.newaxis], **own))
         paths.append(path)
     return paths
+
+
+def archive(folder: Path, count: int, frames: int = 2) -> dict[int, np.ndarray]:
+    """Make series `SERIES`.0 and so on, each in a folder of its number; return their frames."""
+    made = {}
+    for number in range(count):
+        made[number] = noise(frames, 8, 8, seed=number)
+        positions = along(AXIAL, 2.5 * np.arange(frames))
+        uid = f"{SERIES}.{number}"
+        classic(folder / f"{number:03}", made[number], positions, series=uid, seed=None)
+    return made
 
 
 def enhanced(

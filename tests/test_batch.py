@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from batch_jobs import processed
 from distributed import Client, LocalCluster
 from distributed.protocol import pickle
-from made_series import AXIAL, along, classic
-from make_dicom import noise
+from made_series import SERIES, archive
 from pydicom import dcmread
 
 import dcmdask
@@ -32,39 +32,18 @@ from dcmdask.batch.records import Record, names_of, records
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
 
-ROOT = "2.25.329800735698586629295641978511506172919"
-
-
-def archive(folder: Path, count: int, frames: int = 3) -> Path:
-    for number in range(count):
-        pixels = noise(frames, 8, 8) // 2 + number
-        paths = classic(
-            folder / f"{number:03}",
-            pixels.astype("u1"),
-            along(AXIAL, 2.5 * np.arange(frames)),
-        )
-        for path in paths:
-            dataset = dcmread(path)
-            dataset.SeriesInstanceUID = f"{ROOT}.{number}"
-            dataset.SOPInstanceUID += f".{number}"
-            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-            dataset.save_as(path)
-    return folder
-
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return archive(tmp_path_factory.mktemp("archive"), 20)
+    folder = tmp_path_factory.mktemp("archive")
+    archive(folder, 20, frames=3)
+    return folder
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> str:
     (tmp_path / "log").touch()
     return str(tmp_path / "log")
-
-
-def processed(log: str) -> Counter[int]:
-    return Counter(map(int, Path(log).read_text().split()))
 
 
 def outputs(target: Path) -> dict[str, bytes]:
@@ -94,7 +73,7 @@ def test_all_of_it(client: Client, series: Path, tmp_path: Path, log: str) -> No
     pd.testing.assert_frame_equal(
         pd.read_parquet(target / "results.parquet"), pd.read_csv(target / "results.csv")
     )
-    record = json.loads((target / f"records/{ROOT}.7.json").read_text())
+    record = json.loads((target / f"records/{SERIES}.7.json").read_text())
     assert record["files"] == ["007/0000", "007/0002"]
     assert str(series) not in json.dumps(record)
     assert told[-1].done == told[-1].total == 20 and told[-1].frames == 60
@@ -138,7 +117,7 @@ def test_what_goes_wrong_is_said_once_each(
     assert "batch_jobs" in failures[11].traceback
     good = set(range(20)) - failures.keys()
     table = pd.read_csv(target / "results.csv")
-    assert set(table.series) == {f"{ROOT}.{number}" for number in good}
+    assert set(table.series) == {f"{SERIES}.{number}" for number in good}
     assert processed(log)[5] == processed(log)[15] == 2
     assert {processed(log)[number] for number in good - {5, 15}} == {1}
 
@@ -151,7 +130,7 @@ def test_what_goes_wrong_is_said_once_each(
         options={"log": log},
         retries=0,
         only_failed=True,
-        select=f'series_uid != "{ROOT}.3"',
+        select=f'series_uid != "{SERIES}.3"',
     )
     assert again.processed == len(failures) - 1
     assert set(pd.read_csv(target / "results.csv").series) == set(table.series)
@@ -165,7 +144,7 @@ def test_a_job_that_takes_all_memory(
         batch_jobs.greedy, series, tmp_path / "out", client=client, options={"log": log}, retries=0
     )
     (failure,) = report.failures
-    assert (failure.stage, failure.name) == ("poison", f"{ROOT}.1")
+    assert (failure.stage, failure.name) == ("poison", f"{SERIES}.1")
     assert processed(log)[1] == 1
 
 
@@ -176,7 +155,8 @@ def file_of(folder: Path, position: int) -> Path:
 
 
 def test_broken_files_stop_nothing(client: Client, tmp_path: Path, log: str) -> None:
-    folder = archive(tmp_path / "archive", 8, frames=5)
+    folder = tmp_path / "archive"
+    archive(folder, 8, frames=5)
     file_of(folder / "001", 2).unlink()
     (folder / "002" / "notes.txt").write_text("no DICOM")
     cut = (file_of(folder / "000", 2), file_of(folder / "003", 4))
@@ -195,17 +175,17 @@ def test_broken_files_stop_nothing(client: Client, tmp_path: Path, log: str) -> 
     assert "6 of 8 series done" in str(report) and "files left out: 2" in str(report)
     # That the last file of a series is missing cannot be told from positions.
     (noted,) = [one for one in report.records if one.done and one.notes]
-    assert noted.name == f"{ROOT}.3" and "left out" in noted.notes[0]
+    assert noted.name == f"{SERIES}.3" and "left out" in noted.notes[0]
     assert len(report.records) == 8 + 2
 
     # What is whole again is one that had failed.
     for path, data in whole.items():
         path.write_bytes(data)
-    new = archive(tmp_path / "new", 1, frames=2)
-    shutil.move(new / "000", folder / "020")
+    archive(tmp_path / "new", 1, frames=2)
+    shutil.move(tmp_path / "new" / "000", folder / "020")
     for path in (folder / "020").iterdir():
         dataset = dcmread(path)
-        dataset.SeriesInstanceUID = f"{ROOT}.20"
+        dataset.SeriesInstanceUID = f"{SERIES}.20"
         dataset.save_as(path)
     again = batch.run(
         batch_jobs.good,
@@ -216,7 +196,7 @@ def test_broken_files_stop_nothing(client: Client, tmp_path: Path, log: str) -> 
         only_failed=True,
     )
     # 0 and 1 had failed, a file of 3 as well, and 20 is new.
-    assert [one.name for one in again.failures] == [f"{ROOT}.1"]
+    assert [one.name for one in again.failures] == [f"{SERIES}.1"]
     assert (again.processed, len(again.records)) == (3, 8)
     assert not [one for one in again.records if one.stage == "scan"]
 
@@ -320,7 +300,7 @@ def test_what_workers_cannot_do_is_said_first(
     [
         ('Modality == "CT" and frames > 2', 20),
         ("modality == 'MR'", 0),
-        (f'series_uid == "{ROOT}.7"', 1),
+        (f'series_uid == "{SERIES}.7"', 1),
         ("instances < 3", 0),
     ],
 )

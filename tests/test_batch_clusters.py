@@ -22,9 +22,10 @@ import numpy as np
 import pydicom
 import pytest
 import zarr
+from batch_jobs import processed
 from distributed import Client
 from distributed.protocol import pickle
-from made_series import AXIAL, SERIES, along, classic
+from made_series import SERIES, archive
 from make_dicom import encapsulated, encoded, noise
 from pydicom.uid import JPEGLSLossless, RLELossless
 from real_files import ROOT, packaged_file
@@ -123,17 +124,6 @@ def workers(folder: Path, address: str, count: int, *options: Any) -> Iterator[N
 # Archives
 
 
-def archive(folder: Path, count: int, frames: int = 2) -> dict[int, np.ndarray]:
-    """Make series, each in a folder of its number, and return their frames."""
-    made = {}
-    for number in range(count):
-        made[number] = noise(frames, 8, 8, seed=number)
-        positions = along(AXIAL, 2.5 * np.arange(frames))
-        uid = f"{SERIES}.{number}"
-        classic(folder / f"{number:03}", made[number], positions, series=uid, seed=None)
-    return made
-
-
 @pytest.fixture(scope="module")
 def dozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dozen")
@@ -153,10 +143,6 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "log"
     path.touch()
     return path
-
-
-def processed(log: Path) -> Counter[int]:
-    return Counter(map(int, log.read_text().split()))
 
 
 def rows(target: Path) -> dict[int, dict[str, str]]:

@@ -14,14 +14,13 @@ import batch_jobs
 import dask
 import dask.array as da
 import fsspec
+import made_series
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 from distributed import Client, LocalCluster
 from distributed.protocol import pickle
-from made_series import AXIAL, along, classic
-from make_dicom import noise
 
 import dcmdask
 from dcmdask import ClusterError, DcmdaskWarning, StoreExistsError, batch
@@ -36,18 +35,13 @@ from dcmdask.cli.report import report as report_command
 from dcmdask.export.dask_writer import ToWrite, write_together
 
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
-ROOT = "1.2.826.0.1.3680043.8.498.77"
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
-    for number in range(6):
-        pixels = (noise(2, 8, 8) // 2 + number).astype("u1")
-        classic(
-            folder / str(number), pixels, along(AXIAL, np.arange(2.0)), series=f"{ROOT}.{number}"
-        )
+    made_series.archive(folder, 6)
     return folder
 
 
@@ -500,12 +494,12 @@ def test_a_run_that_is_interrupted(archive: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pattern", "list"])
 def test_sources(kind: str, client: Client, archive: Path, tmp_path: Path) -> None:
-    some = [archive / "0", archive / "1"]
-    source = str(archive / "[01]") if kind == "pattern" else some
+    some = [archive / "000", archive / "001"]
+    source = str(archive / "00[01]") if kind == "pattern" else some
     report = batch.run(batch_jobs.napping, source, tmp_path / "out", client=client)
     assert report.done == 2
     # Paths are told from what all files share.
-    assert {one.files[0].partition("/")[0] for one in report.records} == {"0", "1"}
+    assert {one.files[0].partition("/")[0] for one in report.records} == {"000", "001"}
     assert str(archive) not in "".join(p.read_text() for p in tmp_path.rglob("*.json"))
 
 

@@ -103,6 +103,14 @@ def test_orthogonal_planes(tmp_path: Path) -> None:
     assert sheet(tmp_path / "a.png").shape == (6, 5 + GAP + 5 + GAP + 4)
     with pytest.raises(ValueError, match=r"\(z, y, x\)"):
         orthogonal(volume[0], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="orthogonal planes are those of"):
+        orthogonal(volume[:0], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a spacing of .* has no shape"):
+        orthogonal(volume, tmp_path / "a.png", spacing=(0.0, 1.0, 1.0))
+    with pytest.raises(TypeError, match="real numbers"):
+        orthogonal(volume.astype(complex), tmp_path / "a.png")
+    with pytest.raises(IndexError):
+        orthogonal(volume, tmp_path / "a.png", at=(99, 0, 0))
 
 
 def test_a_spacing_that_would_fill_the_memory(tmp_path: Path) -> None:

@@ -90,6 +90,11 @@ def contact_sheet(
     tuple of float
         The values that are shown black and white.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As for :func:`picture`; also where there are no frames.
+
     Examples
     --------
     >>> import tempfile
@@ -146,6 +151,13 @@ def orthogonal(
     tuple of float
         The values that are shown black and white.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As for :func:`picture`; `volume` is empty or has not three axes.
+    IndexError
+        There is no voxel `at` that place.
+
     Examples
     --------
     >>> import tempfile
@@ -153,11 +165,14 @@ def orthogonal(
     ...     orthogonal(np.arange(60).reshape(3, 4, 5), f"{folder}/a.png", spacing=(2, 1, 1))
     (2.0, 57.0)
     """
-    if len(volume.shape) != 3:
+    if len(volume.shape) != 3 or 0 in volume.shape:
         raise ValueError(f"orthogonal planes are those of (z, y, x), not of {volume.shape}")
     z, y, x = at or tuple(length // 2 for length in volume.shape)
-    dz, dy, dx = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
+    dz, dy, dx = between = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
+    _check_spacing(between)
     planes = [np.asarray(volume[z]), np.asarray(volume[::-1, y]), np.asarray(volume[::-1, :, x])]
+    for plane in planes:
+        _check(plane[np.newaxis])
     low, high = _range(np.concatenate([plane.ravel() for plane in planes]), window)
     finest = min(dz, dy, dx)
     shown = [
@@ -183,6 +198,11 @@ def _check(frames: npt.NDArray[Any]) -> None:
         )
     if frames.dtype.kind not in "buif":
         raise TypeError(f"a picture is made of real numbers, not of {frames.dtype}")
+
+
+def _check_spacing(spacing: Sequence[float]) -> None:
+    if not all(0 < one < math.inf for one in spacing):
+        raise ValueError(f"a spacing of {tuple(spacing)} mm has no shape")
 
 
 def _spacing_of(array: Any, axes: int) -> Any:
@@ -225,8 +245,7 @@ def _square(plane: npt.NDArray[Any], spacing: Sequence[float] | None) -> npt.NDA
     """Resize a plane so that its pixels are square, as fine as the finer of the two."""
     if spacing is None:
         return plane
-    if not all(0 < one < math.inf for one in spacing):
-        raise ValueError(f"a spacing of {tuple(spacing)} mm has no shape")
+    _check_spacing(spacing)
     between_rows, between_columns = spacing
     finest = min(between_rows, between_columns)
     return _resized(plane, between_rows / finest, between_columns / finest)
