@@ -105,7 +105,7 @@ def test_orthogonal_planes(tmp_path: Path) -> None:
         orthogonal(volume[0], tmp_path / "a.png")
     with pytest.raises(ValueError, match="orthogonal planes are those of"):
         orthogonal(volume[:0], tmp_path / "a.png")
-    with pytest.raises(ValueError, match="a spacing of .* has no shape"):
+    with pytest.raises(ValueError, match=r"a spacing of .* has no shape"):
         orthogonal(volume, tmp_path / "a.png", spacing=(0.0, 1.0, 1.0))
     with pytest.raises(TypeError, match="real numbers"):
         orthogonal(volume.astype(complex), tmp_path / "a.png")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
@@ -199,8 +202,12 @@ def _run(
         except Exception:
             broken.append(traceback.format_exc())
 
-    with cluster(scheduler, workers, threads_per_worker) as client, shown() as progress:
-        try:
+    try:
+        with (
+            _interrupted_once(),
+            cluster(scheduler, workers, threads_per_worker) as client,
+            shown() as progress,
+        ):
             report = run(
                 process,
                 source,
@@ -211,15 +218,36 @@ def _run(
                 progress=progress,
                 **more,
             )
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on with the rest", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with the rest", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     _tell(report)
     if broken:
         print(f"{broken[0]}finish failed; all that is above is kept", file=sys.stderr)
         sys.exit(NOT_DONE)
     if not report.ok:
         sys.exit(FAILURES)
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Take the first Ctrl-C only: what ends the workers and keeps the rest is not to be broken."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or before is not signal.default_int_handler:
+        # Somebody else's, or ignored as by nohup.
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tell(report: BatchReport) -> None:

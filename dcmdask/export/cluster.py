@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,8 @@ def cluster(
 
         def setup(self, worker: Worker) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # It warns of each task that still runs when the worker is closed.
+            logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
 
     if scheduler is not None:
         try:
