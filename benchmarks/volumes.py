@@ -159,7 +159,7 @@ def assembly(folder: Path, frames: int) -> str:
             source = dataclasses.replace(one.source, path=f"{one.source.path}-{number}")
             uid = f"{one.series_uid}.{number + 1}"
             instances.append(
-                dataclasses.replace(one, source=source, sop_instance_uid=uid, facts=facts)
+                dataclasses.replace(one, source=source, sop_instance_uid=uid, table=facts.tobytes())
             )
         started = time.perf_counter()
         series = Series(one.series_uid, instances)

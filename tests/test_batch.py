@@ -91,7 +91,7 @@ def test_all_of_it(client: Client, series: Path, tmp_path: Path, log: str) -> No
 def test_what_goes_wrong_is_said_once_each(
     client: Client, series: Path, tmp_path: Path, log: str
 ) -> None:
-    target = tmp_path / "out"
+    target, told_of = tmp_path / "out", []
     report = batch.run(
         batch_jobs.hostile,
         series,
@@ -100,7 +100,9 @@ def test_what_goes_wrong_is_said_once_each(
         options={"log": log},
         retries=1,
         timeout=12,
+        progress=told_of.append,
     )
+    assert max(one.waiting for one in told_of) > 0 == told_of[-1].waiting
     assert len(report.records) == 20
     failures = {int(one.name.rpartition(".")[2]): one for one in report.failures}
     expected = {

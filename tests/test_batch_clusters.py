@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +33,9 @@ from s3_here import BUCKET, serving
 
 import dcmdask
 from dcmdask import batch
+from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record
+from dcmdask.batch.results import own_outputs
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -343,6 +345,27 @@ def test_two_drivers_on_an_object_store(
     # Both may do a series, and neither does one twice.
     counts = processed(log)
     assert counts.keys() == set(range(12)) and set(counts.values()) <= {1, 2}
+
+
+def test_what_another_driver_adds_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes while this one looks whose the outputs are."""
+    read = Folder.read
+    with serving() as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        for name in ("old", "both"):
+            server.put(f"out/series/1.2/{name}", b"old")
+
+        def late(folder: Folder, keys: Iterable[str]) -> dict[str, bytes]:
+            found = read(folder, keys)
+            for name in ("both", "new"):
+                server.put(f"out/series/1.2/{name}", b"new")
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Folder, "read", late)
+            with own_outputs(Folder.of(f"s3://{BUCKET}/out"), "1.2", "job"):
+                assert server.objects("out/series/1.2/") == {"both": b"new", "new": b"new"}
 
 
 # Broken input

@@ -514,13 +514,14 @@ def test_lines_of_a_log(
     with showing.shown() as show:
         show(Progress(files=12))
         show(Progress(files=20, total=4, dashboard="http://127.0.0.1:1/status"))
-        show(Progress(20, 4, 2, 1, frames=6, bytes=10**6, dashboard="http://127.0.0.1:1/status"))
+        there = "http://127.0.0.1:1/status"
+        show(Progress(20, 4, 2, 1, frames=6, bytes=10**6, waiting=1, dashboard=there))
     scanning, dashboard, begun, going = capsys.readouterr().err.splitlines()
     assert scanning == "12 files looked into"
     assert dashboard == "dashboard: http://127.0.0.1:1/status"
     assert begun.startswith("0 of 4 series, 0 frames, 0.0 MB/s, 0 failed")
     assert going.startswith("2 of 4 series, 6 frames, ") and going.endswith("s left")
-    assert "1 failed" in going
+    assert "1 failed, 1 to be tried again, about" in going
 
 
 def run_script(path: Path, archive: Path, tmp_path: Path, *more: Any) -> Any:

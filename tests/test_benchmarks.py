@@ -26,11 +26,12 @@ def run(script: str, folder: Path, *arguments: str) -> str:
     environment.pop("PYTHONSAFEPATH", None)
     done = subprocess.run(
         [sys.executable, SCRIPTS / script, "--folder", folder, *arguments],
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
         env=environment,
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

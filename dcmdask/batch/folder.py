@@ -112,16 +112,27 @@ class Folder(NamedTuple):
 
     def remove(self, below: str) -> None:
         """Remove a folder and all that is in it, if it is there."""
-        fs, root = self._open()
-        path = f"{root}/{below}"
         if self.is_local:
+            fs, root = self._open()
             with suppress(FileNotFoundError):
-                fs.rm(path, recursive=True)
+                fs.rm(f"{root}/{below}", recursive=True)
             return
+        self.remove_objects(self.objects(below))
+
+    def objects(self, below: str) -> dict[str, str]:
+        """Return the paths of all objects below a folder, and what tells each from another one."""
+        fs, root = self._open()
+        fs.invalidate_cache()
+        found = fs.find(f"{root}/{below}", detail=True)
+        return {path: str(files.telling(info)) for path, info in found.items()}
+
+    def remove_objects(self, paths: Iterable[str]) -> None:
+        """Remove objects, if they are there."""
+        fs, _ = self._open()
         # One by one, since `rm` takes brackets for a pattern.
-        for name in fs.find(path):
+        for path in paths:
             with suppress(FileNotFoundError):
-                fs.rm_file(name)
+                fs.rm_file(path)
 
     def _open(self) -> tuple[Any, str]:
         if self.is_local:

@@ -98,8 +98,11 @@ class Progress(NamedTuple):
     files : int
         That the scan has looked into, which comes first.
     total, done, failed, frames, bytes : int
-        Series to process, those that are through, those of them that failed; decoded so far.
-    running : int
+        Series to process, those that are through, those of them that failed; of the others,
+        decoded.
+    running, waiting : int
+        Series that a worker has, and those that are to be tried again: behind an error that may
+        pass, a lost worker, or because the worker of another run has them.
     dashboard : str
         The address of Dask's dashboard, once there is one.
     """
@@ -111,6 +114,7 @@ class Progress(NamedTuple):
     frames: int = 0
     bytes: int = 0
     running: int = 0
+    waiting: int = 0
     dashboard: str = ""
 
     def plus(self, record: Record) -> Progress:
@@ -118,8 +122,9 @@ class Progress(NamedTuple):
         return self._replace(
             done=self.done + 1,
             failed=self.failed + (not record.done),
-            frames=self.frames + record.frames,
-            bytes=self.bytes + record.bytes,
+            # How much of what failed was decoded nobody knows.
+            frames=self.frames + record.frames * record.done,
+            bytes=self.bytes + record.bytes * record.done,
         )
 
 

@@ -107,12 +107,19 @@ def _begun_key(name: str) -> str:
 
 def _clear(folder: Folder, name: str, owner: str) -> None:
     """Remove what anybody else began for a series: another version of the job, or of the files."""
-    key = _begun_key(name)
+    key, below = _begun_key(name), f"{OUTPUTS}/{name}"
+    if folder.is_local:
+        # Nobody else is at it.
+        if folder.read([key]).get(key) != owner.encode():
+            folder.remove(below)
+        return
+    # What another driver of this job adds from now on is not to go.
+    before = folder.objects(below)
     if folder.read([key]).get(key) != owner.encode():
-        folder.remove(f"{OUTPUTS}/{name}")
-        if not folder.is_local:
-            # What is here from now on is ours, whichever worker of ours puts it there.
-            folder.write(key, owner.encode())
+        # What is here from now on is ours, whichever worker of ours puts it there.
+        folder.write(key, owner.encode())
+        now = folder.objects(below) if before else {}
+        folder.remove_objects([path for path, told in before.items() if now.get(path) == told])
 
 
 @contextmanager

@@ -9,15 +9,15 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker
+from distributed import Client, Future
 
 from dcmdask.batch.checks import check_workers, unfit
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.handed_out import HandedOut, hand_out, lost, outcome, too_late
 from dcmdask.batch.outcome import (
     BatchReport,
     Progress,
@@ -26,9 +26,9 @@ from dcmdask.batch.outcome import (
     results,
     write_table,
 )
-from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
+from dcmdask.batch.records import Record, key_of
 from dcmdask.batch.selection import Selection, selected
-from dcmdask.batch.work import Done, Job, Work, described, may_pass, process_series
+from dcmdask.batch.work import Work
 from dcmdask.batch.workers import Workers
 from dcmdask.errors import ClusterError
 from dcmdask.export.cluster import all_kept, cluster
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 
 # Seconds between looks at the workers and the clock while nothing is done.
 _LOOK = 0.25
-# Seconds for a worker that is done to hand over what it has to say.
-_GRACE = 10.0
-# Seconds before a second try, doubled for each more.
-_BACK_OFF = 1.0
+# Seconds before a second try, doubled for each more; at most.
+_BACK_OFF, _LONGEST = 1.0, 60.0
 
 
 def run(
@@ -192,14 +190,6 @@ def _workers(client: Client | None) -> Iterator[Client]:
         yield started
 
 
-class _Busy(NamedTuple):
-    """A series that a worker has."""
-
-    work: Work
-    future: Future[Any]
-    since: float
-
-
 def _loop(
     client: Client,
     chosen: Selection,
@@ -224,7 +214,7 @@ def _loop(
     tickets = itertools.count()
     workers = Workers(client, partial(unfit, client, chosen, timeout))
     late: set[str] = set()
-    busy: dict[str, _Busy] = {}
+    busy: dict[str, HandedOut] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     # Dask's client sends a message in 10 ms: one that says that a future is no longer needed
     # would keep the next series from its worker.
@@ -238,7 +228,7 @@ def _loop(
                 failures.append(record)
 
     def again(work: Work, tried: bool = True) -> None:
-        pause = _BACK_OFF * 2**work.attempts if tried else _BACK_OFF
+        pause = min(_LONGEST, _BACK_OFF * 2 ** min(9, work.attempts)) if tried else _BACK_OFF
         work = work._replace(attempts=work.attempts + tried)
         heapq.heappush(later, (time.monotonic() + pause, next(tickets), work))
 
@@ -253,12 +243,12 @@ def _loop(
             for address in [one for one in workers.ready if one not in busy]:
                 if (work := following()) is None:
                     break
-                busy[address] = _handed_out(client, job, work, address, retries, finished)
+                busy[address] = hand_out(client, job, work, address, retries, finished)
             if progress is not None:
-                progress(tally._replace(running=len(busy)))
-            ended = [busy.pop(address) for address in _ended(finished, busy)]
-            for one in ended:
-                keep(_outcome(one, job, retries, again))
+                progress(tally._replace(running=len(busy), waiting=len(later)))
+            ended = {address: busy.pop(address) for address in _ended(finished, busy)}
+            for address, one in ended.items():
+                keep(outcome(one, job, retries, again, partial(workers.has, address)))
                 spent.append(one.future)
             if not ended or workers.seconds > _LOOK:
                 spent.clear()
@@ -266,9 +256,9 @@ def _loop(
                 for address in [one for one in busy if one not in workers.there]:
                     one = busy.pop(address)
                     if address in late:
-                        keep(_too_late(one, job, timeout))
+                        keep(too_late(one, job, timeout))
                     else:
-                        keep(_lost(one, job, retries, again))
+                        keep(lost(one, job, retries, again))
                 late &= busy.keys()
                 for address, one in busy.items():
                     if timeout and address not in late and time.monotonic() - one.since > timeout:
@@ -284,29 +274,7 @@ def _loop(
     return tally, failures
 
 
-def _handed_out(
-    client: Client,
-    job: Job,
-    work: Work,
-    address: str,
-    retries: int,
-    finished: queue.SimpleQueue[str],
-) -> _Busy:
-    future = client.submit(
-        process_series,
-        job,
-        work,
-        work.attempts >= retries,
-        workers=[address],
-        allow_other_workers=False,
-        pure=False,
-        retries=0,
-    )
-    future.add_done_callback(lambda _: finished.put(address))
-    return _Busy(work, future, time.monotonic())
-
-
-def _ended(finished: queue.SimpleQueue[str], busy: dict[str, _Busy]) -> list[str]:
+def _ended(finished: queue.SimpleQueue[str], busy: dict[str, HandedOut]) -> list[str]:
     """Return the workers that are done with what they have, if there is one within a moment."""
     found = set()
     try:
@@ -316,72 +284,3 @@ def _ended(finished: queue.SimpleQueue[str], busy: dict[str, _Busy]) -> list[str
     except queue.Empty:
         # They may be told of what was given up since.
         return [one for one in found if one in busy and busy[one].future.done()]
-
-
-def _outcome(one: _Busy, job: Job, retries: int, again: Callable[..., None]) -> Record | None:
-    """Return the record of a series that a worker is done with; None if it is tried again."""
-    if one.future.cancelled():
-        # Somebody has restarted the cluster, or its scheduler is gone.
-        again(one.work, tried=False)
-        return None
-    if one.future.status == "error":
-        error = one.future.exception(timeout=_GRACE)
-        if isinstance(error, KilledWorker):
-            return _lost(one, job, retries, again)
-        # Not of the function: it could not be sent, or its record could not be written.
-        if may_pass(error) and one.work.attempts < retries:
-            again(one.work)
-            return None
-        stage = "write" if isinstance(error, OSError) else "process"
-        return _recorded(one, job, stage, error or RuntimeError("no error was told"))
-    try:
-        done: Done = one.future.result(timeout=_GRACE)
-    except TimeoutError:
-        # A worker that dies takes along what it has not handed over.
-        return _lost(one, job, retries, again)
-    if done.record is None:
-        again(one.work, tried=False)
-        return None
-    if done.may_pass and one.work.attempts < retries:
-        again(one.work)
-        return None
-    return done.record
-
-
-def _lost(one: _Busy, job: Job, retries: int, again: Callable[..., None]) -> Record | None:
-    """Deal with a series whose worker died."""
-    one.future.cancel()
-    if (record := _done_by_now(one, job)) is not None:
-        return record
-    if one.work.attempts < retries:
-        again(one.work)
-        return None
-    error = ClusterError(
-        f"the worker died, {one.work.attempts + 1} times: killed for its memory, by a crash of a "
-        "codec, or by os._exit"
-    )
-    return _recorded(one, job, "poison", error)
-
-
-def _too_late(one: _Busy, job: Job, timeout: float | None) -> Record:
-    one.future.cancel()
-    if (record := _done_by_now(one, job)) is not None:
-        return record
-    error = ClusterError(f"it took longer than {timeout or 0:g} s, and the worker was restarted")
-    return _recorded(one, job, "timeout", error)
-
-
-def _done_by_now(one: _Busy, job: Job) -> Record | None:
-    """Return the record of a series that was done before its worker could say so."""
-    there = records(job.folder, [one.work.name]).get(one.work.name)
-    if there is None or not there.done:
-        return None
-    return there if is_current(there, job.identity, one.work.source) else None
-
-
-def _recorded(one: _Busy, job: Job, stage: str, error: Exception) -> Record:
-    record = failed(one.work.name, stage, error, "", **described(one.work, job))
-    record = replace(record, seconds=round(time.monotonic() - one.since, 4))
-    record = relative(record, job.root)
-    record.write(job.folder)
-    return record

@@ -87,4 +87,5 @@ def _text(now: Progress, seconds: float) -> str:
     if not now.total:
         return f"{now.files} files looked into"
     speed = now.bytes / max(1e-9, seconds) / 1e6
-    return f"{now.frames} frames, {speed:.1f} MB/s, {now.failed} failed"
+    text = f"{now.frames} frames, {speed:.1f} MB/s, {now.failed} failed"
+    return text + (f", {now.waiting} to be tried again" if now.waiting else "")

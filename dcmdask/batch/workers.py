@@ -58,6 +58,11 @@ class Workers:
         """Since the last look."""
         return time.monotonic() - self._looked
 
+    def has(self, address: str) -> bool:
+        """Look at them, and return whether a worker is there."""
+        self.look()
+        return address in self.there
+
     def look(self) -> None:
         """Look at them; those that are paused while nothing runs there are restarted.
 

@@ -182,8 +182,13 @@ def _locate_url(url: str, options: Mapping[str, Any]) -> Stored:
     if info.get("size") is None or not _gives_ranges(fs, path, info):
         return Memory(fs.cat_file(path), name=url)
     # Not all file systems put what tells one content from another into their key.
-    told = sorted((key, str(value)) for key, value in info.items() if key.lower() in _TELLING)
-    return RemoteFile(url, dict(options), int(info["size"]), f"{fs.ukey(path)} {told}")
+    key = f"{fs.ukey(path)} {telling(info)}"
+    return RemoteFile(url, dict(options), int(info["size"]), key)
+
+
+def telling(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what tells one content of an object from another, of what fsspec says of it."""
+    return sorted((key, str(value)) for key, value in info.items() if key.lower() in _TELLING)
 
 
 def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
