@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
-import fsspec
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -98,5 +97,3 @@ def serving() -> Iterator[Server]:
         yield server
     finally:
         server.close()
-        # What knows its address would be taken for the next one.
-        fsspec.get_filesystem_class("s3").clear_instance_cache()

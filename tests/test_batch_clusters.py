@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import batch_jobs
+import fsspec
 import numpy as np
 import pydicom
 import pytest
@@ -349,10 +350,12 @@ def test_two_drivers_on_an_object_store(
 
 def test_what_another_driver_adds_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes while this one looks whose the outputs are."""
-    read = Folder.read
     with serving() as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
+        # Of this server alone.
+        fs = fsspec.filesystem("s3", skip_instance_cache=True)
+        monkeypatch.setattr(Folder, "_open", lambda _: (fs, f"{BUCKET}/out"))
         for name in ("old", "both"):
             server.put(f"out/series/1.2/{name}", b"old")
 
@@ -362,10 +365,10 @@ def test_what_another_driver_adds_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
                 server.put(f"out/series/1.2/{name}", b"new")
             return found
 
-        with monkeypatch.context() as patched:
-            patched.setattr(Folder, "read", late)
-            with own_outputs(Folder.of(f"s3://{BUCKET}/out"), "1.2", "job"):
-                assert server.objects("out/series/1.2/") == {"both": b"new", "new": b"new"}
+        read = Folder.read
+        monkeypatch.setattr(Folder, "read", late)
+        with own_outputs(Folder(f"s3://{BUCKET}/out"), "1.2", "job"):
+            assert server.objects("out/series/1.2/") == {"both": b"new", "new": b"new"}
 
 
 # Broken input
