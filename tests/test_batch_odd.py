@@ -279,7 +279,7 @@ def test_what_cannot_be_asked(
 def test_nothing_to_do(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text/a.txt").write_text("no DICOM")
-    with pytest.raises(ValueError, match="no series in the source: 1 files were looked into"):
+    with pytest.raises(ValueError, match="no series in the source; files looked into: 1"):
         batch.run(batch_jobs.napping, tmp_path / "text", tmp_path / "out")
     lock = threading.Lock()
     with pytest.raises(ValueError, match=r"cannot be sent to the workers .*_thread.lock"):

@@ -105,7 +105,7 @@ def selected(
     _check_call(process, given)
     found = source if isinstance(source, Scan) else scan(source, progress=progress)
     if not len(found) and not found.doubtful:
-        raise ValueError(f"no series in the source: {found.files} files were looked into")
+        raise ValueError(f"no series in the source; files looked into: {found.files}")
     names = names_of(found)
     chosen = _chosen(found, select)[:limit]
     root, script = _root(source, found), script_of(process)
