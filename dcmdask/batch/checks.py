@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distributed import Client
@@ -33,7 +33,7 @@ _PROBE = ".dcmdask-worker"
 _PYTHON = sys.version_info[:2]
 
 
-def _look(folder: Folder, sources: list[Stored], probe: str) -> dict[str, Any]:
+def _look(folder: Folder, sources: Sequence[Stored], probe: str) -> dict[str, Any]:
     """Return what a worker knows of us, and what it sees of the files; it writes one itself."""
     from dcmdask import __version__ as version
 
@@ -76,12 +76,10 @@ def unfit(
 ) -> dict[str, str]:
     """Return what workers lack, in words, by address; nothing of those that lack nothing."""
     folder = chosen.job.folder
-    first, last = (chosen.found[chosen.numbers[end]] for end in (0, -1))
-    some = [first.instances[0].source, last.instances[-1].source]
     # Of this run: another one may ask at the same time.
     probe = f"{_PROBE}-{uuid.uuid4().hex}"
     try:
-        told = _answers(client, addresses, folder, some, probe)
+        told = _answers(client, addresses, folder, chosen.ends, probe)
         seen = [name for name in folder.names("") if name.startswith(probe)]
     finally:
         for name in [name for name in folder.names("") if name.startswith(probe)]:

@@ -286,4 +286,4 @@ def _show_plan(
         print(f"{work.name}  {len(work.series)} files, {frames} frames")
     for one in found.left_out.values():
         print(plain(_failure(one)))
-    print(f"{len(found.numbers)} series to process, {found.before['done']} done already")
+    print(f"{found.total} series to process, {found.before['done']} done already")

@@ -137,9 +137,9 @@ def run(
         thumbnails=thumbnails,
         progress=None if progress is None else lambda files, _: progress(Progress(files)),
     )
-    now = Progress(chosen.found.files)
+    now = Progress(chosen.files)
     failures: list[Record] = []
-    if chosen.numbers:
+    if chosen.total:
         with _workers(client) as running:
             check_workers(running, chosen, timeout)
             now, failures = _loop(running, chosen, retries, timeout, progress)
@@ -206,7 +206,7 @@ def _loop(
         Of what failed; the others are not held.
     """
     job, fresh = chosen.job, chosen.works()
-    tally = Progress(chosen.found.files, len(chosen.numbers))
+    tally = Progress(chosen.files, chosen.total)
     tally = tally._replace(dashboard=client.dashboard_link or "")
     failures: list[Record] = []
     # Those to be tried again: by the time before which they are not to be.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from dcmdask.batch.records import (
 )
 from dcmdask.batch.work import Job, Work
 from dcmdask.errors import StoreExistsError
+from dcmdask.frames.files import Stored
 
 _TRUTHS = ("bool", "boolean", "bool[pyarrow]")
 # By the names that DICOM has for them, too.
@@ -46,11 +47,14 @@ class Selection(NamedTuple):
     Attributes
     ----------
     job : Job
-    found : Scan
-    names : sequence of str
-        Of the output of each series of it.
-    numbers : sequence of int
-        Of the series that are to be processed.
+    files : int
+        That the scan has looked into.
+    total : int
+        How many series are to be processed.
+    ends : tuple of Stored
+        A file of the first of them and of the last; none if there are none.
+    waiting : deque
+        Name of the output, and series, of those that nobody has been given yet.
     before : mapping
         How many of those that were asked for are what: as `BatchReport` has it.
     left_out : dict
@@ -60,20 +64,21 @@ class Selection(NamedTuple):
     """
 
     job: Job
-    found: Scan
-    names: Sequence[str]
-    numbers: Sequence[int]
+    files: int
+    total: int
+    ends: tuple[Stored, ...]
+    waiting: deque[tuple[str, Series]]
     before: Mapping[str, int]
     left_out: Mapping[str, Record]
     gone: Sequence[str]
 
     def works(self) -> Iterator[Work]:
-        """Yield the series that are to be processed, made when they are needed: not to be held."""
-        for number in self.numbers:
-            one = self.found[number]
-            # To pickle an object adds to it what is not given back.
+        """Yield what waits, once: a series that is through takes no more memory."""
+        while self.waiting:
+            name, one = self.waiting.popleft()
+            # To pickle an object adds to it what is not given back, and it may be somebody else's.
             copied = Series(one.uid, one.instances, one.conflicts, one.left_out)
-            yield Work(self.names[number], copied, source_of(copied))
+            yield Work(name, copied, source_of(copied))
 
 
 class _Before(NamedTuple):
@@ -138,7 +143,10 @@ def selected(
             continue
         states["failed" if failed else "changed" if was else "new"] += 1
         numbers.append(number)
-    return Selection(job, found, names, numbers, states, not_read, list(mended))
+    ends = tuple(found[numbers[end]].instances[end].source for end in (0, -1) if numbers)
+    waiting = deque((names[number], found[number]) for number in numbers)
+    gone = list(mended)
+    return Selection(job, found.files, len(waiting), ends, waiting, states, not_read, gone)
 
 
 def _root(source: Any, found: Scan) -> str:
