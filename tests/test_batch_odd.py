@@ -1,5 +1,6 @@
 """What jobs, workers, targets and records do that nobody should, and what becomes of a run."""
 
+import gc
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from distributed import Client, LocalCluster
 from distributed.protocol import pickle
 
 import dcmdask
-from dcmdask import ClusterError, DcmdaskWarning, StoreExistsError, batch
+from dcmdask import ClusterError, DcmdaskWarning, Series, StoreExistsError, batch
 from dcmdask.batch import checks, workers
 from dcmdask.batch import shown as showing
 from dcmdask.batch.folder import Folder
@@ -578,7 +579,18 @@ def test_scripts_that_are_no_jobs(
     assert pd.Series([ended.stderr]).str.contains(message).all(), ended.stderr
 
 
-def test_a_selection_is_not_held(archive: Path, tmp_path: Path) -> None:
+def test_what_was_handed_out_is_not_held(archive: Path, tmp_path: Path) -> None:
+    def held() -> int:
+        known = (one for one in gc.get_objects() if isinstance(one, Series))
+        return sum(one.instances[0].source.name.startswith(str(archive)) for one in known)
+
+    before = held()
     found = selected(batch_jobs.napping, archive, Folder.of(tmp_path))
-    first, again = ([work.name for work in found.works()] for _ in range(2))
-    assert first == again == list(found.names)
+    assert held() == before + 6
+    names = [work.name for work in found.works()]
+    assert names == [f"{made_series.SERIES}.{number}" for number in range(6)]
+    assert held() == before and found.total == 6 and not list(found.works())
+    # What is the caller's own is left alone.
+    own = dcmdask.scan(archive)
+    assert len(list(selected(batch_jobs.napping, own, Folder.of(tmp_path)).works())) == 6
+    assert held() == before + 6 == before + len(own)
