@@ -116,10 +116,10 @@ def _clear(folder: Folder, name: str, owner: str) -> None:
     # What another driver of this job adds from now on is not to go.
     before = folder.objects(below)
     if folder.read([key]).get(key) != owner.encode():
-        # What is here from now on is ours, whichever worker of ours puts it there.
-        folder.write(key, owner.encode())
         now = folder.objects(below) if before else {}
         folder.remove_objects([path for path, told in before.items() if now.get(path) == told])
+        # What is here from now on is ours, whichever worker of ours puts it there.
+        folder.write(key, owner.encode())
 
 
 @contextmanager
