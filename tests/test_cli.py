@@ -82,6 +82,7 @@ def test_info_as_json() -> None:
     assert facts["notes"] == []
 
 
+@pytest.mark.slow
 def test_info_tells_nothing_personal_and_decodes_nothing(tmp_path: Path) -> None:
     frames = noise(2)
     streams = [b"\xff\xd8 not a codestream", b"neither"]
@@ -226,6 +227,7 @@ def test_help_is_quick() -> None:
     assert not set(done.stdout.split()) & {"dask", "numpy", "pydicom", "zarr", "xarray"}
 
 
+@pytest.mark.slow
 def test_a_broken_pipe_is_quiet() -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -235,6 +237,7 @@ def test_a_broken_pipe_is_quiet() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_ctrl_c(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SLOW, "export", CINE, str(tmp_path / "a.zarr")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -254,6 +257,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array[:], dcmdask.pixel_array(CINE))
 
 
+@pytest.mark.slow
 def test_progress_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", SLOW, "export", CINE, str(tmp_path / "a.zarr")]
@@ -294,6 +298,7 @@ def test_sigterm_discards_what_was_to_replace_a_store(tmp_path: Path) -> None:
     assert array.chunks[0] == 15
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
     path = tmp_path / "ünï.dcm"
     path.write_bytes(native(noise(2, 5, 6)))
@@ -303,6 +308,7 @@ def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_closed_standard_error(tmp_path: Path) -> None:
     script = f'"{sys.executable}" -m dcmdask export "{CINE}" "{tmp_path / "o.zarr"}" 2>&-'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
@@ -317,6 +323,7 @@ def test_closed_standard_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.slow
 def test_a_name_with_two_colons_is_a_path(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dcmdask", "export", CINE, "a::b"],
@@ -329,6 +336,7 @@ def test_a_name_with_two_colons_is_a_path(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a::b"]
 
 
+@pytest.mark.slow
 def test_pydicoms_warnings_are_not_shown(tmp_path: Path) -> None:
     path = saved(tmp_path, native(noise(2, 5, 6), SpecificCharacterSet="CANARY", PatientID="x"))
     done = run("export", path, tmp_path / "o.zarr")

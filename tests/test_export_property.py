@@ -83,6 +83,7 @@ def source(folder: Path, made: dict[str, Any]) -> Path:
     return saved(folder, data)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(request=requests())
 def test_stored_or_refused(

@@ -193,6 +193,7 @@ def test_pyramid_killed(exporter: Exporter, tmp_path: Path) -> None:
         assert not temporaries(store)
 
 
+@pytest.mark.slow
 def test_resume_killed_before_every_change(exporter: Exporter, tmp_path: Path) -> None:
     src = made(tmp_path, 6)
     first = tmp_path / "first.zarr"
@@ -374,6 +375,7 @@ def test_killed_cluster(exporter: Exporter, tmp_path: Path) -> None:
         assert not temporaries(store)
 
 
+@pytest.mark.slow
 def test_failures_are_told_across_a_kill(exporter: Exporter, tmp_path: Path) -> None:
     pixels = noise(8, 16, 16)
     streams = [encoded(frame, JPEG2000Lossless) for frame in pixels]
