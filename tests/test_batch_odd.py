@@ -93,6 +93,8 @@ def test_no_worker_is_dismissed_for_its_death(
     job["options"] = {"mark": str(tmp_path / "mark")}
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 ms"}):
         if own:
+            # Of one worker, however many cores there are.
+            monkeypatch.setattr(sys.modules["dcmdask.batch.run"], "CPU_COUNT", 2)
             report = batch.run(**job)
         else:
             with (

@@ -70,7 +70,6 @@ def test_references_of_the_corpus(corpus: Path, source: str, references: list[st
 # dcm2niix itself
 
 
-@pytest.mark.skipif(DCM2NIIX is None, reason="dcm2niix is not installed")
 @pytest.mark.parametrize(
     "source", ["dcm_qa_agfa/Agfa", "dcm_qa_agfa/Siemens", "dcm_qa_pdt2/In/Siemens/VE11"]
 )
@@ -89,7 +88,6 @@ def convert(source: Path, target: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
-@pytest.mark.skipif(DCM2NIIX is None, reason="dcm2niix is not installed")
 def test_what_dcm2niix_resamples_is_irregular(corpus: Path, tmp_path: Path) -> None:
     convert(corpus / "dcm_qa_ct/In/GE", tmp_path)
     # Besides the volume as it is, it writes one without the tilt, and one of even gaps.

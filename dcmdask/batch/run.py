@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 # Seconds between looks at the workers and the clock while nothing is done.
 _LOOK = 0.25
-# Seconds before a second try, doubled for each more; at most.
-_BACK_OFF, _LONGEST = 1.0, 60.0
+# Seconds before a second try, and how often they are doubled for more: to about a minute.
+_BACK_OFF, _DOUBLED = 1.0, 6
 
 
 def run(
@@ -228,7 +228,7 @@ def _loop(
                 failures.append(record)
 
     def again(work: Work, tried: bool = True) -> None:
-        pause = min(_LONGEST, _BACK_OFF * 2 ** min(9, work.attempts)) if tried else _BACK_OFF
+        pause = _BACK_OFF * 2 ** (min(work.attempts, _DOUBLED) if tried else 0)
         work = work._replace(attempts=work.attempts + tried)
         heapq.heappush(later, (time.monotonic() + pause, next(tickets), work))
 
