@@ -215,8 +215,8 @@ def test_a_scheduler_that_goes_away(archive: Path, tmp_path: Path) -> None:
             time.sleep(0.05)
         with (
             dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-            Client(scheduler_file=str(file)) as client,
-            Client(scheduler_file=str(file)) as other,
+            Client(scheduler_file=str(file), set_as_default=False) as client,
+            Client(scheduler_file=str(file), set_as_default=False) as other,
         ):
             worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1"]
             more = ["--scheduler-file", str(file), "--no-dashboard", "--nthreads", "1"]
