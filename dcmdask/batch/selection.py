@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-import cloudpickle
-
 from dcmdask.arrays.scan import Scan, scan
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import identity, script_of
+from dcmdask.batch.pickling import pickled
 from dcmdask.batch.records import (
     SCAN,
     Record,
@@ -114,7 +113,7 @@ def selected(
     names = names_of(found)
     chosen = _chosen(found, select)[:limit]
     root, script = _root(source, found), script_of(process)
-    job = Job(_pickled(process), given, folder, identity(process, given), root, script, thumbnails)
+    job = Job(pickled(process), given, folder, identity(process, given), root, script, thumbnails)
     told = (left_out(one, root, job.identity, script) for one in found.doubtful)
     not_read = {one.name: one for one in told}
     before: dict[str, _Before] = {}
@@ -198,16 +197,3 @@ def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None
         raise ValueError(
             f"process cannot be called with a series and the options {sorted(options)}: {error}"
         ) from None
-
-
-def _pickled(process: Callable[..., Any]) -> bytes:
-    try:
-        # Not by Dask's function, which prints its errors.
-        return bytes(cloudpickle.dumps(process))
-    except Exception as error:
-        # Pickling raises whatever the things raise that it comes across.
-        raise ValueError(
-            f"process cannot be sent to the workers ({type(error).__name__}: {error}): something "
-            "that it or its script holds belongs to this process, such as a lock or an open file; "
-            "make it inside of process"
-        ) from error
