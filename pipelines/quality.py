@@ -142,9 +142,9 @@ def finish(table: pd.DataFrame, target: str) -> None:
             "of_frame": frame[first][again],
         }
     )
-    duplicates.to_csv(f"{target}/duplicates.csv", index=False)
+    duplicates.to_csv(batch.output("duplicates.csv"), index=False)
     print(f"duplicates.csv: {len(duplicates)} frames that another series has")
 
 
 if __name__ == "__main__":
-    batch.main(process, finish=finish, description=__doc__)
+    batch.main(process, columns=["pixels"], finish=finish, description=__doc__)

@@ -110,10 +110,10 @@ def finish(table: pd.DataFrame, target: str) -> None:
     """Write the index of the training set."""
     index = pd.DataFrame(table, columns=["series", "split", "path", "modality", "z", "y", "x"])
     index["path"] = [f"series/{name}/volume.zarr" for name in index["series"]]
-    index.to_csv(f"{target}/index.csv", index=False)
+    index.to_csv(batch.output("index.csv"), index=False)
     counts = ", ".join(f"{count} {name}" for name, count in index["split"].value_counts().items())
     print(f"index.csv: {counts or 'nothing'}")
 
 
 if __name__ == "__main__":
-    batch.main(process, finish=finish, description=__doc__)
+    batch.main(process, columns=["split"], finish=finish, description=__doc__)

@@ -142,27 +142,24 @@ def test_a_worker_that_comes_late_and_is_not_fit(
 ) -> None:
     """It has no nanny, and a timeout needs one."""
     log, ways, until = (tmp_path / name for name in ("log", "ways", "until"))
-    # All but two series wait until the driver has had time to look at the new worker.
+    # All but two series wait until the new worker has answered.
     waiting = {str(number): "wait" for number in range(2, 6)}
     ways.write_text(json.dumps({**waiting, "until": str(until)}))
     late: list[subprocess.Popen[bytes]] = []
-    looks: list[int] = []
 
     def start(now: Progress) -> None:
-        if late:
-            looks.append(now.done)
-        elif now.done == 2:
+        if caught:
+            until.touch()
+        elif now.done == 2 and not late:
             address = client.scheduler.address
             options = ["--no-nanny", "--no-dashboard", "--nthreads", "1", "--host", "127.0.0.1"]
             command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
             place = ["--local-directory", str(tmp_path)]
             late.append(subprocess.Popen([*command, *place], stderr=subprocess.DEVNULL))
             client.wait_for_workers(3)
-        if len(looks) == 3:
-            until.touch()
 
     try:
-        with pytest.warns(DcmdaskWarning, match=r"left out: worker .* has no nanny"):
+        with pytest.warns(DcmdaskWarning, match=r"left out: worker .* has no nanny") as caught:
             report = batch.run(
                 batch_jobs.spoiled,
                 archive,

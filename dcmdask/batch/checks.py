@@ -9,26 +9,28 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from distributed import Client
-from distributed.comm.core import CommClosedError
 
 from dcmdask import __version__
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.records import RECORDS
 from dcmdask.batch.selection import Selection
 from dcmdask.errors import ClusterError, DcmdaskError
 from dcmdask.export.running import known_workers
 from dcmdask.frames.files import Stored, read
 
-# Looks at workers that go away meanwhile.
-_TRIES = 5
 # Seconds that a cluster has for its first worker, and workers have for an answer.
 _PATIENCE = 30
-_ANSWERED = 60
-# What the names of the files begin with that workers write to show that they can.
-_PROBE = ".dcmdask-worker"
+_ANSWERED = 60.0
+# What the names of the files begin with that workers write to show that they can; then comes
+# the time, since those of a driver that was killed stay.
+_PROBE = ".worker"
+# Seconds after which nobody waits for one any more, whatever the clocks say.
+_LEFT_BEHIND = 3600
 # Functions travel as the byte code of one version of Python.
 _PYTHON = sys.version_info[:2]
 
@@ -47,7 +49,7 @@ def _look(folder: Folder, sources: Sequence[Stored], probe: str) -> dict[str, An
     key = f"{probe}-{uuid.uuid4().hex}"
     denied = ""
     try:
-        folder.write(key, me.encode())
+        folder.write(f"{RECORDS}/{key}", me.encode())
     except OSError as error:
         denied = str(error)
     python = tuple(sys.version_info[:2])
@@ -67,28 +69,46 @@ def check_workers(client: Client, chosen: Selection, timeout: float | None) -> N
         client.wait_for_workers(1, timeout=_PATIENCE)
     except TimeoutError:
         raise ClusterError(f"the cluster has no workers, not even after {_PATIENCE} s") from None
-    for what in unfit(client, chosen, timeout, list(known_workers(client))).values():
-        raise ClusterError(what)
+    deadline = time.monotonic() + _ANSWERED
+    while time.monotonic() < deadline:
+        asked = list(known_workers(client))
+        told = lacking(client, chosen, timeout, asked, deadline - time.monotonic())
+        for what in filter(None, told.values()):
+            raise ClusterError(what)
+        # One that is just being restarted does not answer, and has another address then.
+        if asked and set(known_workers(client)) <= told.keys():
+            return
+        time.sleep(1)
+    raise ClusterError(f"not all workers of the cluster have answered within {_ANSWERED:g} s")
 
 
-def unfit(
-    client: Client, chosen: Selection, timeout: float | None, addresses: list[str]
+def lacking(
+    client: Client,
+    chosen: Selection,
+    timeout: float | None,
+    addresses: list[str],
+    patience: float,
 ) -> dict[str, str]:
-    """Return what workers lack, in words, by address; nothing of those that lack nothing."""
+    """Return what workers lack by address, empty where nothing; only of those that answer.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds to wait for answers.
+    """
     folder = chosen.job.folder
     # Of this run: another one may ask at the same time.
-    probe = f"{_PROBE}-{uuid.uuid4().hex}"
+    probe = f"{_PROBE}-{time.time():.0f}-{uuid.uuid4().hex}"
     try:
-        told = _answers(client, addresses, folder, chosen.ends, probe)
-        seen = [name for name in folder.names("") if name.startswith(probe)]
+        told = _answers(client, addresses, patience, folder, chosen.ends, probe)
+        seen = [name for name in folder.names(RECORDS) if name.startswith(probe)]
     finally:
-        for name in [name for name in folder.names("") if name.startswith(probe)]:
-            folder.remove(name)
+        _remove_probes(folder, probe)
     known = known_workers(client)
     found = {}
     processes: set[str] = set()
     for address, answer in told.items():
-        what = _lacking(answer, folder)
+        what = _told(answer, folder)
         if not what and timeout is not None and not known.get(address, {}).get("nanny", True):
             what = (
                 "has no nanny (dask worker --no-nanny), and a timeout needs workers with a nanny, "
@@ -104,44 +124,47 @@ def unfit(
                 "is in one process with another, where one series would get in the way of the "
                 "other: start them with processes=True"
             )
-        if what:
-            found[address] = f"worker {address} {what}"
-        else:
+        found[address] = f"worker {address} {what}" if what else ""
+        if not what:
             processes.add(answer["process"])
     return found
 
 
-def _answers(client: Client, addresses: list[str], *asked: Any) -> dict[str, Any]:
-    """Ask workers; one that is just being restarted does not answer the first time."""
-    for _ in range(_TRIES):
-        told = _within(lambda: client.run(_look, *asked, workers=addresses, on_error="return"))
-        if not any(isinstance(one, CommClosedError) for one in told.values()):
-            break
-        time.sleep(1)
-    return told
+def _remove_probes(folder: Folder, probe: str) -> None:
+    """Remove the probes of a run, and those that runs which were killed have left."""
+    names = [name for name in folder.names(RECORDS) if name.startswith(f"{_PROBE}-")]
+    old = time.time() - _LEFT_BEHIND
+    folder.remove(
+        f"{RECORDS}/{name}"
+        for name in names
+        if name.startswith(probe) or float(name.split("-")[1]) < old
+    )
 
 
-def _within(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what asking gives, unless that takes too long: one worker may hang."""
-    came: queue.SimpleQueue[Any] = queue.SimpleQueue()
+def _answers(client: Client, addresses: list[str], patience: float, *asked: Any) -> dict[str, Any]:
+    """Return the answers of those workers that give one in time: each is asked for itself."""
+    came: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
-    def answer() -> None:
+    def ask(address: str) -> None:
         try:
-            came.put(ask())
+            told = client.run(_look, *asked, workers=[address], on_error="return")
         except Exception as error:
-            came.put(error)
+            told = {address: error}
+        came.put((address, told.get(address)))
 
-    threading.Thread(target=answer, daemon=True).start()
-    try:
-        told = came.get(timeout=_ANSWERED)
-    except queue.Empty:
-        raise ClusterError(f"a worker does not answer within {_ANSWERED} s") from None
-    if isinstance(told, Exception):
-        raise ClusterError(f"the workers do not answer: {told}") from told
-    return dict(told)
+    for address in addresses:
+        threading.Thread(target=ask, args=(address,), daemon=True).start()
+    found: dict[str, Any] = {}
+    deadline = time.monotonic() + patience
+    with suppress(queue.Empty):
+        for _ in addresses:
+            address, answer = came.get(timeout=max(0.0, deadline - time.monotonic()))
+            found[address] = answer
+    # To one that went away there was no connection.
+    return {one: told for one, told in found.items() if not isinstance(told, OSError | None)}
 
 
-def _lacking(answer: Any, folder: Folder) -> str:
+def _told(answer: Any, folder: Folder) -> str:
     """Return what a worker lacks by its own answer; empty if nothing."""
     if isinstance(answer, BaseException):
         return (

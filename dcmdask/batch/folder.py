@@ -6,16 +6,20 @@ import errno
 import os
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import fsspec
 
+from dcmdask.export.ownership import files_below
 from dcmdask.frames import files
 
 # It is not there, is a folder, or a loop of links.
 _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+# To a server, at once.
+_REQUESTS = 16
 
 
 class Folder(NamedTuple):
@@ -65,7 +69,11 @@ class Folder(NamedTuple):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            beside.write_bytes(data)
+            with open(beside, "wb") as file:
+                file.write(data)
+                file.flush()
+                # Otherwise a power cut may leave a name without the bytes.
+                os.fsync(file.fileno())
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
@@ -110,29 +118,60 @@ class Folder(NamedTuple):
         except FileNotFoundError:
             return []
 
-    def remove(self, below: str) -> None:
-        """Remove a folder and all that is in it, if it is there."""
-        if self.is_local:
-            fs, root = self._open()
-            with suppress(FileNotFoundError):
-                fs.rm(f"{root}/{below}", recursive=True)
-            return
-        self.remove_objects(self.objects(below))
-
-    def objects(self, below: str) -> dict[str, str]:
-        """Return the paths of all objects below a folder, and what tells each from another one."""
+    def files(self, below: str) -> set[str]:
+        """Return the paths of all files below a folder, relative to it; links are files."""
         fs, root = self._open()
+        if self.is_local:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return set(files_below(Path(root, below)))
+            return set()
         fs.invalidate_cache()
-        found = fs.find(f"{root}/{below}", detail=True)
-        return {path: str(files.telling(info)) for path, info in found.items()}
+        prefix = f"{root}/{below}/"
+        return {path[len(prefix) :] for path in fs.find(prefix)}
 
-    def remove_objects(self, paths: Iterable[str]) -> None:
-        """Remove objects, if they are there."""
-        fs, _ = self._open()
+    def move(self, source: str, target: str, names: Iterable[str]) -> None:
+        """Put the files of one folder into another one, each whole, instead of what is there.
+
+        What is no longer in the first one and is in the second was moved before. On an object
+        store they are copied, and stay in the first.
+
+        Raises
+        ------
+        OSError
+            A file is in neither of them, or cannot be moved.
+        """
+        fs, root = self._open()
+
+        def one(name: str) -> None:
+            was, now = f"{root}/{source}/{name}", f"{root}/{target}/{name}"
+            try:
+                if self.is_local:
+                    os.makedirs(os.path.dirname(now), exist_ok=True)
+                    os.replace(was, now)
+                else:
+                    fs.cp_file(was, now)
+            except FileNotFoundError:
+                if not fs.exists(now):
+                    raise
+
+        with ThreadPoolExecutor(1 if self.is_local else _REQUESTS) as pool:
+            list(pool.map(one, names))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove files, if they are there, and the folders that this leaves empty."""
+        fs, root = self._open()
         # One by one, since `rm` takes brackets for a pattern.
-        for path in paths:
-            with suppress(FileNotFoundError):
-                fs.rm_file(path)
+        for key in keys:
+            if not self.is_local:
+                with suppress(FileNotFoundError):
+                    fs.rm_file(f"{root}/{key}")
+                continue
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(f"{root}/{key}")
+            with suppress(OSError):
+                # Up to the first that is not empty, and never the target itself.
+                for above in list(PurePath(key).parents)[:-1]:
+                    os.rmdir(f"{root}/{above}")
 
     def _open(self) -> tuple[Any, str]:
         if self.is_local:

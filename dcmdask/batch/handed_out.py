@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from distributed import Client, Future, KilledWorker
 
+from dcmdask.batch.outputs import settled
 from dcmdask.batch.records import Record, failed, is_current, records, relative
-from dcmdask.batch.work import Done, Job, Work, described, may_pass, process_series
+from dcmdask.batch.work import Done, Job, Work, alone_with, described, may_pass, process_series
 from dcmdask.errors import ClusterError
 
 # Seconds for a worker that is done to hand over what it has to say, and before a look whether it
@@ -127,14 +128,19 @@ def too_late(one: HandedOut, job: Job, timeout: float | None) -> Record:
 def _done_by_now(one: HandedOut, job: Job) -> Record | None:
     """Return the record of a series that was done before its worker could say so."""
     there = records(job.folder, [one.work.name]).get(one.work.name)
+    if there is not None and there.pending:
+        with alone_with(job.folder, one.work.name) as alone:
+            there = settled(job.folder, there) if alone else None
     if there is None or not there.done:
         return None
-    return there if is_current(there, job.identity, one.work.source) else None
+    current = is_current(there, job.identity, one.work.source, one.work.times)
+    return there if current else None
 
 
 def _recorded(one: HandedOut, job: Job, stage: str, error: Exception) -> Record:
     record = failed(one.work.name, stage, error, "", **described(one.work, job))
     record = replace(record, seconds=round(time.monotonic() - one.since, 4))
+    record = record.with_results_of(records(job.folder, [one.work.name]).get(one.work.name))
     record = relative(record, job.root)
     record.write(job.folder)
     return record

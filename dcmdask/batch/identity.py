@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import inspect
 import json
 import os
 import sys
+import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
@@ -16,13 +18,16 @@ from typing import Any
 
 from distributed.protocol import pickle
 
+from dcmdask.batch.code import code_of, normalised
+
 
 def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
     """Return a hash of what a function does, and of the options that it is called with.
 
-    Of a function, all that its module's file holds; in a notebook its source and that of the
-    functions that it names. What it holds besides counts as well: arguments of a partial,
-    variables of the function around it, attributes of an object.
+    Of a function, all that its module's file holds, and the modules beside it that this imports;
+    in a notebook its source and that of the functions that it names. Comments, docstrings and
+    layout do not count. What it holds besides does: arguments of a partial, variables of the
+    function around it, attributes of an object.
 
     Parameters
     ----------
@@ -80,11 +85,13 @@ def _code(process: Any, seen: set[int]) -> Iterator[bytes]:
         return
     if not isinstance(process, types.FunctionType):
         # An object that can be called, or a function that is not written in Python.
-        yield _text(process if isinstance(process, types.BuiltinFunctionType) else type(process))
+        yield from _text(
+            process if isinstance(process, types.BuiltinFunctionType) else type(process)
+        )
         # One with slots is what it is pickled as.
         yield from _held(getattr(process, "__dict__", None) or pickle.dumps(process), seen)
         return
-    yield _text(process)
+    yield from _text(process)
     filled = (cell for cell in process.__closure__ or () if cell != types.CellType())
     yield from _held([cell.cell_contents for cell in filled], seen)
     yield from _held(getattr(process, "__wrapped__", ()), seen)
@@ -132,14 +139,27 @@ def _file(of: Any) -> str:
     return file if file and os.path.isfile(file) else ""
 
 
-def _text(of: Any) -> bytes:
-    """Return the file that a function or class is written in, and its name; else its source."""
+def _text(of: Any) -> Iterator[bytes]:
+    """Yield the code of the file that a function or class is written in, and its name; else its
+    own.
+    """
     if file := _file(of):
-        return Path(file).read_bytes() + str(of.__qualname__).encode()
+        module = sys.modules[of.__module__]
+        package = getattr(module, "__package__", None) or ""
+        name = module.__name__ if module.__name__ != "__main__" else f"{package}.__main__"
+        yield from code_of(Path(file), name.lstrip("."))
+        yield str(of.__qualname__).encode()
+        return
     try:
-        return inspect.getsource(of).encode()
+        source = textwrap.dedent(inspect.getsource(of))
     except (OSError, TypeError):
-        return bytes(pickle.dumps(of))
+        yield bytes(pickle.dumps(of))
+        return
+    try:
+        yield normalised(ast.parse(source))
+    except SyntaxError:
+        # A lambda in the middle of something.
+        yield source.encode()
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_origin
@@ -21,7 +21,7 @@ from dcmdask.batch.run import run
 from dcmdask.batch.selection import selected
 from dcmdask.batch.shown import shown
 from dcmdask.errors import DcmdaskError
-from dcmdask.export.cluster import cluster
+from dcmdask.export.cluster import cluster, half_of_this_machine
 from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ _STANDARD = {
     "threads_per_worker": Annotated[
         int | None, typer.Option(min=1, metavar="M", help="Of each of these processes.")
     ],
+    "dashboard": Annotated[
+        bool,
+        typer.Option(
+            "--dashboard", help="Serve Dask's dashboard, readable for all users of this machine."
+        ),
+    ],
     "retries": Annotated[
         int, typer.Option(min=0, help="After errors of input and output and lost workers.")
     ],
@@ -55,6 +61,14 @@ _STANDARD = {
     ],
     "only_failed": Annotated[
         bool, typer.Option("--only-failed", help="Only what has failed before.")
+    ],
+    "redo": Annotated[
+        bool,
+        typer.Option(
+            "--redo",
+            help="Do again what is done where the job, its options or the files have changed; "
+            "needed where that is more than a tenth of what is done.",
+        ),
     ],
     "thumbnails": Annotated[
         bool,
@@ -67,6 +81,8 @@ _STANDARD = {
 _DEFAULTS: dict[str, Any] = {
     "retries": 2,
     "only_failed": False,
+    "dashboard": False,
+    "redo": False,
     "thumbnails": True,
     "dry_run": False,
 }
@@ -76,6 +92,7 @@ def main(
     process: Callable[..., Any],
     *,
     description: str | None = None,
+    columns: Iterable[str] = (),
     finish: Callable[[pd.DataFrame, str], object] | None = None,
 ) -> None:
     """Run a job from the command line, and end the process with its exit code.
@@ -85,7 +102,7 @@ def main(
 
     Parameters
     ----------
-    process, finish
+    process, columns, finish
         As for :func:`dcmdask.batch.run`.
     description : str, optional
         What ``--help`` says; the docstring of the script, for example.
@@ -95,7 +112,7 @@ def main(
         return
     name = Path(sys.argv[0]).name
     try:
-        _command(process, description, finish)(prog_name=name)
+        _command(process, description, tuple(columns), finish)(prog_name=name)
     except (DcmdaskError, OSError, ValueError, ImportError) as error:
         print(plain(f"{name}: {' '.join(str(error).split())}"), file=sys.stderr)
         sys.exit(NOT_DONE)
@@ -108,6 +125,7 @@ def main(
 def _command(
     process: Callable[..., Any],
     description: str | None,
+    columns: tuple[str, ...],
     finish: Callable[[pd.DataFrame, str], object] | None,
 ) -> typer.Typer:
     own = _own_parameters(process)
@@ -119,7 +137,7 @@ def _command(
 
     def command(**given: Any) -> None:
         options = {one.name: given.pop(one.name) for one in own}
-        _run(process, finish, options, **given)
+        _run(process, finish, options, columns=columns, **given)
 
     command.__signature__ = _signature(own)  # type: ignore[attr-defined]  # typer reads it
     command.__doc__ = description
@@ -187,13 +205,19 @@ def _run(
     scheduler: str | None,
     workers: int | None,
     threads_per_worker: int | None,
+    dashboard: bool,
     dry_run: bool,
+    redo: bool,
     **more: Any,
 ) -> None:
     if dry_run:
         _show_plan(process, source, target, options, more)
         return
+    if dashboard and scheduler is None and workers is None:
+        workers, threads_per_worker = half_of_this_machine()
     broken: list[str] = []
+    # Somebody at a terminal is asked; a script has to say it.
+    asked = redo or (_confirmed if sys.stdin.isatty() and sys.stderr.isatty() else False)
 
     def finished(table: pd.DataFrame, target: str) -> None:
         try:
@@ -205,7 +229,7 @@ def _run(
     try:
         with (
             _interrupted_once(),
-            cluster(scheduler, workers, threads_per_worker) as client,
+            cluster(scheduler, workers, threads_per_worker, dashboard=dashboard) as client,
             shown() as progress,
         ):
             report = run(
@@ -214,6 +238,7 @@ def _run(
                 target,
                 client=client,
                 options=options,
+                redo=asked,
                 finish=finished if finish is not None else None,
                 progress=progress,
                 **more,
@@ -227,6 +252,10 @@ def _run(
         sys.exit(NOT_DONE)
     if not report.ok:
         sys.exit(FAILURES)
+
+
+def _confirmed(message: str) -> bool:
+    return typer.confirm(plain(f"{message}. Do them again?"), err=True)
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import re
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE = "results"
-# The column of the table that says which series a row is of.
-NAME = "series"
+# The columns of the table that say which series a row is of, and which job has made it.
+NAME, JOB = COLUMNS = ("series", "job")
+# What a cell of a formula begins with, and characters that are none of a text.
+_FORMULA = ("=", "+", "-", "@")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class BatchReport:
         Of the series that failed, and of the files that the scan left out though they may be
         part of one; by name.
     other : int
-        How many series of the target are done with another version or other options of the job.
+        How many series of the target have results of another version or other options of the job.
     noted : int
         How many of those that are done have notes: what was odd about their data.
     seconds : float
@@ -70,7 +75,7 @@ class BatchReport:
         return tuple(sorted(found, key=lambda one: one.name))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the table of results: a row for each series that is done; needs pandas."""
+        """Return the table of results: a row for each series that has some; needs pandas."""
         return frame_of(results(Folder(self.target), self.job).columns)
 
     def __str__(self) -> str:
@@ -86,7 +91,7 @@ class BatchReport:
             + (f"; failed: {why}" if why else "")
             + (f"; files left out: {left_out}" if left_out else "")
             + (f"; done, and odd: {self.noted} (dcmdask report says why)" if self.noted else "")
-            + (f"; done with another version or other options: {self.other}" if self.other else "")
+            + (f"; of another version or other options: {self.other}" if self.other else "")
         )
 
 
@@ -144,31 +149,34 @@ class Results(NamedTuple):
     noted: int
 
 
-def results(folder: Folder, job: str, with_others: bool = False) -> Results:
-    """Read what the records of the series that are done say.
+def results(folder: Folder, job: str, columns: Iterable[str] = ()) -> Results:
+    """Read what the records say of the series that have results.
 
     Parameters
     ----------
     folder : Folder
     job : str
-    with_others : bool
-        Whether those that another version of the job has done are in the table as well.
+    columns : iterable of str, optional
+        Names of columns that the table has in any case.
     """
     names: list[str] = []
-    cells: dict[str, list[Any]] = {}
+    jobs: list[str] = []
+    cells: dict[str, list[Any]] = {one: [] for one in columns}
     other, noted = 0, 0
     for one in read_records(folder):
-        other += one.done and one.job != job
-        if one.done and (with_others or one.job == job):
-            # As columns at once: many small mappings take several times the memory.
-            for key in one.numbers:
-                if key not in cells and key != NAME:
-                    cells[key] = [None] * len(names)
-            for key, column in cells.items():
-                column.append(one.numbers.get(key))
-            names.append(one.name)
-            noted += bool(one.notes)
-    return Results({NAME: names, **cells}, other, noted)
+        if not one.has_results:
+            continue
+        other += one.made_by != job
+        noted += one.done and bool(one.notes)
+        # As columns at once: many small mappings take several times the memory.
+        for key in one.numbers:
+            if key not in cells and key not in COLUMNS:
+                cells[key] = [None] * len(names)
+        for key, column in cells.items():
+            column.append(one.numbers.get(key))
+        names.append(one.name)
+        jobs.append(sys.intern(one.made_by))
+    return Results({NAME: names, **cells, JOB: jobs}, other, noted)
 
 
 def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:
@@ -203,10 +211,18 @@ def write_table(columns: dict[str, list[Any]], folder: Folder) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    writer.writerows(map(_harmless, row) for row in zip(*columns.values(), strict=True))
     folder.write(f"{TABLE}.csv", text.getvalue().encode())
     with suppress(ImportError):
         folder.write(f"{TABLE}.parquet", _parquet(frame_of(columns)))
+
+
+def _harmless(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula, and no terminal for a command."""
+    if not isinstance(cell, str):
+        return cell
+    cell = _CONTROL.sub(" ", cell)
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

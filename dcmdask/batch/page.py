@@ -20,12 +20,15 @@ from PIL import Image
 
 from dcmdask.batch.distribution import distribution
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.outputs import OUTPUTS
 from dcmdask.batch.records import RECORDS, SCAN, Record, key_of
-from dcmdask.batch.results import OUTPUTS
 from dcmdask.batch.summary import Cause, Summary, duration, last_part, without_folders
 from dcmdask.batch.thumbnail import thumbnail_key
+from dcmdask.export.ownership import check_ours
 
 NAME = "report.html"
+# By which a page is known as one that may be replaced.
+_GENERATOR = "dcmdask report"
 # What a page holds at most, so that a browser opens it: what is left out is told on it.
 _PICTURES = 500
 _PICTURE_BYTES = 4_000_000
@@ -60,6 +63,8 @@ def write_page(summary: Summary, folder: Folder, path: str | None = None) -> str
 
     Raises
     ------
+    StoreExistsError
+        Something is there that is not such a page.
     OSError
         It cannot be written.
     """
@@ -67,6 +72,9 @@ def write_page(summary: Summary, folder: Folder, path: str | None = None) -> str
     if path is not None:
         name = last_part(path)
         where = Folder.of(path.rstrip("/\\").removesuffix(name) or ".")
+    there = where.read([name])
+    written = [name] if _GENERATOR.encode() in there.get(name, b"") else []
+    check_ours(where.url, there, written)
     text = page(summary, folder, _way(where, folder))
     where.write(name, text.encode())
     return where.path(name)
@@ -103,6 +111,7 @@ def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
         lstrip_blocks=True,
     )
     return environment.from_string(template).render(
+        generator=_GENERATOR,
         title=last_part(folder.url) or folder.url,
         summary=summary,
         longest=named[summary.longest.name],

@@ -6,7 +6,7 @@ import io
 import types
 from collections import ChainMap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -45,4 +45,6 @@ def _restored(make: Callable[..., Any], arguments: tuple[Any, ...], filename: st
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no annotations
     """Keeps the file names of code, which cloudpickle replaces from 3.1.3 on."""
 
-    dispatch_table = ChainMap({types.CodeType: _reduced}, cloudpickle.Pickler.dispatch_table)
+    dispatch_table: ClassVar = ChainMap(
+        {types.CodeType: _reduced}, cloudpickle.Pickler.dispatch_table
+    )

@@ -13,12 +13,15 @@ from dcmdask.arrays.discovery import Skipped
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
+from dcmdask.batch.source import source_of_files
 
 RECORDS = "records"
 # The stage of what the scan left out.
 SCAN = "scan"
 # Records that are read at a time.
 _TOGETHER = 1000
+# What a record says of its results.
+_OF_RESULTS = ("numbers", "outputs", "made_by", "made_from", "pending", "times", "checksum")
 # At most so much of a traceback and of a message is kept.
 _LONGEST = 10_000
 # A UID as PS3.5 section 9 has it; ".." is none.
@@ -36,7 +39,7 @@ class Record:
         ``"file-..."`` of a file.
     done : bool
     job, source : str
-        Hashes: of the function with its options, and of the files (path, size, time).
+        Hashes: of the function with its options, and of the files (SOP Instance UID and size).
     script : str
         What the job is called.
     stage : str
@@ -59,6 +62,13 @@ class Record:
         What the function returned for the table.
     outputs : dict
         Name to path below the target of what it returned otherwise.
+    made_by, made_from : str
+        The job and the source that `numbers` and `outputs` are of: its own where it is done;
+        those of an earlier run where this one has failed; empty where there are none.
+    pending : bool
+        Whether the outputs are whole and not all of them in place yet.
+    times, checksum : str
+        Of the files: hashes of the modification times and of the contents.
     files : list of str
         The first and the last of the files.
     """
@@ -82,6 +92,39 @@ class Record:
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     script: str = ""
+    made_by: str = ""
+    made_from: str = ""
+    pending: bool = False
+    times: str = ""
+    checksum: str = ""
+
+    @property
+    def has_results(self) -> bool:
+        """Whether there are results, its own or those of an earlier run."""
+        return bool(self.made_by)
+
+    def with_results_of(self, earlier: Record | None) -> Record:
+        """Return the record of a failure with the results that an earlier run has left."""
+        if earlier is None:
+            return self
+        return replace(self, **{name: getattr(earlier, name) for name in _OF_RESULTS})
+
+    def restored(self, folder: Folder) -> Record:
+        """Return the record of a series that is done with these results after all; write it."""
+        record = replace(
+            self,
+            done=True,
+            job=self.made_by,
+            source=self.made_from,
+            stage="",
+            error="",
+            message="",
+            traceback="",
+            file="",
+            frame=None,
+        )
+        record.write(folder)
+        return record
 
     def write(self, folder: Folder) -> None:
         """Write it whole."""
@@ -137,6 +180,10 @@ def _is_valid(record: Record) -> bool:
         record.stage,
         record.error,
         record.script,
+        record.made_by,
+        record.made_from,
+        record.times,
+        record.checksum,
     ]
     texts += [record.message, record.traceback, record.file]
     lists: list[Any] = [record.files, record.notes]
@@ -145,7 +192,7 @@ def _is_valid(record: Record) -> bool:
         all(isinstance(one, str) for one in texts)
         and all(isinstance(one, list) and all(isinstance(x, str) for x in one) for one in lists)
         and all(type(one) is int and 0 <= one < 2**63 for one in counts)
-        and {type(record.done)} == {bool}
+        and {type(record.done), type(record.pending)} == {bool}
         and (record.frame is None or type(record.frame) is int)
         and type(record.seconds) in (int, float)
         # Also not NaN.
@@ -247,25 +294,19 @@ def names_of(series: Iterable[Series]) -> list[str]:
 
 
 class _Current(Protocol):
-    """What a record is of: properties, since none is changed."""
+    """What a record says of its results: properties, since none is changed."""
 
     @property
-    def job(self) -> str: ...
+    def made_by(self) -> str: ...
     @property
-    def source(self) -> str: ...
+    def made_from(self) -> str: ...
+    @property
+    def pending(self) -> bool: ...
+    @property
+    def times(self) -> str: ...
 
 
-def is_current(record: _Current, job: str, source: str) -> bool:
-    """Return whether a record is of this job and of these files."""
-    return record.job == job and record.source == source
-
-
-def source_of(series: Series) -> str:
-    """Return a hash of the files of a series: path, size and modification time of each."""
-    told = sorted(str(one.source.token) for one in series.instances)
-    return digest(repr(told).encode())
-
-
-def source_of_files(root: str) -> str:
-    """Return what stands for the files that a scan of this folder left out."""
-    return digest(os.fsencode(root))
+def is_current(record: _Current, job: str, source: str, times: str) -> bool:
+    """Return whether the results of a series are those of this job and of these files."""
+    told = (record.made_by, record.made_from, record.times, record.pending)
+    return told == (job, source, times, False)

@@ -5,30 +5,20 @@ from __future__ import annotations
 import io
 import math
 import numbers
-import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-import dask.array as da
 import numpy as np
+from dask.base import compute
 
 from dcmdask.arrays.picture import picture
-from dcmdask.batch.folder import Folder
-from dcmdask.batch.outcome import NAME
-from dcmdask.batch.records import RECORDS
-from dcmdask.export.dask_writer import ToWrite, write_together
-from dcmdask.export.provenance import jsonable
-from dcmdask.export.store import KEY
+from dcmdask.batch.outcome import COLUMNS
+from dcmdask.batch.outputs import FILE, Staging, at_hand
+from dcmdask.export.result_writer import result
 
-OUTPUTS = "series"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-# The extension keeps what is written apart from what is returned.
-_FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
-# Of an array's own attributes, those that say nothing of a person.
-_ATTRIBUTES = ("values", "modality", "units", "spacing", "orientation", "affine", "series_uid")
 
 
 class Picture(NamedTuple):
@@ -49,24 +39,14 @@ class Picture(NamedTuple):
     spacing: tuple[float, float] | None = None
 
 
-class _AtHand(NamedTuple):
-    """The series that is being processed, for whom, and what it writes itself."""
-
-    folder: Folder
-    name: str
-    owner: str
-    given: dict[str, str]
-
-
-_at_hand: ContextVar[_AtHand] = ContextVar("series_at_hand")
-
-
 def output(name: str) -> str:
     """Return the path or URL of something that `process` writes itself, below the target.
 
     For what is better not returned: a store that another function writes, or goes on with.
     It goes into the record of the series. What an earlier try began is still there, if it was
-    one of the same job with the same options and files; what any other began is removed.
+    one of the same job with the same options and files. It is put in place with the other
+    results, once all of them are whole. In `finish`, for a file beside the table of results,
+    which the next run writes again.
 
     Parameters
     ----------
@@ -77,6 +57,8 @@ def output(name: str) -> str:
     ------
     RuntimeError
         No series is being processed here; neither is one inside of a task of Dask's.
+    StoreExistsError
+        In `finish`: the file was not written by dcmdask.
     ValueError
         That is no such name.
 
@@ -85,153 +67,98 @@ def output(name: str) -> str:
     >>> def process(series):
     ...     dcmdask.to_zarr(series, batch.output("pixels.zarr"), resume=True)
     """
-    if not _FILE.fullmatch(name):
+    if not FILE.fullmatch(name):
         raise ValueError(f"{name!r} cannot name an output: letters, digits, _ and -, and a '.ext'")
-    at = _at_hand.get(None)
-    if at is None:
+    outputs = at_hand.get(None)
+    if outputs is None:
         raise RuntimeError(
-            "batch.output is for the function that batch.run calls with a series, and not for "
-            "tasks of its arrays"
+            "batch.output is for the function that batch.run calls with a series, and for finish; "
+            "not for tasks of its arrays"
         )
-    if not at.given:
-        at.folder.write(_begun_key(at.name), at.owner.encode())
-        if at.folder.is_local:
-            os.makedirs(at.folder.path(f"{OUTPUTS}/{at.name}"), exist_ok=True)
-    at.given[name] = f"{OUTPUTS}/{at.name}/{name}"
-    return at.folder.path(at.given[name])
+    return outputs.output(name)
 
 
-def _begun_key(name: str) -> str:
-    return f"{RECORDS}/{name}.begun"
-
-
-def _clear(folder: Folder, name: str, owner: str) -> None:
-    """Remove what anybody else began for a series: another version of the job, or of the files."""
-    key, below = _begun_key(name), f"{OUTPUTS}/{name}"
-    if folder.is_local:
-        # Nobody else is at it.
-        if folder.read([key]).get(key) != owner.encode():
-            folder.remove(below)
-        return
-    # What another driver of this job adds from now on is not to go.
-    before = folder.objects(below)
-    if folder.read([key]).get(key) != owner.encode():
-        now = folder.objects(below) if before else {}
-        folder.remove_objects([path for path, told in before.items() if now.get(path) == told])
-        # What is here from now on is ours, whichever worker of ours puts it there.
-        folder.write(key, owner.encode())
-
-
-@contextmanager
-def own_outputs(folder: Folder, name: str, owner: str) -> Iterator[dict[str, str]]:
-    """Let `output` name outputs of a series meanwhile, and give those that it named.
-
-    What anybody else began for the series is removed before.
-
-    Parameters
-    ----------
-    folder : Folder
-    name : str
-        Of the series.
-    owner : str
-        Tells one job, its options and the files of the series from others.
-    """
-    _clear(folder, name, owner)
-    given: dict[str, str] = {}
-    token = _at_hand.set(_AtHand(folder, name, owner, given))
-    try:
-        yield given
-    finally:
-        _at_hand.reset(token)
-
-
-def keep(
-    returned: Any, folder: Folder, name: str, given: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compute what a function returned, at once, and write it.
+def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str]]:
+    """Compute what a function returned, at once, and write it to be put in place.
 
     Parameters
     ----------
     returned : mapping or None
-        Name to an array (of one dimension or more), a `Picture`, or a number, text or truth.
-    folder : Folder
-    name : str
-        Of the series.
-    given : mapping
-        Name to path of what it has written itself.
+        Name to an array (of one dimension or more), anything of xarray's or a table, a `Picture`,
+        or a number, string or boolean.
+    staging : Staging
 
     Returns
     -------
     dict
-        Name to number, text or truth.
+        Name to number, string or boolean.
     dict
-        Name to the path, below the folder, of what was written, now or by itself.
+        Name to the path, below the target, of what was written, now or by the job itself.
 
     Raises
     ------
+    StoreExistsError
+        Something that dcmdask did not write is in the place of an output; nothing was computed.
     TypeError, ValueError
         Something else was returned.
     DcmdaskError, OSError
         As decoding and writing raise them.
     """
+    arrays: dict[str, Any] = {}
+    pictures: dict[str, Picture] = {}
+    values: dict[str, Any] = {}
+    for key, value in _results(returned):
+        if isinstance(value, Picture):
+            pictures[key] = value
+        elif getattr(value, "ndim", 0) > 0 or hasattr(value, "data_vars"):
+            arrays[key] = value
+        else:
+            values[key] = value
+    names = {key: f"{key}.zarr" for key in arrays} | {key: f"{key}.png" for key in pictures}
+    outputs = {key: f"{staging.below}/{name}" for key, name in names.items()}
+    if twice := set(outputs.values()) & set(staging.given.values()):
+        raise ValueError(f"process wrote {twice.pop()} itself, and returned what goes there")
+    staging.check_free([*names.values(), *staging.given])
+    others = [*(one.frame for one in pictures.values()), *values.values()]
+    with ExitStack() as stack:
+        lazy = [
+            stack.enter_context(result(value, staging.path(names[key])))
+            for key, value in arrays.items()
+        ]
+        # At once, so that what they have in common is done once.
+        _, computed = compute(lazy, others)
+    for (key, one), frame in zip(pictures.items(), computed, strict=False):
+        held = io.BytesIO()
+        picture(frame, held, window=one.window, spacing=one.spacing)
+        staging.write(names[key], held.getvalue())
+    plain = {
+        key: _plain(key, value)
+        for key, value in zip(values, computed[len(pictures) :], strict=True)
+    }
+    return plain, {**outputs, **staging.given}
+
+
+def _results(returned: Any) -> Iterator[tuple[str, Any]]:
     if returned is None:
-        return {}, dict(given)
+        return
     if not isinstance(returned, Mapping):
         raise TypeError(
             f"process returned {type(returned).__name__}: a dict of names and arrays, numbers or "
             "Pictures is needed, or None"
         )
-    arrays, pictures, values = {}, {}, {}
     for key, value in returned.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key):
             raise ValueError(f"{key!r} cannot name a result: letters, digits, _ and - can")
-        if key == NAME:
-            raise ValueError(f"{key!r} cannot name a result: it is the column of the series")
+        if key in COLUMNS:
+            raise ValueError(f"{key!r} cannot name a result: the table has a column of that name")
         if _is_masked(value.frame if isinstance(value, Picture) else value):
             raise TypeError(f"{key} is masked, and what is stored is not: fill it with a value")
-        if isinstance(value, Picture):
-            pictures[key] = value
-        elif getattr(value, "ndim", 0) > 0:
-            arrays[key] = value
-        else:
-            values[key] = value
-    below = f"{OUTPUTS}/{name}"
-    outputs = {key: f"{below}/{key}.zarr" for key in arrays}
-    outputs |= {key: f"{below}/{key}.png" for key in pictures}
-    if twice := set(outputs.values()) & set(given.values()):
-        raise ValueError(f"process wrote {twice.pop()} itself, and returned what goes there")
-    shared = not folder.is_local
-    wanted = [_wanted(value, folder.path(outputs[key]), shared) for key, value in arrays.items()]
-    others = [*(one.frame for one in pictures.values()), *values.values()]
-    _, computed = write_together(wanted, others)
-    for (key, one), frame in zip(pictures.items(), computed, strict=False):
-        held = io.BytesIO()
-        picture(frame, held, window=one.window, spacing=one.spacing)
-        folder.write(outputs[key], held.getvalue())
-    plain = {
-        key: _plain(key, value)
-        for key, value in zip(values, computed[len(pictures) :], strict=True)
-    }
-    return plain, {**outputs, **given}
-
-
-def _wanted(value: Any, store: str, shared: bool) -> ToWrite:
-    dims = getattr(value, "dims", None)
-    attributes = {}
-    if dims is not None:
-        told = {key: value.attrs[key] for key in _ATTRIBUTES if key in value.attrs}
-        attributes = {KEY: {key: jsonable(one) for key, one in told.items()}}
-        value = value.data
-    x = value if isinstance(value, da.Array) else da.from_array(np.asarray(value), chunks=-1)
-    even = all(len(set(lengths[:-1])) <= 1 and lengths[-1] <= lengths[0] for lengths in x.chunks)
-    if not even:
-        x = x.rechunk(tuple(max(lengths) for lengths in x.chunks))
-    return ToWrite(
-        x, store, dimension_names=dims, attributes=attributes, overwrite=not shared, shared=shared
-    )
+        yield key, value
 
 
 def _is_masked(value: Any) -> bool:
+    if hasattr(value, "data_vars"):
+        return any(map(_is_masked, value.data_vars.values()))
     inner = getattr(value, "data", None) if hasattr(value, "dims") else value
     array = getattr(inner, "_meta", inner)
     return isinstance(array, np.ma.MaskedArray) and array.ndim > 0

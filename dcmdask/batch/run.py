@@ -7,18 +7,22 @@ import itertools
 import os
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dask.system import CPU_COUNT
 from distributed import Client, Future
 
-from dcmdask.batch.checks import check_workers, unfit
+from dcmdask.batch.checks import check_workers, lacking
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.handed_out import HandedOut, hand_out, lost, outcome, too_late
+from dcmdask.batch.mark import claim
 from dcmdask.batch.outcome import (
+    NAME,
+    TABLE,
     BatchReport,
     Progress,
     frame_of,
@@ -26,12 +30,13 @@ from dcmdask.batch.outcome import (
     results,
     write_table,
 )
-from dcmdask.batch.records import Record, key_of
+from dcmdask.batch.outputs import finishing
+from dcmdask.batch.records import Record, key_of, records
 from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.work import Work
 from dcmdask.batch.workers import Workers
-from dcmdask.errors import ClusterError
-from dcmdask.export.cluster import all_kept, cluster
+from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError
+from dcmdask.export.cluster import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +59,9 @@ def run(
     retries: int = 2,
     timeout: float | None = None,
     only_failed: bool = False,
+    redo: bool | Callable[[str], bool] = False,
     thumbnails: bool = True,
+    columns: Iterable[str] = (),
     finish: Callable[[pd.DataFrame, str], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> BatchReport:
@@ -62,20 +69,24 @@ def run(
 
     A series is processed by one worker process, and a worker has one series at a time. What
     `process` returns is computed there, with the worker's threads. A failure is written down
-    and stops nothing. What is done is not done again, unless the files, the function or its
-    options have changed.
+    and stops nothing. What is done is not done again, unless the contents of the files, the code
+    of the function or its options have changed. New results take the place of earlier ones once
+    all of a series are whole; where it fails, the earlier ones stay. Only what the records of the
+    target list as written by dcmdask is replaced or removed.
 
     Parameters
     ----------
     process : callable
-        Takes a `Series` and `options`; returns a dict of names and arrays (they become Zarr),
-        `Picture` (PNG), or numbers, texts and truths (a row of the table), or None.
+        Takes a `Series` and `options`; returns a dict of names and arrays, data sets or tables
+        (they become Zarr, those of xarray and pandas with their labels), `Picture` (PNG), or
+        numbers, strings and booleans (a row of the table), or None.
     source : str, path-like, iterable of these, or Scan
         As for :func:`dcmdask.scan`.
     target : str or path-like
-        A folder, or a URL for fsspec.
+        A folder, or a URL for fsspec. It may lie in the source if it is new or was made by an
+        earlier run: a scan leaves it out by its mark, the file ``dcmdask.json``.
     client : distributed.Client, optional
-        By default processes of this machine, one for two cores.
+        By default processes of this machine, one for two cores, which nobody else can reach.
     options : mapping, optional
         Keyword arguments for `process`, JSON values.
     select : str, optional
@@ -90,13 +101,20 @@ def run(
         Seconds for one series; then the worker process is restarted by its nanny, and
         ``"timeout"`` recorded.
     only_failed : bool
-        Only what has a record of a failure. The table then keeps what another version of the
-        function, or other options, have done.
+        Only what has a record of a failure.
+    redo : bool or callable
+        Whether to do again what is done and has changed, where that is more than a tenth of what
+        is done; or what answers that when it is called with a message that says how much it is.
     thumbnails : bool
         Whether the page of the report gets a small picture of each series that returns no
         `Picture`: its middle frame, which is decoded once more.
+    columns : iterable of str, optional
+        Names of numbers that `process` returns: the table has these columns also while no series
+        is done.
     finish : callable, optional
-        Called once in the end with the table of results, a pandas DataFrame, and `target`.
+        Called once in the end with the table of results, a pandas DataFrame, and `target`. The
+        column ``job`` tells rows of an earlier version of the job from others. Not called, with a
+        warning, where no series is done and no `columns` are given.
     progress : callable, optional
         Called with a `Progress` now and then.
 
@@ -110,7 +128,8 @@ def run(
         Workers have no dcmdask, another version of it, do not see source or target, or have
         no nanny where `timeout` needs one.
     StoreExistsError
-        The target holds what another job made.
+        The target holds what another job made, or files that dcmdask did not write in the place of
+        those that it would; or more than a tenth of what is done would be done again.
     FileNotFoundError
         The source is not there.
     ImportError
@@ -118,7 +137,8 @@ def run(
     OSError
         The target cannot be read or written here.
     ValueError
-        There is no series, `select` is no query, or an option is no value that JSON has.
+        There is no series, `select` is no query or matches none, or an option is no value that
+        JSON has; or the target is or holds the source, or lies in it and has no mark.
     """
     _check(client, limit, retries, timeout)
     if finish is not None:
@@ -137,18 +157,22 @@ def run(
         thumbnails=thumbnails,
         progress=None if progress is None else lambda files, _: progress(Progress(files)),
     )
+    _ask(chosen, folder, redo)
     now = Progress(chosen.files)
     failures: list[Record] = []
+    claim(folder, [f"{TABLE}.csv", f"{TABLE}.parquet"])
+    for name, one in records(folder, chosen.touched).items():
+        replace(one, times=chosen.touched[name]).write(folder)
     if chosen.total:
         with _workers(client) as running:
             check_workers(running, chosen, timeout)
             now, failures = _loop(running, chosen, retries, timeout, progress)
     for record in chosen.left_out.values():
         record.write(folder)
-    for name in chosen.gone:
-        folder.remove(key_of(name))
+    folder.remove(map(key_of, chosen.gone))
     failures += chosen.left_out.values()
-    found = results(folder, chosen.job.identity, with_others=only_failed)
+    columns = list(columns)
+    found = results(folder, chosen.job.identity, columns)
     report = BatchReport(
         folder.url,
         chosen.job.identity,
@@ -162,8 +186,44 @@ def run(
     )
     write_table(found.columns, folder)
     if finish is not None:
-        finish(frame_of(found.columns), folder.url)
+        _finish(finish, found.columns, columns, folder)
     return report
+
+
+def _ask(chosen: Selection, folder: Folder, redo: bool | Callable[[str], bool]) -> None:
+    """Refuse to do again more than a tenth of what is done, unless that is wanted."""
+    changed = chosen.before["changed"]
+    done = chosen.before["done"] + changed
+    if changed * 10 <= done or redo is True:
+        return
+    reasons = {
+        "since the job or its options have changed": chosen.another_job,
+        "since their files have": changed - chosen.another_job,
+    }
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    message = f"{folder.url}: {changed} of {done} series that are done would be done again: {why}"
+    if redo is False:
+        raise StoreExistsError(f"{message}; redo=True (--redo) does so")
+    if not redo(message):
+        raise StoreExistsError(f"{message}; nothing was done")
+
+
+def _finish(
+    finish: Callable[[pd.DataFrame, str], object],
+    table: dict[str, list[Any]],
+    declared: list[str],
+    folder: Folder,
+) -> None:
+    if not table[NAME] and not declared:
+        warnings.warn(
+            "finish was not called: no series is done, and the columns of the table are not known; "
+            "columns=[...] names them",
+            DcmdaskWarning,
+            stacklevel=3,
+        )
+        return
+    with finishing(folder):
+        finish(frame_of(table), folder.url)
 
 
 def _check(client: Client | None, limit: int | None, retries: int, timeout: float | None) -> None:
@@ -185,7 +245,7 @@ def _workers(client: Client | None) -> Iterator[Client]:
         with all_kept(client):
             yield client
         return
-    with cluster(None, max(1, CPU_COUNT // 2), min(2, CPU_COUNT)) as started:
+    with cluster(None, *half_of_this_machine()) as started:
         assert started is not None
         yield started
 
@@ -207,12 +267,12 @@ def _loop(
     """
     job, fresh = chosen.job, chosen.works()
     tally = Progress(chosen.files, chosen.total)
-    tally = tally._replace(dashboard=client.dashboard_link or "")
+    tally = tally._replace(dashboard=dashboard_of(client))
     failures: list[Record] = []
     # Those to be tried again: by the time before which they are not to be.
     later: list[tuple[float, int, Work]] = []
     tickets = itertools.count()
-    workers = Workers(client, partial(unfit, client, chosen, timeout))
+    workers = Workers(client, partial(lacking, client, chosen, timeout))
     late: set[str] = set()
     busy: dict[str, HandedOut] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -7,7 +7,9 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dask.system import CPU_COUNT
 
 from dcmdask.arrays.scan import Scan, scan
 from dcmdask.arrays.series import Series
@@ -21,14 +23,18 @@ from dcmdask.batch.records import (
     left_out,
     names_of,
     read_records,
-    source_of,
-    source_of_files,
     told_from,
 )
+from dcmdask.batch.source import checksum_of, source_of, source_of_files, times_of
 from dcmdask.batch.work import Job, Work
 from dcmdask.errors import StoreExistsError
 from dcmdask.frames.files import Stored
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Values of a column that a query which matches nothing is told of.
+_SHOWN = 10
 _TRUTHS = ("bool", "boolean", "bool[pyarrow]")
 # By the names that DICOM has for them, too.
 _KEYWORDS = {
@@ -56,6 +62,10 @@ class Selection(NamedTuple):
         Name of the output, and series, of those that nobody has been given yet.
     before : mapping
         How many of those that were asked for are what: as `BatchReport` has it.
+    another_job : int
+        How many have changed since the function or its options have.
+    touched : mapping
+        Name to the present times of series whose files have others now and the same contents.
     left_out : dict
         Name to record of each file that may be part of a series and could not be looked into.
     gone : sequence of str
@@ -68,6 +78,8 @@ class Selection(NamedTuple):
     ends: tuple[Stored, ...]
     waiting: deque[tuple[str, Series]]
     before: Mapping[str, int]
+    another_job: int
+    touched: Mapping[str, str]
     left_out: Mapping[str, Record]
     gone: Sequence[str]
 
@@ -77,15 +89,30 @@ class Selection(NamedTuple):
             name, one = self.waiting.popleft()
             # To pickle an object adds to it what is not given back, and it may be somebody else's.
             copied = Series(one.uid, one.instances, one.conflicts, one.left_out)
-            yield Work(name, copied, source_of(copied))
+            yield Work(name, copied, source_of(copied), times_of(copied))
 
 
 class _Before(NamedTuple):
     """Of a record that is there, what tells whether its series is to be processed."""
 
     done: bool
-    job: str
-    source: str
+    made_by: str
+    made_from: str
+    pending: bool
+    times: str
+    checksum: str
+
+    @classmethod
+    def of(cls, record: Record) -> _Before:
+        return cls(*(getattr(record, name) for name in cls._fields))
+
+    def is_of(self, series: Series) -> bool:
+        """Return whether the files have the contents that the results were made of."""
+        try:
+            return bool(self.checksum) and self.checksum == checksum_of(series, CPU_COUNT)
+        except OSError:
+            # They are looked at once more when they are processed.
+            return False
 
 
 def selected(
@@ -126,26 +153,48 @@ def selected(
                 "replace it: give each job a target of its own"
             )
         if one.stage != SCAN:
-            before[one.name] = _Before(one.done, one.job, one.source)
+            before[one.name] = _Before.of(one)
         elif one.name not in not_read and one.source == source_of_files(root):
             mended[one.name] = one.file
     # What a file was left out of has failed, too.
     held_back = set(mended.values())
-    numbers, states = [], Counter[str]()
+    numbers, states, another_job = [], Counter[str](), 0
+    touched: dict[str, str] = {}
     for number in chosen:
         series, was = found[number], before.get(names[number])
-        failed = was is not None and not was.done
-        if only_failed and not failed and not _holds(series, held_back, root):
-            continue
-        if was is not None and was.done and is_current(was, job.identity, source_of(series)):
+        if was is None or not was.done:
+            if only_failed and was is None and not _holds(series, held_back, root):
+                continue
+            states["failed" if was else "new"] += 1
+        else:
+            source, times = source_of(series), times_of(series)
+            known = is_current(was, job.identity, source, was.times)
+            if known and was.times != times and was.is_of(series):
+                touched[names[number]] = times
+            elif not (known and was.times == times):
+                if only_failed and not _holds(series, held_back, root):
+                    continue
+                states["changed"] += 1
+                another_job += was.made_by != job.identity
+                numbers.append(number)
+                continue
             states["done"] += 1
             continue
-        states["failed" if failed else "changed" if was else "new"] += 1
         numbers.append(number)
     ends = tuple(found[numbers[end]].instances[end].source for end in (0, -1) if numbers)
     waiting = deque((names[number], found[number]) for number in numbers)
-    gone = list(mended)
-    return Selection(job, found.files, len(waiting), ends, waiting, states, not_read, gone)
+    return Selection(
+        job,
+        found.files,
+        len(waiting),
+        ends,
+        waiting,
+        states,
+        another_job,
+        touched,
+        not_read,
+        list(mended),
+    )
 
 
 def _root(source: Any, found: Scan) -> str:
@@ -181,7 +230,18 @@ def _chosen(found: Scan, select: str | None) -> Sequence[int]:
         ) from error
     if getattr(truths, "shape", None) != (len(frame),) or str(truths.dtype).lower() not in _TRUTHS:
         raise ValueError(f"select {select!r} does not say yes or no of each series")
-    return [number for number, yes in enumerate(truths.fillna(False)) if yes]
+    chosen = [number for number, yes in enumerate(truths.fillna(False)) if yes]
+    if not chosen:
+        there = "; ".join(_values(frame, name) for name in frame.columns if name in select)
+        raise ValueError(f"select {select!r} matches none of {len(frame)} series: {there}")
+    return chosen
+
+
+def _values(frame: pd.DataFrame, column: str) -> str:
+    """Return the values of a column, the most frequent first, in words."""
+    counts = frame[column].map(str).value_counts()
+    told = ", ".join(f"{value} ({count})" for value, count in counts.head(_SHOWN).items())
+    return f"{column} is {told}" + (", ..." if len(counts) > _SHOWN else "")
 
 
 def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -19,8 +19,10 @@ from filelock import FileLock, Timeout
 
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.outputs import Staging, at_hand, settled
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
-from dcmdask.batch.results import keep, own_outputs
+from dcmdask.batch.results import keep
+from dcmdask.batch.source import checksum_of
 from dcmdask.batch.thumbnail import thumbnail, thumbnail_key
 from dcmdask.errors import (
     AlignmentError,
@@ -96,8 +98,8 @@ class Work(NamedTuple):
     ----------
     name : str
     series : Series
-    source : str
-        Hash of its files.
+    source, times : str
+        Hashes of its files, as records have them.
     attempts : int
         How often it was tried before.
     """
@@ -105,6 +107,7 @@ class Work(NamedTuple):
     name: str
     series: Series
     source: str
+    times: str
     attempts: int = 0
 
 
@@ -135,7 +138,7 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
         # Another driver's, or one of a run that was broken off.
         return Done(None, True)
     try:
-        with _alone(job.folder, work.name) as alone:
+        with alone_with(job.folder, work.name) as alone:
             return _processed(job, work, last) if alone else Done(None, True)
     finally:
         _PROCESS.release()
@@ -143,43 +146,67 @@ def process_series(job: Job, work: Work, last: bool) -> Done:
 
 def _processed(job: Job, work: Work, last: bool) -> Done:
     there = records(job.folder, [work.name]).get(work.name)
-    if there is not None and there.done:
-        if is_current(there, job.identity, work.source):
-            # Another driver was here first.
-            return Done(there, False)
-        # It is not to be taken for done once its outputs go.
-        for key in (key_of(work.name), thumbnail_key(work.name)):
-            job.folder.remove(key)
-    owner = f"{job.identity} {work.source}"
+    if there is not None and there.pending:
+        # A run died while it put them in place.
+        there = settled(job.folder, there)
+    if there is not None and is_current(there, job.identity, work.source, work.times):
+        # Another driver was here first, or a run in between has failed and left these.
+        return Done(there if there.done else there.restored(job.folder), False)
     started = time.perf_counter()
     common = described(work, job)
     passing, stage = False, "process"
     notes: list[str] = []
+    owner = f"{job.identity} {work.source} {work.times}"
+    staging = Staging(job.folder, work.name, owner)
+    token = at_hand.set(staging)
     try:
         process = pickle.loads(job.process)
         # Inside a task Dask would take the cluster, and wait for itself.
         with (
             _noted(notes),
             dask.config.set(scheduler="threads", num_workers=threads_of_worker()),
-            own_outputs(job.folder, work.name, owner) as given,
         ):
+            staging.clear()
             returned = process(work.series, **job.options)
             stage = "write"
-            numbers, outputs = keep(returned, job.folder, work.name, given)
+            numbers, outputs = keep(returned, staging)
+        record = Record(
+            name=work.name,
+            done=True,
+            numbers=numbers,
+            outputs=outputs,
+            made_by=job.identity,
+            made_from=work.source,
+            times=work.times,
+            checksum=checksum_of(work.series, threads_of_worker()),
+            **common,
+        )
+        record = _told(record, job, started, notes)
+        record = staging.put_in_place(record)
     except BaseException as error:
         # Also what would end this process: sys.exit in a function is a failure of its series.
+        now = records(job.folder, [work.name]).get(work.name)
+        if now is not None and now.done and is_current(now, job.identity, work.source, work.times):
+            # Another driver's worker has put the same in place, and removed what was staged.
+            staging.discard()
+            return Done(now, False)
         passing = may_pass(error)
         record = failed(work.name, _stage(error, stage), error, _traceback(), **common)
-    else:
-        record = Record(name=work.name, done=True, numbers=numbers, outputs=outputs, **common)
-    record = replace(record, seconds=round(time.perf_counter() - started, 4), notes=notes)
-    record = relative(record, job.root)
-    if record.done or last or not passing:
-        record.write(job.folder)
-    pictured = any(one.endswith(".png") for one in record.outputs.values())
-    if record.done and job.thumbnails and not pictured:
-        record = _illustrated(record, job, work)
-    return Done(record, passing)
+        record = _told(record.with_results_of(now), job, started, notes)
+        if last or not passing:
+            record.write(job.folder)
+        if not staging.given and not record.pending:
+            # What the job writes itself the next try may go on with.
+            staging.discard()
+        return Done(record, passing)
+    finally:
+        at_hand.reset(token)
+    return Done(_illustrated(record, job, work), False)
+
+
+def _told(record: Record, job: Job, started: float, notes: list[str]) -> Record:
+    seconds = round(time.perf_counter() - started, 4)
+    return relative(replace(record, seconds=seconds, notes=notes), job.root)
 
 
 def _traceback() -> str:
@@ -193,9 +220,14 @@ def _traceback() -> str:
 
 def _illustrated(record: Record, job: Job, work: Work) -> Record:
     """Write a thumbnail, or into the record why there is none: no result is lost for it."""
+    key = thumbnail_key(work.name)
+    if not job.thumbnails or any(one.endswith(".png") for one in record.outputs.values()):
+        # That of an earlier run shows something else.
+        job.folder.remove([key])
+        return record
     try:
         with dask.config.set(scheduler="threads", num_workers=threads_of_worker()):
-            job.folder.write(thumbnail_key(work.name), thumbnail(work.series))
+            job.folder.write(key, thumbnail(work.series))
     except Exception as error:
         note = f"no thumbnail: {type(error).__name__}: {error}"
         record = relative(replace(record, notes=[*record.notes, note]), job.root)
@@ -242,7 +274,7 @@ def threads_of_worker() -> int:
 
 
 @contextmanager
-def _alone(folder: Folder, name: str) -> Iterator[bool]:
+def alone_with(folder: Folder, name: str) -> Iterator[bool]:
     """Let no other driver's worker process this series meanwhile, where that can be told.
 
     Yields

@@ -7,7 +7,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from distributed import Client
 
@@ -18,6 +19,11 @@ from dcmdask.export.running import known_workers
 _GRACE = 10.0
 # Seconds without a worker before a run gives up.
 PATIENCE = 300.0
+# Seconds that a new worker has for its answer, before it is asked again.
+_ANSWER = 60.0
+
+
+Answer = TypeVar("Answer")
 
 
 class Workers:
@@ -26,9 +32,9 @@ class Workers:
     Parameters
     ----------
     client : distributed.Client
-    unfit : callable
-        Takes addresses, and returns those of workers that cannot do what they are to do, with
-        what they lack.
+    lacking : callable
+        Takes addresses and seconds, and returns what workers lack by address, empty where
+        nothing, of those that answer within that time.
 
     Attributes
     ----------
@@ -39,10 +45,14 @@ class Workers:
         paused for their memory.
     """
 
-    def __init__(self, client: Client, unfit: Callable[[list[str]], dict[str, str]]) -> None:
+    def __init__(
+        self, client: Client, lacking: Callable[[list[str], float], dict[str, str]]
+    ) -> None:
         self._client = client
-        self._unfit = unfit
-        # Those that came since the beginning and were looked at, and what they lack, if anything.
+        self._ask = lacking
+        # The answers of those that are being asked; the others do not wait for them.
+        self._asked: Future[dict[str, str]] | None = None
+        # Those that have answered, and what they lack, if anything.
         self._lacking: dict[str, str] = {}
         # Since when they are to go away, and since when Dask has paused them.
         self._ending: dict[str, float] = {}
@@ -88,16 +98,17 @@ class Workers:
             if stuck and self._looked - self._paused[address] > _GRACE and info[address]["nanny"]:
                 self.end(address)
         running = [one for one, told in info.items() if told["status"] == "running"]
-        if new := [one for one in running if one not in self._lacking]:
-            try:
-                found = self._unfit(new)
-            except ClusterError as error:
-                found = dict.fromkeys(new, str(error))
-            self._lacking |= {one: found.get(one, "") for one in new}
-            for what in found.values():
+        if self._asked is not None and self._asked.done():
+            found, self._asked = self._asked.result(), None
+            self._lacking |= found
+            for what in filter(None, found.values()):
                 warnings.warn(f"left out: {what}", DcmdaskWarning, stacklevel=2)
-        self.ready = [one for one in running if one not in self._ending and not self._lacking[one]]
-        if self.there - {one for one, what in self._lacking.items() if what}:
+        new = [one for one in running if one not in self._lacking]
+        if new and self._asked is None:
+            self._asked = _in_background(self._ask, new, _ANSWER)
+        fit = {one for one, what in self._lacking.items() if not what}
+        self.ready = [one for one in running if one in fit and one not in self._ending]
+        if self.there & fit:
             self._seen = self._looked
         elif self._looked - self._seen > PATIENCE:
             raise ClusterError(
@@ -119,6 +130,20 @@ class Workers:
             kwargs={"timeout": _GRACE, "raise_for_error": False},
             daemon=True,
         ).start()
+
+
+def _in_background(function: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
+    """Call a function in a thread that keeps no process from ending."""
+    future: Future[Answer] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return future
 
 
 def _executing(told: dict[str, Any]) -> int:

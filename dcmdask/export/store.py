@@ -182,15 +182,14 @@ def replaced(store: Target, told: Mapping[str, Any], *, overwrite: bool) -> Iter
 def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
     """Return a group to write to, whatever there is of it, and whoever else writes the same.
 
-    Where objects are put whole and cannot be locked, two that write the same may do so at once:
-    nothing is removed, and each object is what either of them has put.
+    Two that write the same may do so at once where objects are put whole: nothing is removed, and
+    each object is what either of them has put.
 
     Parameters
     ----------
     store : str or zarr.abc.store.Store
-        On an object store.
     made : mapping
-        Key to metadata document; the group is not complete.
+        Key to content, of metadata and small arrays; the group is not complete.
     """
     place = located(store)
     group = json.loads(made[NODE])
@@ -203,6 +202,8 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
                 if there == group["attributes"]:
                     # The other one may be through with it.
                     continue
+        if place.is_local:
+            place.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         place.fs.pipe_file(path, data)
     return zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
 

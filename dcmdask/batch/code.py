@@ -1,0 +1,86 @@
+"""What a script does: its syntax tree and those of the modules beside it that it imports."""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+# Where a script lies beside whatever is installed, its imports are none of its own.
+_INSTALLED = tuple(
+    Path(path).resolve() for key, path in sysconfig.get_paths().items() if key.endswith("lib")
+)
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def code_of(file: Path, module: str) -> Iterator[bytes]:
+    """Yield what tells a script from another, and the modules beside it that it imports.
+
+    Parameters
+    ----------
+    file : Path
+    module : str
+        Its name, of which the part before the last dot is its package; of the modules of a
+        package those of the same package count.
+    """
+    parts = module.split(".")[:-1]
+    above = file.resolve().parents[len(parts)] if file.stem != "__init__" else file.resolve().parent
+    seen: set[Path] = set()
+    waiting = [(file.resolve(), parts)]
+    while waiting:
+        path, package = waiting.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        source = path.read_bytes()
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            # Compiled, and not text.
+            yield source
+            continue
+        yield normalised(tree)
+        for name in sorted(_imported(tree, package)):
+            # Of what is installed, only the package of the script itself.
+            if above in _INSTALLED and name.split(".")[0] != module.split(".", maxsplit=1)[0]:
+                continue
+            found = above.joinpath(*name.split("."))
+            if (one := found.with_suffix(".py")).is_file():
+                waiting.append((one, name.split(".")[:-1]))
+            elif (one := found / "__init__.py").is_file():
+                waiting.append((one, name.split(".")))
+
+
+def normalised(tree: ast.Module) -> bytes:
+    """Return code without its comments and docstrings, all of it written one way.
+
+    Examples
+    --------
+    >>> one = ast.parse('def f(x):\\n    "Doubles."\\n    return (x * 2)  # twice')
+    >>> other = ast.parse("def f( x ): return x*2")
+    >>> normalised(one) == normalised(other)
+    True
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree).encode()
+
+
+def _imported(tree: ast.Module, package: list[str]) -> set[str]:
+    """Return the absolute names of what a module imports, and those of what it may mean."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            found.add(".".join(base))
+            # A name may be that of a module.
+            found.update(".".join([*base, alias.name]) for alias in node.names)
+    # Importing a.b runs a as well.
+    for name in list(found):
+        found.update(".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1))
+    return found - {""}

@@ -1,0 +1,184 @@
+"""Results of a job to Zarr: arrays as they are, and those of xarray with their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from zarr.storage import MemoryStore
+
+from dcmdask.errors import StoreLostError
+from dcmdask.export.codecs import codecs
+from dcmdask.export.dask_writer import written
+from dcmdask.export.provenance import jsonable
+from dcmdask.export.regions import write
+from dcmdask.export.running import Awaited
+from dcmdask.export.store import CONFIG, KEY, complete, overlaid
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Of a variable of xarray's that is written block by block; others are as small as labels.
+_NUMBERS = "biufc"
+
+
+@contextmanager
+def result(value: Any, store: str) -> Iterator[list[da.Array]]:
+    """Give what writes a result when it is computed; behind the body the store is complete.
+
+    Parameters
+    ----------
+    value
+        A Dask or NumPy array, which becomes the array ``pixels`` of a group; or a DataArray,
+        Dataset, DataFrame or Series, which :func:`xarray.open_zarr` gives back with coordinates,
+        attributes and columns: a DataArray without a name as ``pixels``, the others as Datasets.
+    store : str
+        A path or URL. Whoever else writes the same there may do so at the same time.
+
+    Raises
+    ------
+    StoreLostError
+        What was written is not in the store.
+    TypeError
+        The value, or an attribute of it, has no place in a Zarr store.
+    """
+    dataset = _as_dataset(value)
+    documents, arrays = _plain(value) if dataset is None else _labelled(dataset)
+    group = overlaid(store, documents)
+    with ExitStack() as stack:
+        opened = [
+            # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
+            zarr.open_array(group.store, path=f"{group.path}/{name}".lstrip("/"), mode="r+")
+            for name in arrays
+        ]
+        puts = [
+            stack.enter_context(closing(Awaited(partial(write, one.with_config(CONFIG)))))
+            for one in opened
+        ]
+        yield [written(x, put) for x, put in zip(arrays.values(), puts, strict=True)]
+    for array in opened:
+        if array.nchunks_initialized != array.nchunks:
+            raise StoreLostError(
+                f"{array.nchunks_initialized} of {array.nchunks} chunks of {array.basename} are in "
+                "the store: can all worker processes reach it?",
+                source=store,
+            )
+    complete(group)
+
+
+def _plain(value: Any) -> tuple[dict[str, bytes], dict[str, da.Array]]:
+    x = _even(value if isinstance(value, da.Array) else np.asarray(value))
+    documents: dict[str, Any] = {}
+    group = zarr.create_group(documents, attributes=_attributes(["pixels"]))
+    chunks = _chunk(x)
+    group.create_array(
+        "pixels",
+        shape=x.shape,
+        chunks=chunks,
+        dtype=x.dtype,
+        compressors=codecs("auto", chunks, x.dtype),
+    )
+    return _bytes(documents), {"pixels": x}
+
+
+def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array]]:
+    """Return metadata and labels as xarray writes them, and the arrays that it leaves."""
+    # How something was stored before says nothing of how it is stored here.
+    dataset = dataset.drop_encoding()
+    arrays = {
+        str(name): _even(one.data)
+        for name, one in dataset.data_vars.items()
+        if one.dtype.kind in _NUMBERS and one.ndim
+    }
+    lazy = dataset.assign({name: (dataset[name].dims, x) for name, x in arrays.items()})
+    for name in lazy.variables:
+        one = lazy[name]
+        if str(name) in arrays:
+            lazy[name].attrs = _jsonable(str(name), dataset[name].attrs)
+        else:
+            one = one.compute()
+            # Zarr has a specification for texts of any length only.
+            one = one.astype(object) if one.dtype.kind == "U" else one
+            lazy[name] = one.assign_attrs(_jsonable(str(name), one.attrs))
+    own = _jsonable("the data set", dataset.attrs)
+    lazy.attrs = {**own, **_attributes(sorted(map(str, lazy.variables)), own)}
+    encoding = {
+        name: {
+            "chunks": _chunk(x),
+            "compressors": codecs("auto", _chunk(x), x.dtype),
+        }
+        for name, x in arrays.items()
+    }
+    documents: dict[str, Any] = {}
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        lazy.to_zarr(
+            MemoryStore(documents),
+            compute=False,
+            consolidated=False,
+            zarr_format=3,
+            encoding=encoding,
+        )
+    return _bytes(documents), arrays
+
+
+def _as_dataset(value: Any) -> xr.Dataset | None:
+    """Return what has labels as a data set of xarray's; None if it has none."""
+    if hasattr(value, "data_vars"):
+        found: xr.Dataset = value
+    elif hasattr(value, "dims"):
+        found = value.to_dataset(name="pixels" if value.name is None else value.name)
+    elif hasattr(value, "iloc"):
+        import xarray as xr
+
+        frame = value if value.ndim > 1 else value.to_frame(value.name or "values")
+        if frame.index.nlevels > 1 or not frame.columns.is_unique or frame.columns.nlevels > 1:
+            raise TypeError(
+                "a table with an index of several levels, or columns that share a name, has no "
+                "place in a Zarr store: see reset_index of pandas"
+            )
+        found = xr.Dataset.from_dataframe(frame.rename(columns=str))
+    else:
+        return None
+    return found
+
+
+def _chunk(x: da.Array) -> tuple[int, ...]:
+    """Return the shape of a Zarr chunk, which has no axis of length 0."""
+    return tuple(max(1, int(length)) for length in x.chunksize)
+
+
+def _even(x: Any) -> da.Array:
+    """Return an array in chunks that are Zarr chunks, too, and in native byte order."""
+    x = x if isinstance(x, da.Array) else da.from_array(np.asarray(x), chunks=-1)
+    if not all(len({*one[:-1]}) <= 1 and one[-1] <= one[0] for one in x.chunks):
+        x = x.rechunk(tuple(max(one) for one in x.chunks))
+    even: da.Array = x.astype(x.dtype.newbyteorder("="))
+    return even
+
+
+def _attributes(names: list[str], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    told = (own or {}).get(KEY)
+    told = told if isinstance(told, dict) else {}
+    return {KEY: {**told, "arrays": names, "complete": False}}
+
+
+def _jsonable(of: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in attributes.items():
+        told = jsonable(value.item() if isinstance(value, np.generic) else value)
+        try:
+            json.dumps(told)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"attribute {key!r} of {of} has no place in JSON: {error}") from None
+        found[str(key)] = told
+    return found
+
+
+def _bytes(documents: Mapping[str, Any]) -> dict[str, bytes]:
+    return {key: data.to_bytes() for key, data in documents.items()}
