@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,8 +38,8 @@ from s3_here import BUCKET, serving
 import dcmdask
 from dcmdask import batch
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.outputs import Staging
 from dcmdask.batch.records import Record
-from dcmdask.batch.results import own_outputs
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -296,11 +296,9 @@ def is_record(name: str) -> bool:
 
 def outputs(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """Everything but what says when, how often and by whom."""
-    return {
-        name: data
-        for name, data in files.items()
-        if not is_record(name) and not name.endswith(".begun")
-    }
+    found = {name: data for name, data in files.items() if not is_record(name)}
+    del found["results.parquet"]
+    return {**found, "results.csv": batch_jobs.without_job(found["results.csv"])}
 
 
 def check_records(files: Mapping[str, bytes]) -> None:
@@ -347,27 +345,42 @@ def test_two_drivers_on_an_object_store(
     assert counts.keys() == set(range(12)) and set(counts.values()) <= {1, 2}
 
 
-def test_what_another_driver_adds_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It writes while this one looks whose the outputs are."""
+@pytest.mark.parametrize("at", ["begin", "end"])
+def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It puts its outputs in place and removes what is staged while this one writes the same."""
     with serving() as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         # Of this server alone.
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
         monkeypatch.setattr(Folder, "_open", lambda _: (fs, f"{BUCKET}/out"))
-        for name in ("old", "both"):
-            server.put(f"out/series/1.2/{name}", b"old")
+        folder = Folder(f"s3://{BUCKET}/out")
+        record = Record("1.2", True, "job", "files", made_by="job", made_from="files")
 
-        def late(folder: Folder, keys: Iterable[str]) -> dict[str, bytes]:
-            found = read(folder, keys)
-            for name in ("both", "new"):
-                server.put(f"out/series/1.2/{name}", b"new")
-            return found
+        def written() -> Staging:
+            staging = Staging(folder, "1.2", "job files")
+            staging.clear()
+            staging.write("a.png", b"a")
+            staging.write("b.png", b"b")
+            return staging
 
-        read = Folder.read
-        monkeypatch.setattr(Folder, "read", late)
-        with own_outputs(Folder(f"s3://{BUCKET}/out"), "1.2", "job"):
-            assert server.objects("out/series/1.2/") == {"both": b"new", "new": b"new"}
+        mine, other = written(), written()
+        if at == "begin":
+            other.put_in_place(record)
+            fs.pipe_file(f"{BUCKET}/out/series/1.2/.new/a.png", b"a")
+        else:
+            # Between the listing of what is staged and the look whether it is still wanted.
+            files = Folder.files
+
+            def late(of: Folder, below: str) -> set[str]:
+                found = files(of, below)
+                monkeypatch.setattr(Folder, "files", files)
+                other.put_in_place(record)
+                return found
+
+            monkeypatch.setattr(Folder, "files", late)
+        mine.put_in_place(record)
+        assert server.objects("out/series/1.2/") == {"a.png": b"a", "b.png": b"b"}
 
 
 # Broken input

@@ -29,11 +29,12 @@ from dcmdask.batch import checks, workers
 from dcmdask.batch import shown as showing
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import Progress, frame_of
+from dcmdask.batch.outputs import Staging
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.results import keep
 from dcmdask.batch.selection import selected
 from dcmdask.cli.report import report as report_command
-from dcmdask.export.dask_writer import ToWrite, write_together
+from dcmdask.export.result_writer import result
 
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
@@ -367,17 +368,16 @@ def test_files_that_workers_do_not_see(client: Client, archive: Path, tmp_path: 
 )
 def test_masks_are_not_lost(value: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="a is masked"):
-        keep({"a": value}, Folder.of(tmp_path), "x", {})
+        keep({"a": value}, Staging(Folder.of(tmp_path), "x", "job"))
 
 
 def test_two_that_write_the_same(tmp_path: Path) -> None:
     x = da.from_array(np.arange(24).reshape(4, 6), chunks=(2, 6))
     store = "memory://two/a.zarr"
     fs = fsspec.filesystem("memory")
-    lazy = ToWrite(x, store, shared=True, attributes={"a": 1})
     # The client of other tests would have it done elsewhere.
-    with dask.config.set(scheduler="threads"):
-        write_together([lazy])
+    with dask.config.set(scheduler="threads"), result(x, store) as lazy:
+        dask.compute(lazy)
     documents = {name: fs.cat_file(name) for name in fs.find("/two") if name.endswith(".json")}
     complete: list[bool] = []
 
@@ -385,18 +385,36 @@ def test_two_that_write_the_same(tmp_path: Path) -> None:
         complete.append(zarr.open_group(store, mode="r").attrs["dcmdask"]["complete"])
         return block
 
-    again = lazy._replace(x=x.map_blocks(looking, meta=np.empty((0, 0), x.dtype)))
-    with dask.config.set(scheduler="threads"):
-        write_together([again])
+    again = x.map_blocks(looking, meta=np.empty((0, 0), x.dtype))
+    with dask.config.set(scheduler="threads"), result(again, store) as lazy:
+        dask.compute(lazy)
     # The other one was through, and what is there is never said not to be.
     assert complete == [True, True]
     assert {name: fs.cat_file(name) for name in documents} == documents
     np.testing.assert_array_equal(zarr.open_group(store, mode="r")["pixels"][...], x.compute())
 
 
+def test_what_results_have_in_common_is_done_once(tmp_path: Path) -> None:
+    reads: list[int] = []
+
+    def read(block: np.ndarray) -> np.ndarray:
+        reads.append(1)
+        return block
+
+    x = da.ones((8, 4), chunks=(2, 4)).map_blocks(read, meta=np.empty((0, 0)))
+    returned = {"a": x.max(axis=0), "b": x + 1, "mean": x.mean(), "text": "as it is"}
+    with dask.config.set(scheduler="threads"):
+        numbers, outputs = keep(returned, Staging(Folder.of(tmp_path), "x", "job"))
+    assert len(reads) == 4
+    assert numbers == {"mean": 1.0, "text": "as it is"}
+    assert outputs == {"a": "series/x/a.zarr", "b": "series/x/b.zarr"}
+    stored = zarr.open_group(tmp_path / "series/x/.new/b.zarr", mode="r")
+    assert float(stored["pixels"][...].sum()) == 64
+
+
 def test_odd_numbers_and_texts(tmp_path: Path) -> None:
     given = {"a": np.ma.masked, "b": "a\ud800b", "c": np.float32("nan"), "d": np.int64(2**53 + 1)}
-    told, _ = keep(given, Folder.of(tmp_path), "x", {})
+    told, _ = keep(given, Staging(Folder.of(tmp_path), "x", "job"))
     assert told == {"a": None, "b": "a\\ud800b", "c": None, "d": 2**53 + 1}
     with pytest.raises(ValueError, match="it is the column of the series"):
         keep({"series": 3}, Folder.of(tmp_path), "x", {})

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import dask.array as da
 import fsspec
 import numpy as np
 import pytest
@@ -249,21 +248,3 @@ def test_a_bad_frame_costs_its_region_once_more(tmp_path: Path) -> None:
     stored = zarr.open_group(tmp_path / "out.zarr", mode="r")["pixels"][...]
     frames[5] = 7
     np.testing.assert_array_equal(stored, frames)
-
-
-def test_two_arrays_at_once_read_once(tmp_path: Path) -> None:
-    from dcmdask.export.dask_writer import ToWrite, write_together
-
-    reads: list[int] = []
-
-    def read(block: np.ndarray) -> np.ndarray:
-        reads.append(1)
-        return block
-
-    x = da.ones((8, 4), chunks=(2, 4)).map_blocks(read, meta=np.empty((0, 0)))
-    wanted = [ToWrite(x.max(axis=0), tmp_path / "a.zarr"), ToWrite(x + 1, tmp_path / "b.zarr")]
-    reports, (mean, text) = write_together(wanted, [x.mean(), "as it is"])
-    assert len(reads) == 4
-    assert (float(mean), text) == (1.0, "as it is")
-    assert [report.shape for report in reports] == [(4,), (8, 4)]
-    assert float(zarr.open_group(tmp_path / "b.zarr", mode="r")["pixels"][...].sum()) == 64

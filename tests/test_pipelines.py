@@ -33,7 +33,7 @@ from s3_here import BUCKET, serving
 import dcmdask
 from dcmdask import batch
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.results import own_outputs
+from dcmdask.batch.outputs import Staging, in_use
 
 PIPELINES = ROOT / "pipelines"
 NAMES = ("export_zarr", "projections", "quality", "training_set")
@@ -208,21 +208,28 @@ def test_an_export_that_was_begun_is_gone_on_with_or_replaced(run: Any, tmp_path
 # Outputs that a job writes itself
 
 
+def staged(folder: Folder, name: str, owner: str) -> Staging:
+    staging = Staging(folder, name, owner)
+    staging.clear()
+    return staging
+
+
 def test_output_belongs_to_one_job(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
-    with own_outputs(folder, "1.2", "a") as given:
+    staging = staged(folder, "1.2", "a")
+    with in_use(staging):
         path = Path(batch.output("notes.txt"))
         path.write_text("mine")
-    assert given == {"notes.txt": "series/1.2/notes.txt"}
-    assert path == tmp_path / "series/1.2/notes.txt"
-    with own_outputs(folder, "1.2", "a"):
+    assert staging.given == {"notes.txt": "series/1.2/notes.txt"}
+    assert path == tmp_path / "series/1.2/.new/notes.txt"
+    with in_use(staged(folder, "1.2", "a")):
         assert Path(batch.output("notes.txt")).read_text() == "mine"
-    with own_outputs(folder, "1.2", "b"):
+    with in_use(staged(folder, "1.2", "b")):
         assert not Path(batch.output("notes.txt")).exists()
     # Another series is not touched.
-    with own_outputs(folder, "1.3", "b"):
+    with in_use(staged(folder, "1.3", "b")):
         batch.output("notes.txt")
-    with own_outputs(folder, "1.2", "c"):
+    with in_use(staged(folder, "1.2", "c")):
         batch.output("other.txt")
     assert (tmp_path / "series/1.3").is_dir()
 
@@ -231,7 +238,7 @@ def test_output_belongs_to_one_job(tmp_path: Path) -> None:
     "name", ["plain", "../a.txt", ".txt", "a/b.txt", "a..txt", "", "a" * 62 + ".txt"]
 )
 def test_output_has_a_name(name: str, tmp_path: Path) -> None:
-    with own_outputs(Folder.of(tmp_path), "1.2", "a"), pytest.raises(ValueError, match="cannot"):
+    with in_use(staged(Folder.of(tmp_path), "1.2", "a")), pytest.raises(ValueError, match="cannot"):
         batch.output(name)
 
 

@@ -9,7 +9,8 @@
 
 from dcmdask.batch.main import main
 from dcmdask.batch.outcome import BatchReport
-from dcmdask.batch.results import Picture, output
+from dcmdask.batch.outputs import output
+from dcmdask.batch.results import Picture
 from dcmdask.batch.run import run
 
 __all__ = ["BatchReport", "Picture", "main", "output", "run"]

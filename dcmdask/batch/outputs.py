@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.mark import claim
@@ -25,7 +24,7 @@ OUTPUTS = "series"
 _NEW = ".new"
 _OWNER = "owner"
 # The extension keeps what is written apart from what is returned.
-FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
+_FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 # Of a path below the folder of the outputs: none of its parts is "..".
 _OUTPUT = re.compile(r"(?!\.)[^/]+(/(?!\.\.?(/|\Z))[^/]+)*")
 
@@ -175,29 +174,65 @@ def _list(folder: Folder, name: str, written: set[str], new: set[str]) -> None:
     folder.write(f"{RECORDS}/{name}.files", json.dumps(told).encode())
 
 
-class _AtHand(Protocol):
-    def output(self, name: str) -> str: ...
-
-
-at_hand: ContextVar[_AtHand] = ContextVar("outputs_at_hand")
-
-
-class _OfAll:
-    """The outputs of `finish`, which its target lists in the mark."""
+class OfAll:
+    """The outputs of `finish`: files beside the table of results, listed in the mark."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
     def output(self, name: str) -> str:
+        """Return where `finish` may write a file."""
         claim(self._folder, [name])
         return self._folder.path(name)
 
 
+_in_use: ContextVar[Staging | OfAll] = ContextVar("outputs_in_use")
+
+
 @contextmanager
-def finishing(folder: Folder) -> Iterator[None]:
-    """Let `output` name files beside the table of results meanwhile."""
-    token = at_hand.set(_OfAll(folder))
+def in_use(outputs: Staging | OfAll) -> Iterator[None]:
+    """Let `output` name files of these meanwhile."""
+    token = _in_use.set(outputs)
     try:
         yield
     finally:
-        at_hand.reset(token)
+        _in_use.reset(token)
+
+
+def output(name: str) -> str:
+    """Return the path or URL of something that `process` writes itself, below the target.
+
+    For what is better not returned: a store that another function writes, or goes on with.
+    It goes into the record of the series. What an earlier try began is still there, if it was
+    one of the same job with the same options and files. It is put in place with the other
+    results, once all of them are whole. In `finish`, for a file beside the table of results,
+    which the next run writes again.
+
+    Parameters
+    ----------
+    name : str
+        Of a file or a folder, with an extension; letters, digits, ``_`` and ``-``.
+
+    Raises
+    ------
+    RuntimeError
+        No series is being processed here; neither is one inside of a task of Dask's.
+    StoreExistsError
+        In `finish`: the file was not written by dcmdask.
+    ValueError
+        That is no such name.
+
+    Examples
+    --------
+    >>> def process(series):
+    ...     dcmdask.to_zarr(series, batch.output("pixels.zarr"), resume=True)
+    """
+    if not _FILE.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name an output: letters, digits, _ and -, and a '.ext'")
+    outputs = _in_use.get(None)
+    if outputs is None:
+        raise RuntimeError(
+            "batch.output is for the function that batch.run calls with a series, and for finish; "
+            "not for tasks of its arrays"
+        )
+    return outputs.output(name)

@@ -15,7 +15,7 @@ from dask.base import compute
 
 from dcmdask.arrays.picture import picture
 from dcmdask.batch.outcome import COLUMNS
-from dcmdask.batch.outputs import FILE, Staging, at_hand
+from dcmdask.batch.outputs import Staging
 from dcmdask.export.result_writer import result
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -37,45 +37,6 @@ class Picture(NamedTuple):
     frame: Any
     window: tuple[float, float] | None = None
     spacing: tuple[float, float] | None = None
-
-
-def output(name: str) -> str:
-    """Return the path or URL of something that `process` writes itself, below the target.
-
-    For what is better not returned: a store that another function writes, or goes on with.
-    It goes into the record of the series. What an earlier try began is still there, if it was
-    one of the same job with the same options and files. It is put in place with the other
-    results, once all of them are whole. In `finish`, for a file beside the table of results,
-    which the next run writes again.
-
-    Parameters
-    ----------
-    name : str
-        Of a file or a folder, with an extension; letters, digits, ``_`` and ``-``.
-
-    Raises
-    ------
-    RuntimeError
-        No series is being processed here; neither is one inside of a task of Dask's.
-    StoreExistsError
-        In `finish`: the file was not written by dcmdask.
-    ValueError
-        That is no such name.
-
-    Examples
-    --------
-    >>> def process(series):
-    ...     dcmdask.to_zarr(series, batch.output("pixels.zarr"), resume=True)
-    """
-    if not FILE.fullmatch(name):
-        raise ValueError(f"{name!r} cannot name an output: letters, digits, _ and -, and a '.ext'")
-    outputs = at_hand.get(None)
-    if outputs is None:
-        raise RuntimeError(
-            "batch.output is for the function that batch.run calls with a series, and for finish; "
-            "not for tasks of its arrays"
-        )
-    return outputs.output(name)
 
 
 def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str]]:

@@ -30,7 +30,7 @@ from dcmdask.batch.outcome import (
     results,
     write_table,
 )
-from dcmdask.batch.outputs import finishing
+from dcmdask.batch.outputs import OfAll, in_use
 from dcmdask.batch.records import Record, key_of, records
 from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.work import Work
@@ -222,7 +222,7 @@ def _finish(
             stacklevel=3,
         )
         return
-    with finishing(folder):
+    with in_use(OfAll(folder)):
         finish(frame_of(table), folder.url)
 
 

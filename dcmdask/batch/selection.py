@@ -162,24 +162,19 @@ def selected(
     touched: dict[str, str] = {}
     for number in chosen:
         series, was = found[number], before.get(names[number])
-        if was is None or not was.done:
-            if only_failed and was is None and not _holds(series, held_back, root):
+        held = _holds(series, held_back, root)
+        if was is None or not was.done or held:
+            if only_failed and was is None and not held:
                 continue
-            states["failed" if was else "new"] += 1
-        else:
-            source, times = source_of(series), times_of(series)
-            known = is_current(was, job.identity, source, was.times)
-            if known and was.times != times and was.is_of(series):
-                touched[names[number]] = times
-            elif not (known and was.times == times):
-                if only_failed and not _holds(series, held_back, root):
-                    continue
-                states["changed"] += 1
-                another_job += was.made_by != job.identity
-                numbers.append(number)
-                continue
+            states["failed" if was or held else "new"] += 1
+        elif _is_done(was, job, series, touched, names[number]):
             states["done"] += 1
             continue
+        elif only_failed:
+            continue
+        else:
+            states["changed"] += 1
+            another_job += was.made_by != job.identity
         numbers.append(number)
     ends = tuple(found[numbers[end]].instances[end].source for end in (0, -1) if numbers)
     waiting = deque((names[number], found[number]) for number in numbers)
@@ -195,6 +190,18 @@ def selected(
         not_read,
         list(mended),
     )
+
+
+def _is_done(was: _Before, job: Job, series: Series, touched: dict[str, str], name: str) -> bool:
+    """Return whether the results are of this job and these files; note files only touched since."""
+    times = times_of(series)
+    if not is_current(was, job.identity, source_of(series), was.times):
+        return False
+    if was.times != times:
+        if not was.is_of(series):
+            return False
+        touched[name] = times
+    return True
 
 
 def _root(source: Any, found: Scan) -> str:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import Staging, at_hand, settled
+from dcmdask.batch.outputs import Staging, in_use, settled
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
 from dcmdask.batch.results import keep
 from dcmdask.batch.source import checksum_of
@@ -158,13 +158,13 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
     notes: list[str] = []
     owner = f"{job.identity} {work.source} {work.times}"
     staging = Staging(job.folder, work.name, owner)
-    token = at_hand.set(staging)
     try:
         process = pickle.loads(job.process)
         # Inside a task Dask would take the cluster, and wait for itself.
         with (
             _noted(notes),
             dask.config.set(scheduler="threads", num_workers=threads_of_worker()),
+            in_use(staging),
         ):
             staging.clear()
             returned = process(work.series, **job.options)
@@ -199,8 +199,6 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
             # What the job writes itself the next try may go on with.
             staging.discard()
         return Done(record, passing)
-    finally:
-        at_hand.reset(token)
     return Done(_illustrated(record, job, work), False)
 
 
