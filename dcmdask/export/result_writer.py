@@ -37,7 +37,7 @@ def result(value: Any, store: str) -> Iterator[list[da.Array]]:
     value
         A Dask or NumPy array, which becomes the array ``pixels`` of a group; or a DataArray,
         Dataset, DataFrame or Series, which :func:`xarray.open_zarr` gives back with coordinates,
-        attributes and columns: a DataArray without a name as ``pixels``, the others as Datasets.
+        attributes and columns: a DataArray as the variable ``pixels``, the others as Datasets.
     store : str
         A path or URL. Whoever else writes the same there may do so at the same time.
 
@@ -132,7 +132,7 @@ def _as_dataset(value: Any) -> xr.Dataset | None:
     if hasattr(value, "data_vars"):
         found: xr.Dataset = value
     elif hasattr(value, "dims"):
-        found = value.to_dataset(name="pixels" if value.name is None else value.name)
+        found = value.to_dataset(name="pixels")
     elif hasattr(value, "iloc"):
         import xarray as xr
 
