@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import batch_worker
 import dask
 import pytest
 from counting import count_decodings
@@ -96,7 +97,7 @@ def _path() -> str:
 
 def serve() -> None:
     """Fork an export for each line of the standard input."""
-    for name in ("s3fs", "dcmdask.export.writer", "dcmdask.arrays.scan"):
+    for name in ("s3fs", "dcmdask.batch", "dcmdask.batch.page", "xarray", "pandas"):
         # Once, and not in each fork.
         import_module(name)
     for line in sys.stdin:
@@ -128,6 +129,9 @@ def _done(order: dict[str, Any]) -> dict[str, Any]:
     changes = changes_in(watched, order.get("kill_at"), number) if watched else None
     if "file_size" in order:
         _limit_files(order["file_size"])
+    if "command" in order:
+        with dask.config.set(scheduler="threads", num_workers=1):
+            return {**batch_worker.done(order), "changes": next(changes) if changes else None}
     with _cluster(order["decodings"]) if order.get("cluster") else _scheduler(order):
         report = to_zarr(order["src"], order["store"], **order["options"])
     return {

@@ -231,6 +231,6 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     except (ValueError, TypeError, OverflowError):
         # A column of Parquet has one type, and jobs may give a number here and a word there.
         frame = frame.copy()
-        for column in frame.columns[frame.dtypes == object]:
+        for column in [one for one in frame.columns if frame[one].dtype.kind == "O"]:
             frame[column] = frame[column].map(str, na_action="ignore").astype("str")
         return bytes(frame.to_parquet(index=False))

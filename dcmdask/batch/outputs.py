@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -71,6 +71,16 @@ class Staging:
         if owner != self.owner.encode():
             self.discard()
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove what a try that died has left of outputs.
+
+        Not on an object store: objects are whole there, and another driver may write the same.
+        """
+        if self.folder.is_local:
+            tops = set(names)
+            staged = self.folder.files(f"{self.below}/{_NEW}")
+            self.folder.remove(self._key(one) for one in staged if one.partition("/")[0] in tops)
+
     def discard(self) -> None:
         """Remove what is staged, the owner last."""
         staged = self.folder.files(f"{self.below}/{_NEW}")
@@ -118,10 +128,11 @@ class Staging:
         """
         staged = self.folder.files(f"{self.below}/{_NEW}") - {_OWNER}
         there = records(self.folder, [self.name]).get(self.name)
-        if there is not None and is_current(there, record.job, record.source, record.times):
-            # Another driver's worker has put the same in place, and may have removed some of these.
-            self.discard()
-            return there
+        if there is not None and is_current(
+            replace(there, pending=False), record.job, record.source, record.times
+        ):
+            # Another driver's worker puts the same in place, and may have removed some of these.
+            return settled(self.folder, there)
         self.check_free(sorted({one.partition("/")[0] for one in staged}))
         written, _ = _listed(self.folder, self.name)
         if not staged and not written:
@@ -149,9 +160,9 @@ def settled(folder: Folder, record: Record) -> Record:
     folder.remove(f"{staging.below}/{one}" for one in sorted(written - new))
     folder.move(f"{staging.below}/{_NEW}", staging.below, sorted(new))
     _list(folder, record.name, new, new)
+    staging.discard()
     record = replace(record, pending=False)
     record.write(folder)
-    staging.discard()
     return record
 
 

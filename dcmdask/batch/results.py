@@ -80,6 +80,7 @@ def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str
     if twice := set(outputs.values()) & set(staging.given.values()):
         raise ValueError(f"process wrote {twice.pop()} itself, and returned what goes there")
     staging.check_free([*names.values(), *staging.given])
+    staging.forget(names.values())
     others = [*(one.frame for one in pictures.values()), *values.values()]
     with ExitStack() as stack:
         lazy = [

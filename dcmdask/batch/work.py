@@ -149,15 +149,18 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
     if there is not None and there.pending:
         # A run died while it put them in place.
         there = settled(job.folder, there)
+    staging = Staging(job.folder, work.name, f"{job.identity} {work.source} {work.times}")
     if there is not None and is_current(there, job.identity, work.source, work.times):
-        # Another driver was here first, or a run in between has failed and left these.
-        return Done(there if there.done else there.restored(job.folder), False)
+        if there.done:
+            # Another driver was here first.
+            return Done(there, False)
+        # Another version of the job has failed since, and these are still there.
+        staging.clear()
+        return Done(there.restored(job.folder), False)
     started = time.perf_counter()
     common = described(work, job)
     passing, stage = False, "process"
     notes: list[str] = []
-    owner = f"{job.identity} {work.source} {work.times}"
-    staging = Staging(job.folder, work.name, owner)
     try:
         process = pickle.loads(job.process)
         # Inside a task Dask would take the cluster, and wait for itself.
