@@ -33,14 +33,23 @@ class Skipped(NamedTuple):
     reason : str
         In words, without what is in the file.
     kind : {"not DICOM", "no pixel data", "copy", "doubtful"}
-        ``"no pixel data"`` is of reports, plans and the like, ``"copy"`` of an instance that
-        is there. Whatever is ``"doubtful"`` may be part of a series: damaged, empty,
-        unreadable, gone, or a link that is not followed.
+        ``"not DICOM"`` is also of what cannot be a DICOM file: empty files, pipes, sockets,
+        devices, links to folders. ``"no pixel data"`` is of reports, plans and the like,
+        ``"copy"`` of an instance that is there. Whatever is ``"doubtful"`` may be part of a
+        series: damaged, unreadable, gone, or a link that leads nowhere.
     """
 
     path: str
     reason: str
     kind: Kind = "doubtful"
+
+
+EMPTY = "an empty file"
+
+
+def may_be_lost(one: Skipped) -> bool:
+    """Return whether a series may lack it; an empty file may be a copy that failed."""
+    return one.kind == "doubtful" or one.reason == EMPTY
 
 
 def sources(src: Any) -> list[str]:
@@ -188,8 +197,9 @@ def _file_or_reason(path: str) -> str | Skipped:
     if stat.S_ISREG(mode):
         return path
     if stat.S_ISDIR(mode):
-        return Skipped(path, "a link to a folder, which is not followed")
-    return Skipped(path, f"{_OTHER_FILES.get(stat.S_IFMT(mode), 'something')} that is not a file")
+        return Skipped(path, "a link to a folder, which is not followed", "not DICOM")
+    what = _OTHER_FILES.get(stat.S_IFMT(mode), "something")
+    return Skipped(path, f"{what} that is not a file", "not DICOM")
 
 
 def unreadable(error: OSError) -> str:

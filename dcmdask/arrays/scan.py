@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dask.system import CPU_COUNT
 
-from dcmdask.arrays.discovery import Skipped, discover, is_url, sources
+from dcmdask.arrays.discovery import Skipped, discover, is_url, may_be_lost, sources
 from dcmdask.arrays.grouping import series_of
 from dcmdask.arrays.scan_worker import (
     Outcome,
@@ -106,8 +106,7 @@ def scan(
             if progress is not None:
                 progress(done, listing.files if listing.complete else None)
     skipped += listing.skipped
-    doubtful = sorted(one for one in skipped if one.kind == "doubtful")
-    series, copies = series_of(described, doubtful)
+    series, copies = series_of(described, sorted(filter(may_be_lost, skipped)))
     skipped += copies
     return Scan(series, sorted(skipped), done)
 
@@ -122,6 +121,8 @@ class Scan(Sequence[Series]):
     ----------
     skipped : tuple of Skipped
         ``(path, reason, kind)`` of what is no part of a series, sorted by path.
+    doubtful : tuple of Skipped
+        Those of `skipped` that may be part of a series: damaged, unreadable, gone.
     files : int
         How many files were looked into.
     """
@@ -129,6 +130,7 @@ class Scan(Sequence[Series]):
     def __init__(self, series: Iterable[Series], skipped: Iterable[Skipped], files: int) -> None:
         self._series = tuple(series)
         self.skipped = tuple(skipped)
+        self.doubtful = tuple(one for one in self.skipped if one.kind == "doubtful")
         self.files = files
 
     def __len__(self) -> int:
@@ -152,11 +154,6 @@ class Scan(Sequence[Series]):
         instances = sum(map(len, self))
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"<Scan: {len(self)} series, {instances} instances of {self.files} files{skipped}>"
-
-    @property
-    def doubtful(self) -> tuple[Skipped, ...]:
-        """Those of `skipped` that may be part of a series: damaged, empty, unreadable, gone."""
-        return tuple(one for one in self.skipped if one.kind == "doubtful")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return technical facts of each series, as JSON has types for them.

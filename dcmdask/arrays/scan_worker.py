@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any, TypeAlias, TypeVar, cast
 
-from dcmdask.arrays.discovery import Kind, Skipped, unreadable
+from dcmdask.arrays.discovery import EMPTY, Kind, Skipped, unreadable
 from dcmdask.arrays.quiet import quiet
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError, UnsupportedSyntaxError
 from dcmdask.frames import files
@@ -85,7 +85,7 @@ def _described(
     try:
         source = files.locate(path, storage_options)
         if not source.size:
-            return Skipped(path, "an empty file")
+            return Skipped(path, EMPTY, "not DICOM")
         try:
             return _sharing(describe(source), known)
         except NoPixelDataError:

@@ -35,7 +35,7 @@ def scan(
 
     Names, suffixes and nesting do not matter. Files that are not DICOM or hold no pixels are
     counted and named. Nothing that is printed names a person; UIDs are. Exit code 1: some
-    files are damaged, empty or unreadable, and may be part of a series.
+    files are damaged or unreadable, and may be part of a series.
     """
     import dcmdask.arrays.scan as scanning
     from dcmdask.cli.progress import counting
