@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import glob
+import heapq
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+from dcmdask.arrays.marks import MARKS, MOST, is_mark
 
 # What is left of a pattern below a folder, one entry for each way to have got there.
 Tails: TypeAlias = "frozenset[tuple[str, ...]]"
@@ -34,9 +38,10 @@ class Skipped(NamedTuple):
         In words, without what is in the file.
     kind : {"not DICOM", "no pixel data", "copy", "doubtful"}
         ``"not DICOM"`` is also of what cannot be a DICOM file: empty files, pipes, sockets,
-        devices, links to folders. ``"no pixel data"`` is of reports, plans and the like,
-        ``"copy"`` of an instance that is there. Whatever is ``"doubtful"`` may be part of a
-        series: damaged, unreadable, gone, or a link that leads nowhere.
+        devices, links to folders, folders that dcmdask wrote. ``"no pixel data"`` is of
+        reports, plans and the like, ``"copy"`` of an instance that is there. Whatever is
+        ``"doubtful"`` may be part of a series: damaged, unreadable, gone, or a link that
+        leads nowhere.
     """
 
     path: str
@@ -92,8 +97,45 @@ def _absolute(one: Any) -> str:
     return one
 
 
-def discover(source: str, storage_options: Mapping[str, Any]) -> Iterator[str | Skipped]:
+class Choice(NamedTuple):
+    """What of a source is scanned.
+
+    Attributes
+    ----------
+    exclude : tuple of str
+        Patterns of :mod:`fnmatch` for what is left out: with a slash of the path below the
+        source, otherwise of the name of a file or folder.
+    follow_links : bool
+        Whether links to folders are followed; local ones only.
+    """
+
+    exclude: tuple[str, ...] = ()
+    follow_links: bool = False
+
+    def leaves_out(self, path: str) -> bool:
+        """Return whether a file or folder is left out, by its path below the source."""
+        if not self.exclude:
+            return False
+        path = path.replace(os.sep, "/")
+        name = path.rpartition("/")[2]
+        return any(fnmatch(path if "/" in one else name, one) for one in self.exclude)
+
+
+_ALL = Choice()
+
+
+def choice(exclude: Iterable[str] | str, follow_links: bool) -> Choice:
+    """Return what :func:`dcmdask.scan` was asked for."""
+    patterns = (exclude,) if isinstance(exclude, str) else exclude
+    return Choice(tuple(one.rstrip("/") for one in patterns), follow_links)
+
+
+def discover(
+    source: str, storage_options: Mapping[str, Any], chosen: Choice = _ALL
+) -> Iterator[str | Skipped]:
     """Yield the files of one of :func:`sources`, each once, in no order that means anything.
+
+    Folders below the source that dcmdask wrote are left out.
 
     Raises
     ------
@@ -101,13 +143,24 @@ def discover(source: str, storage_options: Mapping[str, Any]) -> Iterator[str | 
         There is nothing under this name, or nothing that matches the pattern.
     """
     if is_url(source):
-        yield from _remote(source, storage_options)
+        yield from _remote(source, storage_options, chosen)
     elif _is_pattern(source):
-        yield from _matching(source)
+        yield from _matching(source, chosen)
     elif os.path.isdir(source):
-        yield from _walk(source, _EVERYTHING)
+        yield from _walk(source, _EVERYTHING, chosen)
     else:
         yield _file_or_reason(source)
+
+
+def _is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:
+    try:
+        return is_mark(name, read())
+    except OSError:
+        return False
+
+
+def _written(folder: str) -> Skipped:
+    return Skipped(folder, "written by dcmdask, and not scanned", "not DICOM")
 
 
 # Local files
@@ -118,40 +171,72 @@ def _is_pattern(path: str) -> bool:
     return glob.has_magic(path) and not os.path.lexists(path)
 
 
-def _matching(pattern: str) -> Iterator[str | Skipped]:
+def _matching(pattern: str, chosen: Choice) -> Iterator[str | Skipped]:
     """Yield what a pattern names, and all that is below the folders that it names.
 
     ``**`` stands for any number of folders. Unlike :func:`glob.iglob` this follows no
-    symbolic links, includes hidden files and does not hide what cannot be read.
+    symbolic links unless asked to, includes hidden files and does not hide what cannot be
+    read.
     """
     parts = pattern.split(os.sep)
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     folder = os.sep.join(parts[:fixed]) + os.sep
     matches = 0
     if os.path.isdir(folder):
-        for one in _walk(folder, frozenset({tuple(parts[fixed:])})):
+        for one in _walk(folder, frozenset({tuple(parts[fixed:])}), chosen):
             matches += 1
             yield one
-    if not matches:
+    if not matches and not chosen.exclude:
         raise FileNotFoundError(f"nothing matches {pattern}")
 
 
-def _walk(folder: str, tails: Tails) -> Iterator[str | Skipped]:
-    """Yield the files below a folder that match; links to folders are named, not followed."""
-    waiting = [(folder, tails)]
-    while waiting:
-        folder, tails = waiting.pop()
+def _walk(root: str, tails: Tails, chosen: Choice) -> Iterator[str | Skipped]:
+    """Yield the files below a folder that match; links that are not followed are named."""
+    waiting, links = [(root, tails)], list[tuple[str, Tails]]()
+    reached = set[tuple[int, int, Tails]]()
+    start = len(os.path.join(root, ""))
+    while waiting or links:
+        # Links come last, by name: what can be reached without one keeps its own path.
+        folder, tails = waiting.pop() if waiting else heapq.heappop(links)
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if not (below := _step(tails, entry.name)):
-                        continue
-                    if _is_folder(entry):
-                        waiting.append((entry.path, _EVERYTHING if () in below else below))
-                    elif () in below:
-                        yield _file_or_reason(entry.path) if _is_odd(entry) else entry.path
+            if chosen.follow_links:
+                status = os.stat(folder)
+                if (place := (status.st_dev, status.st_ino, tails)) in reached:
+                    yield Skipped(folder, "a folder that is scanned by another path", "not DICOM")
+                    continue
+                reached.add(place)
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+            if folder != root and any(map(_is_marked, entries)):
+                yield _written(folder)
+                continue
+            for entry in entries:
+                if not (below := _step(tails, entry.name)):
+                    continue
+                if chosen.leaves_out(entry.path[start:]):
+                    continue
+                under = entry.path, _EVERYTHING if () in below else below
+                if _is_folder(entry):
+                    waiting.append(under)
+                elif chosen.follow_links and _is_odd(entry) and os.path.isdir(entry.path):
+                    heapq.heappush(links, under)
+                elif () in below:
+                    yield _file_or_reason(entry.path) if _is_odd(entry) else entry.path
         except OSError as error:
             yield Skipped(folder, f"a folder that cannot be read: {error.strerror or error}")
+
+
+def _is_marked(entry: os.DirEntry[str]) -> bool:
+    return (
+        entry.name in MARKS
+        and entry.is_file()
+        and _is_readable_mark(entry.name, partial(_beginning, entry.path))
+    )
+
+
+def _beginning(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(MOST)
 
 
 def _step(tails: Tails, name: str) -> Tails:
@@ -212,7 +297,9 @@ def unreadable(error: OSError) -> str:
 # Everything else
 
 
-def _remote(url: str, storage_options: Mapping[str, Any]) -> Iterator[str | Skipped]:
+def _remote(
+    url: str, storage_options: Mapping[str, Any], chosen: Choice
+) -> Iterator[str | Skipped]:
     import fsspec
 
     fs, path = fsspec.core.url_to_fs(url, **storage_options)
@@ -220,9 +307,21 @@ def _remote(url: str, storage_options: Mapping[str, Any]) -> Iterator[str | Skip
         matches = fs.glob(path, detail=True)
         if not matches:
             raise FileNotFoundError(f"nothing matches {url}")
+        parts = path.split("/")
+        root = "/".join(parts[: next(i for i, one in enumerate(parts) if glob.has_magic(one))])
     else:
         matches = {path: fs.info(path)}
-    for one in dict.fromkeys(_files_of(fs, matches)):
+        root = path.rstrip("/")
+    files = [
+        one
+        for one in dict.fromkeys(_files_of(fs, matches))
+        if one == root or not any(map(chosen.leaves_out, _paths(root, one)))
+    ]
+    written = _written_below(fs, root, files)
+    yield from (_written(_url_of(url, path, folder)) for folder in written)
+    for one in files:
+        if written and not written.isdisjoint(_folders(one)):
+            continue
         if "::" in one or ("://" in one and "://" not in path):
             # Inside an archive: as a URL it would lead out of it.
             yield Skipped(one, "a name that cannot be part of a URL")
@@ -236,6 +335,33 @@ def _files_of(fs: Any, matches: Mapping[str, Mapping[str, Any]]) -> Iterator[str
             yield from fs.find(path)
         else:
             yield path
+
+
+def _written_below(fs: Any, root: str, files: Iterable[str]) -> set[str]:
+    """Return the folders below `root` that dcmdask wrote, without those inside one."""
+    written: set[str] = set()
+    marks = [one for one in files if one.rpartition("/")[2] in MARKS]
+    for mark in sorted(marks, key=lambda one: one.count("/")):
+        folder, _, name = mark.rpartition("/")
+        if folder.strip("/") == root.strip("/") or not written.isdisjoint(_folders(mark)):
+            continue
+        if _is_readable_mark(name, partial(fs.cat_file, mark, 0, MOST)):
+            written.add(folder)
+    return written
+
+
+def _folders(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in, the innermost first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _paths(root: str, path: str) -> Iterator[str]:
+    """Yield the path below `root`, and those of the folders that it lies in."""
+    below = path.strip("/").removeprefix(root.strip("/")).strip("/")
+    yield below
+    yield from _folders(below)
 
 
 def _url_of(url: str, path: str, member: str) -> str:

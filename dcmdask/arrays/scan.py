@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dask.system import CPU_COUNT
 
-from dcmdask.arrays.discovery import Skipped, discover, is_url, may_be_lost, sources
+from dcmdask.arrays.discovery import (
+    Choice,
+    Skipped,
+    choice,
+    discover,
+    is_url,
+    may_be_lost,
+    sources,
+)
 from dcmdask.arrays.grouping import series_of
 from dcmdask.arrays.scan_worker import (
     Outcome,
@@ -41,6 +49,8 @@ REMOTE_THREADS = 16
 def scan(
     src: Any,
     *,
+    exclude: Iterable[str] | str = (),
+    follow_links: bool = False,
     progress: Callable[[int, int | None], object] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Scan:
@@ -49,7 +59,8 @@ def scan(
     Names, suffixes and nesting do not matter. Where it takes longer than a moment, a process
     for each core reads the local files. What is no part of a series is named in `skipped`
     and stops nothing: files that are not DICOM, have no pixel data, are damaged or vanish
-    meanwhile, folders that cannot be read, links to folders.
+    meanwhile, folders that cannot be read, links to folders, and folders below `src` that
+    dcmdask wrote.
 
     Of files with the same SOP Instance UID in one series, those with the same pixel data,
     lookup tables and facts are one instance: the first by name is kept. Where they differ all
@@ -62,6 +73,14 @@ def scan(
         A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of
         fsspec that is one of these, also inside an archive: ``"zip://**::archive.zip"``.
         Folders that a pattern names are scanned whole.
+    exclude : str or iterable of str, optional
+        Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
+        to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
+        path below `src`. Folders that are left out are not entered. What `src` names itself
+        is not left out.
+    follow_links : bool, optional
+        Follow links to folders. Each folder is scanned once, also where links lead round in
+        a circle.
     progress : callable, optional
         Called now and then with the number of files that are done, and how many there are,
         which is None until all are found.
@@ -91,7 +110,7 @@ def scan(
     listed = sources(src)
     if storage_options and not all(map(is_url, listed)):
         raise ValueError("storage_options are for URLs, and a source is a local path")
-    listing = _Listing(listed, storage_options or {})
+    listing = _Listing(listed, storage_options or {}, choice(exclude, follow_links))
     described: list[Described] = []
     skipped: list[Skipped] = []
     done = 0
@@ -210,6 +229,7 @@ class _Listing:
 
     sources: Sequence[str]
     storage_options: Mapping[str, Any]
+    chosen: Choice
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
     listed: int = 0
@@ -231,7 +251,7 @@ class _Listing:
         for source in self.sources:
             if is_url(source) is not remote:
                 continue
-            for one in discover(source, self.storage_options):
+            for one in discover(source, self.storage_options, self.chosen):
                 if isinstance(one, Skipped):
                     self.skipped.append(one)
                 else:

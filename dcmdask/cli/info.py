@@ -21,6 +21,8 @@ def info(
     raw: options.Raw = False,
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
+    exclude: options.Exclude = None,
+    follow_links: options.FollowLinks = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
@@ -34,8 +36,10 @@ def info(
                 "--raw, --number-of-frames and --transfer-syntax-uid are for one file, and "
                 f"{file} is a folder or a pattern"
             )
-        series_info(file, as_json)
+        series_info(file, exclude or (), follow_links, as_json)
         return
+    if exclude or follow_links:
+        raise ValueError(f"--exclude and --follow-links are for folders, and {file} is a file")
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
