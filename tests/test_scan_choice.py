@@ -14,7 +14,7 @@ import pytest
 from make_dicom import native, noise
 
 import dcmdask
-from dcmdask.arrays import discovery
+from dcmdask.arrays import discovery, remote
 from dcmdask.arrays.scan import Scan, scan
 
 FRAME = noise(1, 4, 6, dtype="u2")
@@ -190,6 +190,7 @@ def test_a_mark_is_read_as_far_as_it_may_go(
     saved(tmp_path, "a/1", "b/2")
     os.mkfifo(tmp_path / "a" / "zarr.json")
     monkeypatch.setattr(discovery, "MOST", 20)
+    monkeypatch.setattr(remote, "MOST", 20)
     mark = b" " * 20 + b'{"dcmdask": {}}'
     (tmp_path / "b" / "dcmdask.json").write_bytes(mark)
     memory.pipe({"/here/b/2": image(), "/here/b/dcmdask.json": mark})

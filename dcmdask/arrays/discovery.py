@@ -1,4 +1,4 @@
-"""Which files a scan looks at: folders, patterns and URLs, listed while they are read."""
+"""Which local files a scan looks at: folders and patterns, listed while they are read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import glob
 import heapq
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -130,10 +130,8 @@ def choice(exclude: Iterable[str] | str, follow_links: bool) -> Choice:
     return Choice(tuple(one.rstrip("/") for one in patterns), follow_links)
 
 
-def discover(
-    source: str, storage_options: Mapping[str, Any], chosen: Choice = _ALL
-) -> Iterator[str | Skipped]:
-    """Yield the files of one of :func:`sources`, each once, in no order that means anything.
+def discover(source: str, chosen: Choice = _ALL) -> Iterator[str | Skipped]:
+    """Yield the files of a local source, each once, in no order that means anything.
 
     Folders below the source that dcmdask wrote are left out.
 
@@ -142,9 +140,7 @@ def discover(
     FileNotFoundError
         There is nothing under this name, or nothing that matches the pattern.
     """
-    if is_url(source):
-        yield from _remote(source, storage_options, chosen)
-    elif _is_pattern(source):
+    if _is_pattern(source):
         yield from _matching(source, chosen)
     elif os.path.isdir(source):
         yield from _walk(source, _EVERYTHING, chosen)
@@ -152,14 +148,16 @@ def discover(
         yield _file_or_reason(source)
 
 
-def _is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:
+def is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:
+    """Return whether `read` gives a mark of dcmdask's, and does not fail."""
     try:
         return is_mark(name, read())
     except OSError:
         return False
 
 
-def _written(folder: str) -> Skipped:
+def written_by_us(folder: str) -> Skipped:
+    """Return what is said of a folder that dcmdask wrote."""
     return Skipped(folder, "written by dcmdask, and not scanned", "not DICOM")
 
 
@@ -208,7 +206,7 @@ def _walk(root: str, tails: Tails, chosen: Choice) -> Iterator[str | Skipped]:
             with os.scandir(folder) as listing:
                 entries = list(listing)
             if folder != root and any(map(_is_marked, entries)):
-                yield _written(folder)
+                yield written_by_us(folder)
                 continue
             for entry in entries:
                 if not (below := _step(tails, entry.name)):
@@ -230,7 +228,7 @@ def _is_marked(entry: os.DirEntry[str]) -> bool:
     return (
         entry.name in MARKS
         and entry.is_file()
-        and _is_readable_mark(entry.name, partial(_beginning, entry.path))
+        and is_readable_mark(entry.name, partial(_beginning, entry.path))
     )
 
 
@@ -247,6 +245,22 @@ def _step(tails: Tails, name: str) -> Tails:
 
 
 _ANYTHING: Tails = frozenset({("**",), ()})
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Return whether a pattern names a path with slashes, or a folder that it lies in.
+
+    Examples
+    --------
+    >>> matches("a*/b", "a1/b/c"), matches("**/c", "c"), matches("*/*.dcm", "a.dcm")
+    (True, True, False)
+    """
+    tails: Tails = frozenset({tuple(pattern.split("/"))})
+    for part in path.split("/"):
+        tails = _step(tails, part)
+        if () in tails:
+            return True
+    return False
 
 
 def _left(tail: tuple[str, ...], name: str) -> Iterator[tuple[str, ...]]:
@@ -292,97 +306,3 @@ def unreadable(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "it vanished after it was listed"
     return f"it cannot be read: {error.strerror or type(error).__name__}"
-
-
-# Everything else
-
-
-def _remote(
-    url: str, storage_options: Mapping[str, Any], chosen: Choice
-) -> Iterator[str | Skipped]:
-    import fsspec
-
-    fs, path = fsspec.core.url_to_fs(url, **storage_options)
-    if glob.has_magic(path) and not fs.exists(path):
-        matches = fs.glob(path, detail=True)
-        if not matches:
-            raise FileNotFoundError(f"nothing matches {url}")
-        parts = path.split("/")
-        root = "/".join(parts[: next(i for i, one in enumerate(parts) if glob.has_magic(one))])
-    else:
-        matches = {path: fs.info(path)}
-        root = path.rstrip("/")
-    files = [
-        one
-        for one in dict.fromkeys(_files_of(fs, matches))
-        if one == root or not any(map(chosen.leaves_out, _paths(root, one)))
-    ]
-    written = _written_below(fs, root, files)
-    yield from (_written(_url_of(url, path, folder)) for folder in written)
-    for one in files:
-        if written and not written.isdisjoint(_folders(one)):
-            continue
-        if "::" in one or ("://" in one and "://" not in path):
-            # Inside an archive: as a URL it would lead out of it.
-            yield Skipped(one, "a name that cannot be part of a URL")
-        else:
-            yield _url_of(url, path, one)
-
-
-def _files_of(fs: Any, matches: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for path, info in matches.items():
-        if info.get("type") == "directory":
-            yield from fs.find(path)
-        else:
-            yield path
-
-
-def _written_below(fs: Any, root: str, files: Iterable[str]) -> set[str]:
-    """Return the folders below `root` that dcmdask wrote, without those inside one."""
-    written: set[str] = set()
-    marks = [one for one in files if one.rpartition("/")[2] in MARKS]
-    for mark in sorted(marks, key=lambda one: one.count("/")):
-        folder, _, name = mark.rpartition("/")
-        if folder.strip("/") == root.strip("/") or not written.isdisjoint(_folders(mark)):
-            continue
-        if _is_readable_mark(name, partial(fs.cat_file, mark, 0, MOST)):
-            written.add(folder)
-    return written
-
-
-def _folders(path: str) -> Iterator[str]:
-    """Yield the folders that a path lies in, the innermost first."""
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
-
-
-def _paths(root: str, path: str) -> Iterator[str]:
-    """Yield the path below `root`, and those of the folders that it lies in."""
-    below = path.strip("/").removeprefix(root.strip("/")).strip("/")
-    yield below
-    yield from _folders(below)
-
-
-def _url_of(url: str, path: str, member: str) -> str:
-    """Return the URL of `member`, which was found where `path` of `url` leads.
-
-    Examples
-    --------
-    >>> _url_of("zip://**::s3://bucket/a.zip", "**", "b/c.dcm")
-    'zip://b/c.dcm::s3://bucket/a.zip'
-    >>> _url_of("sftp://host/data/", "/data", "/data/c.dcm")
-    'sftp://host/data/c.dcm'
-    """
-    parts = url.split("::")
-    # In "simplecache::s3://bucket" the path belongs to the second part.
-    at = next(i for i, part in enumerate(parts) if "://" in part)
-    protocol, _, rest = parts[at].partition("://")
-    if "://" in path:
-        parts[at] = member
-    elif path and rest.rstrip("/").endswith(path):
-        # Some file systems leave the host out of their paths.
-        parts[at] = f"{protocol}://{rest.rstrip('/').removesuffix(path)}{member}"
-    else:
-        parts[at] = f"{protocol}://{member}"
-    return "::".join(parts)

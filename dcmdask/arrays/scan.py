@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dask.system import CPU_COUNT
 
+from dcmdask.arrays.archives import Archive, archive_of
 from dcmdask.arrays.discovery import (
     Choice,
     Skipped,
@@ -22,6 +23,7 @@ from dcmdask.arrays.discovery import (
     sources,
 )
 from dcmdask.arrays.grouping import series_of
+from dcmdask.arrays.remote import discover as discover_url
 from dcmdask.arrays.scan_worker import (
     Outcome,
     describe_files,
@@ -247,16 +249,38 @@ class _Listing:
             self.files += len(batch)
             yield batch
 
+    def archives(self) -> dict[str, list[str]]:
+        """Return the archives among the sources, and what of each is to be scanned."""
+        found: dict[str, list[str]] = {}
+        for source in self.sources:
+            if is_url(source) and (archive := archive_of(source)):
+                found.setdefault(archive, []).append(source)
+        return found
+
+    def opened(self, found: Iterable[str | Skipped], sources: int) -> list[str]:
+        """Return the members of an archive that so many of the sources lead to."""
+        members = list(self._kept(found))
+        self.files += len(members)
+        self.listed += sources
+        return members
+
     def _paths(self, remote: bool) -> Iterator[str]:
         for source in self.sources:
-            if is_url(source) is not remote:
+            if is_url(source) is not remote or (remote and archive_of(source)):
                 continue
-            for one in discover(source, self.storage_options, self.chosen):
-                if isinstance(one, Skipped):
-                    self.skipped.append(one)
-                else:
-                    yield one
+            if remote:
+                found = discover_url(source, self.storage_options, self.chosen)
+            else:
+                found = discover(source, self.chosen)
+            yield from self._kept(found)
             self.listed += 1
+
+    def _kept(self, found: Iterable[str | Skipped]) -> Iterator[str]:
+        for one in found:
+            if isinstance(one, Skipped):
+                self.skipped.append(one)
+            else:
+                yield one
 
 
 def _once(paths: Iterable[str]) -> Iterator[str]:
@@ -277,5 +301,9 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
             yield from describe_in_processes(chain([batch], batches), CPU_COUNT)
         else:
             yield describe_files(batch, known=known)
+    for name, urls in listing.archives().items():
+        archive = Archive(name, listing.storage_options)
+        for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
+            yield [archive.describe(url, known)]
     describe = partial(describe_files, storage_options=listing.storage_options, known=known)
     yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)

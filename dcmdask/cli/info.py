@@ -49,15 +49,18 @@ def info(
 
 
 def _facts(frames: FrameArray) -> dict[str, Any]:
+    from pydicom.datadict import tag_for_keyword
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEGExtended12Bit
 
     from dcmdask.arrays.chunks import plan_chunks
-    from dcmdask.export.provenance import technical_header
+    from dcmdask.export.provenance import ELEMENTS, technical_header
     from dcmdask.frames import codecs
 
     syntax = frames.transfer_syntax
-    header = technical_header(frames.dataset, [str(syntax)], frames.decoding, "stored")
+    tags = [tag_for_keyword(keyword) for keyword in (*ELEMENTS, "SharedFunctionalGroupsSequence")]
+    dataset = frames.elements(filter(None, tags))
+    header = technical_header(dataset, [str(syntax)], frames.decoding, "stored")
     # 12-bit lossy JPEG is left to pydicom's plugins.
     left = syntax == JPEGExtended12Bit and header.get("BitsStored", 8) != 8
     own = ["imagecodecs"] if codecs.own_decoder(syntax) and not left else []
