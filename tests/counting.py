@@ -33,3 +33,20 @@ def count_decodings(monkeypatch: pytest.MonkeyPatch, told: Callable[[int], None]
     for module in users:
         monkeypatch.setattr(module, "decode_into", counting_decode)
     monkeypatch.setattr(bulk, "_read_native", counting_read)
+
+
+def count_calls(function: Callable[[], object]) -> int:
+    """How many functions are called in this thread, and generators resumed, by `function`."""
+    calls = 0
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls

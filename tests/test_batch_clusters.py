@@ -457,8 +457,8 @@ DAMAGES = [
     # The last frame is lost, which positions do not tell.
     Damage("a header that is cut", lambda files: cut(files[3], 400), [3]),
     Damage("pixel data that are cut", lambda files: cut(files[1], -30), [1], "assemble"),
-    Damage("an empty file", lambda files: cut(files[1], 0), [1], "assemble"),
     # No DICOM, so that only the gap tells.
+    Damage("an empty file", lambda files: cut(files[1], 0), stage="assemble"),
     Damage("zeros", lambda files: files[1].write_bytes(bytes(900)), stage="assemble"),
     Damage("a text", lambda files: files[0].with_name("notes.dcm").write_text("Seen. " * 99)),
     Damage("no such syntax", lambda files: [*map(of_unknown_syntax, files)], [0, 1, 2, 3], None),

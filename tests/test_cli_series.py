@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,24 +36,36 @@ def archive(tmp_path: Path) -> Path:
     classic(tmp_path / "b", FRAMES[:4], gap, series=SERIES + ".2", modality="MR", **named)
     (tmp_path / "notes.txt").write_text(CANARY)
     (tmp_path / "b" / "empty.dcm").touch()
+    whole = next((tmp_path / "b").glob("*0*")).read_bytes()
+    (tmp_path / "b" / "cut.dcm").write_bytes(whole[:400])
     return tmp_path
 
 
 def test_scan_for_people(archive: Path) -> None:
     first, heads, regular, irregular, *skipped = run("scan", archive, code=1).stdout.splitlines()
-    assert first == "12 files, 2 series"
+    assert first == "13 files, 2 series"
     assert heads.split() == ["kind", "files", "frames", "array", "mm", "notes"]
     assert " ".join(regular.split()) == "[0] CT 6 6 z:6 y:5 x:7 int16 2.5 x 0.5 x 0.75"
     assert "[1]" in irregular and "1 of 5 positions 1 mm apart are missing, at 3 mm" in irregular
-    assert skipped[0].startswith("skipped 2 files: ")
+    assert skipped[0].startswith("skipped 3 files: ")
     # What may belong to a series comes first.
-    assert skipped[1].strip() == f"{archive / 'b' / 'empty.dcm'}: an empty file"
-    assert skipped[2].strip() == f"{archive / 'notes.txt'}: not a DICOM file"
+    assert skipped[1].strip().startswith(f"{archive / 'b' / 'cut.dcm'}: the header ends early")
+    assert skipped[2].strip() == f"{archive / 'b' / 'empty.dcm'}: an empty file"
+    assert skipped[3].strip() == f"{archive / 'notes.txt'}: not a DICOM file"
+
+
+def test_only_dicom_that_cannot_be_read_is_a_failure(archive: Path) -> None:
+    # An empty file or a pipe that stays would fail every later scan.
+    (archive / "b" / "cut.dcm").unlink()
+    os.mkfifo(archive / "pipe")
+    done = run("scan", archive, code=0)
+    assert "empty.dcm: an empty file" in done.stdout
+    assert "pipe: a named pipe that is not a file" in done.stdout
 
 
 def test_scan_for_programs(archive: Path) -> None:
     told = json.loads(run("scan", "--json", archive, code=1).stdout)
-    assert told["files"] == 12 and len(told["skipped"]) == 2
+    assert told["files"] == 13 and len(told["skipped"]) == 3
     assert [one["series_uid"] for one in told["series"]] == [SERIES, SERIES + ".2"]
     assert told["series"][0]["shape"] == [6, 5, 7] and told["series"][0]["regular"]
     done = run("scan", "--csv", archive, code=1)
@@ -99,7 +112,7 @@ def test_info_of_a_folder(archive: Path) -> None:
 def test_nothing_steers_the_terminal(tmp_path: Path) -> None:
     classic(tmp_path / "a", FRAMES[:2], along(AXIAL, [0, 1]), each={"SOPInstanceUID": ["1"] * 2})
     (tmp_path / "a" / "q\x1b[31mRED").write_text("not DICOM")
-    (tmp_path / "a" / "line\nbreak").touch()
+    (tmp_path / "a" / "line\nbreak").write_bytes(bytes(128) + b"DICM")
     for arguments in (["scan"], ["scan", "--csv"], ["info"]):
         done = run(*arguments, tmp_path / "a", code=None)
         assert "\x1b" not in done.stdout + done.stderr

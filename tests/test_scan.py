@@ -150,6 +150,9 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         "nowhere": "a symbolic link that leads nowhere",
         "round": "a symbolic link that leads nowhere",
     }
+    kinds = {os.path.basename(one.path): one.kind for one in found.skipped}
+    assert {name for name, kind in kinds.items() if kind == "doubtful"} == {"nowhere", "round"}
+    assert {kinds[name] for name in ("fifo", "socket", "loop")} == {"not DICOM"}
     assert found.files == 1
     # Named by itself, a link to a folder is what is meant.
     assert scan(tmp_path / "loop").files == 1
@@ -178,14 +181,18 @@ def test_what_cannot_be_described_is_named(tmp_path: Path) -> None:
     }
     kinds = {os.path.basename(one.path): one.kind for one in found.skipped}
     assert kinds == {
-        "empty": "doubtful",
+        "empty": "not DICOM",
         "text": "not DICOM",
         "picture": "not DICOM",
         "cut": "doubtful",
         "report": "doubtful",
         "DICOMDIR": "no pixel data",
     }
-    assert [os.path.basename(one.path) for one in found.doubtful] == ["cut", "empty", "report"]
+    assert [os.path.basename(one.path) for one in found.doubtful] == ["cut", "report"]
+    # A copy that failed leaves an empty file, so the series that lies beside it says so.
+    assert any("an empty file" in text for text in found[0].left_out)
+    with pytest.warns(DcmdaskWarning, match="an empty file"):
+        dcmdask.from_dicom(tmp_path)
     assert found.files == 7
     assert repr(found) == "<Scan: 1 series, 1 instances of 7 files, 6 skipped>"
 
@@ -368,7 +375,7 @@ def test_patterns_are_those_of_glob(pattern: str, tmp_path: Path) -> None:
         inside = Path(match).rglob("*") if os.path.isdir(match) else [Path(match)]
         expected |= {os.path.normpath(path) for path in inside if path.is_file()}
     (source,) = discovery.sources(tmp_path / pattern)
-    found = list(discovery.discover(source, {}))
+    found = list(discovery.discover(source))
     assert len(found) == len(set(found))
     assert set(found) == expected
 

@@ -36,9 +36,9 @@ from dcmdask.errors import (
     NoPixelDataError,
     SourceChangedError,
 )
-from dcmdask.frames import files
 from dcmdask.frames.frame_array import open_frames
 from dcmdask.frames.pixels import iter_pixels, pixel_array
+from dcmdask.frames.ranges import COALESCE_GAP, COALESCE_LENGTH, coalesce
 
 FRAMES = noise(6, 9, 10, dtype="u2")
 KINDS = {
@@ -253,15 +253,15 @@ def test_http_without_ranges_and_a_large_file(serve: Callable[[str, bytes], str]
 @example(ranges=[(i * 10**6, 10**6) for i in range(100)])
 def test_requests_cover_every_range_once(ranges: list[tuple[int, int]]) -> None:
     offsets, lengths = [r[0] for r in ranges], [r[1] for r in ranges]
-    requests = files.coalesce(offsets, lengths)
+    requests = coalesce(offsets, lengths)
     members = sorted(m for _, _, some in requests for m in some)
     assert members == list(range(len(ranges)))
     for start, end, some in requests:
         for m in some:
             assert start <= offsets[m] and offsets[m] + lengths[m] <= end
-        assert len(some) == 1 or end - start <= files.COALESCE_LENGTH
+        assert len(some) == 1 or end - start <= COALESCE_LENGTH
     for (_, end, _), (start, _, _) in itertools.pairwise(requests):
-        assert start >= end or start - end <= files.COALESCE_GAP
+        assert start >= end or start - end <= COALESCE_GAP
 
 
 # Sources that change, or are none.

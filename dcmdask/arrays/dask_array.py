@@ -12,6 +12,7 @@ import dask.array as da
 from pydicom.dataset import Dataset
 
 from dcmdask.arrays.chunks import Chunks, to_dask
+from dcmdask.arrays.discovery import may_be_lost
 from dcmdask.arrays.mending import OnIrregular, check_on_irregular
 from dcmdask.arrays.scan import Scan, scan
 from dcmdask.arrays.stacks import Stack
@@ -156,10 +157,10 @@ def only_stack(found: Scan) -> Stack:
             f"{len(found)} series where one is meant, in {found.files} files:\n{listed}\n"
             "scan(...) gives all of them, and each has to_dask() and to_xarray()"
         )
-    if found.doubtful:
-        named = "; ".join(f"{one.path}: {one.reason}" for one in found.doubtful[:_LISTED])
+    if lost := list(filter(may_be_lost, found.skipped)):
+        named = "; ".join(f"{one.path}: {one.reason}" for one in lost[:_LISTED])
         warnings.warn(
-            f"left out, though maybe part of the series ({len(found.doubtful)}): {named}",
+            f"left out, though maybe part of the series ({len(lost)}): {named}",
             DcmdaskWarning,
             stacklevel=outside(),
         )

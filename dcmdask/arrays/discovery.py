@@ -1,13 +1,17 @@
-"""Which files a scan looks at: folders, patterns and URLs, listed while they are read."""
+"""Which local files a scan looks at: folders and patterns, listed while they are read."""
 
 from __future__ import annotations
 
 import glob
+import heapq
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+from dcmdask.arrays.marks import MARKS, MOST, is_mark
 
 # What is left of a pattern below a folder, one entry for each way to have got there.
 Tails: TypeAlias = "frozenset[tuple[str, ...]]"
@@ -33,14 +37,24 @@ class Skipped(NamedTuple):
     reason : str
         In words, without what is in the file.
     kind : {"not DICOM", "no pixel data", "copy", "doubtful"}
-        ``"no pixel data"`` is of reports, plans and the like, ``"copy"`` of an instance that
-        is there. Whatever is ``"doubtful"`` may be part of a series: damaged, empty,
-        unreadable, gone, or a link that is not followed.
+        ``"not DICOM"`` is also of what cannot be a DICOM file: empty files, pipes, sockets,
+        devices, links to folders, folders that dcmdask wrote. ``"no pixel data"`` is of
+        reports, plans and the like, ``"copy"`` of an instance that is there. Whatever is
+        ``"doubtful"`` may be part of a series: damaged, unreadable, gone, or a link that
+        leads nowhere.
     """
 
     path: str
     reason: str
     kind: Kind = "doubtful"
+
+
+EMPTY = "an empty file"
+
+
+def may_be_lost(one: Skipped) -> bool:
+    """Return whether a series may lack it; an empty file may be a copy that failed."""
+    return one.kind == "doubtful" or one.reason == EMPTY
 
 
 def sources(src: Any) -> list[str]:
@@ -83,22 +97,68 @@ def _absolute(one: Any) -> str:
     return one
 
 
-def discover(source: str, storage_options: Mapping[str, Any]) -> Iterator[str | Skipped]:
-    """Yield the files of one of :func:`sources`, each once, in no order that means anything.
+class Choice(NamedTuple):
+    """What of a source is scanned.
+
+    Attributes
+    ----------
+    exclude : tuple of str
+        Patterns of :mod:`fnmatch` for what is left out: with a slash of the path below the
+        source, otherwise of the name of a file or folder.
+    follow_links : bool
+        Whether links to folders are followed; local ones only.
+    """
+
+    exclude: tuple[str, ...] = ()
+    follow_links: bool = False
+
+    def leaves_out(self, path: str) -> bool:
+        """Return whether a file or folder is left out, by its path below the source."""
+        if not self.exclude:
+            return False
+        path = path.replace(os.sep, "/")
+        name = path.rpartition("/")[2]
+        return any(fnmatch(path if "/" in one else name, one) for one in self.exclude)
+
+
+_ALL = Choice()
+
+
+def choice(exclude: Iterable[str] | str, follow_links: bool) -> Choice:
+    """Return what :func:`dcmdask.scan` was asked for."""
+    patterns = (exclude,) if isinstance(exclude, str) else exclude
+    return Choice(tuple(one.rstrip("/") for one in patterns), follow_links)
+
+
+def discover(source: str, chosen: Choice = _ALL) -> Iterator[str | Skipped]:
+    """Yield the files of a local source, each once, in no order that means anything.
+
+    Folders below the source that dcmdask wrote are left out.
 
     Raises
     ------
     FileNotFoundError
         There is nothing under this name, or nothing that matches the pattern.
     """
-    if is_url(source):
-        yield from _remote(source, storage_options)
-    elif _is_pattern(source):
-        yield from _matching(source)
+    if _is_pattern(source):
+        yield from _matching(source, chosen)
     elif os.path.isdir(source):
-        yield from _walk(source, _EVERYTHING)
+        yield from _walk(source, _EVERYTHING, chosen)
     else:
         yield _file_or_reason(source)
+
+
+def is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:
+    """Return whether `read` gives a mark of dcmdask's, and does not fail."""
+    try:
+        return is_mark(name, read())
+    except OSError:
+        return False
+
+
+def written_by_us(folder: str) -> Skipped:
+    """Return what is said of a folder that dcmdask wrote."""
+    return Skipped(folder, "written by dcmdask, and not scanned", "not DICOM")
 
 
 # Local files
@@ -109,40 +169,72 @@ def _is_pattern(path: str) -> bool:
     return glob.has_magic(path) and not os.path.lexists(path)
 
 
-def _matching(pattern: str) -> Iterator[str | Skipped]:
+def _matching(pattern: str, chosen: Choice) -> Iterator[str | Skipped]:
     """Yield what a pattern names, and all that is below the folders that it names.
 
     ``**`` stands for any number of folders. Unlike :func:`glob.iglob` this follows no
-    symbolic links, includes hidden files and does not hide what cannot be read.
+    symbolic links unless asked to, includes hidden files and does not hide what cannot be
+    read.
     """
     parts = pattern.split(os.sep)
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     folder = os.sep.join(parts[:fixed]) + os.sep
     matches = 0
     if os.path.isdir(folder):
-        for one in _walk(folder, frozenset({tuple(parts[fixed:])})):
+        for one in _walk(folder, frozenset({tuple(parts[fixed:])}), chosen):
             matches += 1
             yield one
-    if not matches:
+    if not matches and not chosen.exclude:
         raise FileNotFoundError(f"nothing matches {pattern}")
 
 
-def _walk(folder: str, tails: Tails) -> Iterator[str | Skipped]:
-    """Yield the files below a folder that match; links to folders are named, not followed."""
-    waiting = [(folder, tails)]
-    while waiting:
-        folder, tails = waiting.pop()
+def _walk(root: str, tails: Tails, chosen: Choice) -> Iterator[str | Skipped]:
+    """Yield the files below a folder that match; links that are not followed are named."""
+    waiting, links = [(root, tails)], list[tuple[str, Tails]]()
+    reached = set[tuple[int, int, Tails]]()
+    start = len(os.path.join(root, ""))
+    while waiting or links:
+        # Links come last, by name: what can be reached without one keeps its own path.
+        folder, tails = waiting.pop() if waiting else heapq.heappop(links)
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if not (below := _step(tails, entry.name)):
-                        continue
-                    if _is_folder(entry):
-                        waiting.append((entry.path, _EVERYTHING if () in below else below))
-                    elif () in below:
-                        yield _file_or_reason(entry.path) if _is_odd(entry) else entry.path
+            if chosen.follow_links:
+                status = os.stat(folder)
+                if (place := (status.st_dev, status.st_ino, tails)) in reached:
+                    yield Skipped(folder, "a folder that is scanned by another path", "not DICOM")
+                    continue
+                reached.add(place)
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+            if folder != root and any(map(_is_marked, entries)):
+                yield written_by_us(folder)
+                continue
+            for entry in entries:
+                if not (below := _step(tails, entry.name)):
+                    continue
+                if chosen.leaves_out(entry.path[start:]):
+                    continue
+                under = entry.path, _EVERYTHING if () in below else below
+                if _is_folder(entry):
+                    waiting.append(under)
+                elif chosen.follow_links and _is_odd(entry) and os.path.isdir(entry.path):
+                    heapq.heappush(links, under)
+                elif () in below:
+                    yield _file_or_reason(entry.path) if _is_odd(entry) else entry.path
         except OSError as error:
             yield Skipped(folder, f"a folder that cannot be read: {error.strerror or error}")
+
+
+def _is_marked(entry: os.DirEntry[str]) -> bool:
+    return (
+        entry.name in MARKS
+        and entry.is_file()
+        and is_readable_mark(entry.name, partial(_beginning, entry.path))
+    )
+
+
+def _beginning(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(MOST)
 
 
 def _step(tails: Tails, name: str) -> Tails:
@@ -153,6 +245,22 @@ def _step(tails: Tails, name: str) -> Tails:
 
 
 _ANYTHING: Tails = frozenset({("**",), ()})
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Return whether a pattern names a path with slashes, or a folder that it lies in.
+
+    Examples
+    --------
+    >>> matches("a*/b", "a1/b/c"), matches("**/c", "c"), matches("*/*.dcm", "a.dcm")
+    (True, True, False)
+    """
+    tails: Tails = frozenset({tuple(pattern.split("/"))})
+    for part in path.split("/"):
+        tails = _step(tails, part)
+        if () in tails:
+            return True
+    return False
 
 
 def _left(tail: tuple[str, ...], name: str) -> Iterator[tuple[str, ...]]:
@@ -188,8 +296,9 @@ def _file_or_reason(path: str) -> str | Skipped:
     if stat.S_ISREG(mode):
         return path
     if stat.S_ISDIR(mode):
-        return Skipped(path, "a link to a folder, which is not followed")
-    return Skipped(path, f"{_OTHER_FILES.get(stat.S_IFMT(mode), 'something')} that is not a file")
+        return Skipped(path, "a link to a folder, which is not followed", "not DICOM")
+    what = _OTHER_FILES.get(stat.S_IFMT(mode), "something")
+    return Skipped(path, f"{what} that is not a file", "not DICOM")
 
 
 def unreadable(error: OSError) -> str:
@@ -197,56 +306,3 @@ def unreadable(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "it vanished after it was listed"
     return f"it cannot be read: {error.strerror or type(error).__name__}"
-
-
-# Everything else
-
-
-def _remote(url: str, storage_options: Mapping[str, Any]) -> Iterator[str | Skipped]:
-    import fsspec
-
-    fs, path = fsspec.core.url_to_fs(url, **storage_options)
-    if glob.has_magic(path) and not fs.exists(path):
-        matches = fs.glob(path, detail=True)
-        if not matches:
-            raise FileNotFoundError(f"nothing matches {url}")
-    else:
-        matches = {path: fs.info(path)}
-    for one in dict.fromkeys(_files_of(fs, matches)):
-        if "::" in one or ("://" in one and "://" not in path):
-            # Inside an archive: as a URL it would lead out of it.
-            yield Skipped(one, "a name that cannot be part of a URL")
-        else:
-            yield _url_of(url, path, one)
-
-
-def _files_of(fs: Any, matches: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for path, info in matches.items():
-        if info.get("type") == "directory":
-            yield from fs.find(path)
-        else:
-            yield path
-
-
-def _url_of(url: str, path: str, member: str) -> str:
-    """Return the URL of `member`, which was found where `path` of `url` leads.
-
-    Examples
-    --------
-    >>> _url_of("zip://**::s3://bucket/a.zip", "**", "b/c.dcm")
-    'zip://b/c.dcm::s3://bucket/a.zip'
-    >>> _url_of("sftp://host/data/", "/data", "/data/c.dcm")
-    'sftp://host/data/c.dcm'
-    """
-    parts = url.split("::")
-    # In "simplecache::s3://bucket" the path belongs to the second part.
-    at = next(i for i, part in enumerate(parts) if "://" in part)
-    protocol, _, rest = parts[at].partition("://")
-    if "://" in path:
-        parts[at] = member
-    elif path and rest.rstrip("/").endswith(path):
-        # Some file systems leave the host out of their paths.
-        parts[at] = f"{protocol}://{rest.rstrip('/').removesuffix(path)}{member}"
-    else:
-        parts[at] = f"{protocol}://{member}"
-    return "::".join(parts)

@@ -104,9 +104,11 @@ def _digest(one: Described) -> bytes:
 
 def _hash(source: files.Source, begin: int, end: int) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
-    for start in range(begin, end, _BLOCK):
-        (block,) = files.read(source, [start], [min(_BLOCK, end - start)])
-        digest.update(block)
+    with files.opened(source) as file:
+        file.seek(begin)
+        while begin < end and (block := file.read(min(_BLOCK, end - begin))):
+            digest.update(block)
+            begin += len(block)
     return digest.digest()
 
 

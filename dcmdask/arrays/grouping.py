@@ -19,7 +19,7 @@ __all__ = ["series_of"]
 
 
 def series_of(
-    described: Sequence[Described], doubtful: Iterable[Skipped] = ()
+    described: Sequence[Described], lost: Iterable[Skipped] = ()
 ) -> tuple[list[Series], list[Skipped]]:
     """Return series without copies, and the copies.
 
@@ -27,7 +27,7 @@ def series_of(
     ----------
     described : sequence of Described
         In any order.
-    doubtful : iterable of Skipped, optional
+    lost : iterable of Skipped, optional
         Files that may be part of a series: each is left out of those that it lies beside.
 
     Returns
@@ -53,10 +53,9 @@ def series_of(
                 f"{uid(first.sop_instance_uid) or '…'}: "
                 + "; ".join(one[0].source.name for one in different)
             )
-    beside: dict[str, tuple[str, ...]] = {}
-    for one in doubtful:
-        folder = _folder(one.path)
-        beside[folder] = (*beside.get(folder, ()), f"{one.path}: {one.reason}")
+    beside: dict[str, list[str]] = {}
+    for one in lost:
+        beside.setdefault(_folder(one.path), []).append(f"{one.path}: {one.reason}")
     kept = (one for one in ordered if one.source.name not in copies)
     series = []
     for key, group in groupby(kept, _by_series):

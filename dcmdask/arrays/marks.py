@@ -9,6 +9,8 @@ TARGET = "dcmdask.json"
 # The file that a Zarr store begins with.
 STORE = "zarr.json"
 MARKS = frozenset({TARGET, STORE})
+# Bytes of such a file that are read; dcmdask writes none that is longer.
+MOST = 2**24
 
 
 def is_mark(name: str, data: bytes) -> bool:

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any, overload
 
 from dask.system import CPU_COUNT
 
-from dcmdask.arrays.discovery import Skipped, discover, is_url, sources
+from dcmdask.arrays.archives import Archive, archive_of
+from dcmdask.arrays.discovery import (
+    Choice,
+    Skipped,
+    choice,
+    discover,
+    is_url,
+    may_be_lost,
+    sources,
+)
 from dcmdask.arrays.grouping import series_of
+from dcmdask.arrays.remote import discover as discover_url
 from dcmdask.arrays.scan_worker import (
     Outcome,
     describe_files,
@@ -41,6 +51,8 @@ REMOTE_THREADS = 16
 def scan(
     src: Any,
     *,
+    exclude: Iterable[str] | str = (),
+    follow_links: bool = False,
     progress: Callable[[int, int | None], object] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Scan:
@@ -49,7 +61,8 @@ def scan(
     Names, suffixes and nesting do not matter. Where it takes longer than a moment, a process
     for each core reads the local files. What is no part of a series is named in `skipped`
     and stops nothing: files that are not DICOM, have no pixel data, are damaged or vanish
-    meanwhile, folders that cannot be read, links to folders.
+    meanwhile, folders that cannot be read, links to folders, and folders below `src` that
+    dcmdask wrote.
 
     Of files with the same SOP Instance UID in one series, those with the same pixel data,
     lookup tables and facts are one instance: the first by name is kept. Where they differ all
@@ -62,6 +75,14 @@ def scan(
         A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of
         fsspec that is one of these, also inside an archive: ``"zip://**::archive.zip"``.
         Folders that a pattern names are scanned whole.
+    exclude : str or iterable of str, optional
+        Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
+        to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
+        path below `src`. Folders that are left out are not entered. What `src` names itself
+        is not left out.
+    follow_links : bool, optional
+        Follow links to folders. Each folder is scanned once, also where links lead round in
+        a circle.
     progress : callable, optional
         Called now and then with the number of files that are done, and how many there are,
         which is None until all are found.
@@ -91,7 +112,7 @@ def scan(
     listed = sources(src)
     if storage_options and not all(map(is_url, listed)):
         raise ValueError("storage_options are for URLs, and a source is a local path")
-    listing = _Listing(listed, storage_options or {})
+    listing = _Listing(listed, storage_options or {}, choice(exclude, follow_links))
     described: list[Described] = []
     skipped: list[Skipped] = []
     done = 0
@@ -106,8 +127,7 @@ def scan(
             if progress is not None:
                 progress(done, listing.files if listing.complete else None)
     skipped += listing.skipped
-    doubtful = sorted(one for one in skipped if one.kind == "doubtful")
-    series, copies = series_of(described, doubtful)
+    series, copies = series_of(described, sorted(filter(may_be_lost, skipped)))
     skipped += copies
     return Scan(series, sorted(skipped), done)
 
@@ -122,6 +142,8 @@ class Scan(Sequence[Series]):
     ----------
     skipped : tuple of Skipped
         ``(path, reason, kind)`` of what is no part of a series, sorted by path.
+    doubtful : tuple of Skipped
+        Those of `skipped` that may be part of a series: damaged, unreadable, gone.
     files : int
         How many files were looked into.
     """
@@ -129,6 +151,7 @@ class Scan(Sequence[Series]):
     def __init__(self, series: Iterable[Series], skipped: Iterable[Skipped], files: int) -> None:
         self._series = tuple(series)
         self.skipped = tuple(skipped)
+        self.doubtful = tuple(one for one in self.skipped if one.kind == "doubtful")
         self.files = files
 
     def __len__(self) -> int:
@@ -152,11 +175,6 @@ class Scan(Sequence[Series]):
         instances = sum(map(len, self))
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"<Scan: {len(self)} series, {instances} instances of {self.files} files{skipped}>"
-
-    @property
-    def doubtful(self) -> tuple[Skipped, ...]:
-        """Those of `skipped` that may be part of a series: damaged, empty, unreadable, gone."""
-        return tuple(one for one in self.skipped if one.kind == "doubtful")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return technical facts of each series, as JSON has types for them.
@@ -213,6 +231,7 @@ class _Listing:
 
     sources: Sequence[str]
     storage_options: Mapping[str, Any]
+    chosen: Choice
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
     listed: int = 0
@@ -230,16 +249,38 @@ class _Listing:
             self.files += len(batch)
             yield batch
 
+    def archives(self) -> dict[str, list[str]]:
+        """Return the archives among the sources, and what of each is to be scanned."""
+        found: dict[str, list[str]] = {}
+        for source in self.sources:
+            if is_url(source) and (archive := archive_of(source)):
+                found.setdefault(archive, []).append(source)
+        return found
+
+    def opened(self, found: Iterable[str | Skipped], sources: int) -> list[str]:
+        """Return the members of an archive that so many of the sources lead to."""
+        members = list(self._kept(found))
+        self.files += len(members)
+        self.listed += sources
+        return members
+
     def _paths(self, remote: bool) -> Iterator[str]:
         for source in self.sources:
-            if is_url(source) is not remote:
+            if is_url(source) is not remote or (remote and archive_of(source)):
                 continue
-            for one in discover(source, self.storage_options):
-                if isinstance(one, Skipped):
-                    self.skipped.append(one)
-                else:
-                    yield one
+            if remote:
+                found = discover_url(source, self.storage_options, self.chosen)
+            else:
+                found = discover(source, self.chosen)
+            yield from self._kept(found)
             self.listed += 1
+
+    def _kept(self, found: Iterable[str | Skipped]) -> Iterator[str]:
+        for one in found:
+            if isinstance(one, Skipped):
+                self.skipped.append(one)
+            else:
+                yield one
 
 
 def _once(paths: Iterable[str]) -> Iterator[str]:
@@ -260,5 +301,9 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
             yield from describe_in_processes(chain([batch], batches), CPU_COUNT)
         else:
             yield describe_files(batch, known=known)
+    for name, urls in listing.archives().items():
+        archive = Archive(name, listing.storage_options)
+        for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
+            yield [archive.describe(url, known)]
     describe = partial(describe_files, storage_options=listing.storage_options, known=known)
     yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)

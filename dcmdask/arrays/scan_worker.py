@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import IO, Any, TypeAlias, TypeVar, cast
 
-from dcmdask.arrays.discovery import Kind, Skipped, unreadable
+from dcmdask.arrays.discovery import EMPTY, Kind, Skipped, unreadable
 from dcmdask.arrays.quiet import quiet
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError, UnsupportedSyntaxError
 from dcmdask.frames import files
@@ -82,10 +83,26 @@ def describe_files(
 def _described(
     path: str, storage_options: Mapping[str, Any] | None, known: dict[Any, Any]
 ) -> Outcome:
+    return describe_located(path, partial(files.locate, path, storage_options), known)
+
+
+def describe_located(
+    path: str, locate: Callable[[], files.Stored], known: dict[Any, Any]
+) -> Outcome:
+    """Return what a file is, or why it can be no part of a series.
+
+    Parameters
+    ----------
+    path : str
+    locate : callable
+        Returns where its bytes are.
+    known : dict
+        As for :func:`describe_files`.
+    """
     try:
-        source = files.locate(path, storage_options)
+        source = locate()
         if not source.size:
-            return Skipped(path, "an empty file")
+            return Skipped(path, EMPTY, "not DICOM")
         try:
             return _sharing(describe(source), known)
         except NoPixelDataError:

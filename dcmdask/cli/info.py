@@ -21,6 +21,8 @@ def info(
     raw: options.Raw = False,
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
+    exclude: options.Exclude = None,
+    follow_links: options.FollowLinks = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
@@ -34,8 +36,10 @@ def info(
                 "--raw, --number-of-frames and --transfer-syntax-uid are for one file, and "
                 f"{file} is a folder or a pattern"
             )
-        series_info(file, as_json)
+        series_info(file, exclude or (), follow_links, as_json)
         return
+    if exclude or follow_links:
+        raise ValueError(f"--exclude and --follow-links are for folders, and {file} is a file")
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
@@ -45,15 +49,18 @@ def info(
 
 
 def _facts(frames: FrameArray) -> dict[str, Any]:
+    from pydicom.datadict import tag_for_keyword
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEGExtended12Bit
 
     from dcmdask.arrays.chunks import plan_chunks
-    from dcmdask.export.provenance import technical_header
+    from dcmdask.export.provenance import ELEMENTS, technical_header
     from dcmdask.frames import codecs
 
     syntax = frames.transfer_syntax
-    header = technical_header(frames.dataset, [str(syntax)], frames.decoding, "stored")
+    tags = [tag_for_keyword(keyword) for keyword in (*ELEMENTS, "SharedFunctionalGroupsSequence")]
+    dataset = frames.elements(filter(None, tags))
+    header = technical_header(dataset, [str(syntax)], frames.decoding, "stored")
     # 12-bit lossy JPEG is left to pydicom's plugins.
     left = syntax == JPEGExtended12Bit and header.get("BitsStored", 8) != 8
     own = ["imagecodecs"] if codecs.own_decoder(syntax) and not left else []

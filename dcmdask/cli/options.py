@@ -36,6 +36,17 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Compute in so many processes of this machine."),
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Leave out files and folders of this name, such as '*.png', or of this path below "
+        "the source, such as 'old/*'. Can be given several times.",
+    ),
+]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links to folders; each is scanned once.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -84,7 +84,7 @@ def skipped_files(found: Scan) -> str:
         "the same instance" if one.kind == "copy" else one.reason for one in found.skipped
     )
     told = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(NAMED))
-    named = sorted(found.skipped, key=lambda one: one not in found.doubtful)
+    named = sorted(found.skipped, key=lambda one: one.kind != "doubtful")
     lines = [f"skipped {counted(len(found.skipped), 'file')}: {told}"]
     lines += [plain(f"  {one.path}: {one.reason}") for one in named[:NAMED]]
     if len(named) > NAMED:

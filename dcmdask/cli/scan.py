@@ -26,6 +26,8 @@ def scan(
             metavar="SOURCE...", help="Folders, files, glob patterns, or URLs for fsspec."
         ),
     ],
+    exclude: options.Exclude = None,
+    follow_links: options.FollowLinks = False,
     as_json: options.AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print a table as comma-separated values.")
@@ -35,7 +37,7 @@ def scan(
 
     Names, suffixes and nesting do not matter. Files that are not DICOM or hold no pixels are
     counted and named. Nothing that is printed names a person; UIDs are. Exit code 1: some
-    files are damaged, empty or unreadable, and may be part of a series.
+    files are damaged or unreadable, and may be part of a series.
     """
     import dcmdask.arrays.scan as scanning
     from dcmdask.cli.progress import counting
@@ -43,7 +45,9 @@ def scan(
     if as_json and as_csv:
         raise ValueError("--json and --csv: one of them at a time")
     with counting("files") as advance:
-        found = scanning.scan(sources, progress=advance)
+        found = scanning.scan(
+            sources, exclude=exclude or (), follow_links=follow_links, progress=advance
+        )
     rows = found.rows()
     if as_json:
         skipped = [{"path": one.path, "reason": one.reason} for one in found.skipped]

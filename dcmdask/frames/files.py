@@ -12,26 +12,25 @@ import io
 import os
 import stat
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from dcmdask.errors import PixelDataError, SourceChangedError
+from dcmdask.errors import SourceChangedError
+from dcmdask.frames.inflation import EXPANSION, InflatedFile, read_whole
+from dcmdask.frames.ranges import coalesce
 
-# Neighbouring ranges of a remote source are fetched together: a request costs
-# about as much as a few hundred kilobytes.
-COALESCE_GAP = 256 * 1024
-COALESCE_LENGTH = 32 * 1024 * 1024
 # What file systems call the entity tag, a checksum or the time of the last change.
 _TELLING = frozenset(
     {"etag", "mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "md5"}
 )
 # What one look into a remote header fetches.
 REMOTE_BLOCK = 256 * 1024
+# Bytes of a source that can only be taken into memory as a whole.
+INFLATE_LIMIT = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +97,44 @@ class Memory:
         return ("bytes", self.digest)
 
 
-Stored: TypeAlias = LocalFile | RemoteFile | Memory
+@dataclass(frozen=True)
+class Member:
+    """A member of an archive that is open; for one reader, and not to be kept."""
+
+    name: str
+    size: int
+    file: BinaryIO = field(compare=False, repr=False)
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """What tells this content from another."""
+        return ("member", self.name, self.size)
+
+
+Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
 
 
 @dataclass(frozen=True)
 class Inflated:
     """The data set of a deflated file (PS3.5 A.5); offsets count from its first byte.
 
-    Not random access: each process inflates the whole data set once.
+    Not random access: to :func:`read` from it, each process inflates the whole data set
+    once; :func:`opened`, it is inflated as far as it is read.
     """
 
     deflated: Stored
     start: int
-    size: int
+    limit: int = field(compare=False)
+    """Bytes that the data set may have."""
+    length: int | None = field(default=None, compare=False)
+    """Bytes that it has; None as long as nobody has counted them."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, or of those that there may be at most."""
+        if self.length is None:
+            return EXPANSION * (self.deflated.size - self.start)
+        return self.length
 
     @property
     def name(self) -> str:
@@ -126,7 +150,9 @@ class Inflated:
 Source: TypeAlias = Stored | Inflated
 
 
-def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Stored:
+def locate(
+    src: Any, storage_options: Mapping[str, Any] | None = None, limit: int = INFLATE_LIMIT
+) -> Stored:
     """Return where the bytes of `src` are.
 
     Parameters
@@ -138,6 +164,14 @@ def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Stored
         reading then notices that a local file has changed in between.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system.
+    limit : int, optional
+        Bytes that may be read into memory of a file-like, or of a URL that is not given in
+        parts.
+
+    Raises
+    ------
+    PixelDataError
+        There are more.
     """
     if isinstance(src, LocalFile | RemoteFile | Memory):
         return src
@@ -146,9 +180,9 @@ def locate(src: Any, storage_options: Mapping[str, Any] | None = None) -> Stored
     if isinstance(src, bytearray | memoryview):
         return Memory(bytes(src))
     if hasattr(src, "read"):
-        return _locate_file_like(src)
+        return _locate_file_like(src, limit)
     if isinstance(src, str) and "://" in src:
-        return _locate_url(src, storage_options or {})
+        return _locate_url(src, storage_options or {}, limit)
     path = os.fsdecode(src)
     if storage_options:
         raise ValueError(f"storage_options are for URLs, and {path!r} is a local path")
@@ -170,7 +204,7 @@ def is_local(fs: Any) -> bool:
     return type(fs).__name__ == "LocalFileSystem"
 
 
-def _locate_url(url: str, options: Mapping[str, Any]) -> Stored:
+def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
     import fsspec
 
     fs, path = fsspec.core.url_to_fs(url, **options)
@@ -180,7 +214,16 @@ def _locate_url(url: str, options: Mapping[str, Any]) -> Stored:
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
     if info.get("size") is None or not _gives_ranges(fs, path, info):
-        return Memory(fs.cat_file(path), name=url)
+        # No block size stands for one stream over HTTP.
+        with fs.open(path, "rb", block_size=0 if _is_http(fs) else None) as file:
+            return Memory(read_whole(file, url, limit), name=url)
+    return remote_file(url, options, fs, path, info)
+
+
+def remote_file(
+    url: str, options: Mapping[str, Any], fs: Any, path: str, info: Mapping[str, Any]
+) -> RemoteFile:
+    """Return a file of which fsspec says `info`."""
     # Not all file systems put what tells one content from another into their key.
     key = f"{fs.ukey(path)} {telling(info)}"
     return RemoteFile(url, dict(options), int(info["size"]), key)
@@ -191,26 +234,32 @@ def telling(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     return sorted((key, str(value)) for key, value in info.items() if key.lower() in _TELLING)
 
 
+def _is_http(fs: Any) -> bool:
+    return type(fs).__name__ == "HTTPFileSystem"
+
+
 def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
     """Return whether parts can be asked for: a web server may answer with everything."""
-    if type(fs).__name__ != "HTTPFileSystem" or info.get("partial"):
+    if not _is_http(fs) or info.get("partial"):
         return True
-    return len(fs.cat_file(path, start=0, end=1)) == 1
+    with fs.open(path, "rb", block_size=0, headers={"Range": "bytes=0-0"}) as file:
+        return len(file.read(2)) == 1
 
 
-def _locate_file_like(src: Any) -> Stored:
+def _locate_file_like(src: Any, limit: int) -> Stored:
     if (path := _own_path(src)) is not None:
         return _locate_path(path)
+    name = getattr(src, "name", None)
+    name = name if isinstance(name, str) else "<file-like>"
+    if isinstance(src, io.BytesIO):
+        # It is in memory already.
+        return Memory(src.getvalue(), name)
     position = src.tell()
     src.seek(0)
     try:
-        data = src.read()
+        return Memory(read_whole(src, name, limit), name)
     finally:
         src.seek(position)
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"{src!r} gives {type(data).__name__}; open it in binary mode")
-    name = getattr(src, "name", None)
-    return Memory(bytes(data), name=name if isinstance(name, str) else "<file-like>")
 
 
 def _own_path(src: Any) -> str | None:
@@ -241,7 +290,7 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
     """
     if isinstance(source, Memory | Inflated):
         data = source.data if isinstance(source, Memory) else _inflated(source)
-        parts = [data[o : o + n] for o, n in zip(offsets, lengths, strict=True)]
+        parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
     elif isinstance(source, RemoteFile):
         parts = _read_remote(source, offsets, lengths)
     else:
@@ -286,8 +335,13 @@ def opened(source: Source) -> Iterator[BinaryIO]:
                     source=source.name,
                 )
             yield cast(BinaryIO, file)
+    elif isinstance(source, Member):
+        yield source.file
+    elif isinstance(source, Inflated):
+        with opened(source.deflated) as file:
+            yield cast(BinaryIO, InflatedFile(file, source.start, source.limit, source.name))
     else:
-        yield io.BytesIO(source.data if isinstance(source, Memory) else _inflated(source))
+        yield io.BytesIO(source.data)
 
 
 def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> None:
@@ -317,33 +371,6 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     return data
 
 
-def coalesce(offsets: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
-    """Join neighbouring ranges into requests.
-
-    Returns
-    -------
-    list of (start, end, members)
-        `members` are positions in `offsets`; each is in exactly one request,
-        which covers its range whole.
-
-    Examples
-    --------
-    >>> coalesce([0, 10, 9_000_000], [10, 10, 5])
-    [(0, 20, [0, 1]), (9000000, 9000005, [2])]
-    """
-    requests: list[tuple[int, int, list[int]]] = []
-    for member in sorted(range(len(offsets)), key=lambda i: offsets[i]):
-        start, end = offsets[member], offsets[member] + lengths[member]
-        if requests:
-            first, last, members = requests[-1]
-            if start - last <= COALESCE_GAP and end - first <= COALESCE_LENGTH:
-                members.append(member)
-                requests[-1] = (first, max(last, end), members)
-                continue
-        requests.append((start, end, [member]))
-    return requests
-
-
 def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     import fsspec
 
@@ -367,7 +394,7 @@ def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[i
 
 
 # Data sets inflated by this process, newest last. Few: they are whole files.
-_INFLATED: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+_INFLATED: OrderedDict[tuple[object, ...], bytearray] = OrderedDict()
 _INFLATED_KEPT = 4
 _INFLATED_LOCK = threading.Lock()
 
@@ -382,49 +409,41 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def inflate(deflated: Stored, start: int) -> Inflated:
+def inflate(deflated: Stored, start: int, limit: int = INFLATE_LIMIT) -> Inflated:
     """Return the data set that is deflated from `start` to the end of the source.
 
-    It takes at most 1032 times the bytes of the source: deflate cannot expand more.
+    Nothing is read. `limit` is the number of bytes that it may have.
+    """
+    return Inflated(deflated, start, limit)
+
+
+def measured(source: Inflated) -> Inflated:
+    """Return a deflated data set with its size, which is counted in constant memory.
 
     Raises
     ------
     PixelDataError
-        The deflated stream is damaged or ends early.
+        The deflated stream is damaged, ends early, or is longer than its limit.
     """
-    source = Inflated(deflated, start, 0)
-    return Inflated(deflated, start, len(_inflated(source)))
+    if source.length is not None:
+        return source
+    with opened(source) as file:
+        return replace(source, length=file.seek(0, io.SEEK_END))
 
 
-def _inflated(source: Inflated) -> bytes:
+def _inflated(source: Inflated) -> memoryview:
     # One lock for all: two threads must not inflate the same file twice.
     with _INFLATED_LOCK:
         if source.token in _INFLATED:
             _INFLATED.move_to_end(source.token)
-            return _INFLATED[source.token]
-        deflated = source.deflated
-        (packed,) = read(deflated, [source.start], [deflated.size - source.start])
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            data = inflater.decompress(packed) + inflater.flush()
-        except MemoryError as error:
-            raise PixelDataError(
-                f"the {len(packed)} bytes of the deflated data set inflate to more than there is "
-                "memory for",
-                source=source.name,
-            ) from error
-        except zlib.error as error:
-            raise PixelDataError(
-                f"the deflated data set of {len(packed)} bytes is damaged ({error})",
-                source=source.name,
-            ) from error
-        if not inflater.eof:
-            raise PixelDataError(
-                f"the deflated data set ends early: {len(packed)} bytes give {len(data)} "
-                "and no end; the file is truncated",
-                source=source.name,
-            )
+            return memoryview(_INFLATED[source.token])
+        data = bytearray(measured(source).size)
+        with opened(source) as file:
+            read_into(file, 0, memoryview(data), source)
         _INFLATED[source.token] = data
-        while len(_INFLATED) > _INFLATED_KEPT:
+        # Together they take no more than one may.
+        while len(_INFLATED) > 1 and (
+            len(_INFLATED) > _INFLATED_KEPT or sum(map(len, _INFLATED.values())) > source.limit
+        ):
             _INFLATED.popitem(last=False)
-        return data
+        return memoryview(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,12 @@ class FrameArray(ArrayLike):
         if self._dataset is None:
             self._dataset = read_whole_header(self._instance.source, self.transfer_syntax)
         return self._dataset
+
+    def elements(self, tags: Iterable[int]) -> Dataset:
+        """Return the elements with these tags; no others are read into memory."""
+        if self._dataset is not None:
+            return self._dataset
+        return read_whole_header(self._instance.source, self.transfer_syntax, tags)
 
     def encoded(self, frame: int) -> bytes:
         """Return the span of `frame`: its items, or the bytes that cover a native frame.
@@ -200,7 +206,9 @@ def open_frames(
     **decoding_options
         pydicom's decoding options; overrides of group 0028 by pydicom's keywords (`rows`,
         `bits_stored`, `photometric_interpretation`, `number_of_frames`, ...), and
-        `transfer_syntax_uid`, needed for data sets without file meta information.
+        `transfer_syntax_uid`, needed for data sets without file meta information. And
+        `inflate_limit`: bytes that a deflated data set, a file-like, or a URL whose server
+        gives no parts may take in memory, by default 1 GiB.
 
     Returns
     -------
@@ -218,7 +226,7 @@ def open_frames(
     NotDicomError, HeaderError, MissingElementError, NoPixelDataError
         The header cannot be read, or contradicts itself.
     PixelDataError
-        There are fewer frames than declared.
+        There are fewer frames than declared, or more bytes than `inflate_limit`.
     UnsupportedSyntaxError
         Nothing decodes the transfer syntax.
 

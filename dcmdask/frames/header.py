@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from dcmdask.errors import HeaderError, MissingElementError, NotDicomError
+from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError
 from dcmdask.frames import files
 from dcmdask.frames.elements import (
     EXPLICIT_LITTLE,
@@ -88,8 +89,12 @@ def read_header(
     wanted: Iterable[int],
     transfer_syntax_uid: str | None = None,
     sequences: Iterable[int] = (),
+    inflate_limit: int = files.INFLATE_LIMIT,
 ) -> Header:
     """Walk the elements of `source` once, up to the pixel data.
+
+    A deflated data set is inflated as far as that, in constant memory but for the wanted
+    elements.
 
     Parameters
     ----------
@@ -101,6 +106,8 @@ def read_header(
         where there is none.
     sequences : iterable of int
         Tags of top-level sequences to find, without looking into them.
+    inflate_limit : int, optional
+        Bytes that a deflated data set may have up to the pixel data.
 
     Raises
     ------
@@ -110,6 +117,8 @@ def read_header(
         There is a File Meta Information without Transfer Syntax UID.
     HeaderError
         The header ends early, or neither the walk nor pydicom can read it.
+    PixelDataError
+        A deflated data set is damaged, or too long.
     """
     keep, find = frozenset(wanted), frozenset(sequences)
     with files.opened(source) as file:
@@ -117,13 +126,37 @@ def read_header(
         syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
             return _read_elements(file, window, source, start, syntax, keep, find)
-    inflated = files.inflate(source, start)
-    with files.opened(inflated) as file:
-        window = window_over(file, inflated.size)
-        return _read_elements(file, window, inflated, 0, syntax, keep, find)
+    inflated = files.inflate(source, start, inflate_limit)
+    try:
+        return _read_inflated(inflated, syntax, keep, find)
+    except _EndsBeforeError:
+        # Where a data set ends matters only if no pixel data is met before.
+        return _read_inflated(files.measured(inflated), syntax, keep, find)
 
 
-def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
+class _EndsBeforeError(Exception):
+    """A deflated data set of a size that is not known has ended."""
+
+
+def _read_inflated(
+    source: files.Inflated, syntax: UID, keep: frozenset[int], find: frozenset[int]
+) -> Header:
+    with files.opened(source) as file:
+
+        def read_at(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            data = file.read(length)
+            if len(data) < length:
+                raise _EndsBeforeError
+            return data
+
+        window = Window(read_at, source.size)
+        return _read_elements(file, window, source, 0, syntax, keep, find)
+
+
+def read_whole_header(
+    source: files.Source, syntax: UID, tags: Iterable[int] | None = None
+) -> Dataset:
     """Return the data set of `source` without its pixel data, as pydicom reads it.
 
     Parameters
@@ -131,40 +164,73 @@ def read_whole_header(source: files.Source, syntax: UID) -> Dataset:
     source : Source
     syntax : UID
         That the data set was found to be in, whatever the file meta information says.
+    tags : iterable of int, optional
+        The elements to read; others do not come into memory.
 
     Raises
     ------
     HeaderError
         pydicom cannot read it; elements that were not looked at before may be damaged.
     """
-    original = source.deflated if isinstance(source, files.Inflated) else source
-    with files.opened(original) as file:
-        # Unbuffered, the thousands of small reads of pydicom would each be a system call.
-        reader = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
-        try:
-            dataset: Dataset = dcmread(reader, stop_before_pixels=True, force=True)
+    wanted = None if tags is None else list(tags)
+    try:
+        if isinstance(source, files.Inflated):
+            return _read_deflated(source, wanted)
+        with files.opened(source) as file:
+            _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
+            if syntax == DeflatedExplicitVRLittleEndian:
+                return _read_deflated(files.inflate(source, start), wanted)
+            with _buffered(file) as reader:
+                reader.seek(0)
+                dataset: Dataset = dcmread(
+                    reader, stop_before_pixels=True, force=True, specific_tags=wanted
+                )
             if dataset.file_meta.get("TransferSyntaxUID") != syntax:
+                # The caller gave another one than the file says.
                 meta = dataset.file_meta
-                dataset = _read_again(source, syntax)
+                dataset = _read_to_pixels(file, start, _encoding(syntax), wanted)
                 dataset.file_meta = meta
-        except Exception as error:
-            raise HeaderError(
-                f"pydicom cannot read the whole header: {error}", source=source.name
-            ) from error
-        finally:
-            if isinstance(reader, io.BufferedReader):
-                reader.detach()
+            return dataset
+    except (DcmdaskError, OSError):
+        raise
+    except Exception as error:
+        raise HeaderError(
+            f"pydicom cannot read the whole header: {error}", source=source.name
+        ) from error
+
+
+def _read_deflated(source: files.Inflated, tags: list[int] | None) -> Dataset:
+    """Read a deflated data set; pydicom would inflate its pixel data, too."""
+    with files.opened(source.deflated) as file:
+        head = file.read(source.start)
+    meta = head[PREAMBLE + 4 :] if head[PREAMBLE : PREAMBLE + 4] == b"DICM" else head
+    with files.opened(source) as file:
+        dataset = _read_to_pixels(file, 0, EXPLICIT_LITTLE, tags)
+    dataset.file_meta = FileMetaDataset(read_dataset(io.BytesIO(meta), *EXPLICIT_LITTLE))
     return dataset
 
 
-def _read_again(source: files.Source, syntax: UID) -> Dataset:
-    """Read the data set in the syntax that the caller gave instead of the file's own."""
-    with files.opened(source) as file:
-        start = 0
-        if not isinstance(source, files.Inflated):
-            _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
-        file.seek(start)
-        return read_dataset(file, *_encoding(syntax), stop_when=_at_pixels)
+def _read_to_pixels(
+    file: BinaryIO, start: int, encoding: Encoding, tags: list[int] | None
+) -> Dataset:
+    with _buffered(file) as reader:
+        reader.seek(start)
+        return read_dataset(
+            reader, *encoding, stop_when=_at_pixels, specific_tags=cast("list[Any]", tags)
+        )
+
+
+@contextmanager
+def _buffered(file: BinaryIO) -> Iterator[BinaryIO]:
+    """Buffer a raw file: each of the thousands of small reads of pydicom is a system call."""
+    if not isinstance(file, io.RawIOBase):
+        yield file
+        return
+    reader = io.BufferedReader(file)
+    try:
+        yield cast(BinaryIO, reader)
+    finally:
+        reader.detach()
 
 
 def window_over(file: BinaryIO, size: int) -> Window:
@@ -235,7 +301,7 @@ def _read_elements(
         tags = list(map(int, found.keys()))
         values = {tag: _raw_value(found, tag) for tag in tags if tag in keep}
         sequences = {tag: None for tag in tags if tag in find and not _is_empty(found, tag)}
-        pixel_data = _pixel_element(file, source.name, stop, encoding)
+        pixel_data = _pixel_element(file, source, stop, encoding)
     return Header(source, syntax, encoding, values, pixel_data, {**sequences})
 
 
@@ -353,14 +419,19 @@ def _is_empty(found: Dataset, tag: int) -> bool:
     return not (item.value or getattr(item, "length", 0))
 
 
-def _pixel_element(file: BinaryIO, name: str, offset: int, encoding: Encoding) -> Element | None:
+def _pixel_element(
+    file: BinaryIO, source: files.Source, offset: int, encoding: Encoding
+) -> Element | None:
     """Return the pixel data element whose header is at `offset`, if there is one."""
-    window = window_over(file, file.seek(0, io.SEEK_END))
+    file.seek(offset)
+    if not file.read(1):
+        return None
+    window = window_over(file, source.size)
     try:
         element = next(walk(window, offset, window.size, encoding, resumed=True), None)
     except NotUnderstood as error:
         raise HeaderError(
-            f"the header is damaged at byte {offset}: {error}", source=name
+            f"the header is damaged at byte {offset}: {error}", source=source.name
         ) from error
     # Where pydicom came to something else that it takes for an end, there is none.
     return element if element is not None and element.tag in PIXEL_DATA else None

@@ -33,10 +33,12 @@ ELEMENTS: Mapping[int, str] = {
 }
 _TAGS = {keyword: tag for tag, keyword in ELEMENTS.items()}
 OVERRIDES = frozenset(ELEMENTS.values())
-# pydicom's decoding options; all but `view_only`, which depends on who holds the bytes.
+# pydicom's decoding options, all but `view_only`, which depends on who holds the bytes; and
+# how much may be inflated.
 DECODING_OPTIONS = frozenset(
     {
         "transfer_syntax_uid",
+        "inflate_limit",
         "pixel_keyword",
         "pixel_vr",
         "extended_offsets",
@@ -52,7 +54,7 @@ DECODING_OPTIONS = frozenset(
         "force_ybr",
     }
 )
-_NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "extended_offsets"})
+_NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "inflate_limit", "extended_offsets"})
 _INTERPRETATIONS = {"PALETTE COLOR", *PhotometricInterpretation.__members__}
 # Photometric Interpretations that pydicom converts to RGB, unless it is told not to.
 YBR = ("YBR_FULL", "YBR_FULL_422")

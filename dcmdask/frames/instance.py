@@ -148,8 +148,10 @@ def _from_file(
     storage_options: Mapping[str, Any] | None,
     expected: str,
 ) -> tuple[PixelDataElement, ImagePixel, list[str]]:
-    source = files.locate(src, storage_options)
-    header = read_header(source, _WANTED, options.get("transfer_syntax_uid"))
+    limit = options.get("inflate_limit", files.INFLATE_LIMIT)
+    source = files.locate(src, storage_options, limit)
+    syntax = options.get("transfer_syntax_uid")
+    header = read_header(source, _WANTED, syntax, inflate_limit=limit)
     told = header.values.get(_SOP_INSTANCE_UID)
     if expected and told and told.value.rstrip(b"\0 ").decode("ascii", "replace") != expected:
         raise SourceChangedError(
@@ -162,7 +164,10 @@ def _from_file(
     if tables is None and EXTENDED_OFFSET_TABLE in header.values:
         lengths = header.values.get(EXTENDED_OFFSET_TABLE_LENGTHS)
         tables = (header.values[EXTENDED_OFFSET_TABLE].value, lengths.value if lengths else b"")
-    place = PixelDataElement(header.source, element.offset, element.length, tables)
+    held = header.source
+    if isinstance(held, files.Inflated):
+        held = files.measured(held)
+    place = PixelDataElement(held, element.offset, element.length, tables)
     return place, *pixels_of(header, element, options)
 
 
