@@ -175,7 +175,8 @@ def test_attributes(tmp_path: Path) -> None:
     dataset = dcmread(CINE, stop_before_pixels=True)
     assert list(zarr.open_group(tmp_path / "a.zarr", mode="r").attrs) == ["dcmdask"]
     assert about.keys() == {
-        *("complete", "format", "header", "plan", "source", "values", "version", "versions")
+        *("arrays", "complete", "format", "header"),
+        *("plan", "source", "values", "version", "versions"),
     }
     assert about["plan"]["source"] == about["source"]["token"]
     assert about["source"]["token"] == open_frames(CINE).token
@@ -587,12 +588,40 @@ def make_fake(path: Path) -> None:
     (path / "zarr.json").write_text("[]")
 
 
-@pytest.mark.parametrize("make", [make_file, make_folder, make_mixed, make_nested, make_fake])
+def make_other(path: Path) -> None:
+    zarr.create_group(path).create_array("pixels", data=np.ones(3))
+
+
+def make_link(path: Path) -> None:
+    write_array(da.ones(3), path)
+    os.rename(path / "pixels/c/0", path.with_name("mine"))
+    (path / "pixels/c/0").symlink_to(path.with_name("mine"))
+
+
+def make_chunk(path: Path) -> None:
+    write_array(da.ones(3), path)
+    saved(path / "pixels/c", native(noise()), "1")
+
+
+def make_deeper(path: Path) -> None:
+    write_array(da.ones(3), path)
+    os.remove(path / "pixels/c/0")
+    (path / "pixels/c/0").mkdir()
+    saved(path / "pixels/c/0", native(noise()), "0")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(make_file, make_folder, make_mixed, make_nested, make_fake),
+        *(make_other, make_link, make_chunk, make_deeper),
+    ],
+)
 def test_what_is_no_store_is_never_replaced(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "a.zarr"
     make(path)
     before = sorted(str(p) for p in tmp_path.rglob("*"))
-    with pytest.raises(StoreExistsError, match="overwrite replaces nothing but Zarr 3 stores"):
+    with pytest.raises(StoreExistsError, match="stands in the way: dcmdask did not write it"):
         to_zarr(CINE, path, overwrite=True)
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
 
@@ -607,7 +636,7 @@ def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
 def test_the_source_is_no_target(tmp_path: Path, overwrite: bool) -> None:
     source = saved(tmp_path, native(noise()))
     data = source.read_bytes()
-    with pytest.raises(StoreExistsError):
+    with pytest.raises(ValueError, match=r"made\.dcm is the source .*made\.dcm"):
         to_zarr(source, source, overwrite=overwrite)
     with pytest.raises(NotADirectoryError, match="is a file"):
         to_zarr(source, source / "a.zarr", overwrite=overwrite)
@@ -677,7 +706,7 @@ def test_in_place(in_place: Any, corrupt: Path) -> None:
 
 def test_in_place_only_our_own_is_replaced(in_place: Any) -> None:
     zarr.create_group(in_place, attributes={"whose": "somebody's"})
-    with pytest.raises(StoreExistsError, match="something else"):
+    with pytest.raises(StoreExistsError, match="stands in the way: dcmdask did not write it"):
         to_zarr(CINE, in_place, overwrite=True)
     assert dict(zarr.open_group(in_place, mode="r").attrs) == {"whose": "somebody's"}
 
@@ -697,7 +726,10 @@ def test_attributes_of_ones_own(tmp_path: Path) -> None:
         attributes={"unit": "mm"},
     )
     group = zarr.open_group(tmp_path / "a.zarr", mode="r")
-    assert dict(group.attrs) == {"unit": "mm", "dcmdask": {"complete": True}}
+    assert dict(group.attrs) == {
+        "unit": "mm",
+        "dcmdask": {"complete": True, "arrays": {"mine": [1, 1]}},
+    }
     assert group["mine"].metadata.dimension_names == ("y", None)
     assert json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())["zarr_format"] == 3
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array
+import fsspec
 import numpy as np
 import psutil
 import pytest
@@ -34,11 +36,12 @@ from dcmdask import (
     SourceChangedError,
     StoreExistsError,
     to_zarr,
+    verify,
     write_array,
 )
 from dcmdask.export import writer
+from dcmdask.export.ownership import TEMPORARY
 from dcmdask.export.plan import check_fits, planned
-from dcmdask.export.target import TEMPORARY
 
 OPTIONS: dict[str, Any] = {"chunks": [2, 8, 16], "shards": None}
 
@@ -109,6 +112,99 @@ def test_a_damaged_object_beside_a_missing_one(src: Path, tmp_path: Path) -> Non
     assert listing(store) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "length", "what"),
+    [
+        ({}, 0, "it is empty"),
+        ({"shards": [2, 16, 16], "chunks": [1, 8, 8]}, 0, "it is empty"),
+        (
+            {"shards": [2, 16, 16], "chunks": [1, 8, 8]},
+            100,
+            "it is damaged: it has 100 bytes, and should have at least 128",
+        ),
+        (
+            {"compressors": None},
+            255,
+            "it is damaged: it has 255 bytes, and should have 256",
+        ),
+    ],
+)
+def test_what_a_power_failure_cut(
+    src: Path, tmp_path: Path, options: dict[str, Any], length: int, what: str
+) -> None:
+    """Resume and verify agree on what is whole."""
+    store, expected = tmp_path / "out.zarr", whole(src, tmp_path, **options)
+    to_zarr(src, store, **{**OPTIONS, **options})
+    for key in ("pixels/c/0/0/0", "pixels/c/2/0/0"):
+        os.truncate(store / key, length)
+    found = {one.where: one.what for one in verify(store).differences}
+    assert found == dict.fromkeys(("pixels/c/0/0/0", "pixels/c/2/0/0"), what)
+    report = to_zarr(src, store, **{**OPTIONS, **options}, resume=True)
+    assert (report.written, report.regions) == (2, 3)
+    assert listing(store) == expected
+    assert verify(store, src).ok
+
+
+def test_an_empty_object_on_an_object_store(src: Path) -> None:
+    store = "memory://faults/out.zarr"
+    to_zarr(src, store, **OPTIONS)
+    fsspec.filesystem("memory").pipe_file("/faults/out.zarr/pixels/c/1/1/0", b"")
+    assert to_zarr(src, store, **OPTIONS, resume=True).written == 1
+    assert verify(store, src).ok
+    fsspec.filesystem("memory").rm("/faults", recursive=True)
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "pixels/zarr.json", "missing/zarr.json"])
+def test_metadata_that_a_power_failure_emptied(src: Path, tmp_path: Path, key: str) -> None:
+    options = {**OPTIONS, "on_error": "fill", "fill_value": 0}
+    remote = "memory://faults/out.zarr"
+    for store in (tmp_path / "out.zarr", remote):
+        to_zarr(src, store, **options)
+        if store == remote:
+            fsspec.filesystem("memory").pipe_file(f"/faults/out.zarr/{key}", b"")
+        else:
+            os.truncate(store / key, 0)
+        with pytest.raises(
+            StoreExistsError, match=r"(is damaged|not a Zarr 3 store|something else)"
+        ):
+            to_zarr(src, store, **options, resume=True)
+        if key == "zarr.json":
+            with pytest.raises(ValueError, match="cannot be opened as a Zarr 3 store"):
+                verify(store)
+        else:
+            differences = verify(store).differences
+            assert any(where == key and "damaged" in what for where, what in differences)
+    fsspec.filesystem("memory").rm("/faults", recursive=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("write", [to_zarr, write_array])
+def test_all_is_on_the_disk_before_it_is_called_complete(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, overwrite: bool
+) -> None:
+    parent, made = tmp_path / "out", dask.array.ones(6, chunks=2)
+    if overwrite:
+        write_array(made, parent / "out.zarr")
+    synced: dict[str, bool] = {}
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        path = os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), parent)
+        folder, _, key = path.partition("/")
+        if (parent / folder / "zarr.json").exists():
+            synced[key] = bool(complete(parent / folder))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write(made if write is write_array else src, parent / "out.zarr", overwrite=overwrite)
+    before = {key for key, is_complete in synced.items() if not is_complete}
+    # Of the group the metadata that say so, and that there is such a file.
+    assert synced.keys() - before == {"", "zarr.json"}
+    files = listing(parent / "out.zarr").keys()
+    folders = {os.path.dirname(key) for key in files}
+    assert synced.keys() >= files | folders
+
+
 def test_a_damaged_object_alone_is_for_verify(src: Path, tmp_path: Path) -> None:
     """Resume trusts objects that exist; it says so by what it wrote, which is nothing."""
     store = tmp_path / "out.zarr"
@@ -172,14 +268,14 @@ def test_permission_denied(src: Path) -> None:
         to_zarr(src, "/sys/kernel/out.zarr")
 
 
-def test_a_path_that_is_refused_midway(src: Path, tmp_path: Path) -> None:
+def test_a_file_where_a_folder_should_be(src: Path, tmp_path: Path) -> None:
     store, expected = tmp_path / "out.zarr", whole(src, tmp_path)
     to_zarr(src, store, **OPTIONS)
     shutil.rmtree(store / "pixels/c/2")
     (store / "pixels/c/2").write_bytes(b"no folder")
-    with pytest.raises((NotADirectoryError, FileExistsError), match="pixels/c/2"):
+    with pytest.raises(StoreExistsError, match="pixels/c/2 stands in the way"):
         to_zarr(src, store, **OPTIONS, resume=True)
-    assert complete(store) is False
+    assert (store / "pixels/c/2").read_bytes() == b"no folder"
     (store / "pixels/c/2").unlink()
     to_zarr(src, store, **OPTIONS, resume=True)
     assert listing(store) == expected
@@ -378,7 +474,7 @@ def _foreign_on_s3(server: Server, exporter: Exporter, src: Path) -> None:
         order = {"scheduler": "sync", "options": {**OPTIONS, **how}}
         answer = exporter.export(src, f"s3://{BUCKET}/mine", **order)
         assert answer is not None
-        assert answer["error"][1].endswith("holds something else than a Zarr 3 store"), answer
+        assert answer["error"][1].startswith(f"s3://{BUCKET}/mine/notes.txt stands in"), answer
     assert server.objects("mine/") == {"notes.txt": b"keep"}
 
 

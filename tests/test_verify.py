@@ -464,7 +464,7 @@ def test_memory_store(tmp_path: Path) -> None:
     assert verify(store, tmp_path / "series").ok
     del store._store_dict["pixels/c/1/0/0"]
     (first, *_) = verify(store).differences
-    assert first == Difference("pixels", "1 of 3 objects are missing")
+    assert first == Difference("pixels/c/1/0/0", "it is missing")
 
 
 # What is not whole, or no store

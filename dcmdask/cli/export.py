@@ -89,7 +89,8 @@ def export(
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the Zarr store that is there.")
+        bool,
+        typer.Option("--overwrite", help="Replace the store there if dcmdask wrote all of it."),
     ] = False,
     verify: Annotated[
         float | None,

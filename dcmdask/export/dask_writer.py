@@ -17,6 +17,7 @@ from dask.base import compute
 from dcmdask.errors import StoreLostError
 from dcmdask.export.blocks import zarr_chunks
 from dcmdask.export.codecs import codecs
+from dcmdask.export.completion import grid_of
 from dcmdask.export.regions import write
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import Awaited
@@ -63,8 +64,8 @@ def write_array(
         What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
         None nothing.
     overwrite : bool, optional
-        Replace the Zarr 3 store that is there; never anything else. In place it has to
-        be one that this package wrote, and is lost where writing fails.
+        Replace the Zarr store that is there, if dcmdask wrote it and it holds nothing else.
+        In place it is lost where writing fails.
 
     Returns
     -------
@@ -111,7 +112,11 @@ def write_array(
     # What zarr refuses it refuses here, before the target is touched.
     zarr.create_array({}, **layout)
     told = dict(attributes or {})
-    told[KEY] = {**told.get(KEY, {}), "complete": False}
+    told[KEY] = {
+        **told.get(KEY, {}),
+        "complete": False,
+        "arrays": {name: grid_of(x.shape, chunk)},
+    }
     with replaced(store, told, overwrite=overwrite) as group:
         array = group.create_array(name, **layout, config=CONFIG)
         with closing(Awaited(partial(write, array))) as put:

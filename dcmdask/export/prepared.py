@@ -19,7 +19,7 @@ from dcmdask.arrays.mending import OnIrregular
 from dcmdask.arrays.valued import Values
 from dcmdask.export import ome
 from dcmdask.export.codecs import SMALL, codecs
-from dcmdask.export.completion import Layout
+from dcmdask.export.completion import Layout, grid_of
 from dcmdask.export.contents import Contents, contents
 from dcmdask.export.plan import Level, Plan, Wanted, planned
 from dcmdask.export.provenance import decoding, versions
@@ -85,6 +85,19 @@ class Prepared:
             "compressors": SMALL,
             "dimension_names": [self.plan.dims[axis] for axis in axes],
         }
+
+    def grids(self) -> dict[str, list[int]]:
+        """Return the number of objects along each axis of each array that is written."""
+        found = {
+            name: grid_of(level.shape, level.objects)
+            for name, level in zip(self.layout.names, self.plan.levels, strict=True)
+        }
+        for name, (_, values, _) in self.coordinates.items():
+            found[name] = grid_of(values.shape, values.shape)
+        if self.layout.mask:
+            made = self.mask()
+            found[self.layout.mask] = grid_of(made["shape"], made["chunks"])
+        return found
 
     @property
     def absent(self) -> npt.NDArray[np.bool_] | None:
@@ -224,7 +237,9 @@ def prepare(
     attributes = {KEY: json.loads(json.dumps(told))}
     if as_ome:
         attributes["ome"] = ome.metadata(what, plan, names)
-    return Prepared(what, plan, layout, attributes, compressors, filling)
+    prepared = Prepared(what, plan, layout, attributes, compressors, filling)
+    attributes[KEY]["arrays"] = prepared.grids()
+    return prepared
 
 
 def _opened_with(src: Any, opening: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from zarr.storage import MemoryStore
 
 from dcmdask.errors import StoreLostError
 from dcmdask.export.codecs import codecs
+from dcmdask.export.completion import grid_of
 from dcmdask.export.dask_writer import written
 from dcmdask.export.provenance import jsonable
 from dcmdask.export.regions import write
@@ -75,7 +76,7 @@ def result(value: Any, store: str) -> Iterator[list[da.Array]]:
 def _plain(value: Any) -> tuple[dict[str, bytes], dict[str, da.Array]]:
     x = _even(value if isinstance(value, da.Array) else np.asarray(value))
     documents: dict[str, Any] = {}
-    group = zarr.create_group(documents, attributes=_attributes(["pixels"]))
+    group = zarr.create_group(documents)
     chunks = _chunk(x)
     group.create_array(
         "pixels",
@@ -84,7 +85,7 @@ def _plain(value: Any) -> tuple[dict[str, bytes], dict[str, da.Array]]:
         dtype=x.dtype,
         compressors=codecs("auto", chunks, x.dtype),
     )
-    return _bytes(documents), {"pixels": x}
+    return _described(documents), {"pixels": x}
 
 
 def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array]]:
@@ -106,8 +107,7 @@ def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array
             # Zarr has a specification for texts of any length only.
             one = one.astype(object) if one.dtype.kind == "U" else one
             lazy[name] = one.assign_attrs(_jsonable(str(name), one.attrs))
-    own = _jsonable("the data set", dataset.attrs)
-    lazy.attrs = {**own, **_attributes(sorted(map(str, lazy.variables)), own)}
+    lazy.attrs = _jsonable("the data set", dataset.attrs)
     encoding = {
         name: {
             "chunks": _chunk(x),
@@ -124,7 +124,7 @@ def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array
             zarr_format=3,
             encoding=encoding,
         )
-    return _bytes(documents), arrays
+    return _described(documents), arrays
 
 
 def _as_dataset(value: Any) -> xr.Dataset | None:
@@ -162,12 +162,6 @@ def _even(x: Any) -> da.Array:
     return even
 
 
-def _attributes(names: list[str], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    told = (own or {}).get(KEY)
-    told = told if isinstance(told, dict) else {}
-    return {KEY: {**told, "arrays": names, "complete": False}}
-
-
 def _jsonable(of: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in attributes.items():
@@ -180,5 +174,11 @@ def _jsonable(of: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     return found
 
 
-def _bytes(documents: Mapping[str, Any]) -> dict[str, bytes]:
+def _described(documents: dict[str, Any]) -> dict[str, bytes]:
+    """Return the content of a group, once it lists what is written to it."""
+    group = zarr.open_group(MemoryStore(documents), mode="r+")
+    grids = {name: grid_of(one.shape, one.shards or one.chunks) for name, one in group.arrays()}
+    told = group.attrs.get(KEY)
+    told = told if isinstance(told, dict) else {}
+    group.update_attributes({KEY: {**told, "arrays": grids, "complete": False}})
     return {key: data.to_bytes() for key, data in documents.items()}

@@ -6,13 +6,13 @@ one write. Its ``"plan"`` is what a later export has to have in common to go on.
 
 from __future__ import annotations
 
+import asyncio
 import json
-import math
 import os
-import re
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -24,13 +24,16 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from dcmdask.errors import StoreExistsError
+from dcmdask.export.ownership import TEMPORARY, StoreKeys, check_ours
 from dcmdask.export.target import (
     NODE,
-    TEMPORARY,
     check_replaceable,
+    check_store,
     hidden,
     recover,
     replacing,
+    sync,
+    sync_below,
 )
 from dcmdask.frames import files
 
@@ -65,17 +68,54 @@ class Place(NamedTuple):
         """Whether it is a folder of this machine."""
         return isinstance(self.store, LocalStore)
 
-    def sizes(self) -> dict[str, int]:
-        """Return the bytes of each object, by key."""
+    @property
+    def url(self) -> str:
+        """What messages call it."""
+        return (
+            self.root if self.fs is None or self.is_local else self.fs.unstrip_protocol(self.root)
+        )
+
+    def sizes(self) -> dict[str, int | None]:
+        """Return the bytes of each object, by key; None where a store does not list them."""
+        if self.fs is None:
+            # In a thread of its own: this one may have a loop that runs, as notebooks do.
+            with ThreadPoolExecutor(1) as thread:
+                return dict.fromkeys(thread.submit(asyncio.run, _keys(self.store)).result())
         self.fs.invalidate_cache()
         found = self.fs.find(self.root, detail=True)
         start = len(self.root.rstrip("/")) + 1
         return {path[start:]: int(entry["size"]) for path, entry in found.items()}
 
+    def check_ours(self, keys: Iterable[str]) -> None:
+        """Refuse a store that holds anything that dcmdask did not write to it.
+
+        Parameters
+        ----------
+        keys : iterable of str
+            Of :meth:`sizes`.
+
+        Raises
+        ------
+        StoreExistsError
+        """
+        if self.is_local:
+            check_store(Path(self.root))
+            return
+        if self.fs is None:
+            group = zarr.open_group(self.store, mode="r", zarr_format=3, use_consolidated=False)
+            document = json.dumps({"attributes": group.attrs.asdict()}).encode()
+        else:
+            document = self.fs.cat_file(f"{self.root.rstrip('/')}/{NODE}")
+        check_ours(self.url, keys, StoreKeys(document))
+
     def remove(self, keys: list[str]) -> None:
         """Remove objects."""
         for key in keys:
             self.fs.rm_file(f"{self.root.rstrip('/')}/{key}")
+
+
+async def _keys(store: Store) -> list[str]:
+    return [key async for key in store.list()]
 
 
 def located(store: Target) -> Place:
@@ -120,8 +160,8 @@ def _synchronous(fs: Any) -> Any:
 @contextmanager
 def opened(
     store: Target, told: Mapping[str, Any], *, overwrite: bool, resume: bool
-) -> Iterator[tuple[zarr.Group, Place, Collection[str]]]:
-    """Give a group to write to, and the keys of the objects that were there before.
+) -> Iterator[tuple[zarr.Group, Place, Mapping[str, int | None]]]:
+    """Give a group to write to, and the objects that were there before with their sizes.
 
     A local store is locked until the body is through; one that is overwritten is built
     beside the old one, takes its place in the end, and is discarded where the body fails.
@@ -132,8 +172,8 @@ def opened(
     told : mapping
         Attributes of the group.
     overwrite : bool
-        Replace the Zarr 3 store that is there, never anything else; in place (not on a local
-        path) only one that this package wrote.
+        Replace the Zarr store that is there: only one that dcmdask wrote, and that holds
+        nothing else.
     resume : bool
         Go on with the store that is there, if it has the same plan.
 
@@ -146,26 +186,29 @@ def opened(
     if not place.is_local:
         if resume and _found(place.store) is not None:
             check_resumable(place)
-            yield _gone_on_with(place, told), place, place.sizes()
+            group, sizes = _gone_on_with(place, told)
+            yield group, place, sizes
         else:
-            yield _in_place(place, told, overwrite), place, ()
+            yield _in_place(place, told, overwrite), place, {}
         return
     path = Path(place.root)
     with _locked(path):
-        if path.is_dir() and all(TEMPORARY.search(entry.name) for entry in path.iterdir()):
+        begun = StoreKeys(b"")
+        if path.is_dir() and all(entry.name in begun for entry in path.iterdir()):
             # A process that was killed at its first write left nothing else.
-            _remove_temporaries(place)
+            for entry in path.iterdir():
+                entry.unlink()
         elif resume and path.is_dir():
-            group = _gone_on_with(place, told)
-            yield group, place, _remove_temporaries(place)
+            group, sizes = _gone_on_with(place, told)
+            yield group, place, sizes
             return
         elif overwrite and path.is_dir() and any(path.iterdir()):
             with replacing(path, overwrite=True) as folder:
                 beside = Place(LocalStore(folder), place.fs, os.fspath(folder))
-                yield zarr.create_group(beside.store, attributes=dict(told)), beside, ()
+                yield zarr.create_group(beside.store, attributes=dict(told)), beside, {}
             return
         check_replaceable(path, overwrite)
-        yield zarr.create_group(place.store, attributes=dict(told)), place, ()
+        yield zarr.create_group(place.store, attributes=dict(told)), place, {}
 
 
 @contextmanager
@@ -216,6 +259,9 @@ def _locked(path: Path) -> Iterator[None]:
         raise NotADirectoryError(f"{path} cannot be written: {above} is a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = hidden(path, "lock")
+    if os.path.lexists(beside) and (not beside.is_file() or beside.lstat().st_size):
+        # What is locked is emptied when it is opened.
+        check_ours(os.fspath(beside.parent), [beside.name], ())
     lock = FileLock(beside)
     try:
         lock.acquire(blocking=False)
@@ -231,14 +277,6 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _remove_temporaries(place: Place) -> set[str]:
-    """Remove what a process that was killed had not renamed into place; return the rest."""
-    keys = place.sizes().keys()
-    temporary = {key for key in keys if TEMPORARY.search(key)}
-    place.remove(sorted(temporary))
-    return keys - temporary
-
-
 def check_resumable(place: Place) -> None:
     """Refuse to trust that what exists is whole where nothing promises that."""
     if place.fs is None:
@@ -252,8 +290,10 @@ def check_resumable(place: Place) -> None:
         )
 
 
-def _gone_on_with(place: Place, told: Mapping[str, Any]) -> zarr.Group:
-    """Return the group that is there, once its plan is that of `told`."""
+def _gone_on_with(
+    place: Place, told: Mapping[str, Any]
+) -> tuple[zarr.Group, dict[str, int | None]]:
+    """Return the group that is there, once its plan is that of `told`, and its objects."""
     try:
         # What is there counts, and not what was there when the metadata was put together.
         group = zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
@@ -264,57 +304,53 @@ def _gone_on_with(place: Place, told: Mapping[str, Any]) -> zarr.Group:
     there: Any = group.attrs.asdict().get(KEY)
     if not isinstance(there, dict) or not isinstance(there.get("plan"), dict):
         raise StoreExistsError(f"{place.root} is not a store of dcmdask's that could be resumed")
-    wanted = json.loads(json.dumps(told[KEY]["plan"]))
+    wanted, begun = (
+        {**one["plan"], "arrays": one.get("arrays")}
+        for one in (json.loads(json.dumps(told[KEY])), there)
+    )
     # The source last: what its token depends on is more telling.
-    for name in sorted(wanted | there["plan"], key=lambda name: name == "source"):
-        was, now = there["plan"].get(name), wanted.get(name)
+    for name in sorted(wanted | begun, key=lambda name: name == "source"):
+        was, now = begun.get(name), wanted.get(name)
         if was != now:
             raise StoreExistsError(
                 f"{place.root} was begun with another {name}: {was} there, {now} now; resume needs "
                 "the same source and options"
             )
+    sizes = place.sizes()
+    place.check_ours(sizes)
+    # What a process that was killed had not renamed into place.
+    temporary = sorted(filter(TEMPORARY.search, sizes))
+    place.remove(temporary)
     group.update_attributes({KEY: {**there, "complete": False}})
-    return group
+    for key in temporary:
+        del sizes[key]
+    return group, sizes
 
 
 def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Group:
-    store = place.store
-    if place.fs is not None and not place.is_local and _holds_others(place):
-        raise StoreExistsError(f"{store} holds something else than a Zarr 3 store")
+    if place.fs is not None and not place.is_local:
+        _check_begins_as_store(place)
     try:
-        return zarr.open_group(store, mode="w-", zarr_format=3, attributes=dict(told))
+        return zarr.open_group(place.store, mode="w-", zarr_format=3, attributes=dict(told))
     except FileExistsError as error:
-        found = _found(store)
-        if not overwrite or found is None:
-            state = (
-                "holds something else than a store of dcmdask's, which is never replaced"
-                if found is None
-                else f"holds a store {'already' if found else 'that is not complete'}, and "
-                "nothing is replaced without overwrite"
-            )
-            raise StoreExistsError(f"{store} {state}") from error
-        if place.fs is not None and (stranger := _stranger(place)):
-            raise StoreExistsError(
-                f"{store} holds {stranger}, which is no part of a store of dcmdask's, and "
-                "overwrite would remove it"
-            ) from error
-    return zarr.open_group(store, mode="w", zarr_format=3, attributes=dict(told))
+        if not overwrite:
+            state = {
+                None: "something else than a store of dcmdask's, which is never replaced",
+                True: "a store already, and nothing is replaced without overwrite",
+                False: "a store that is not complete, and nothing is replaced without overwrite",
+            }[_found(place.store)]
+            raise StoreExistsError(f"{place.url} holds {state}") from error
+    place.check_ours(place.sizes())
+    return zarr.open_group(place.store, mode="w", zarr_format=3, attributes=dict(told))
 
 
-def _holds_others(place: Place) -> bool:
-    """Return whether there is something that does not begin with a group's metadata."""
+def _check_begins_as_store(place: Place) -> None:
+    """Refuse what does not begin with the metadata of a group, by a short listing."""
     place.fs.invalidate_cache()
-    try:
+    with suppress(FileNotFoundError):
         names = [path.rpartition("/")[2] for path in place.fs.ls(place.root, detail=False)]
-    except FileNotFoundError:
-        return False
-    return bool(names) and NODE not in names
-
-
-def _stranger(place: Place) -> str:
-    """Return the key of something that is not of a group of arrays, if there is any."""
-    part = re.compile(rf"(?:[^/]+/)?{re.escape(NODE)}|[^/]+/c(?:/\d+)*")
-    return next((key for key in sorted(place.sizes()) if not part.fullmatch(key)), "")
+        if NODE not in names:
+            check_ours(place.url, names, ())
 
 
 def _found(store: Store) -> bool | None:
@@ -326,15 +362,6 @@ def _found(store: Store) -> bool | None:
     return bool(told.get("complete")) if isinstance(told, dict) else None
 
 
-def counted(array: zarr.Array[Any]) -> tuple[int, int]:
-    """Return how many of an array's objects are missing, and how many there should be."""
-    objects = array.shards or array.chunks
-    many = math.prod(-(-n // length) for n, length in zip(array.shape, objects, strict=True))
-    # Of shards zarr counts the chunks, also those beyond the edge.
-    each = math.prod(length // chunk for length, chunk in zip(objects, array.chunks, strict=True))
-    return many - array.nchunks_initialized // each, many
-
-
 def complete(group: zarr.Group) -> None:
     """Say that all is there, last of all, so that a reader can trust it."""
     # Filters are those of all threads: two exports at once would restore each other's.
@@ -344,4 +371,10 @@ def complete(group: zarr.Group) -> None:
         warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
         group = zarr.consolidate_metadata(group.store)
     told: Any = group.attrs.asdict()[KEY]
+    local = Path(group.store.root) if isinstance(group.store, LocalStore) else None
+    if local is not None:
+        sync_below(local)
     group.update_attributes({KEY: {**told, "complete": True}})
+    if local is not None:
+        sync(local / NODE)
+        sync(local)

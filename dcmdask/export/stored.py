@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import zarr
 
 from dcmdask.export.comparing import Difference, told
-from dcmdask.export.completion import Layout
+from dcmdask.export.completion import Layout, lacking
 from dcmdask.export.plan import Level, Plan
 from dcmdask.export.prepared import MASK, Prepared
-from dcmdask.export.store import KEY, Place, counted
+from dcmdask.export.store import KEY, Place
 
 # What an export writes down of itself before anything else.
 _PLANNED = frozenset(
@@ -199,20 +199,11 @@ def _is_colour(there: Stored) -> bool:
 
 def lost(place: Place, layout: Layout, there: Stored) -> dict[str, str]:
     """Return what is wrong with objects of which the listing shows it, by key."""
-    if place.fs is None:
-        found = {}
-        for name, array in zip(layout.names, there.arrays, strict=True):
-            count, many = counted(array)
-            if count:
-                found[name] = f"{count} of {many} objects are missing"
-        return found
     sizes = place.sizes()
-    # Of coordinates each is one chunk.
-    keys = layout.all_keys() | {
-        "/".join([name, "c", *["0"] * array.ndim]) for name, array in there.coordinates.items()
-    }
-    return {
-        key: "it is empty" if key in sizes else "it is missing"
-        for key in sorted(keys)
-        if not sizes.get(key)
-    }
+    found = dict(lacking(layout, there.arrays, sizes))
+    for name, array in there.coordinates.items():
+        # Each is one chunk.
+        key = "/".join([name, "c", *["0"] * array.ndim])
+        if sizes.get(key, 0) == 0:
+            found[key] = "it is empty" if key in sizes else "it is missing"
+    return found

@@ -9,20 +9,24 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dcmdask.arrays.marks import STORE
 from dcmdask.errors import StoreExistsError
+from dcmdask.export.ownership import StoreKeys, check_ours, files_below
 
 # The file that a Zarr 3 group or array begins with. While a store is being written, that
 # of the root is also the sign for tasks that somebody still wants what they write.
-NODE = "zarr.json"
-# Where zarr writes a local object before it renames it.
-TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
+NODE = STORE
+# The name of that file, as that of one that is being written, in a store that is discarded.
+_DISCARDED = f"zarr.{'0' * 32}.partial"
 # The name of a folder that is to take the place of another.
-PARTIAL = re.compile(r"^\..*\.partial-[0-9a-f]{12}$")
+PARTIAL = re.compile(r"^\..*\.partial-[0-9a-f]{12}\Z")
 # Of a name beside a target: a file system takes 255 bytes, of which this leaves room for more.
 _LONGEST = 200
+_SYNCED_AT_ONCE = 16
 # Looks at what is discarded, a hundredth of a second apart.
 _LATE_WRITES = 8
 
@@ -39,8 +43,8 @@ def replacing(target: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Pa
     target : path
         Missing folders above it are made.
     overwrite : bool
-        Replace a Zarr 3 store. Anything else that is there, an empty folder excepted, is
-        never replaced.
+        Replace a Zarr store that dcmdask wrote. Anything else that is there, an empty folder
+        excepted, is never replaced.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def recover(target: Path) -> None:
     """Clear up what a process left that was killed while it replaced `target`.
 
     Nobody else may be about to replace it. If the old store was put aside and nothing put in
-    its place, it comes back.
+    its place, it comes back. A folder that holds what dcmdask did not write stays as it is.
     """
     if len(os.fsencode(target.name)) > _LONGEST or not target.parent.is_dir():
         # Another target may have the same beginning.
@@ -79,10 +83,12 @@ def recover(target: Path) -> None:
         for left in target.parent.iterdir():
             if not re.fullmatch(re.escape(beginning) + "[0-9a-f]{12}", left.name):
                 continue
-            if purpose == "old-" and not os.path.lexists(target):
-                os.rename(left, target)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(StoreExistsError):
+                check_store(left)
+                if purpose == "old-" and not os.path.lexists(target):
+                    os.rename(left, target)
+                else:
+                    _remove(left)
 
 
 def hidden(target: Path, purpose: str) -> Path:
@@ -98,13 +104,72 @@ def discard(partial: Path) -> None:
     made folders anew, calls this itself.
     """
     with suppress(OSError):
-        (partial / NODE).unlink()
-    shutil.rmtree(partial, ignore_errors=True)
+        os.replace(partial / NODE, partial / _DISCARDED)
+    _remove(partial)
     # A write that zarr's own thread had under way makes its folders anew.
     for _ in range(_LATE_WRITES):
         time.sleep(0.01)
         if partial.exists():
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a store: last what says that dcmdask wrote it, so that others can go on here."""
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            # Fails for a file.
+            shutil.rmtree(entry, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_store(folder: Path) -> None:
+    """Refuse a folder that holds anything but a Zarr store that dcmdask wrote, or a part of one.
+
+    Raises
+    ------
+    StoreExistsError
+        It names the first file that dcmdask did not write, or the first link.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        check_ours(os.fspath(folder.parent), [folder.name], ())
+    document = b""
+    for name in (_DISCARDED, NODE):
+        if (folder / name).is_file():
+            document = (folder / name).read_bytes()
+    there = (
+        f"{path} (a link)" if os.path.islink(folder / path) else path
+        for path in files_below(folder)
+    )
+    check_ours(os.fspath(folder), there, StoreKeys(document))
+
+
+def sync_below(folder: str | os.PathLike[str]) -> None:
+    """Have the disk hold all files and folders below a local folder, and the folder itself.
+
+    A file that was written and renamed may be empty otherwise, once the power has failed.
+    """
+    paths = [
+        os.path.join(above, name) for above, _, names in os.walk(folder) for name in ("", *names)
+    ]
+    # The disk does many at once in less time than one by one.
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
+        for _ in threads.map(sync, paths):
+            pass
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Have the disk hold a file, or the names in a folder, where the file system can do that."""
+    is_folder = os.path.isdir(path)
+    try:
+        # Windows syncs only what may be written to.
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if not is_folder:
+            raise
 
 
 def _above(target: Path) -> Path:
@@ -126,11 +191,7 @@ def check_replaceable(target: Path, overwrite: bool) -> None:
             raise StoreExistsError(
                 f"{target} exists{_state(target)}, and nothing is replaced without overwrite"
             )
-        if stranger := _stranger(target):
-            raise StoreExistsError(
-                f"{target} exists, and overwrite replaces nothing but Zarr 3 stores: "
-                f"{'it' if stranger == target else stranger} is no part of one"
-            )
+        check_store(target)
 
 
 def _state(target: Path) -> str:
@@ -144,35 +205,6 @@ def _state(target: Path) -> str:
         return ""
 
 
-def _stranger(folder: Path) -> Path | None:
-    """Return something in `folder` that does not belong to a Zarr 3 store, if there is any."""
-    try:
-        kind = json.loads((folder / NODE).read_bytes())["node_type"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return folder
-    for entry in folder.iterdir():
-        if entry.name == NODE or TEMPORARY.search(entry.name):
-            continue
-        if kind == "array" and entry.name == "c":
-            if stranger := _no_chunk(entry):
-                return stranger
-            continue
-        if kind != "group" or not entry.is_dir():
-            return entry
-        if stranger := _stranger(entry):
-            return stranger
-    return None
-
-
-def _no_chunk(folder: Path) -> Path | None:
-    """Return something below `folder` that is no chunk: those have numbers for names."""
-    for above, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            if not name.isdecimal() and not TEMPORARY.search(name):
-                return Path(above, name)
-    return None
-
-
 def _put_in_place(partial: Path, target: Path, aside: Path) -> None:
     if not os.path.lexists(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,5 +216,8 @@ def _put_in_place(partial: Path, target: Path, aside: Path) -> None:
     except BaseException:
         os.rename(aside, target)
         raise
-    # The new store is in place, whatever becomes of the old one.
-    shutil.rmtree(aside, ignore_errors=True)
+    sync(target.parent)
+    # The new store is in place, whatever becomes of the old one: half removed it must not
+    # come back.
+    os.rename(aside, partial)
+    _remove(partial)

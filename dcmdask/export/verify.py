@@ -90,7 +90,7 @@ class VerifyReport:
 
 
 # What an export says of itself, and not of the source.
-_OF_EXPORT = frozenset({"complete", "plan", "versions"})
+_OF_EXPORT = frozenset({"complete", "plan", "versions", "arrays"})
 
 
 def verify(

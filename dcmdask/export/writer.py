@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import zarr
+from pydicom.dataset import Dataset
 
+from dcmdask.arrays.discovery import sources
 from dcmdask.arrays.mending import OnIrregular
+from dcmdask.arrays.series import Series
+from dcmdask.arrays.stacks import Stack
 from dcmdask.arrays.valued import Values
 from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.export.codecs import SMALL
-from dcmdask.export.completion import Layout, left
+from dcmdask.export.completion import Layout, lacking, left
+from dcmdask.export.ownership import check_apart
 from dcmdask.export.plan import Wanted, check_fits
 from dcmdask.export.prepared import Format, Prepared, prepare
 from dcmdask.export.regions import Failure, Job, write_level, write_region
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import room, run_levels
-from dcmdask.export.store import CONFIG, Place, Target, complete, counted, opened
+from dcmdask.export.store import CONFIG, Place, Target, complete, located, opened
+from dcmdask.frames.frame_array import FrameArray
 
 
 def to_zarr(
@@ -86,9 +92,9 @@ def to_zarr(
         Go on with an export that ended early: of the same source and options. Where there
         is none, begin.
     overwrite : bool
-        Replace the Zarr 3 store that is there; never anything else. A local store takes
-        its place only once it is whole. Elsewhere it has to be one that this package wrote,
-        and is removed first.
+        Replace the Zarr store that is there, if dcmdask wrote it and it holds nothing else.
+        A local store takes its place only once it is whole; elsewhere the old one is removed
+        first.
     with_identifiers : bool
         Also store what names the patient, the examination and the source files.
     progress : callable, optional
@@ -110,6 +116,9 @@ def to_zarr(
         notices two exports of one source; they write the same.)
     StoreLostError
         What was written is not in the store.
+    ValueError
+        `store` is the source, or holds it, or lies in it where a scan would find it. Nothing
+        was opened.
     DcmdaskError
         Others, as for :func:`from_dicom`; :exc:`DecodeError` for a frame that does not
         decode. What was written can be gone on with.
@@ -132,6 +141,9 @@ def to_zarr(
     started = time.perf_counter()
     if resume and overwrite:
         raise ValueError("resume goes on, and overwrite begins anew: not both")
+    place = located(store)
+    if place.fs is not None:
+        check_apart(_names(src), place.url)
     prepared = prepare(
         src,
         format=format,
@@ -171,11 +183,21 @@ def to_zarr(
     )
 
 
+def _names(src: Any) -> list[str]:
+    """Return the paths and URLs that a source is read from; none of what is in memory."""
+    if isinstance(src, Series | Stack):
+        return [one.source.name for one in src.instances]
+    if isinstance(src, FrameArray) or hasattr(src, "read"):
+        name = getattr(src, "name", "<")
+        return [name] if isinstance(name, str) and not name.startswith("<") else []
+    return [] if isinstance(src, Dataset | bytes | bytearray | memoryview) else sources(src)
+
+
 def _write(
     prepared: Prepared,
     group: zarr.Group,
     place: Place,
-    there: Collection[str],
+    there: Mapping[str, int | None],
     progress: Callable[[int, int | None], None] | None,
 ) -> tuple[int, list[Failure]]:
     """Write the regions that are not there, and return how many and what was filled."""
@@ -183,7 +205,7 @@ def _write(
     arrays = tuple(_array(group, name, **made) for name, made in prepared.arrays())
     mask = _array(group, layout.mask, **prepared.mask()) if layout.mask else None
     _write_coordinates(group, prepared)
-    todo = left(layout, there)
+    todo = left(layout, there, dict(lacking(layout, arrays, there)) if there else ())
     place.remove(todo.stale)
     absent = prepared.absent
     job = Job(
@@ -236,16 +258,13 @@ def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
 
 
 def _check_whole(layout: Layout, place: Place, arrays: tuple[zarr.Array[Any], ...]) -> None:
-    """Refuse to call a store complete of which an object is not there."""
-    if place.fs is None:
-        counts = [counted(array) for array in arrays]
-        lost, many = sum(lost for lost, _ in counts), sum(many for _, many in counts)
-    else:
-        keys = layout.all_keys()
-        lost, many = len(keys - place.sizes().keys()), len(keys)
+    """Refuse to call a store complete of which an object is not there, or not whole."""
+    lost = sum(1 for _ in lacking(layout, arrays, place.sizes()))
     if lost:
+        many = sum(1 for _ in layout.all_keys())
         raise StoreLostError(
-            f"{many - lost} of {many} objects are in the store: can all worker processes reach it?",
+            f"{many - lost} of {many} objects are in the store, and whole: can all worker "
+            "processes reach it?",
             source=place.root,
         )
 
