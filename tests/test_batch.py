@@ -296,7 +296,7 @@ def test_what_workers_cannot_do_is_said_first(
         monkeypatch.setattr(dcmdask, "__version__", "0.0.1")
         with pytest.raises(ClusterError, match=r"has dcmdask 0\.0\.1, and here is"):
             batch.run(len, series, tmp_path / "out", client=client)
-    assert not list((tmp_path / "out/records").iterdir())
+    assert [path.name for path in (tmp_path / "out").rglob("*.json")] == ["dcmdask.json"]
 
 
 @pytest.mark.parametrize(

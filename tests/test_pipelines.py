@@ -33,7 +33,7 @@ from s3_here import BUCKET, serving
 import dcmdask
 from dcmdask import batch
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import Staging, in_use
+from dcmdask.batch.outputs import OfAll, Staging, in_use
 
 PIPELINES = ROOT / "pipelines"
 NAMES = ("export_zarr", "projections", "quality", "training_set")
@@ -154,7 +154,7 @@ def test_export(run: Any, tmp_path: Path) -> None:
     assert code == 1 and "0 of 1 series done; 1 processed now" in told
     assert "files left out: 50" in told
     code, told = run(
-        "export_zarr", REAL, tmp_path, "--values", "modality", "--on-irregular", "keep"
+        "export_zarr", REAL, tmp_path, "--values", "modality", "--on-irregular", "keep", "--redo"
     )
     # There are files without pixels in the folder, too.
     assert code == 1 and "13 of 13 series done; 13 processed now" in told
@@ -180,13 +180,19 @@ def test_export_splits(run: Any, tmp_path: Path) -> None:
 
 
 def test_an_export_that_was_begun_is_gone_on_with_or_replaced(run: Any, tmp_path: Path) -> None:
-    """As a killed worker leaves it: a store that is not complete, and no record."""
+    """As a killed worker leaves it: a staged store that is not complete, and no record."""
     store = tmp_path / "series" / VOLUME / "stack-0.zarr"
 
     def killed() -> None:
         group = zarr.open_group(store, mode="r+")
         group.attrs["dcmdask"] = {**group.attrs["dcmdask"], "complete": False}
+        told = record(tmp_path, VOLUME)
+        new = store.with_name(".new")
+        new.mkdir()
+        (new / "owner").write_text(f"{told['made_by']} {told['made_from']} {told['times']}")
+        store.rename(new / store.name)
         (tmp_path / "records" / f"{VOLUME}.json").unlink()
+        (tmp_path / "records" / f"{VOLUME}.files").unlink()
 
     def written() -> list[int]:
         return sorted(path.stat().st_mtime_ns for path in (store / "0" / "c").rglob("0"))
@@ -270,7 +276,7 @@ def test_projections(kind: str, axis: str, run: Any, tmp_path: Path) -> None:
     projection = stored(tmp_path, VOLUME, f"{name}.zarr")
     np.testing.assert_allclose(projection[...], expected, rtol=1e-6)
     assert projection.metadata.dimension_names == tuple(dim for dim in "zyx" if dim != axis)
-    told = zarr.open_group(tmp_path / "series" / VOLUME / f"{name}.zarr", mode="r").attrs["dcmdask"]
+    told = stored(tmp_path, VOLUME, f"{name}.zarr").attrs
     assert told["units"] == "HU" and "affine" not in told
     picture = np.asarray(Image.open(tmp_path / "series" / VOLUME / f"{name}-picture.png"))
     # Five frames of 2.5 mm beside pixels of 0.488281 mm.
@@ -296,13 +302,18 @@ def test_projections_in_a_window_of_what_there_is(run: Any, tmp_path: Path) -> N
 
 def test_what_other_options_led_to_is_gone(run: Any, tmp_path: Path) -> None:
     for axis in "zyx":
-        code, told = run("projections", CT5N, tmp_path, "--axis", axis)
+        more = ("--redo",) if axis != "z" else ()
+        code, told = run("projections", CT5N, tmp_path, "--axis", axis, *more)
         assert code == 0 and "1 processed now" in told
         names = {path.name for path in (tmp_path / "series" / VOLUME).iterdir()}
         assert names == {f"max-{axis}-0.zarr", f"max-{axis}-0-picture.png"}
-    # Nor is it there where they fail.
-    code, _ = run("projections", CT5N, tmp_path, "--axis", "t")
-    assert code == 1 and not (tmp_path / "series" / VOLUME).exists()
+    # Where they fail it stays, and the record says what it is of.
+    made_by = record(tmp_path, VOLUME)["made_by"]
+    code, _ = run("projections", CT5N, tmp_path, "--axis", "t", "--redo")
+    assert code == 1
+    assert names == {path.name for path in (tmp_path / "series" / VOLUME).iterdir()}
+    told = record(tmp_path, VOLUME)
+    assert told["made_by"] == made_by != told["job"] and not told["done"]
 
 
 def test_a_window_is_two_numbers() -> None:
@@ -399,9 +410,10 @@ def test_frames_without_noise_or_numbers() -> None:
 def test_nothing_to_compare(tmp_path: Path) -> None:
     import pandas as pd
 
-    loaded("quality")["finish"](pd.DataFrame(), str(tmp_path))
+    with in_use(OfAll(Folder.of(tmp_path))):
+        loaded("quality")["finish"](pd.DataFrame(), str(tmp_path))
+        loaded("training_set")["finish"](pd.DataFrame(), str(tmp_path))
     assert (tmp_path / "duplicates.csv").read_text() == "series,frame,of_series,of_frame\n"
-    loaded("training_set")["finish"](pd.DataFrame(), str(tmp_path))
     assert (tmp_path / "index.csv").read_text() == "series,split,path,modality,z,y,x\n"
 
 
@@ -455,7 +467,7 @@ def test_training_set_of_a_ramp(run: Any, tmp_path: Path) -> None:
     expected = (ramp((17, 5, 7), (1.25, 1.25, 1.25)) + 400) / 800
     np.testing.assert_allclose(volume[...], expected, atol=2e-3)
     group = zarr.open_group(tmp_path / "out" / "series" / SERIES / "volume.zarr", mode="r")
-    told = group.attrs["dcmdask"]
+    told = group["pixels"].attrs
     assert told["spacing"] == [1.25] * 3
     # The same place in the patient, by the old affine and by the new one.
     old = dcmdask.scan(tmp_path / "in")[0].stacks[0].geometry.affine

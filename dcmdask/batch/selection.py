@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.system import CPU_COUNT
 
+from dcmdask.arrays.discovery import sources
 from dcmdask.arrays.scan import Scan, scan
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
@@ -28,6 +29,7 @@ from dcmdask.batch.records import (
 from dcmdask.batch.source import checksum_of, source_of, source_of_files, times_of
 from dcmdask.batch.work import Job, Work
 from dcmdask.errors import StoreExistsError
+from dcmdask.export.ownership import check_apart
 from dcmdask.frames.files import Stored
 
 if TYPE_CHECKING:
@@ -126,15 +128,17 @@ def selected(
     only_failed: bool = False,
     thumbnails: bool = True,
     progress: Callable[[int, int | None], object] | None = None,
+    **how: Any,
 ) -> Selection:
     """Scan `source`, and return what is to be done.
 
-    Parameters are those of :func:`dcmdask.batch.run`, but for `progress`, which is that of
-    :func:`dcmdask.scan`.
+    Parameters are those of :func:`dcmdask.batch.run`, but for `progress` and `how`, which are
+    those of :func:`dcmdask.scan`.
     """
     given = dict(options or {})
     _check_call(process, given)
-    found = source if isinstance(source, Scan) else scan(source, progress=progress)
+    check_apart(_places(source), folder.url)
+    found = source if isinstance(source, Scan) else scan(source, progress=progress, **how)
     if not len(found) and not found.doubtful:
         raise ValueError(f"no series in the source; files looked into: {found.files}")
     names = names_of(found)
@@ -163,14 +167,12 @@ def selected(
     for number in chosen:
         series, was = found[number], before.get(names[number])
         held = _holds(series, held_back, root)
+        if only_failed and not held and (was is None or was.done):
+            continue
         if was is None or not was.done or held:
-            if only_failed and was is None and not held:
-                continue
             states["failed" if was or held else "new"] += 1
         elif _is_done(was, job, series, touched, names[number]):
             states["done"] += 1
-            continue
-        elif only_failed:
             continue
         else:
             states["changed"] += 1
@@ -190,6 +192,13 @@ def selected(
         not_read,
         list(mended),
     )
+
+
+def _places(source: Any) -> Iterable[str]:
+    """Return the paths and URLs that a source is found at."""
+    if not isinstance(source, Scan):
+        return sources(source)
+    return sorted({one.source.name.rpartition("/")[0] for each in source for one in each.instances})
 
 
 def _is_done(was: _Before, job: Job, series: Series, touched: dict[str, str], name: str) -> bool:
