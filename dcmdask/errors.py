@@ -13,6 +13,7 @@ caller would catch without knowing this package::
     ├── DecodeError             (RuntimeError)         one frame does not decode
     ├── FrameNumberError        (IndexError, ValueError) a frame that does not exist
     ├── SourceChangedError      (OSError)              the file is not the one that was opened
+    ├── UnreachableError        (OSError)              a server does not answer or lets nobody in
     ├── AmbiguousSourceError    (ValueError)           several series or stacks, and one is meant
     ├── IrregularSeriesError    (ValueError)           positions missing, double or uneven
     ├── AlignmentError          (ValueError)           chunks that cannot be written whole
@@ -46,6 +47,7 @@ __all__ = [
     "SourceChangedError",
     "StoreExistsError",
     "StoreLostError",
+    "UnreachableError",
     "UnsupportedSyntaxError",
 ]
 
@@ -125,6 +127,10 @@ class FrameNumberError(DcmdaskError, IndexError, ValueError):
 
 class SourceChangedError(DcmdaskError, OSError):
     """The source is not, or no longer, the one that was opened."""
+
+
+class UnreachableError(DcmdaskError, OSError):
+    """The server of a URL does not answer, or lets nobody in without credentials."""
 
 
 class AmbiguousSourceError(DcmdaskError, ValueError):

@@ -44,6 +44,7 @@ def process(
             # Its parts are regular.
             "on_irregular": "error" if on_irregular == "split" else on_irregular,
             "resume": True,
+            "target_options": batch.target_options() or None,
         }
         try:
             report = dcmdask.to_zarr(stack, store, format=format, **how)

@@ -56,7 +56,7 @@ def process(series: dcmdask.Series, share: float = 0.01) -> dict[str, Any]:
     frames = np.concatenate(dask.compute(*lazy))
     digests = io.BytesIO()
     np.save(digests, frames["digest"])
-    with fsspec.open(batch.output(DIGESTS), "wb") as file:
+    with fsspec.open(batch.output(DIGESTS), "wb", **batch.target_options()) as file:
         file.write(digests.getvalue())
     some = frames[frames["count"] > 0]
     total = some["count"].sum() or np.nan
@@ -121,7 +121,8 @@ def hashed(data: bytes) -> bytes:
 
 def finish(table: pd.DataFrame, target: str) -> None:
     """Find the frames that several series have, and list them."""
-    fs, root = fsspec.core.url_to_fs(target)
+    options = batch.target_options()
+    fs, root = fsspec.core.url_to_fs(target, **options)
     names = list(table.get("series", ()))
     paths = [f"{root}/series/{name}/{DIGESTS}" for name in names]
     # Not `cat`, which takes brackets for a pattern.
@@ -142,7 +143,7 @@ def finish(table: pd.DataFrame, target: str) -> None:
             "of_frame": frame[first][again],
         }
     )
-    duplicates.to_csv(batch.output("duplicates.csv"), index=False)
+    duplicates.to_csv(batch.output("duplicates.csv"), index=False, storage_options=options or None)
     print(f"duplicates.csv: {len(duplicates)} frames that another series has")
 
 

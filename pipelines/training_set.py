@@ -110,7 +110,8 @@ def finish(table: pd.DataFrame, target: str) -> None:
     """Write the index of the training set."""
     index = pd.DataFrame(table, columns=["series", "split", "path", "modality", "z", "y", "x"])
     index["path"] = [f"series/{name}/volume.zarr" for name in index["series"]]
-    index.to_csv(batch.output("index.csv"), index=False)
+    options = batch.target_options() or None
+    index.to_csv(batch.output("index.csv"), index=False, storage_options=options)
     counts = ", ".join(f"{count} {name}" for name, count in index["split"].value_counts().items())
     print(f"index.csv: {counts or 'nothing'}")
 

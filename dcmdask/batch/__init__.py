@@ -9,8 +9,8 @@
 
 from dcmdask.batch.main import main
 from dcmdask.batch.outcome import BatchReport
-from dcmdask.batch.outputs import output
+from dcmdask.batch.outputs import output, target_options
 from dcmdask.batch.results import Picture
 from dcmdask.batch.run import run
 
-__all__ = ["BatchReport", "Picture", "main", "output", "run"]
+__all__ = ["BatchReport", "Picture", "main", "output", "run", "target_options"]

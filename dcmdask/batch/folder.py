@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -29,19 +29,26 @@ class Folder(NamedTuple):
     ----------
     url : str
         As it was given; what is below it is a part of a path behind it.
+    options : dict or None
+        For the file system of a URL.
     """
 
     url: str
+    options: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, target: str | os.PathLike[str]) -> Folder:
+    def of(cls, target: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Folder:
         """Return the folder `target`, made absolute where it is a local path."""
         name = os.fspath(target)
         if not name:
             raise ValueError("the target has no name")
         if "://" in name:
-            fs, root = fsspec.core.url_to_fs(name)
-            return cls(root if files.is_local(fs) else name.rstrip("/"))
+            fs, root = fsspec.core.url_to_fs(name, **(options or {}))
+            if not files.is_local(fs):
+                return cls(name.rstrip("/"), dict(options) if options else None)
+            name = root
+        if options:
+            raise ValueError(f"target_options are for URLs, and {name!r} is a local path")
         return cls(os.path.abspath(os.path.expanduser(name)))
 
     @property
@@ -177,5 +184,5 @@ class Folder(NamedTuple):
         if self.is_local:
             # Whatever characters are in its name.
             return fsspec.filesystem("file"), self.url
-        fs, root = fsspec.core.url_to_fs(self.url)
+        fs, root = fsspec.core.url_to_fs(self.url, **(self.options or {}))
         return fs, str(root)

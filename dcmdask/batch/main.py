@@ -22,6 +22,7 @@ from dcmdask.batch.selection import selected
 from dcmdask.batch.shown import shown
 from dcmdask.errors import DcmdaskError
 from dcmdask.export.cluster import cluster, half_of_this_machine
+from dcmdask.frames.reaching import TARGET, options_of, reaching
 from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
@@ -36,6 +37,29 @@ _STANDARD = {
     "select": Annotated[
         str | None,
         typer.Option(metavar="QUERY", help="Series: 'Modality == \"CT\" and frames > 20'"),
+    ],
+    "exclude": Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave out files and folders of this name, or of this path below the source. Can "
+            "be given several times.",
+        ),
+    ],
+    "follow_links": Annotated[
+        bool, typer.Option("--follow-links", help="Follow links to folders; each is scanned once.")
+    ],
+    "storage_option": Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="For the file system of ARCHIVE where it is a URL: anon=true, "
+            "endpoint_url=http://host:9000. Can be given several times.",
+        ),
+    ],
+    "target_option": Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Likewise, for the file system of TARGET."),
     ],
     "limit": Annotated[int | None, typer.Option(min=1, metavar="N", help="So many at most.")],
     "scheduler": Annotated[
@@ -81,6 +105,7 @@ _STANDARD = {
 _DEFAULTS: dict[str, Any] = {
     "retries": 2,
     "only_failed": False,
+    "follow_links": False,
     "dashboard": False,
     "redo": False,
     "thumbnails": True,
@@ -208,8 +233,14 @@ def _run(
     dashboard: bool,
     dry_run: bool,
     redo: bool,
+    storage_option: list[str] | None,
+    target_option: list[str] | None,
+    exclude: list[str] | None,
     **more: Any,
 ) -> None:
+    more["exclude"] = exclude or ()
+    more["storage_options"] = options_of(storage_option or ())
+    more["target_options"] = options_of(target_option or ())
     if dry_run:
         _show_plan(process, source, target, options, more)
         return
@@ -308,8 +339,11 @@ def _show_plan(
     options: dict[str, Any],
     more: dict[str, Any],
 ) -> None:
-    chosen = {name: more[name] for name in ("select", "limit", "only_failed")}
-    found = selected(process, source, Folder.of(target), options=options, **chosen)
+    names = ("select", "limit", "only_failed", "exclude", "follow_links", "storage_options")
+    chosen = {name: more[name] for name in names}
+    folder = Folder.of(target, more["target_options"])
+    with reaching(target, TARGET):
+        found = selected(process, source, folder, options=options, **chosen)
     for work in found.works():
         frames = sum(map(len, work.series.instances))
         print(f"{work.name}  {len(work.series)} files, {frames} frames")

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dcmdask.batch.folder import Folder
@@ -51,6 +51,8 @@ class BatchReport:
     noted : int
         How many of those that are done have notes: what was odd about their data.
     seconds : float
+    target_options : dict or None
+        For the file system of the target.
     """
 
     target: str
@@ -62,6 +64,7 @@ class BatchReport:
     other: int
     noted: int
     seconds: float
+    target_options: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -71,12 +74,16 @@ class BatchReport:
     @property
     def records(self) -> tuple[Record, ...]:
         """The records of this job, read from the target: also of what was not asked for now."""
-        found = (one for one in read_records(Folder(self.target)) if one.job == self.job)
+        found = (
+            one
+            for one in read_records(Folder(self.target, self.target_options))
+            if one.job == self.job
+        )
         return tuple(sorted(found, key=lambda one: one.name))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of results: a row for each series that has some; needs pandas."""
-        return frame_of(results(Folder(self.target), self.job).columns)
+        return frame_of(results(Folder(self.target, self.target_options), self.job).columns)
 
     def __str__(self) -> str:
         stages = Counter(one.stage for one in self.failures)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.mark import claim
@@ -185,16 +186,16 @@ def _list(folder: Folder, name: str, written: set[str], new: set[str]) -> None:
     folder.write(f"{RECORDS}/{name}.files", json.dumps(told).encode())
 
 
+@dataclass
 class OfAll:
     """The outputs of `finish`: files beside the table of results, listed in the mark."""
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    folder: Folder
 
     def output(self, name: str) -> str:
         """Return where `finish` may write a file."""
-        claim(self._folder, [name])
-        return self._folder.path(name)
+        claim(self.folder, [name])
+        return self.folder.path(name)
 
 
 _in_use: ContextVar[Staging | OfAll] = ContextVar("outputs_in_use")
@@ -240,10 +241,33 @@ def output(name: str) -> str:
     """
     if not _FILE.fullmatch(name):
         raise ValueError(f"{name!r} cannot name an output: letters, digits, _ and -, and a '.ext'")
+    return _outputs().output(name)
+
+
+def target_options() -> dict[str, Any]:
+    """Return the options for the file system of what :func:`output` names.
+
+    Keyword arguments for fsspec, where the target is a URL and options were given for it.
+
+    Raises
+    ------
+    RuntimeError
+        As :func:`output` does.
+
+    Examples
+    --------
+    >>> def process(series):
+    ...     with fsspec.open(batch.output("a.bin"), "wb", **batch.target_options()) as file:
+    ...         file.write(b"...")
+    """
+    return dict(_outputs().folder.options or {})
+
+
+def _outputs() -> Staging | OfAll:
     outputs = _in_use.get(None)
     if outputs is None:
         raise RuntimeError(
             "batch.output is for the function that batch.run calls with a series, and for finish; "
             "not for tasks of its arrays"
         )
-    return outputs.output(name)
+    return outputs

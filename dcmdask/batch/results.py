@@ -84,7 +84,7 @@ def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str
     others = [*(one.frame for one in pictures.values()), *values.values()]
     with ExitStack() as stack:
         lazy = [
-            stack.enter_context(result(value, staging.path(names[key])))
+            stack.enter_context(result(value, staging.path(names[key]), staging.folder.options))
             for key, value in arrays.items()
         ]
         # At once, so that what they have in common is done once.

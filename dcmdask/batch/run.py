@@ -37,6 +37,7 @@ from dcmdask.batch.work import Work
 from dcmdask.batch.workers import Workers
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError
 from dcmdask.export.cluster import all_kept, cluster, dashboard_of, half_of_this_machine
+from dcmdask.frames.reaching import TARGET, reaching
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,10 @@ def run(
     only_failed: bool = False,
     redo: bool | Callable[[str], bool] = False,
     thumbnails: bool = True,
+    exclude: Iterable[str] | str = (),
+    follow_links: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
     columns: Iterable[str] = (),
     finish: Callable[[pd.DataFrame, str], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
@@ -108,6 +113,10 @@ def run(
     thumbnails : bool
         Whether the page of the report gets a small picture of each series that returns no
         `Picture`: its middle frame, which is decoded once more.
+    exclude, follow_links, storage_options
+        As for :func:`dcmdask.scan`; a Scan has its own.
+    target_options : mapping, optional
+        Keyword arguments for the fsspec file system of `target`.
     columns : iterable of str, optional
         Names of numbers that `process` returns: the table has these columns also while no series
         is done.
@@ -135,7 +144,8 @@ def run(
     ImportError
         `finish` or `select` needs pandas, which is not installed.
     OSError
-        The target cannot be read or written here.
+        The target cannot be read or written here; as `UnreachableError` where its server or that
+        of the source cannot be reached.
     ValueError
         There is no series, `select` is no query or matches none, or an option is no value that
         JSON has; or the target is or holds the source, or lies in it and has no mark.
@@ -145,46 +155,54 @@ def run(
         # Not once all is done.
         need_pandas()
     started = time.perf_counter()
-    folder = Folder.of(target)
-    chosen = selected(
-        process,
-        source,
-        folder,
-        options=options,
-        select=select,
-        limit=limit,
-        only_failed=only_failed,
-        thumbnails=thumbnails,
-        progress=None if progress is None else lambda files, _: progress(Progress(files)),
-    )
-    _ask(chosen, folder, redo)
-    now = Progress(chosen.files)
-    failures: list[Record] = []
-    claim(folder, [f"{TABLE}.csv", f"{TABLE}.parquet"])
-    for name, one in records(folder, chosen.touched).items():
-        replace(one, times=chosen.touched[name]).write(folder)
-    if chosen.total:
-        with _workers(client) as running:
-            check_workers(running, chosen, timeout)
-            now, failures = _loop(running, chosen, retries, timeout, progress)
-    for record in chosen.left_out.values():
-        record.write(folder)
-    folder.remove(map(key_of, chosen.gone))
-    failures += chosen.left_out.values()
-    columns = list(columns)
-    found = results(folder, chosen.job.identity, columns)
-    report = BatchReport(
-        folder.url,
-        chosen.job.identity,
-        chosen.before["done"] + now.done - now.failed,
-        now.done,
-        chosen.before,
-        tuple(sorted(failures, key=lambda one: one.name)),
-        found.other,
-        found.noted,
-        time.perf_counter() - started,
-    )
-    write_table(found.columns, folder)
+    how = {
+        "exclude": exclude,
+        "follow_links": follow_links,
+        "storage_options": storage_options,
+    }
+    with reaching(target, TARGET):
+        folder = Folder.of(target, target_options)
+        chosen = selected(
+            process,
+            source,
+            folder,
+            options=options,
+            select=select,
+            limit=limit,
+            only_failed=only_failed,
+            thumbnails=thumbnails,
+            progress=None if progress is None else lambda files, _: progress(Progress(files)),
+            **how,
+        )
+        _ask(chosen, folder, redo)
+        now = Progress(chosen.files)
+        failures: list[Record] = []
+        claim(folder, [f"{TABLE}.csv", f"{TABLE}.parquet"])
+        for name, one in records(folder, chosen.touched).items():
+            replace(one, times=chosen.touched[name]).write(folder)
+        if chosen.total:
+            with _workers(client) as running:
+                check_workers(running, chosen, timeout)
+                now, failures = _loop(running, chosen, retries, timeout, progress)
+        for record in chosen.left_out.values():
+            record.write(folder)
+        folder.remove(map(key_of, chosen.gone))
+        failures += chosen.left_out.values()
+        columns = list(columns)
+        found = results(folder, chosen.job.identity, columns)
+        report = BatchReport(
+            folder.url,
+            chosen.job.identity,
+            chosen.before["done"] + now.done - now.failed,
+            now.done,
+            chosen.before,
+            tuple(sorted(failures, key=lambda one: one.name)),
+            found.other,
+            found.noted,
+            time.perf_counter() - started,
+            folder.options,
+        )
+        write_table(found.columns, folder)
     if finish is not None:
         _finish(finish, found.columns, columns, folder)
     return report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -137,8 +137,16 @@ def selected(
     """
     given = dict(options or {})
     _check_call(process, given)
-    check_apart(_places(source), folder.url)
-    found = source if isinstance(source, Scan) else scan(source, progress=progress, **how)
+    if isinstance(source, Scan):
+        if any(how.values()):
+            raise ValueError(f"{', '.join(how)} are for the scan, and the source is a Scan already")
+        check_apart(_folders(source), folder.url, folder.options)
+        found = source
+    else:
+        # It is looked at twice.
+        source = source if isinstance(source, str | os.PathLike) else list(source)
+        check_apart(sources(source), folder.url, folder.options)
+        found = scan(source, progress=progress, **how)
     if not len(found) and not found.doubtful:
         raise ValueError(f"no series in the source; files looked into: {found.files}")
     names = names_of(found)
@@ -194,11 +202,9 @@ def selected(
     )
 
 
-def _places(source: Any) -> Iterable[str]:
-    """Return the paths and URLs that a source is found at."""
-    if not isinstance(source, Scan):
-        return sources(source)
-    return sorted({one.source.name.rpartition("/")[0] for each in source for one in each.instances})
+def _folders(found: Scan) -> list[str]:
+    """Return the folders that the files of a scan lie in."""
+    return sorted({one.source.name.rpartition("/")[0] for each in found for one in each.instances})
 
 
 def _is_done(was: _Before, job: Job, series: Series, touched: dict[str, str], name: str) -> bool:

@@ -35,6 +35,7 @@ from dcmdask.errors import (
     StoreExistsError,
     StoreLostError,
 )
+from dcmdask.frames.reaching import is_of_network
 
 # Where an error belongs that was raised by us; the first that fits.
 _STAGES: Mapping[type[DcmdaskError], str] = {
@@ -56,7 +57,6 @@ _LASTING = (
     PermissionError,
     SourceChangedError,
 )
-_NETWORK = frozenset({"aiobotocore", "aiohttp", "botocore", "requests", "urllib3"})
 # A process has one series at a time, whoever asks: warnings and Dask's settings are those of all
 # its threads.
 _PROCESS = threading.Lock()
@@ -311,7 +311,6 @@ def _stage(error: BaseException, stage: str) -> str:
 
 def may_pass(error: BaseException) -> bool:
     """Return whether trying again may help: a disk or a network that failed for a moment."""
-    # Not all of those who speak to servers raise what Python has for it.
-    if type(error).__module__.partition(".")[0] in _NETWORK:
+    if is_of_network(error):
         return True
     return isinstance(error, OSError) and not isinstance(error, _LASTING)

@@ -20,7 +20,7 @@ from dcmdask.export.dask_writer import written
 from dcmdask.export.provenance import jsonable
 from dcmdask.export.regions import write
 from dcmdask.export.running import Awaited
-from dcmdask.export.store import CONFIG, KEY, complete, overlaid
+from dcmdask.export.store import CONFIG, KEY, complete, overlaid, with_options
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +30,9 @@ _NUMBERS = "biufc"
 
 
 @contextmanager
-def result(value: Any, store: str) -> Iterator[list[da.Array]]:
+def result(
+    value: Any, store: str, target_options: Mapping[str, Any] | None = None
+) -> Iterator[list[da.Array]]:
     """Give what writes a result when it is computed; behind the body the store is complete.
 
     Parameters
@@ -41,6 +43,8 @@ def result(value: Any, store: str) -> Iterator[list[da.Array]]:
         attributes and columns: a DataArray as the variable ``pixels``, the others as Datasets.
     store : str
         A path or URL. Whoever else writes the same there may do so at the same time.
+    target_options : mapping, optional
+        For the file system of a URL.
 
     Raises
     ------
@@ -51,7 +55,7 @@ def result(value: Any, store: str) -> Iterator[list[da.Array]]:
     """
     dataset = _as_dataset(value)
     documents, arrays = _plain(value) if dataset is None else _labelled(dataset)
-    group = overlaid(store, documents)
+    group = overlaid(with_options(store, target_options), documents)
     with ExitStack() as stack:
         opened = [
             # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.

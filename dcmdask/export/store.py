@@ -118,6 +118,21 @@ async def _keys(store: Store) -> list[str]:
     return [key async for key in store.list()]
 
 
+def with_options(store: Target, target_options: Mapping[str, Any] | None) -> Target:
+    """Return a store on the file system that options for its URL lead to.
+
+    Raises
+    ------
+    ValueError
+        There are options, and it is no URL.
+    """
+    if not target_options:
+        return store
+    if not isinstance(store, str) or "://" not in store:
+        raise ValueError(f"target_options are for URLs, and {store} is none")
+    return FsspecStore.from_url(store, storage_options=dict(target_options))
+
+
 def located(store: Target) -> Place:
     """Return where `store` is.
 
