@@ -4,15 +4,26 @@ import hashlib
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import batch_jobs
+import numpy as np
 import pytest
+from distributed import Client
+from distributed.protocol import pickle
 from export_worker import Exporter
-from made_series import AXIAL, SERIES, along, classic
+from made_series import AXIAL, SERIES, along, archive, classic
 from make_dicom import noise
 
+import dcmdask
+from dcmdask import DcmdaskWarning, StoreExistsError, batch
+
+# Workers of other processes know nothing of this folder.
+pickle.cloudpickle.register_pickle_by_value(batch_jobs)
 # Layouts of the property, each from its number; another beginning tries others.
 LAYOUTS = 24
 BEGIN = int(os.environ.get("DCMDASK_SEED", "0"))
@@ -168,8 +179,9 @@ def test_the_layouts_catch_a_missing_check(forks: Exporter, tmp_path: Path) -> N
 
 
 def results(target: Path) -> dict[str, str]:
-    """The outputs of all series."""
-    return listing(target / "series")
+    """The outputs of all series, and their folders."""
+    folders = [path for path in (target / "series").rglob("*") if path.is_dir()]
+    return listing(target / "series") | {str(path.relative_to(target)): "" for path in folders}
 
 
 @pytest.mark.slow
@@ -193,7 +205,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
     before = results(old) if after == "first" else {}
     expected, changes = results(new), told["changes"]
     assert changes > 10 and set(expected) != set(before)
-    for kill_at in range(0, changes, 2):
+    for kill_at in range(0, changes, 3):
         target = tmp_path / str(kill_at)
         if after == "first":
             shutil.copytree(old, target)
@@ -212,9 +224,219 @@ def test_the_old_results_stay_where_the_new_ones_fail(forks: Exporter, tmp_path:
     before, table = results(target), (target / "results.csv").read_text()
     failed = forks.export(source, target, job="third", **order)
     assert failed["failures"] == ["'a typo'"]
-    now = {name: told for name, told in results(target).items() if "/.new/" not in name}
+    now = {name: told for name, told in results(target).items() if "/.new" not in name}
     assert now == before and (target / "results.csv").read_text() == table
     # The typo is mended: nothing has to be done again.
     again = forks.export(source, target, job="first", **order)
     assert (again["done"], again["failures"]) == (1, [])
     assert results(target) == before
+
+
+# What counts as a change
+
+
+JOB = """
+import json
+import helper
+from dcmdask import batch
+
+def process(series, scale: int = 1):
+    with open({log!r}, "a") as file:
+        file.write(series.uid + "\\n")
+    return {{"n": len(series) * scale * helper.FACTOR}}
+
+if __name__ == "__main__":
+    batch.main(process)
+"""
+
+
+class Archive:
+    """Twelve series, a script with a module beside it, and what has been processed."""
+
+    def __init__(self, place: Path, client: Client) -> None:
+        self.source, self.target = place / "source", place / "out"
+        archive(self.source, 12)
+        self.script, self.log = place / "job.py", place / "log"
+        self.script.write_text(JOB.format(log=str(self.log)))
+        (place / "helper.py").write_text("FACTOR = 1\n")
+        self.address = client.scheduler.address
+
+    def run(self, *more: str) -> tuple[int, str]:
+        """Run the job; return the exit code and what it says."""
+        command = [sys.executable, self.script, self.source, self.target, *more]
+        told = [*map(str, command), "--scheduler", self.address, "--no-thumbnails"]
+        done = subprocess.run(told, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    @property
+    def processed(self) -> int:
+        """How many series since this was last asked."""
+        told = self.log.read_text().split() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return len(told)
+
+
+@pytest.fixture
+def twelve(client: Client, tmp_path: Path) -> Archive:
+    found = Archive(tmp_path, client)
+    # Workers import what lies beside the script from where the driver does.
+    client.run(batch_jobs.found_from, str(tmp_path))
+    code, told = found.run()
+    assert code == 0 and found.processed == 12, told
+    return found
+
+
+def redated(path: Path) -> None:
+    os.utime(path, ns=(0, 1_000_000_000 + path.stat().st_mtime_ns))
+
+
+@pytest.mark.slow
+def test_what_is_no_change(twelve: Archive) -> None:
+    text = twelve.script.read_text()
+    twelve.script.write_text(f'"""Says what it does."""\n# A comment.\n{text}')
+    moved = twelve.source.with_name("elsewhere")
+    twelve.source.rename(moved)
+    twelve.source = moved
+    for path in moved.rglob("*"):
+        if path.is_file():
+            redated(path)
+    for _ in range(2):
+        code, told = twelve.run()
+        assert code == 0 and "12 of 12 series done; 0 processed now" in told
+        assert twelve.processed == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["script", "module", "option", "pixels"])
+def test_a_change_is_asked_for(what: str, twelve: Archive) -> None:
+    more: tuple[str, ...] = ()
+    changed = 12
+    if what == "script":
+        twelve.script.write_text(twelve.script.read_text().replace("len(series) *", "2 *"))
+    elif what == "module":
+        twelve.script.with_name("helper.py").write_text("FACTOR = 2\n")
+    elif what == "option":
+        more = ("--scale", "3")
+    else:
+        changed = 3
+        for number in range(changed):
+            path = twelve.source / f"{number:03}/0000"
+            data = bytearray(path.read_bytes())
+            data[-1] ^= 1
+            path.write_bytes(data)
+            redated(path)
+    before = (twelve.target / "results.csv").read_text()
+    code, told = twelve.run(*more)
+    assert code == 2 and f"{changed} of 12 series that are done would be done again" in told
+    assert "--redo" in told and twelve.processed == 0
+    assert (twelve.target / "results.csv").read_text() == before
+    code, told = twelve.run(*more, "--redo")
+    assert code == 0 and f"{changed} processed now" in told and twelve.processed == changed
+
+
+@pytest.mark.slow
+def test_a_tenth_is_done_again_without_a_word(twelve: Archive) -> None:
+    path = twelve.source / "004/0001"
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    code, told = twelve.run()
+    assert code == 0 and "1 processed now" in told and "(1 changed)" in told
+    assert twelve.processed == 1
+
+
+# Targets
+
+
+@pytest.mark.parametrize("target", [".", "series", "..", "series/1.2", "link"])
+def test_a_target_that_is_or_holds_the_source(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with the layout of a target: `run job.py series/ .`"""
+    study = tmp_path / "study"
+    paths = classic(study / f"series/{SERIES}", noise(3, 8, 8), along(AXIAL, [0, 1, 2]), seed=None)
+    (study / "series/1.2").mkdir()
+    (study / "series/1.2/notes.txt").touch()
+    (study / "link").symlink_to(study / "series")
+    before = listing(tmp_path)
+    monkeypatch.chdir(study)
+    with pytest.raises(ValueError, match=r"the target .* (is|holds|lies in) the source .*series"):
+        batch.run(len, "series/", target)
+    with pytest.raises(ValueError, match=r"the target .* (is|holds) the source"):
+        dcmdask.to_zarr(paths[0], "series" if target == "link" else ".", overwrite=True)
+    assert listing(tmp_path) == before
+
+
+def test_a_target_inside_the_source_feeds_nothing(client: Client, tmp_path: Path) -> None:
+    archive(tmp_path, 2)
+
+    def process(series: Any) -> None:
+        import shutil
+
+        shutil.copy(series.instances[0].source.path, batch.output("copy.dcm"))
+
+    for processed in (2, 0):
+        report = batch.run(process, tmp_path, tmp_path / "out", client=client)
+        assert (report.done, report.processed, report.ok) == (2, processed, True)
+    assert len(dcmdask.scan(tmp_path)) == 2
+    # What is asked for is scanned.
+    assert len(dcmdask.scan(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("name", ["results.csv", "records/notes", "dcmdask.json"])
+def test_what_stands_in_the_way_of_a_target(name: str, tmp_path: Path) -> None:
+    archive(tmp_path / "source", 1)
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("somebody's")
+    before = listing(tmp_path)
+    with pytest.raises(StoreExistsError, match=f"{path} stands in the way"):
+        batch.run(len, tmp_path / "source", tmp_path / "out")
+    assert listing(tmp_path) == before
+
+
+def test_what_stands_in_the_way_of_an_output(client: Client, tmp_path: Path) -> None:
+    archive(tmp_path / "source", 2)
+    out = tmp_path / "out"
+    note, picture = out / f"series/{SERIES}.0/note.txt", out / f"series/{SERIES}.1/view.png"
+    for path in (note, picture):
+        path.parent.mkdir(parents=True)
+        path.write_text("somebody's")
+
+    def process(series: Any) -> dict[str, Any]:
+        return {"view": batch.Picture(np.eye(4))}
+
+    report = batch.run(process, tmp_path / "source", out, client=client)
+    (failure,) = report.failures
+    assert (failure.name, failure.stage) == (f"{SERIES}.1", "write")
+    assert f"{picture} stands in the way" in failure.message
+    assert note.read_text() == picture.read_text() == "somebody's"
+    picture.unlink()
+    assert batch.run(process, tmp_path / "source", out, client=client).ok
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("columns", [(), ("peak",)])
+def test_finish_with_nothing_done(columns: tuple[str, ...], client: Client, tmp_path: Path) -> None:
+    archive(tmp_path / "source", 1)
+    peaks = []
+
+    def process(series: Any) -> dict[str, Any]:
+        raise KeyError("nothing is done")
+
+    def run() -> batch.BatchReport:
+        return batch.run(
+            process,
+            tmp_path / "source",
+            tmp_path / "out",
+            client=client,
+            columns=columns,
+            finish=lambda table, _: peaks.append(table["peak"].max()),
+        )
+
+    if columns:
+        assert run().done == 0
+        assert len(peaks) == 1 and np.isnan(peaks[0])
+    else:
+        with pytest.warns(DcmdaskWarning, match="finish was not called: no series is done"):
+            assert run().done == 0
+        assert not peaks

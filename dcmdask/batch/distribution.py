@@ -53,7 +53,8 @@ class Distribution(NamedTuple):
     absent : int
         How many values are None, NaN or infinite.
     left_out : int
-        How many others are not in `bars`: texts among numbers, numbers beyond 1e300, rare texts.
+        How many others are not in `bars`: strings among numbers, numbers beyond 1e300, outliers,
+        rare strings.
     """
 
     bars: tuple[Bar, ...]
@@ -73,7 +74,10 @@ class Distribution(NamedTuple):
 
 
 def distribution(values: Sequence[Any]) -> Distribution:
-    """Count values: numbers by bins if there are any, otherwise texts and truths.
+    """Count values: numbers by bins if there are any, otherwise strings and booleans.
+
+    Outliers, which would squeeze all others into one bin, are not drawn: numbers that are farther
+    from the middle half than three times its range (J. W. Tukey's "far out").
 
     Examples
     --------
@@ -87,8 +91,9 @@ def distribution(values: Sequence[Any]) -> Distribution:
     numbers = [float(value) for value in present if _is_number(value)]
     if numbers:
         whole = all(isinstance(value, int) for value in present if _is_number(value))
-        edges = _edges(min(numbers), max(numbers), whole)
-        counts, _ = np.histogram(numbers, edges)
+        drawn = _without_outliers(numbers)
+        edges = _edges(min(drawn), max(drawn), whole)
+        counts, _ = np.histogram(drawn, edges)
         bars = tuple(
             Bar(_label(low, high, whole), int(count))
             for low, high, count in zip(edges, edges[1:], counts, strict=False)
@@ -102,7 +107,7 @@ def distribution(values: Sequence[Any]) -> Distribution:
             float(edges[0]),
             float(edges[-1] - 1 if whole and len(bars) > 1 else edges[-1]),
             absent,
-            len(present) - len(numbers),
+            len(present) - len(drawn),
         )
     texts = Counter(_text(value) for value in present if isinstance(value, bool | str))
     bars = tuple(Bar(*one) for one in texts.most_common(_TEXTS))
@@ -121,6 +126,14 @@ def _is_number(value: Any) -> bool:
 
 def _text(value: bool | str) -> str:
     return value if isinstance(value, str) else str(value).lower()
+
+
+def _without_outliers(numbers: list[float]) -> list[float]:
+    first, third = np.percentile(numbers, (25, 75))
+    reach = 3 * (third - first)
+    within = [one for one in numbers if first - reach <= one <= third + reach]
+    # Where the middle half is one value, all others would be outliers.
+    return within if reach else numbers
 
 
 def _edges(low: float, high: float, whole: bool) -> list[float]:

@@ -164,6 +164,13 @@ class Folder(NamedTuple):
         with ThreadPoolExecutor(1 if self.is_local else _REQUESTS) as pool:
             list(pool.map(one, names))
 
+    def prune(self, below: str) -> None:
+        """Remove a folder in which there are no files, with the folders in it."""
+        if self.is_local:
+            for above, _, _ in os.walk(self.path(below), topdown=False):
+                with suppress(OSError):
+                    os.rmdir(above)
+
     def remove(self, keys: Iterable[str]) -> None:
         """Remove files, if they are there, and the folders that this leaves empty."""
         fs, root = self._open()

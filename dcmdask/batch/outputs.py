@@ -24,6 +24,7 @@ from dcmdask.export.ownership import check_ours
 OUTPUTS = "series"
 _NEW = ".new"
 _OWNER = "owner"
+_BEGUN = re.compile(rf"\.{_OWNER}\.[0-9a-f]{{32}}\.partial")
 # The extension keeps what is written apart from what is returned.
 _FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 # Of a path below the folder of the outputs: none of its parts is "..".
@@ -67,7 +68,9 @@ class Staging:
         if not staged:
             return
         if _OWNER not in staged:
-            check_ours(self.folder.path(f"{self.below}/{_NEW}"), sorted(staged), ())
+            # But for what a process leaves that was killed while it wrote that.
+            others = sorted(one for one in staged if not _BEGUN.fullmatch(one))
+            check_ours(self.folder.path(f"{self.below}/{_NEW}"), others, ())
         owner = self.folder.read([self._key(_OWNER)]).get(self._key(_OWNER))
         if owner != self.owner.encode():
             self.discard()
@@ -87,6 +90,7 @@ class Staging:
         staged = self.folder.files(f"{self.below}/{_NEW}")
         last = sorted(staged, key=lambda one: one == _OWNER)
         self.folder.remove(map(self._key, last))
+        self.folder.prune(f"{self.below}/{_NEW}")
 
     def path(self, name: str) -> str:
         """Return the path or URL to write an output to; its folder is there."""

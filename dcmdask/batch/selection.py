@@ -177,7 +177,7 @@ def selected(
         held = _holds(series, held_back, root)
         if only_failed and not held and (was is None or was.done):
             continue
-        if was is None or not was.done or held:
+        if was is None or not was.done or was.pending or held:
             states["failed" if was or held else "new"] += 1
         elif _is_done(was, job, series, touched, names[number]):
             states["done"] += 1

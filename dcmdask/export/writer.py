@@ -26,8 +26,17 @@ from dcmdask.export.prepared import Format, Prepared, prepare
 from dcmdask.export.regions import Failure, Job, write_level, write_region
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import room, run_levels
-from dcmdask.export.store import CONFIG, Place, Target, complete, located, opened
+from dcmdask.export.store import (
+    CONFIG,
+    Place,
+    Target,
+    complete,
+    located,
+    opened,
+    with_options,
+)
 from dcmdask.frames.frame_array import FrameArray
+from dcmdask.frames.reaching import TARGET, reaching
 
 
 def to_zarr(
@@ -48,6 +57,7 @@ def to_zarr(
     with_identifiers: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
     **opening: Any,
 ) -> ExportReport:
     """Write DICOM frames to a Zarr 3 group, whole or marked as incomplete.
@@ -83,6 +93,8 @@ def to_zarr(
         Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
     values, on_irregular, storage_options, **opening
         As for :func:`from_dicom`.
+    target_options : mapping, optional
+        Keyword arguments for the fsspec file system of `store`, where that is a URL.
     on_error : {"fail", "fill"}
         Where a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
         coordinate ``missing`` and list it in the report.
@@ -141,9 +153,10 @@ def to_zarr(
     started = time.perf_counter()
     if resume and overwrite:
         raise ValueError("resume goes on, and overwrite begins anew: not both")
+    target, store = store, with_options(store, target_options)
     place = located(store)
     if place.fs is not None:
-        check_apart(_names(src), place.url)
+        check_apart(_names(src), place.url, target_options)
     prepared = prepare(
         src,
         format=format,
@@ -160,14 +173,17 @@ def to_zarr(
         **opening,
     )
     check_fits(prepared.plan, *room())
-    with opened(store, prepared.attributes, overwrite=overwrite, resume=resume) as found:
+    with (
+        reaching(target, TARGET),
+        opened(store, prepared.attributes, overwrite=overwrite, resume=resume) as found,
+    ):
         group, place, there = found
         written, failures = _write(prepared, group, place, there, progress)
         complete(group)
         stored = bytes_stored(group.store)
     level, layout = prepared.plan.levels[0], prepared.layout
     return ExportReport(
-        store=str(store),
+        store=str(target),
         shape=level.shape,
         dtype=prepared.plan.dtype,
         chunks=level.chunks,
@@ -186,7 +202,7 @@ def to_zarr(
 def _names(src: Any) -> list[str]:
     """Return the paths and URLs that a source is read from; none of what is in memory."""
     if isinstance(src, Series | Stack):
-        return [one.source.name for one in src.instances]
+        return sorted({one.source.name.rpartition("/")[0] for one in src.instances})
     if isinstance(src, FrameArray) or hasattr(src, "read"):
         name = getattr(src, "name", "<")
         return [name] if isinstance(name, str) and not name.startswith("<") else []
