@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from make_dicom import described, native, noise, part10, pixel_element
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from dcmdask import from_dicom
-from dcmdask.errors import DcmdaskError, PixelDataError
+from dcmdask.errors import DcmdaskError, HeaderError, PixelDataError
 from dcmdask.frames import files
+from dcmdask.frames import header as reading
 from dcmdask.frames.facts import describe
 from dcmdask.frames.frame_array import open_frames
 from dcmdask.frames.inflation import InflatedFile
@@ -202,6 +204,40 @@ def test_the_header_is_all_that_a_scan_inflates(
     monkeypatch.setattr(InflatedFile, "_next", counting)
     describe(files.locate(path))
     assert 0 < sum(inflated) <= MIB
+
+
+def test_no_element_that_is_wanted_takes_memory_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "_LONGEST", 1000)
+    data = native(FRAMES, Modality="MR")
+    at = data.index(b"\x08\x00\x60\x00CS")
+    long = struct.pack("<HH2sHL", 8, 0x60, b"UN", 0, 1002) + bytes(1002)
+    with pytest.raises(HeaderError, match=r"\(0008,0060\) has 1002 bytes, more than any valid"):
+        describe(files.locate(data[:at] + long + data[at + 10 :]))
+
+
+def test_facts_of_frames_take_no_memory_without_end() -> None:
+    # 5 MB are 1.4 GB of facts; deflated, they would be 5 kB.
+    data = native(np.zeros((5_000_000, 1, 1), "u1"), DeflatedExplicitVRLittleEndian)
+    with pytest.raises(PixelDataError, match="says 5000000, and what a scan keeps of so many"):
+        describe(files.locate(data))
+    assert len(open_frames(data)) == 5_000_000
+
+
+def test_a_sequence_that_is_skipped_takes_no_memory() -> None:
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
+    sequence = struct.pack("<HH2sHL", 9, 0x1001, b"SQ", 0, 0xFFFFFFFF)
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    data = native(FRAMES, PatientName=None)
+    at = data.index(b"\x28\x00\x02\x00US")
+    source = files.locate(data[:at] + sequence + item * 200_000 + end + data[at:])
+    tracemalloc.start()
+    try:
+        describe(source)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_header_may_be_no_longer_than_the_limit() -> None:

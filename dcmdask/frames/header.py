@@ -37,6 +37,8 @@ EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 PREAMBLE = 128
 # Bounds what `_pick` remembers of each encoding and choice of elements.
 _REMEMBERED = 1 << 13
+# Bytes of an element that is wanted: the longest are offset tables, with 8 bytes a frame.
+_LONGEST = 1 << 26
 
 
 class RawValue(NamedTuple):
@@ -295,6 +297,8 @@ def _read_elements(
         raise HeaderError(
             f"the header ends early: {error}; the file is probably truncated", source=source.name
         ) from error
+    except OverflowError as error:
+        raise HeaderError(str(error), source=source.name) from error
     except NotUnderstood as error:
         found, stop = _read_with_pydicom(file, source.name, start, encoding, _at_pixels, error)
         encoding = Encoding(*found.original_encoding)
@@ -363,6 +367,11 @@ def _pick(
                 sequences[tag] = element
         else:
             if tag in keep:
+                if length > _LONGEST:
+                    raise OverflowError(
+                        f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has {length} bytes, more than any "
+                        "valid one"
+                    )
                 values[tag] = RawValue(vr, window.bytes_at(offset, length))
             # What looks like explicit VR is for `walk` to judge.
             if not undefined and not (encoding.implicit and head[4:6].isalpha()):
