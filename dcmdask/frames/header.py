@@ -128,11 +128,11 @@ def read_header(
         syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
             return _read_elements(file, window, source, start, syntax, keep, find)
-    inflated = files.inflate(source, start, inflate_limit)
+    inflated = files.Inflated(source, start, inflate_limit)
     try:
         return _read_inflated(inflated, syntax, keep, find)
     except _EndsBeforeError:
-        # Where a data set ends matters only if no pixel data is met before.
+        # It is short, or has no pixel data, so that its end has to be known.
         return _read_inflated(files.measured(inflated), syntax, keep, find)
 
 
@@ -181,7 +181,7 @@ def read_whole_header(
         with files.opened(source) as file:
             _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
             if syntax == DeflatedExplicitVRLittleEndian:
-                return _read_deflated(files.inflate(source, start), wanted)
+                return _read_deflated(files.Inflated(source, start), wanted)
             with _buffered(file) as reader:
                 reader.seek(0)
                 dataset: Dataset = dcmread(
