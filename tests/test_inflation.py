@@ -21,6 +21,7 @@ from make_dicom import described, native, noise, part10, pixel_element
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from dcmdask import from_dicom
+from dcmdask.cli.info import info
 from dcmdask.errors import DcmdaskError, HeaderError, PixelDataError
 from dcmdask.frames import files
 from dcmdask.frames import header as reading
@@ -183,6 +184,8 @@ def test_the_limit_of_a_deflated_data_set(tmp_path: Path) -> None:
         for part in (str(path), f"more than {frames.nbytes} bytes", "inflate_limit"):
             assert part in str(caught.value)
         np.testing.assert_array_equal(np.asarray(call(path, inflate_limit=2 * MIB)), frames)
+        with pytest.raises(PixelDataError, match="inflate_limit"):
+            info(str(path), inflate_limit=frames.nbytes)
     # A scan needs no more than the header.
     assert len(describe(files.locate(path))) == 4
 

@@ -175,30 +175,23 @@ def read_whole_header(
         pydicom cannot read it; elements that were not looked at before may be damaged.
     """
     wanted = None if tags is None else list(tags)
-    try:
-        if isinstance(source, files.Inflated):
-            return _read_deflated(source, wanted)
-        with files.opened(source) as file:
-            _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
-            if syntax == DeflatedExplicitVRLittleEndian:
-                return _read_deflated(files.Inflated(source, start), wanted)
-            with _buffered(file) as reader:
-                reader.seek(0)
-                dataset: Dataset = dcmread(
-                    reader, stop_before_pixels=True, force=True, specific_tags=wanted
-                )
+    if isinstance(source, files.Inflated):
+        return _read_deflated(source, wanted)
+    with files.opened(source) as file:
+        _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            return _read_deflated(files.Inflated(source, start), wanted)
+        with _for_pydicom(file, source.name) as reader:
+            reader.seek(0)
+            dataset: Dataset = dcmread(
+                reader, stop_before_pixels=True, force=True, specific_tags=wanted
+            )
             if dataset.file_meta.get("TransferSyntaxUID") != syntax:
                 # The caller gave another one than the file says.
                 meta = dataset.file_meta
-                dataset = _read_to_pixels(file, start, _encoding(syntax), wanted)
+                dataset = _read_to_pixels(reader, start, _encoding(syntax), wanted)
                 dataset.file_meta = meta
-            return dataset
-    except (DcmdaskError, OSError):
-        raise
-    except Exception as error:
-        raise HeaderError(
-            f"pydicom cannot read the whole header: {error}", source=source.name
-        ) from error
+        return dataset
 
 
 def _read_deflated(source: files.Inflated, tags: list[int] | None) -> Dataset:
@@ -206,33 +199,34 @@ def _read_deflated(source: files.Inflated, tags: list[int] | None) -> Dataset:
     with files.opened(source.deflated) as file:
         head = file.read(source.start)
     meta = head[PREAMBLE + 4 :] if head[PREAMBLE : PREAMBLE + 4] == b"DICM" else head
-    with files.opened(source) as file:
-        dataset = _read_to_pixels(file, 0, EXPLICIT_LITTLE, tags)
-    dataset.file_meta = FileMetaDataset(read_dataset(io.BytesIO(meta), *EXPLICIT_LITTLE))
+    with files.opened(source) as file, _for_pydicom(file, source.name) as reader:
+        dataset = _read_to_pixels(reader, 0, EXPLICIT_LITTLE, tags)
+        dataset.file_meta = FileMetaDataset(read_dataset(io.BytesIO(meta), *EXPLICIT_LITTLE))
     return dataset
 
 
 def _read_to_pixels(
     file: BinaryIO, start: int, encoding: Encoding, tags: list[int] | None
 ) -> Dataset:
-    with _buffered(file) as reader:
-        reader.seek(start)
-        return read_dataset(
-            reader, *encoding, stop_when=_at_pixels, specific_tags=cast("list[Any]", tags)
-        )
+    file.seek(start)
+    wanted = cast("list[Any] | None", tags)
+    return read_dataset(file, *encoding, stop_when=_at_pixels, specific_tags=wanted)
 
 
 @contextmanager
-def _buffered(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Buffer a raw file: each of the thousands of small reads of pydicom is a system call."""
-    if not isinstance(file, io.RawIOBase):
-        yield file
-        return
-    reader = io.BufferedReader(file)
+def _for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Give a file to pydicom, and raise a HeaderError for whatever that raises."""
+    # Unbuffered, the thousands of small reads of pydicom would each be a system call.
+    reader = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
     try:
-        yield cast(BinaryIO, reader)
+        yield reader
+    except DcmdaskError:
+        raise
+    except Exception as error:
+        raise HeaderError(f"pydicom cannot read the whole header: {error}", source=name) from error
     finally:
-        reader.detach()
+        if isinstance(reader, io.BufferedReader):
+            reader.detach()
 
 
 def window_over(file: BinaryIO, size: int) -> Window:
