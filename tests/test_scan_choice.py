@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,29 @@ def test_a_source_itself_is_not_excluded(tmp_path: Path) -> None:
     saved(tmp_path, "old/1")
     assert scan(tmp_path / "old" / "1", exclude="1").files == 1
     assert scan(tmp_path / "old", exclude="old").files == 1
+
+
+def test_archives(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in TREE:
+            archive.writestr(name, image())
+        archive.writestr("out/dcmdask.json", b'{"dcmdask": {}}')
+        archive.writestr("out/1", image())
+        archive.writestr("a/zarr.json", b"a mark that is damaged")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"that is damaged", b"that was damage"))
+    for pattern in ("**", ""):
+        # A mark counts, whether or not its name is excluded.
+        found = scan(f"zip://{pattern}::{path}", exclude=["a/old", "*.json"])
+        assert len(found_in(found, "")) == len(TREE) - 1
+        assert [one.reason for one in found.skipped] == [WRITTEN]
+        assert not scan(f"zip://{pattern}::{path}", exclude=["a", "out"]).skipped
+        found = scan(f"zip://{pattern}::{path}", exclude=["a/old"])
+        assert len(found_in(found, "")) == len(TREE) - 1
+        told = {one.path: (one.reason, one.kind) for one in found.skipped}
+        assert told.pop(f"zip://out::{path}") == (WRITTEN, "not DICOM")
+        assert [kind for _, kind in told.values()] == ["doubtful"]
 
 
 # Links

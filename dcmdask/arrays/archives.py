@@ -109,8 +109,9 @@ def _listed(fs: Any) -> Mapping[str, Mapping[str, Any]]:
 
 def _find(fs: Any, path: str, is_pattern: bool) -> Iterator[str]:
     """Find in one pass: fsspec looks at all members of a tar file for each folder in it."""
-    if path and not is_pattern:
-        fs.info(path)
+    if path and not is_pattern and fs.info(path)["type"] != "directory":
+        yield path
+        return
     for name, info in _listed(fs).items():
         if info["type"] == "directory":
             continue

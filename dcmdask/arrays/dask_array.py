@@ -124,7 +124,8 @@ chunktype=numpy.ndarray>
     if values != "stored":
         if isinstance(src, Dataset):
             raise TypeError(f"{values} values are for files; pass the path or the bytes")
-        source = files.locate(src, storage_options)
+        limit = decoding_options.get("inflate_limit", files.INFLATE_LIMIT)
+        source = files.locate(src, storage_options, limit)
         one = describe(source, decoding_options.get("transfer_syntax_uid"))
         frames = valued(frames, [one], values, decoding_options)
     return to_dask(frames, chunks)

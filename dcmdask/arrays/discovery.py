@@ -152,7 +152,8 @@ def is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:
     """Return whether `read` gives a mark of dcmdask's, and does not fail."""
     try:
         return is_mark(name, read())
-    except OSError:
+    except Exception:
+        # A damaged archive raises more than OSError; whatever it is, it is no mark.
         return False
 
 

@@ -66,12 +66,16 @@ def members(
             raise FileNotFoundError(f"nothing matches {url}")
         parts = path.split("/")
         root = "/".join(parts[: next(i for i, one in enumerate(parts) if glob.has_magic(one))])
-    if chosen.exclude:
-        files = [one for one in files if not any(map(chosen.leaves_out, _paths(root, one)))]
-    written = _written_below(fs, root, files)
+
+    def is_left_out(path: str) -> bool:
+        return bool(chosen.exclude) and any(map(chosen.leaves_out, _paths(root, path)))
+
+    marks = (one for one in files if one.rpartition("/")[2] in MARKS)
+    marks = (one for one in marks if not is_left_out(one.rpartition("/")[0]))
+    written = _written_below(fs, root, marks)
     yield from (written_by_us(url_of(url, path, folder)) for folder in written)
     for one in files:
-        if written and not written.isdisjoint(_folders(one)):
+        if is_left_out(one) or not written.isdisjoint(_folders(one)):
             continue
         if "::" in one or ("://" in one and "://" not in path):
             # Inside an archive: as a URL it would lead out of it.
@@ -80,10 +84,9 @@ def members(
             yield one
 
 
-def _written_below(fs: Any, root: str, files: Iterable[str]) -> set[str]:
+def _written_below(fs: Any, root: str, marks: Iterable[str]) -> set[str]:
     """Return the folders below `root` that dcmdask wrote, without those inside one."""
     written: set[str] = set()
-    marks = [one for one in files if one.rpartition("/")[2] in MARKS]
     for mark in sorted(marks, key=lambda one: one.count("/")):
         folder, _, name = mark.rpartition("/")
         if folder.strip("/") == root.strip("/") or not written.isdisjoint(_folders(mark)):

@@ -21,6 +21,7 @@ def info(
     raw: options.Raw = False,
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
+    inflate_limit: options.InflateLimit = None,
     exclude: options.Exclude = None,
     follow_links: options.FollowLinks = False,
     as_json: options.AsJson = False,
@@ -43,7 +44,9 @@ def info(
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
-        frames = open_frames(file, **options.opening(raw, number_of_frames, transfer_syntax_uid))
+        frames = open_frames(
+            file, **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit)
+        )
     facts = {"file": file, **_facts(frames), "bytes_file": files.locate(file).size}
     show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
 

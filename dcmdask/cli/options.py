@@ -36,6 +36,10 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Compute in so many processes of this machine."),
 ]
+InflateLimit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="BYTES", help="What a deflated data set may inflate to; 1 GiB."),
+]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
@@ -51,8 +55,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def opening(
-    raw: bool, number_of_frames: int | None, transfer_syntax_uid: str | None
+    raw: bool,
+    number_of_frames: int | None,
+    transfer_syntax_uid: str | None,
+    inflate_limit: int | None = None,
 ) -> dict[str, Any]:
     """Return the options for opening a file that were given."""
-    given = {"number_of_frames": number_of_frames, "transfer_syntax_uid": transfer_syntax_uid}
+    given = {
+        "number_of_frames": number_of_frames,
+        "transfer_syntax_uid": transfer_syntax_uid,
+        "inflate_limit": inflate_limit,
+    }
     return {"raw": raw, **{key: value for key, value in given.items() if value is not None}}

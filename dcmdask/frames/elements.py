@@ -199,7 +199,7 @@ def walk(
                 raise NotUnderstood(start + at, f"({group:04X},{element:04X}) does not belong")
         if length == UNDEFINED:
             whole = Element(tag, vr, value, length, True)
-            at = _skip(window, whole, end, encoding)[0] - start
+            at = _skip(window, whole, end, encoding) - start
             yield whole._replace(length=start + at - value)
         else:
             at += size + length
@@ -222,14 +222,21 @@ def items(window: Window, element: Element, encoding: Encoding) -> list[Item]:
     if element.vr == "UN" and encoding.little_endian:
         encoding = IMPLICIT_LITTLE
     end = element.offset + element.length
-    after, found = _skip(window, element, end, encoding)
+    found: list[Item] = []
+    after = _skip(window, element, end, encoding, found.append)
     if after != end:
         raise NotUnderstood(after, f"the sequence should end at byte {end}")
     return found
 
 
-def _skip(window: Window, element: Element, end: int, encoding: Encoding) -> tuple[int, list[Item]]:
-    """Where a sequence ends, and its own items, without those nested in them.
+def _skip(
+    window: Window,
+    element: Element,
+    end: int,
+    encoding: Encoding,
+    told: Callable[[Item], object] = bool,
+) -> int:
+    """Where a sequence ends; `told` is called with its own items, not with those inside them.
 
     Headers repeat in functional groups, so their 8 bytes are looked up in `jumps`, which has
     how far to move on: one table for the encoding, one for what is in UN.
@@ -243,14 +250,14 @@ def _skip(window: Window, element: Element, end: int, encoding: Encoding) -> tup
         inside["UN"] = unknown
     if vr not in inside:
         raise NotUnderstood(offset, f"{vr} of undefined length")
-    stack, found = list[dict[bytes, int]](), list[Item]()
+    stack = list[dict[bytes, int]]()
     jumps, in_item, begin = inside[vr], False, offset
     data, start, at, limit = b"", offset, 0, 0
     while True:
         if at + 12 > limit:
             position = start + at
             if position == end and not (undefined or stack or in_item):
-                return position, found
+                return position
             data, at, limit = window.header_at(position, end)
             start = position - at
         head = data[at : at + 8]
@@ -261,7 +268,7 @@ def _skip(window: Window, element: Element, end: int, encoding: Encoding) -> tup
         if not in_item:
             if head == sequence_end:
                 if not stack:
-                    return start + at, found
+                    return start + at
                 jumps, in_item = stack.pop(), True
             elif head == item and jumps is not fragments:
                 in_item = True
@@ -269,14 +276,14 @@ def _skip(window: Window, element: Element, end: int, encoding: Encoding) -> tup
             elif head[:4] == item[:4] and head != item:
                 (length,) = u32.unpack_from(head, 4)
                 if not stack:
-                    found.append(Item(start + at, length, encoding))
+                    told(Item(start + at, length, encoding))
                 at += length
             else:
                 raise NotUnderstood(start + at - 8, "not an item of a sequence")
         elif head == item_end:
             in_item = False
             if not stack:
-                found.append(Item(begin, start + at - 8 - begin, encoding))
+                told(Item(begin, start + at - 8 - begin, encoding))
         else:
             group, number, raw, length = explicit.unpack(head)
             known, vr = raw in _SHORT, None

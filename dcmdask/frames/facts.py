@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -266,6 +267,12 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
 def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
     """Hold the number of frames against the bytes that are there, before rows are made."""
     frames, actual = pixels.number_of_frames, header.source.size - element.offset
+    if frames * FACTS.itemsize > files.INFLATE_LIMIT:
+        raise PixelDataError(
+            f"(0028,0008) 'Number of Frames' says {frames}, and what a scan keeps of so many takes "
+            f"more than {files.INFLATE_LIMIT} bytes",
+            source=header.source.name,
+        )
     least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
     if frames * least > 8 * actual:
         raise PixelDataError(
@@ -369,7 +376,7 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> tuple[b
     """Lay what frames have of their own over what they share, and that over `top`."""
     pointers = [
         numbers(pointer, "<H" if common.little_endian else ">H", 2)
-        for (pointer,) in read(_DIMENSION_INDEX, _POINTER)
+        for (pointer,) in islice(read(_DIMENSION_INDEX, _POINTER), LONGEST)
     ]
     common = common._replace(
         position_index=_pointed(pointers, _TO_POSITION),

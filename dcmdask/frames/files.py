@@ -116,7 +116,9 @@ Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
 
 @dataclass(frozen=True)
 class Inflated:
-    """The data set of a deflated file (PS3.5 A.5); offsets count from its first byte.
+    """The data set that is deflated (PS3.5 A.5) from `start` to the end of a source.
+
+    Offsets count from its first byte.
 
     Not random access: to :func:`read` from it, each process inflates the whole data set
     once; :func:`opened`, it is inflated as far as it is read.
@@ -124,7 +126,7 @@ class Inflated:
 
     deflated: Stored
     start: int
-    limit: int = field(compare=False)
+    limit: int = field(default=INFLATE_LIMIT, compare=False)
     """Bytes that the data set may have."""
     length: int | None = field(default=None, compare=False)
     """Bytes that it has; None as long as nobody has counted them."""
@@ -242,7 +244,8 @@ def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
     """Return whether parts can be asked for: a web server may answer with everything."""
     if not _is_http(fs) or info.get("partial"):
         return True
-    with fs.open(path, "rb", block_size=0, headers={"Range": "bytes=0-0"}) as file:
+    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
+    with fs.open(path, "rb", block_size=0, headers=headers) as file:
         return len(file.read(2)) == 1
 
 
@@ -407,14 +410,6 @@ def _renew_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
-
-
-def inflate(deflated: Stored, start: int, limit: int = INFLATE_LIMIT) -> Inflated:
-    """Return the data set that is deflated from `start` to the end of the source.
-
-    Nothing is read. `limit` is the number of bytes that it may have.
-    """
-    return Inflated(deflated, start, limit)
 
 
 def measured(source: Inflated) -> Inflated:

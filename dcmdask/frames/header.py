@@ -37,6 +37,8 @@ EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 PREAMBLE = 128
 # Bounds what `_pick` remembers of each encoding and choice of elements.
 _REMEMBERED = 1 << 13
+# Bytes of an element that is wanted: the longest are offset tables, with 8 bytes a frame.
+_LONGEST = 1 << 26
 
 
 class RawValue(NamedTuple):
@@ -126,11 +128,11 @@ def read_header(
         syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
             return _read_elements(file, window, source, start, syntax, keep, find)
-    inflated = files.inflate(source, start, inflate_limit)
+    inflated = files.Inflated(source, start, inflate_limit)
     try:
         return _read_inflated(inflated, syntax, keep, find)
     except _EndsBeforeError:
-        # Where a data set ends matters only if no pixel data is met before.
+        # It is short, or has no pixel data, so that its end has to be known.
         return _read_inflated(files.measured(inflated), syntax, keep, find)
 
 
@@ -173,30 +175,23 @@ def read_whole_header(
         pydicom cannot read it; elements that were not looked at before may be damaged.
     """
     wanted = None if tags is None else list(tags)
-    try:
-        if isinstance(source, files.Inflated):
-            return _read_deflated(source, wanted)
-        with files.opened(source) as file:
-            _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
-            if syntax == DeflatedExplicitVRLittleEndian:
-                return _read_deflated(files.inflate(source, start), wanted)
-            with _buffered(file) as reader:
-                reader.seek(0)
-                dataset: Dataset = dcmread(
-                    reader, stop_before_pixels=True, force=True, specific_tags=wanted
-                )
+    if isinstance(source, files.Inflated):
+        return _read_deflated(source, wanted)
+    with files.opened(source) as file:
+        _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            return _read_deflated(files.Inflated(source, start), wanted)
+        with _for_pydicom(file, source.name) as reader:
+            reader.seek(0)
+            dataset: Dataset = dcmread(
+                reader, stop_before_pixels=True, force=True, specific_tags=wanted
+            )
             if dataset.file_meta.get("TransferSyntaxUID") != syntax:
                 # The caller gave another one than the file says.
                 meta = dataset.file_meta
-                dataset = _read_to_pixels(file, start, _encoding(syntax), wanted)
+                dataset = _read_to_pixels(reader, start, _encoding(syntax), wanted)
                 dataset.file_meta = meta
-            return dataset
-    except (DcmdaskError, OSError):
-        raise
-    except Exception as error:
-        raise HeaderError(
-            f"pydicom cannot read the whole header: {error}", source=source.name
-        ) from error
+        return dataset
 
 
 def _read_deflated(source: files.Inflated, tags: list[int] | None) -> Dataset:
@@ -204,33 +199,34 @@ def _read_deflated(source: files.Inflated, tags: list[int] | None) -> Dataset:
     with files.opened(source.deflated) as file:
         head = file.read(source.start)
     meta = head[PREAMBLE + 4 :] if head[PREAMBLE : PREAMBLE + 4] == b"DICM" else head
-    with files.opened(source) as file:
-        dataset = _read_to_pixels(file, 0, EXPLICIT_LITTLE, tags)
-    dataset.file_meta = FileMetaDataset(read_dataset(io.BytesIO(meta), *EXPLICIT_LITTLE))
+    with files.opened(source) as file, _for_pydicom(file, source.name) as reader:
+        dataset = _read_to_pixels(reader, 0, EXPLICIT_LITTLE, tags)
+        dataset.file_meta = FileMetaDataset(read_dataset(io.BytesIO(meta), *EXPLICIT_LITTLE))
     return dataset
 
 
 def _read_to_pixels(
     file: BinaryIO, start: int, encoding: Encoding, tags: list[int] | None
 ) -> Dataset:
-    with _buffered(file) as reader:
-        reader.seek(start)
-        return read_dataset(
-            reader, *encoding, stop_when=_at_pixels, specific_tags=cast("list[Any]", tags)
-        )
+    file.seek(start)
+    wanted = cast("list[Any] | None", tags)
+    return read_dataset(file, *encoding, stop_when=_at_pixels, specific_tags=wanted)
 
 
 @contextmanager
-def _buffered(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Buffer a raw file: each of the thousands of small reads of pydicom is a system call."""
-    if not isinstance(file, io.RawIOBase):
-        yield file
-        return
-    reader = io.BufferedReader(file)
+def _for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Give a file to pydicom, and raise a HeaderError for whatever that raises."""
+    # Unbuffered, the thousands of small reads of pydicom would each be a system call.
+    reader = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
     try:
-        yield cast(BinaryIO, reader)
+        yield reader
+    except DcmdaskError:
+        raise
+    except Exception as error:
+        raise HeaderError(f"pydicom cannot read the whole header: {error}", source=name) from error
     finally:
-        reader.detach()
+        if isinstance(reader, io.BufferedReader):
+            reader.detach()
 
 
 def window_over(file: BinaryIO, size: int) -> Window:
@@ -295,6 +291,8 @@ def _read_elements(
         raise HeaderError(
             f"the header ends early: {error}; the file is probably truncated", source=source.name
         ) from error
+    except OverflowError as error:
+        raise HeaderError(str(error), source=source.name) from error
     except NotUnderstood as error:
         found, stop = _read_with_pydicom(file, source.name, start, encoding, _at_pixels, error)
         encoding = Encoding(*found.original_encoding)
@@ -363,6 +361,11 @@ def _pick(
                 sequences[tag] = element
         else:
             if tag in keep:
+                if length > _LONGEST:
+                    raise OverflowError(
+                        f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has {length} bytes, more than any "
+                        "valid one"
+                    )
                 values[tag] = RawValue(vr, window.bytes_at(offset, length))
             # What looks like explicit VR is for `walk` to judge.
             if not undefined and not (encoding.implicit and head[4:6].isalpha()):
