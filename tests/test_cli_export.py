@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import zarr
 from distributed import LocalCluster
 from made_series import AXIAL, along, classic
@@ -17,7 +18,8 @@ from make_dicom import noise
 from typer.testing import CliRunner
 
 import dcmdask
-from dcmdask.cli import app
+from dcmdask.cli import app, progress
+from dcmdask.cli.export import numbers
 
 FRAMES = noise(12, 20, 24)
 
@@ -77,9 +79,38 @@ def test_chunks_and_shards(
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "1,-2,3", "1e3", "many", "1, 2,x", "", "1,,2"])
 def test_what_is_no_shape(wrong: str, series: Path, tmp_path: Path) -> None:
-    for option in ("--chunks", "--shards"):
+    for option in ("--chunks", "--shards", "--levels"):
         run("export", series, tmp_path / "a.zarr", f"{option}={wrong}", expected=2)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("option", ["--chunks", "--shards", "--levels"])
+@pytest.mark.parametrize("wrong", ["0", "many"])
+def test_a_wrong_number_names_its_option(option: str, wrong: str) -> None:
+    with pytest.raises(typer.BadParameter) as raised:
+        numbers(wrong, option)
+    assert raised.value.format_message().startswith(f"Invalid value for {option}: '{wrong}': ")
+
+
+def test_a_resume_with_nothing_to_do_claims_no_speed(series: Path, tmp_path: Path) -> None:
+    assert "/s" in run("export", series, tmp_path / "a.zarr", "--chunks=2")
+    again = run("export", series, tmp_path / "a.zarr", "--chunks=2", "--resume")
+    assert "0 regions written" in again and "/s" not in again
+
+
+def test_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.counting("regions") as advance:
+        assert advance is not None
+        for done in range(1, 31):
+            now[0] += 1
+            advance(done, 30 if done > 10 else None)
+    assert capsys.readouterr().err.splitlines() == [
+        "dcmdask: 10 regions",
+        "dcmdask: 20 of 30 regions",
+        "dcmdask: 30 of 30 regions",
+    ]
 
 
 def test_a_dry_run_says_what_is_then_written(series: Path, tmp_path: Path) -> None:

@@ -111,13 +111,15 @@ def test_what_is_left_is_done(plan: Plan, data: st.DataObject) -> None:
         for key in layout.keys(level, number)
     ]
     there = set(data.draw(st.lists(st.sampled_from(everything))))
-    regions, stale = left(layout, there)
+    regions, stale = left(layout, there, set(everything) - there)
     redone = {key for level in regions for n in regions[level] for key in layout.keys(level, n)}
     assert there - set(stale) | redone == set(everything)
     assert set(stale) == redone & there
-    assert left(layout, set(everything)).stale == []
-    assert not any(left(layout, set(everything)).regions.values())
-    assert sum(map(len, left(layout, ()).regions.values())) == layout.regions
+    # What is there and not whole is written again.
+    assert left(layout, there, everything).stale == sorted(there, key=everything.index)
+    assert left(layout, everything, ()).stale == []
+    assert not any(left(layout, everything, ()).regions.values())
+    assert sum(map(len, left(layout, (), ()).regions.values())) == layout.regions
 
 
 @given(plans())
@@ -140,7 +142,7 @@ def test_shards_are_made_of_chunks(plan: Plan) -> None:
         ((30, 240, 320, 3), ("frame", "row", "column", "sample"), 3, (1, 240, 320, 3), None),
         ((10000, 64, 64), ("frame", "row", "column"), None, (64, 64, 64), (1024, 64, 64)),
         # A mammogram is cut up, an X-ray is not.
-        ((1, 4000, 3000), ("frame", "row", "column"), None, (1, 1024, 1024), None),
+        ((1, 4000, 3000), ("frame", "row", "column"), None, (1, 1000, 1000), None),
         ((1, 1300, 1000), ("frame", "row", "column"), None, (1, 1300, 1000), None),
     ],
 )
@@ -286,3 +288,27 @@ def test_the_mean_of_the_largest_numbers() -> None:
         for value in (limits.min, limits.max):
             array = np.full((2, 2, 2), value, dtype)
             assert halve(array, (0, 1, 2)).ravel().tolist() == [value]
+
+
+@pytest.mark.parametrize(
+    ("frames", "halved", "chunk"),
+    [
+        *((35, (), 18), (32, (), 32), (33, (), 17), (65, (), 22), (5, (), 5), (161, (), 27)),
+        *((35, (0, 1, 2), 18), (33, (0, 1, 2), 18), (161, (0, 1, 2), 28)),
+    ],
+)
+def test_chunks_are_even(frames: int, halved: tuple[int, ...], chunk: int) -> None:
+    """Of 35 frames that would be 32 and 3, two chunks are 18 and 17; those wanted stay."""
+    shape, dims = (frames, 128, 64), ("z", "y", "x")
+    options: Any = {"frame_axes": (0,), "halved": halved, "shards": None}
+    plan = planned(shape, np.dtype("u2"), dims, **options)
+    assert plan.levels[0].chunks == (chunk, 128, 64)
+    wanted = planned(shape, np.dtype("u2"), dims, **options, chunks=(32, 128, 64))
+    assert wanted.levels[0].chunks == (32, 128, 64)
+
+
+def test_even_chunks_make_whole_shards() -> None:
+    plan = planned((1000, 512, 300), np.dtype("u2"), ("z", "y", "x"), frame_axes=(0,))
+    level = plan.levels[0]
+    assert level.shards is not None and level.chunks[2] == 150
+    assert not any(s % c for s, c in zip(level.shards, level.chunks, strict=True))

@@ -22,18 +22,24 @@ if TYPE_CHECKING:
 FAILURES = 1
 
 
-def numbers(text: str) -> Any:
-    """Return ``auto``, ``none``, a number or numbers with commas between them."""
+def numbers(text: str, option: str) -> Any:
+    """Return ``auto``, ``none``, a number or numbers with commas between them.
+
+    Raises
+    ------
+    typer.BadParameter
+        It names the option.
+    """
     if text in ("auto", "none"):
         return None if text == "none" else text
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r}: auto, a number, or one for each axis: 1,512,512"
+            f"{text!r}: auto, a number, or one for each axis: 1,512,512", param_hint=option
         ) from None
     if min(found) < 1:
-        raise typer.BadParameter(f"{text!r}: numbers from 1 on")
+        raise typer.BadParameter(f"{text!r}: numbers from 1 on", param_hint=option)
     return found[0] if len(found) == 1 else found
 
 
@@ -131,10 +137,10 @@ def export(
 
     asked: dict[str, Any] = {
         "format": format,
-        "chunks": numbers(chunks),
-        "shards": numbers(shards),
+        "chunks": numbers(chunks, "--chunks"),
+        "shards": numbers(shards, "--shards"),
         "compressors": compressor,
-        "levels": numbers(levels),
+        "levels": numbers(levels, "--levels"),
         "values": values,
         "on_irregular": on_irregular,
         "on_error": on_error,
@@ -249,7 +255,11 @@ def _summary(report: ExportReport) -> str:
             f"  {counted(report.written, 'region')} written, {report.regions - report.written} "
             "were there"
         )
-    lines.append(f"  {report.seconds:.1f} s, {_size(int(report.bytes_decoded / report.seconds))}/s")
+    speed = ""
+    if report.written == report.regions:
+        # Of those that were there nothing is known.
+        speed = f", {_size(int(report.bytes_decoded / report.seconds))}/s"
+    lines.append(f"  {report.seconds:.1f} s{speed}")
     for frame, why in report.failures:
         lines.append(plain(f"  frame {', '.join(map(str, frame))} filled: {why}"))
     return "\n".join(lines)

@@ -200,8 +200,10 @@ def _marked(check: Check, number: int, region: Key, found: Found) -> npt.NDArray
     )
     if key in check.lost:
         return None
+    along = frames_of(check.layout.plan, region)
     try:
-        return np.asarray(check.missing[frames_of(check.layout.plan, region)])
+        marked = np.asarray(check.missing[along])
+        return marked.reshape([one.stop - one.start for one in along]).astype(bool)
     except Exception as error:
         found.differences.append(Difference(key, f"it is damaged: {told(error)}"))
         return None

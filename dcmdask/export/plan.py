@@ -184,7 +184,9 @@ def planned(
     shard = None if shards in (None, "auto") else tiled.given(shards, "shards")
     if chunk is None:
         chunk = tiled.chunks()
-        if shard is not None:
+        if shard is None:
+            chunk = tiled.evened(chunk, halved)
+        else:
             # As large as fits into the shards that are wanted.
             chunk = tuple(_divisor(one, most) for one, most in zip(shard, chunk, strict=True))
     if shards == "auto":
@@ -300,6 +302,17 @@ class _Axes:
             chunk[self.samples_axis] = self.samples_chunk
         self._grow(chunk, CHUNK_BYTES)
         return tuple(chunk)
+
+    def evened(self, chunk: Shape, halved: tuple[int, ...]) -> Shape:
+        """Return as many chunks, of one length as far as that goes: 35 as 18 and 17."""
+        lengths = []
+        for axis, (n, length) in enumerate(zip(self.shape, chunk, strict=True)):
+            even = -(-n // max(1, -(-n // length)))
+            if axis in halved and axis in self.frame_axes and even < n:
+                # Half of a chunk is one of the level above.
+                even += even % 2
+            lengths.append(length if axis == self.samples_axis else max(1, even))
+        return tuple(lengths)
 
     def shards(self, chunk: Shape) -> Shape | None:
         """Return shards of whole frames of about `SHARD_BYTES`; None where there is no need."""

@@ -312,9 +312,11 @@ def _gone_on_with(
     try:
         # What is there counts, and not what was there when the metadata was put together.
         group = zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
-    except (FileNotFoundError, KeyError, ValueError):
+    except PermissionError:
+        raise
+    except Exception as error:
         raise StoreExistsError(
-            f"{place.root} is not a Zarr 3 store that could be resumed"
+            f"{place.url} is not a Zarr 3 store that could be resumed: {error}"
         ) from None
     there: Any = group.attrs.asdict().get(KEY)
     if not isinstance(there, dict) or not isinstance(there.get("plan"), dict):
@@ -336,7 +338,7 @@ def _gone_on_with(
     # What a process that was killed had not renamed into place.
     temporary = sorted(filter(TEMPORARY.search, sizes))
     place.remove(temporary)
-    group.update_attributes({KEY: {**there, "complete": False}})
+    group.update_attributes(dict(told))
     for key in temporary:
         del sizes[key]
     return group, sizes
@@ -372,7 +374,10 @@ def _found(store: Store) -> bool | None:
     """Return whether the group that is there is complete; None if it is not one of ours."""
     try:
         told = zarr.open_group(store, mode="r", zarr_format=3).attrs[KEY]
-    except (KeyError, ValueError, FileNotFoundError):
+    except PermissionError:
+        raise
+    except Exception:
+        # Of damaged metadata zarr raises anything.
         return None
     return bool(told.get("complete")) if isinstance(told, dict) else None
 

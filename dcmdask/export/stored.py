@@ -11,18 +11,11 @@ from typing import Any, NamedTuple
 import zarr
 
 from dcmdask.export.comparing import Difference, told
-from dcmdask.export.completion import Layout, lacking
+from dcmdask.export.completion import Layout, grid_of, key_of, lacking
 from dcmdask.export.plan import Level, Plan
 from dcmdask.export.prepared import MASK, Prepared
+from dcmdask.export.schema import check_told, level_names
 from dcmdask.export.store import KEY, Place
-
-# What an export writes down of itself before anything else.
-_PLANNED = frozenset(
-    {
-        *("source", "format", "values", "shape", "dtype", "chunks", "shards", "levels"),
-        *("on_irregular", "on_error", "fill_value", "with_identifiers", "options"),
-    }
-)
 
 
 class Stored(NamedTuple):
@@ -89,22 +82,22 @@ def open_stored(place: Place) -> Stored:
             f"{place.root} cannot be opened as a Zarr 3 store: {told(error)}"
         ) from error
     described: Any = group.attrs.asdict().get(KEY)
-    plan = described.get("plan") if isinstance(described, dict) else None
-    if not isinstance(plan, dict) or (absent := sorted(_PLANNED - plan.keys())):
-        what = f"no {', '.join(absent)} in its plan" if isinstance(plan, dict) else "it has no plan"
-        raise ValueError(f"{place.root} is not a store that dcmdask exported: {what}")
-    if plan["format"] == "zarr":
-        names: tuple[str, ...] = ("pixels",)
-    else:
-        names = tuple(map(str, range(int(plan["levels"]))))
+    try:
+        check_told(described)
+    except ValueError as error:
+        raise ValueError(f"{place.root} is not a store that dcmdask exported: {error}") from None
+    plan, grids = described["plan"], described["arrays"]
+    names = level_names(plan)
     differences: list[Difference] = []
     consolidated = group.metadata.consolidated_metadata
     members: dict[str, Any] = {} if consolidated is None else dict(consolidated.metadata)
     if consolidated is None and described.get("complete"):
         differences.append(Difference("zarr.json", "the consolidated metadata is missing"))
+    for name in sorted(members.keys() - grids.keys()):
+        differences.append(Difference(name, "dcmdask did not write this array"))
     arrays: list[zarr.Array[Any]] = []
     for level, name in enumerate(names):
-        array = _array(group, name, members.get(name), differences)
+        array = _array(group, name, grids[name], members, differences)
         if array is not None and len(arrays) == level:
             wrong = _misfit(array, plan, arrays)
             if wrong:
@@ -113,22 +106,28 @@ def open_stored(place: Place) -> Stored:
                 arrays.append(array)
     # Otherwise a coordinate of this name tells of places without a frame.
     masked = [MASK] if plan["on_error"] == "fill" else []
-    mask = _array(group, MASK, members.get(MASK), differences) if masked else None
-    others = sorted(members.keys() - {*names, *masked})
-    coordinates = {name: _array(group, name, members[name], differences) for name in others}
+    found = {
+        name: _array(group, name, grids.get(name), members, differences)
+        for name in sorted({*grids, *masked} - {*names})
+    }
+    mask = found.pop(MASK, None) if masked else None
     return Stored(
         group,
         described,
         names,
         tuple(arrays),
         mask,
-        {name: array for name, array in coordinates.items() if array is not None},
+        {name: array for name, array in found.items() if array is not None},
         differences,
     )
 
 
 def _array(
-    group: zarr.Group, name: str, consolidated: Any, differences: list[Difference]
+    group: zarr.Group,
+    name: str,
+    grid: Any,
+    members: Mapping[str, Any],
+    differences: list[Difference],
 ) -> zarr.Array[Any] | None:
     """Return an array of the group, unless its own metadata is not what the group says of it."""
     key = f"{name}/zarr.json"
@@ -140,8 +139,14 @@ def _array(
     except Exception as error:
         differences.append(Difference(key, f"it is damaged: {told(error)}"))
         return None
-    if consolidated is not None and array.metadata.to_dict() != consolidated.to_dict():
+    what = ""
+    if members and (name not in members or array.metadata.to_dict() != members[name].to_dict()):
         what = "it does not say what the consolidated metadata of the group says of this array"
+    elif grid_of(array.shape, array.shards or array.chunks) != grid:
+        what = f"its shape and chunks are not those of {grid} objects, which the group lists"
+    elif len({*(getattr(array.metadata, "dimension_names", None) or ())}) != array.ndim:
+        what = "its dimensions have no names of their own"
+    if what:
         differences.append(Difference(key, what))
         return None
     return array
@@ -197,13 +202,12 @@ def _is_colour(there: Stored) -> bool:
     return not interpretation.startswith(("MONOCHROME", "PALETTE", "None"))
 
 
-def lost(place: Place, layout: Layout, there: Stored) -> dict[str, str]:
+def lost(there: Stored, layout: Layout, sizes: Mapping[str, int | None]) -> dict[str, str]:
     """Return what is wrong with objects of which the listing shows it, by key."""
-    sizes = place.sizes()
     found = dict(lacking(layout, there.arrays, sizes))
     for name, array in there.coordinates.items():
         # Each is one chunk.
-        key = "/".join([name, "c", *["0"] * array.ndim])
+        key = key_of(name, [0] * array.ndim)
         if sizes.get(key, 0) == 0:
             found[key] = "it is empty" if key in sizes else "it is missing"
     return found

@@ -27,6 +27,8 @@ PARTIAL = re.compile(r"^\..*\.partial-[0-9a-f]{12}\Z")
 # Of a name beside a target: a file system takes 255 bytes, of which this leaves room for more.
 _LONGEST = 200
 _SYNCED_AT_ONCE = 16
+# Files and folders. Of 10 000 files syncing each takes ten times as long as the system's way.
+_SYNCED_ONE_BY_ONE = 256
 # Looks at what is discarded, a hundredth of a second apart.
 _LATE_WRITES = 8
 
@@ -151,6 +153,9 @@ def sync_below(folder: str | os.PathLike[str]) -> None:
     paths = [
         os.path.join(above, name) for above, _, names in os.walk(folder) for name in ("", *names)
     ]
+    if len(paths) > _SYNCED_ONE_BY_ONE and hasattr(os, "sync"):
+        # All of them in one go: what follows finds little left to do, and tells of errors.
+        os.sync()
     # The disk does many at once in less time than one by one.
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
         for _ in threads.map(sync, paths):
@@ -201,7 +206,7 @@ def _state(target: Path) -> str:
         return ", an export that was not finished (resume goes on with it)" * (
             told["complete"] is False
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return ""
 
 

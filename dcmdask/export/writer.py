@@ -248,9 +248,15 @@ def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
     """Return an array of the group, made if it is not there."""
     try:
         if name in group:
+            array = zarr.open_array(group.store, path=name, mode="r+", zarr_format=3)
+            if array.metadata.to_dict() != zarr.create_array({}, **made).metadata.to_dict():
+                raise ValueError("it is not as it was written")
             # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
-            return zarr.open_array(group.store, path=name, mode="r+").with_config(CONFIG)
-    except (ValueError, KeyError, TypeError) as error:
+            return array.with_config(CONFIG)
+    except OSError:
+        raise
+    except Exception as error:
+        # Of damaged metadata zarr raises anything.
         raise StoreExistsError(
             f"{group.store}: the metadata of array {name!r} is damaged ({error}), so that nothing "
             "can go on here"
