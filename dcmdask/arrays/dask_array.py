@@ -23,6 +23,7 @@ from dcmdask.frames.array_like import ArrayLike
 from dcmdask.frames.facts import describe
 from dcmdask.frames.frame_array import FrameArray, open_frames
 from dcmdask.frames.instance import outside
+from dcmdask.frames.reaching import reaching
 
 # How many series or files a message lists.
 _LISTED = 10
@@ -141,8 +142,9 @@ def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) ->
         return os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name))
     import fsspec
 
-    fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
-    return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
+    with reaching(name):
+        fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
+        return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
 
 
 def only_stack(found: Scan) -> Stack:

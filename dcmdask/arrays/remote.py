@@ -9,6 +9,7 @@ from typing import Any
 
 from dcmdask.arrays.discovery import Choice, Skipped, is_readable_mark, written_by_us
 from dcmdask.arrays.marks import MARKS, MOST
+from dcmdask.frames.reaching import reaching
 
 
 def discover(
@@ -25,9 +26,10 @@ def discover(
     """
     import fsspec
 
-    fs, path = fsspec.core.url_to_fs(url, **storage_options)
-    for one in members(fs, url, path, chosen):
-        yield one if isinstance(one, Skipped) else url_of(url, path, one)
+    with reaching(url):
+        fs, path = fsspec.core.url_to_fs(url, **storage_options)
+        for one in members(fs, url, path, chosen):
+            yield one if isinstance(one, Skipped) else url_of(url, path, one)
 
 
 def find(fs: Any, path: str, is_pattern: bool) -> Iterator[str]:

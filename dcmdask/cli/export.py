@@ -12,6 +12,7 @@ import typer
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.verify import as_told
+from dcmdask.frames.reaching import options_of
 from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ def export(
     raw: options.Raw = False,
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
+    inflate_limit: options.InflateLimit = None,
+    storage_option: options.StorageOption = None,
+    target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Export a DICOM file or series to a Zarr 3 store.
@@ -146,8 +150,10 @@ def export(
         "on_error": on_error,
         "fill_value": fill_value,
         "with_identifiers": with_identifiers,
-        **options.opening(raw, number_of_frames, transfer_syntax_uid),
+        "storage_options": options_of(storage_option or ()),
+        **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
     }
+    target_options = options_of(target_option or ())
     if resume and overwrite:
         raise ValueError("--resume goes on, --overwrite begins anew: not both")
     with cluster(scheduler, workers):
@@ -158,14 +164,27 @@ def export(
 
         with counting("regions") as advance:
             report = to_zarr(
-                source, store, resume=resume, overwrite=overwrite, progress=advance, **asked
+                source,
+                store,
+                resume=resume,
+                overwrite=overwrite,
+                progress=advance,
+                target_options=target_options,
+                **asked,
             )
         found = None
         if verify is not None:
             from dcmdask.export.verify import verify as compare
 
             with counting("regions compared") as advance:
-                found = compare(store, source, fraction=verify, progress=advance)
+                found = compare(
+                    store,
+                    source,
+                    fraction=verify,
+                    progress=advance,
+                    storage_options=asked["storage_options"],
+                    target_options=target_options,
+                )
     if as_json:
         told = dataclasses.asdict(report)
         if found is not None:

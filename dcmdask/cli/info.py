@@ -11,6 +11,7 @@ from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.series import series_info
 from dcmdask.errors import DcmdaskWarning
+from dcmdask.frames.reaching import options_of
 
 if TYPE_CHECKING:
     from dcmdask.frames.frame_array import FrameArray
@@ -24,6 +25,7 @@ def info(
     inflate_limit: options.InflateLimit = None,
     exclude: options.Exclude = None,
     follow_links: options.FollowLinks = False,
+    storage_option: options.StorageOption = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
@@ -31,13 +33,15 @@ def info(
     from dcmdask.frames import files
     from dcmdask.frames.frame_array import open_frames
 
-    if is_collection(file):
+    storage_options = options_of(storage_option or ())
+    if is_collection(file, storage_options):
         if raw or number_of_frames is not None or transfer_syntax_uid is not None:
             raise ValueError(
                 "--raw, --number-of-frames and --transfer-syntax-uid are for one file, and "
                 f"{file} is a folder or a pattern"
             )
-        series_info(file, exclude or (), follow_links, as_json)
+        how = {"exclude": exclude or (), "follow_links": follow_links}
+        series_info(file, as_json, storage_options=storage_options, **how)
         return
     if exclude or follow_links:
         raise ValueError(f"--exclude and --follow-links are for folders, and {file} is a file")
@@ -45,9 +49,11 @@ def info(
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
         frames = open_frames(
-            file, **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit)
+            file,
+            storage_options=storage_options,
+            **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
         )
-    facts = {"file": file, **_facts(frames), "bytes_file": files.locate(file).size}
+    facts = {"file": file, **_facts(frames), "bytes_file": files.locate(file, storage_options).size}
     show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
 
 

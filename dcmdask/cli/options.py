@@ -51,6 +51,18 @@ Exclude = Annotated[
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Follow links to folders; each is scanned once.")
 ]
+StorageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="For the file system of a source that is a URL: anon=true, "
+        "endpoint_url=http://host:9000. Can be given several times.",
+    ),
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Likewise, for the file system of the target."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

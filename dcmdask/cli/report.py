@@ -9,6 +9,7 @@ import typer
 
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show, table
+from dcmdask.frames.reaching import TARGET, options_of, reaching
 from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def report(
         bool,
         typer.Option("--html", help="Write a page with plots and pictures: TARGET/report.html."),
     ] = False,
+    target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say what a job did, what failed and why, and how long it took.
@@ -44,8 +46,9 @@ def report(
 
     if page is not None and not html:
         raise ValueError(f"{page}: a second argument is where --html writes to")
-    folder = Folder.of(target)
-    found = records(folder)
+    with reaching(target, TARGET):
+        folder = Folder.of(target, options_of(target_option or ()))
+        found = records(folder)
     if not found:
         raise ValueError(f"{target}: no records of a job are there")
     summary = summarise(found.values())

@@ -14,6 +14,7 @@ import typer
 
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, show, skipped_files, table
+from dcmdask.frames.reaching import options_of
 
 if TYPE_CHECKING:
     from dcmdask.arrays.scan import Scan
@@ -28,6 +29,7 @@ def scan(
     ],
     exclude: options.Exclude = None,
     follow_links: options.FollowLinks = False,
+    storage_option: options.StorageOption = None,
     as_json: options.AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print a table as comma-separated values.")
@@ -46,7 +48,11 @@ def scan(
         raise ValueError("--json and --csv: one of them at a time")
     with counting("files") as advance:
         found = scanning.scan(
-            sources, exclude=exclude or (), follow_links=follow_links, progress=advance
+            sources,
+            exclude=exclude or (),
+            follow_links=follow_links,
+            progress=advance,
+            storage_options=options_of(storage_option or ()),
         )
     rows = found.rows()
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dcmdask.cli.output import counted, listing, show, skipped_files
@@ -13,13 +13,21 @@ if TYPE_CHECKING:
     from dcmdask.arrays.stacks import Stack
 
 
-def series_info(source: str, exclude: Sequence[str], follow_links: bool, as_json: bool) -> None:
-    """Say what series there are, how they would be read, and what is not regular."""
+def series_info(source: str, as_json: bool, **how: Any) -> None:
+    """Say what series there are, how they would be read, and what is not regular.
+
+    Parameters
+    ----------
+    source : str
+    as_json : bool
+    **how
+        As for :func:`dcmdask.scan`.
+    """
     from dcmdask.arrays.scan import scan
     from dcmdask.cli.progress import counting
 
     with counting("files") as advance:
-        found = scan(source, exclude=exclude, follow_links=follow_links, progress=advance)
+        found = scan(source, progress=advance, **how)
     if not len(found):
         raise ValueError(f"{source}: no DICOM images in {counted(found.files, 'file')}")
     facts = [_facts(series) for series in found]

@@ -10,6 +10,7 @@ import typer
 
 from dcmdask.cli import options
 from dcmdask.cli.output import show
+from dcmdask.frames.reaching import options_of
 from dcmdask.frames.terms import plain
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def verify(
             help="Of the regions, the same ones each time; at least one of each level.",
         ),
     ] = 1.0,
+    storage_option: options.StorageOption = None,
+    target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Check that an exported store is whole, and that it holds what its source says.
@@ -56,7 +59,14 @@ def verify(
     from dcmdask.export.verify import verify as check
 
     with counting("regions") as advance:
-        report = check(store, source, fraction=fraction, progress=advance)
+        report = check(
+            store,
+            source,
+            fraction=fraction,
+            progress=advance,
+            storage_options=options_of(storage_option or ()),
+            target_options=options_of(target_option or ()),
+        )
     if as_json:
         show(json.dumps(as_told(report), indent=2))
     else:

@@ -21,7 +21,8 @@ from dcmdask.export.completion import grid_of
 from dcmdask.export.regions import write
 from dcmdask.export.report import ExportReport, bytes_stored
 from dcmdask.export.running import Awaited
-from dcmdask.export.store import CONFIG, KEY, Target, complete, located, replaced
+from dcmdask.export.store import CONFIG, KEY, Target, complete, located, replaced, with_options
+from dcmdask.frames.reaching import TARGET, reaching
 
 
 def write_array(
@@ -34,6 +35,7 @@ def write_array(
     chunks: Sequence[int] | None = None,
     compressors: Any = "auto",
     overwrite: bool = False,
+    target_options: Mapping[str, Any] | None = None,
 ) -> ExportReport:
     """Write a Dask array to a Zarr 3 group with one array, aligned or not at all.
 
@@ -66,6 +68,9 @@ def write_array(
     overwrite : bool, optional
         Replace the Zarr store that is there, if dcmdask wrote it and it holds nothing else.
         In place it is lost where writing fails.
+
+    target_options : mapping, optional
+        Keyword arguments for the fsspec file system of `store`, where that is a URL.
 
     Returns
     -------
@@ -117,7 +122,8 @@ def write_array(
         "complete": False,
         "arrays": {name: grid_of(x.shape, chunk)},
     }
-    with replaced(store, told, overwrite=overwrite) as group:
+    target, store = store, with_options(store, target_options)
+    with reaching(target, TARGET), replaced(store, told, overwrite=overwrite) as group:
         array = group.create_array(name, **layout, config=CONFIG)
         with closing(Awaited(partial(write, array))) as put:
             compute(written(x, put))
@@ -129,7 +135,7 @@ def write_array(
             )
         complete(group)
     return ExportReport(
-        store=str(store),
+        store=str(target),
         shape=x.shape,
         dtype=array.dtype,
         chunks=array.chunks,

@@ -16,6 +16,7 @@ from dcmdask.export.plan import Level, Plan
 from dcmdask.export.prepared import MASK, Prepared
 from dcmdask.export.schema import check_told, level_names
 from dcmdask.export.store import KEY, Place
+from dcmdask.frames.reaching import is_of_network
 
 
 class Stored(NamedTuple):
@@ -78,6 +79,8 @@ def open_stored(place: Place) -> Stored:
     except PermissionError:
         raise
     except Exception as error:
+        if is_of_network(error):
+            raise
         raise ValueError(
             f"{place.root} cannot be opened as a Zarr 3 store: {told(error)}"
         ) from error

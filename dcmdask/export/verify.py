@@ -28,8 +28,9 @@ from dcmdask.export.completion import Layout, key_of, lacking
 from dcmdask.export.prepared import MASK, Prepared
 from dcmdask.export.reopened import Reopened, reopen
 from dcmdask.export.running import run_levels
-from dcmdask.export.store import KEY, Target, located
+from dcmdask.export.store import KEY, Target, located, with_options
 from dcmdask.export.stored import Stored, layout_of, lost, open_stored
+from dcmdask.frames.reaching import TARGET, reaching
 
 # How many differences are listed where people read.
 _LISTED = 20
@@ -105,6 +106,7 @@ def verify(
     fraction: float = 1.0,
     progress: Callable[[int, int | None], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
     **opening: Any,
 ) -> VerifyReport:
     """Check a store that :func:`to_zarr` wrote: that it is whole, and what its source says.
@@ -127,6 +129,8 @@ def verify(
         Called with the number of regions checked, and of all that will be.
     storage_options : mapping, optional
         For the fsspec file system of `source`.
+    target_options : mapping, optional
+        For that of `store`.
     **opening
         Options of :func:`to_zarr` that the frames were opened with, `fill_value` among them,
         as far as the store does not tell them.
@@ -163,8 +167,9 @@ def verify(
         raise ValueError(f"fraction is from 0 to 1, not {fraction!r}")
     if source is None and (opening or storage_options):
         raise TypeError("options for opening a source, and no source")
-    place = located(store)
-    there = open_stored(place)
+    with reaching(store, TARGET):
+        place = located(with_options(store, target_options))
+        there = open_stored(place)
     differences = [*there.differences]
     notes: list[str] = []
     complete = there.told.get("complete") is True

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from dcmdask.errors import SourceChangedError
 from dcmdask.frames.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.frames.ranges import coalesce
+from dcmdask.frames.reaching import reaching
 
 # What file systems call the entity tag, a checksum or the time of the last change.
 _TELLING = frozenset(
@@ -209,10 +210,11 @@ def is_local(fs: Any) -> bool:
 def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
     import fsspec
 
-    fs, path = fsspec.core.url_to_fs(url, **options)
-    if is_local(fs):
+    with reaching(url):
+        fs, path = fsspec.core.url_to_fs(url, **options)
+        info = None if is_local(fs) else fs.info(path)
+    if info is None:
         return _locate_path(path)
-    info = fs.info(path)
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
     if info.get("size") is None or not _gives_ranges(fs, path, info):
@@ -377,11 +379,11 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
 def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     import fsspec
 
-    fs, path = fsspec.core.url_to_fs(source.name, **source.options)
     requests = coalesce(offsets, lengths)
-    blocks = fs.cat_ranges(
-        [path] * len(requests), [r[0] for r in requests], [r[1] for r in requests], on_error="raise"
-    )
+    starts, ends = [one[0] for one in requests], [one[1] for one in requests]
+    with reaching(source.name):
+        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
+        blocks = fs.cat_ranges([path] * len(requests), starts, ends, on_error="raise")
     parts = [b""] * len(offsets)
     for (start, end, members), block in zip(requests, blocks, strict=True):
         if len(block) > end - start:

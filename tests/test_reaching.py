@@ -1,0 +1,138 @@
+"""Servers that do not answer, and buckets that are not there: one line that says what helps."""
+
+import pickle
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_series import archive
+from s3_here import BUCKET, Server, serving
+
+import dcmdask
+from dcmdask import UnreachableError, batch, cli
+from dcmdask.frames.reaching import options_of
+
+KEYS = ["key=key", "secret=secret"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An endpoint where nobody listens, for somebody without credentials."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    return f"endpoint_url=http://127.0.0.1:{port}"
+
+
+def said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> str:
+    """Return the one line that a command ends with."""
+    monkeypatch.setattr(sys, "argv", ["dcmdask", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and err.startswith("dcmdask: ")
+    return err
+
+
+COMMANDS = {
+    "scan": (["scan", "s3://{bucket}/a"], "--storage-option"),
+    "info": (["info", "s3://{bucket}/a.dcm"], "--storage-option"),
+    "export": (["export", "{file}", "s3://{bucket}/a.zarr"], "--target-option"),
+    "verify": (["verify", "s3://{bucket}/a.zarr"], "--target-option"),
+    "report": (["report", "s3://{bucket}/a"], "--target-option"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_server_that_does_not_answer(
+    command: str,
+    nobody: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    archive(tmp_path / "source", 1)
+    words, option = COMMANDS[command]
+    words = [word.format(bucket="somebody", file=tmp_path / "source/000/0000") for word in words]
+    given = [word for pair in (nobody, *KEYS) for word in (option, pair)]
+    told = said(monkeypatch, capsys, *words, *given)
+    assert words[-1] in told and "Could not connect" in told
+    assert f"({option}) endpoint_url=http://host:port" in told
+
+
+def test_no_credentials(
+    nobody: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = said(monkeypatch, capsys, "scan", "s3://somebody/a", "--storage-option", nobody)
+    assert "s3://somebody/a: Unable to locate credentials: " in told
+    assert "AWS_ACCESS_KEY_ID" in told and "(--storage-option) anon=true" in told
+
+
+def test_a_bucket_that_is_not_there(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    told = said(monkeypatch, capsys, "info", "s3://no-such-bucket/a.dcm")
+    assert "s3://no-such-bucket/a.dcm" in told or "no-such-bucket/a.dcm: there is no" in told
+
+
+def test_options_reach_both_file_systems(server: Server, nobody: str, tmp_path: Path) -> None:
+    """With nothing in the environment: a source and a target that only options lead to."""
+    options = {
+        "endpoint_url": server.env["AWS_ENDPOINT_URL"],
+        "key": "key",
+        "secret": "secret",
+    }
+    archive(tmp_path, 1)
+    for path in (tmp_path / "000").iterdir():
+        server.put(f"in/{path.name}", path.read_bytes())
+    source = f"s3://{BUCKET}/in"
+    (series,) = dcmdask.scan(source, storage_options=options)
+    store = f"s3://{BUCKET}/out.zarr"
+    how = {"storage_options": options, "target_options": options}
+    assert dcmdask.to_zarr(source, store, **how).store == store
+    assert dcmdask.verify(store, source, **how).ok
+    report = batch.run(process, source, f"s3://{BUCKET}/out", **how)
+    assert report.ok and report.to_frame()["peak"].item() == series.to_dask().max().compute()
+    names = server.objects(f"out/series/{series.uid}/")
+    assert {"a.txt", "mip.zarr/zarr.json"} <= names.keys() and names["a.txt"] == b"mine"
+    assert b"secret" not in b"".join(server.objects("out").values())
+
+
+def process(series: dcmdask.Series) -> dict[str, object]:
+    import fsspec
+
+    from dcmdask import batch
+
+    with fsspec.open(batch.output("a.txt"), "wb", **batch.target_options()) as file:
+        file.write(b"mine")
+    x = series.to_dask()
+    return {"peak": x.max(), "mip": x.max(axis=0)}
+
+
+def test_options_of_the_command_line() -> None:
+    told = options_of(["anon=true", "key=a=b", 'client_kwargs={"verify": false}', "n=3"])
+    assert told == {"anon": True, "key": "a=b", "client_kwargs": {"verify": False}, "n": 3}
+    with pytest.raises(ValueError, match="'anon' is no option of a file system: key=value"):
+        options_of(["anon"])
+
+
+def test_the_error_pickles() -> None:
+    error = pickle.loads(pickle.dumps(UnreachableError("nobody answers", source="s3://a")))
+    assert isinstance(error, OSError) and str(error) == "s3://a: nobody answers"
