@@ -225,7 +225,8 @@ def _for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
     except Exception as error:
         raise HeaderError(f"pydicom cannot read the whole header: {error}", source=name) from error
     finally:
-        if isinstance(reader, io.BufferedReader):
+        # A member of a tar file is buffered itself, and stays as it is.
+        if isinstance(reader, io.BufferedReader) and reader is not file:
             reader.detach()
 
 
