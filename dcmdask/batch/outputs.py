@@ -20,6 +20,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.mark import claim
 from dcmdask.batch.records import RECORDS, Record, is_current, records
 from dcmdask.export.ownership import check_ours
+from dcmdask.export.target import sync_below
 
 OUTPUTS = "series"
 _NEW = ".new"
@@ -143,6 +144,9 @@ class Staging:
         if not staged and not written:
             record.write(self.folder)
             return record
+        if self.folder.is_local:
+            # Before a record says that they are whole.
+            sync_below(self.folder.path(f"{self.below}/{_NEW}"))
         _list(self.folder, self.name, written, staged)
         record = replace(record, pending=True)
         record.write(self.folder)
