@@ -107,7 +107,8 @@ class Levels:
         except ValueError:
             day = None
         try:
-            time = TM(str(self.find("AcquisitionTime")))
+            # With colons as ACR-NEMA has it (PS3.5 6.2), which pydicom does not read.
+            time = TM(str(self.find("AcquisitionTime")).replace(":", ""))
             if day is None:
                 # Of no day, so of no zone either.
                 return self.milliseconds(datetime.combine(EPOCH.date(), time, UTC))

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,9 +24,10 @@ from dcmdask.frames.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.frames.ranges import coalesce
 from dcmdask.frames.reaching import reaching
 
-# What file systems call the entity tag, a checksum or the time of the last change.
-_TELLING = frozenset(
-    {"etag", "mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "md5"}
+# What file systems call an entity tag or a checksum; and, where there is none, the last change.
+_OF_CONTENT = frozenset({"etag", "md5", "md5hash", "content_md5", "crc", "crc32c"})
+_OF_CHANGE = frozenset(
+    {"mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "date_time"}
 )
 # What one look into a remote header fetches.
 REMOTE_BLOCK = 256 * 1024
@@ -228,14 +229,14 @@ def remote_file(
     url: str, options: Mapping[str, Any], fs: Any, path: str, info: Mapping[str, Any]
 ) -> RemoteFile:
     """Return a file of which fsspec says `info`."""
-    # Not all file systems put what tells one content from another into their key.
-    key = f"{fs.ukey(path)} {telling(info)}"
-    return RemoteFile(url, dict(options), int(info["size"]), key)
+    # Not all file systems put what tells one content from another into their own key, and that
+    # of an archive is another one each time it is opened.
+    told = _named(info, _OF_CONTENT) or _named(info, _OF_CHANGE) or fs.ukey(path)
+    return RemoteFile(url, dict(options), int(info["size"]), str(told))
 
 
-def telling(info: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what tells one content of an object from another, of what fsspec says of it."""
-    return sorted((key, str(value)) for key, value in info.items() if key.lower() in _TELLING)
+def _named(info: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
+    return sorted((key, str(value)) for key, value in info.items() if key.lower() in names)
 
 
 def _is_http(fs: Any) -> bool:
