@@ -203,7 +203,9 @@ def test_levels_of_plain_zarr(series: Path, tmp_path: Path) -> None:
 
 def test_workers(series: Path, tmp_path: Path) -> None:
     printed, said = command("export", series, tmp_path / "a.zarr", "--workers", 2, "--chunks", 2)
-    assert printed.startswith(str(tmp_path / "a.zarr")) and said == ""
+    assert printed.startswith(str(tmp_path / "a.zarr"))
+    # On a slow machine a line of progress.
+    assert not [line for line in said.splitlines() if not line.endswith(" regions")]
     assert dcmdask.verify(tmp_path / "a.zarr", series).ok
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 import pytest
+from make_dicom import encapsulated, encoded, noise, saved
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import Decoder, get_decoder
@@ -34,6 +35,7 @@ from pydicom.uid import (
 )
 from real_files import corpus_files, corpus_id, packaged_files
 
+from dcmdask import DecodeError, open_frames
 from dcmdask.frames.codecs import (
     correct_bits,
     decode_into,
@@ -463,3 +465,47 @@ def equals_some(
         if np.abs(got.astype("i8") - expected.astype("i8")).max() <= most:
             return True
     return False
+
+
+# Damage within an 8-bit JPEG frame, which has its end marker.
+
+
+def inner_damage(data: bytes, count: int) -> list[bytes]:
+    """Copies without a piece of the coded data, or with zeros in its place."""
+    random = np.random.default_rng(14)
+    start, end = data.index(b"\xff\xda") + 14, data.rindex(b"\xff\xd9")
+    made = []
+    for number in range(count):
+        at = int(random.integers(start, end - 300))
+        made.append(data[:at] + (b"" if number % 2 else bytes(256)) + data[at + 256 :])
+    return made
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_damage_inside_a_jpeg_frame_is_noticed(colour: bool, tmp_path: Path) -> None:
+    """Most of it: what libjpeg warns of. It was decoded without a word."""
+    rows = np.add.outer(np.arange(128), np.arange(160))
+    frame = (rows % 251 + noise(1, 128, 160, bits=4)[0]).astype("u1")
+    interpretation = "YBR_FULL_422" if colour else "MONOCHROME2"
+    if colour:
+        frame = np.stack([frame, frame[::-1], frame[:, ::-1]], -1)
+    (whole,) = [encoded(frame, JPEGBaseline8Bit)]
+    streams = [whole, *inner_damage(whole, 60)]
+    made = encapsulated(
+        np.stack([frame] * len(streams)),
+        JPEGBaseline8Bit,
+        streams=streams,
+        PhotometricInterpretation=interpretation,
+    )
+    frames = open_frames(saved(tmp_path, made))
+    assert frames[0].shape == frame.shape
+    noticed = 0
+    for number in range(1, len(streams)):
+        try:
+            frames[number]
+        except DecodeError as error:
+            assert f"frame {number}" in str(error)
+            noticed += "the codestream is damaged: " in str(error)
+    assert noticed > 0.5 * (len(streams) - 1)
+    # To decode it all the same, as pydicom does, one names a plugin.
+    assert open_frames(saved(tmp_path, made), decoding_plugin="pillow")[1].shape == frame.shape

@@ -179,6 +179,7 @@ def test_any_value_of_the_metadata(
         (("header",), [], r"its header cannot be \[\]"),
         (("arrays", "0"), REMOVED, r"there is no array \['0'\]"),
         (("arrays", "0"), [2, 1, -1], "its arrays cannot be"),
+        (("arrays", "z"), [10**9], "a coordinate has several objects"),
     ],
 )
 def test_the_schema(made: Path, path: tuple[Any, ...], value: Any, message: str) -> None:

@@ -299,6 +299,7 @@ def test_every_form_of_a_source(tmp_path: Path) -> None:
         to_zarr(folder, folder, overwrite=True)
     assert hashes(tmp_path) == before
     assert to_zarr(first.read_bytes(), tmp_path / "b.zarr").written
+    assert to_zarr(iter([folder]), tmp_path / "c.zarr").written
     assert to_zarr(folder, folder / "b.zarr").written
     assert to_zarr(folder, folder / "b.zarr", overwrite=True).written
 

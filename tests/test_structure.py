@@ -29,7 +29,7 @@ FORBIDDEN = {
     "cli": {"zarr"},
 }
 # `import dcmdask` must stay fast, so these load when they are first needed.
-LOADED_LATE = {"dask", "distributed", "imagecodecs", "pandas", "xarray", "zarr"}
+LOADED_LATE = {"dask", "distributed", "imagecodecs", "pandas", "simplejpeg", "xarray", "zarr"}
 # 400 is the aim; what is longer than this cannot be read in ten minutes.
 LONGEST_MODULE = 450
 PUBLIC = {

@@ -150,7 +150,9 @@ def elements(dataset: Dataset) -> dict[str, Json]:
 
 def versions() -> dict[str, Json]:
     """Return the versions of what decodes and writes."""
-    others = {name: version(name) for name in ("imagecodecs", "numpy", "pydicom", "zarr")}
+    others = {
+        name: version(name) for name in ("imagecodecs", "numpy", "pydicom", "simplejpeg", "zarr")
+    }
     return {"dcmdask": __version__, **others}
 
 

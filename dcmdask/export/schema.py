@@ -12,6 +12,7 @@ import numpy as np
 from dcmdask.arrays.mending import OnIrregular
 from dcmdask.arrays.valued import Values
 from dcmdask.export.completion import grid_of
+from dcmdask.export.prepared import MASK
 
 Check: TypeAlias = "Callable[[Any], bool]"
 
@@ -109,6 +110,9 @@ def check_told(told: Any) -> None:
     names = level_names(plan)
     if absent := sorted({*names} - arrays.keys()):
         raise ValueError(f"there is no array {reprlib.repr(absent)}")
+    several = {*names, MASK} if plan["on_error"] == "fill" else {*names}
+    if any(n > 1 for name in arrays.keys() - several for n in arrays[name]):
+        raise ValueError("a coordinate has several objects")
     if arrays[names[0]] != grid_of(shape, shards):
         raise ValueError(f"its shape does not make {reprlib.repr(arrays[names[0]])} objects")
 

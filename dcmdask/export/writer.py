@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any, Literal
@@ -154,6 +154,9 @@ def to_zarr(
     if resume and overwrite:
         raise ValueError("resume goes on, and overwrite begins anew: not both")
     target, store = store, with_options(store, target_options)
+    if isinstance(src, Iterator) and not hasattr(src, "read"):
+        # It is gone through twice.
+        src = list(src)
     place = located(store)
     if place.fs is not None:
         check_apart(_names(src), place.url, target_options)

@@ -59,6 +59,10 @@ class Contradiction(CodestreamError):
     """A codestream is not of the frame that the header describes; no decoder mends that."""
 
 
+class Damaged(CodestreamError):
+    """A codestream is damaged: its decoder goes on all the same, and warns."""
+
+
 class Unsuited(CodestreamError):
     """A codestream is of a form that imagecodecs is not trusted with; pydicom's plugins may be."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.frames import codecs, guard, offsets
-from dcmdask.frames.codestream import Codestream, CodestreamError, Contradiction
+from dcmdask.frames.codestream import Codestream, CodestreamError, Contradiction, Damaged
 from dcmdask.frames.image_pixel import OVERRIDES, YBR, ImagePixel
 
 # Any other option changes what decoding does, and pydicom knows how.
@@ -96,6 +96,8 @@ def decode_encapsulated(
     ------
     Contradiction
         The codestream is not of the frame that the header describes.
+    Damaged
+        Its decoder warns.
     """
     syntax = pixels.transfer_syntax
     if syntax not in guard.SYNTAXES or not out.dtype.isnative:
@@ -113,6 +115,8 @@ def decode_encapsulated(
         return False
     try:
         codecs.decode_into(payload, syntax, out, codestream=stream, rgb=rgb)
+    except Damaged:
+        raise
     except (RuntimeError, ValueError):
         # The general path says why, and tries what else there is.
         return False
