@@ -355,7 +355,10 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
         monkeypatch.setattr(Folder, "_open", lambda _: (fs, f"{BUCKET}/out"))
         folder = Folder(f"s3://{BUCKET}/out")
-        record = Record("1.2", True, "job", "files", made_by="job", made_from="files")
+        names = {name: f"series/1.2/{name}" for name in ("a.png", "b.png")}
+        record = Record(
+            "1.2", True, "job", "files", outputs=names, made_by="job", made_from="files"
+        )
 
         def written() -> Staging:
             staging = Staging(folder, "1.2", "job files")

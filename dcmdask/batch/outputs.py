@@ -132,16 +132,21 @@ class Staging:
         OSError
             A file cannot be written or moved; the next try goes on with it.
         """
-        staged = self.folder.files(f"{self.below}/{_NEW}") - {_OWNER}
+        tops = {path.rpartition("/")[2] for path in record.outputs.values()}
+        found = self.folder.files(f"{self.below}/{_NEW}")
+        # What only an earlier try has written is no output.
+        staged = {one for one in found if one.partition("/")[0] in tops}
         there = records(self.folder, [self.name]).get(self.name)
         if there is not None and is_current(
             replace(there, pending=False), record.job, record.source, record.times
         ):
             # Another driver's worker puts the same in place, and may have removed some of these.
             return settled(self.folder, there)
-        self.check_free(sorted({one.partition("/")[0] for one in staged}))
+        self.check_free(sorted(tops))
         written, _ = _listed(self.folder, self.name)
         if not staged and not written:
+            if found:
+                self.discard()
             record.write(self.folder)
             return record
         if self.folder.is_local:
