@@ -35,7 +35,7 @@ from pydicom.uid import (
 )
 from real_files import corpus_files, corpus_id, packaged_files
 
-from dcmdask import DecodeError, open_frames
+from dcmdask import DcmdaskWarning, DecodeError, open_frames
 from dcmdask.frames.codecs import (
     correct_bits,
     decode_into,
@@ -481,6 +481,7 @@ def inner_damage(data: bytes, count: int) -> list[bytes]:
     return made
 
 
+@pytest.mark.filterwarnings("ignore:an 8-bit JPEG frame has surplus bytes")
 @pytest.mark.parametrize("colour", [False, True])
 def test_damage_inside_a_jpeg_frame_is_noticed(colour: bool, tmp_path: Path) -> None:
     """Most of it: what libjpeg warns of. It was decoded without a word."""
@@ -509,3 +510,16 @@ def test_damage_inside_a_jpeg_frame_is_noticed(colour: bool, tmp_path: Path) -> 
     assert noticed > 0.5 * (len(streams) - 1)
     # To decode it all the same, as pydicom does, one names a plugin.
     assert open_frames(saved(tmp_path, made), decoding_plugin="pillow")[1].shape == frame.shape
+
+
+def test_surplus_bytes_behind_the_coded_data_are_no_damage(tmp_path: Path) -> None:
+    """Some encoders pad; every other reader shows the same pixels."""
+    frame = noise(1, 64, 48, bits=4)[0].astype("u1")
+    whole = encoded(frame, JPEGBaseline8Bit)
+    end = whole.rindex(b"\xff\xd9")
+    padded = whole[:end] + bytes(16) + whole[end:]
+    made = encapsulated(np.stack([frame] * 2), JPEGBaseline8Bit, streams=[whole, padded])
+    frames = open_frames(saved(tmp_path, made))
+    with pytest.warns(DcmdaskWarning, match="surplus bytes behind its coded data"):
+        found = frames[1]
+    np.testing.assert_array_equal(found, frames[0])
