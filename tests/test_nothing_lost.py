@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pty
 import random
 import shutil
 import subprocess
@@ -333,6 +334,24 @@ def test_a_change_is_asked_for(what: str, twelve: Archive) -> None:
     assert (twelve.target / "results.csv").read_text() == before
     code, told = twelve.run(*more, "--redo")
     assert code == 0 and f"{changed} processed now" in told and twelve.processed == changed
+
+
+@pytest.mark.slow
+def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
+    command = [sys.executable, twelve.script, twelve.source, twelve.target, "--scale", "3"]
+    told = [*map(str, command), "--scheduler", twelve.address, "--no-thumbnails"]
+    for answer, code, processed in (("n", 2, 0), ("y", 0, 12)):
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(told, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE) as job:
+            os.close(theirs)
+            said = b""
+            while b"[y/N]" not in said:
+                said += os.read(ours, 1000)
+            os.write(ours, f"{answer}\n".encode())
+            job.communicate(timeout=120)
+        os.close(ours)
+        assert b"12 of 12 series that are done would be done again" in said
+        assert (job.returncode, twelve.processed) == (code, processed)
 
 
 @pytest.mark.slow
