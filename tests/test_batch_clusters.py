@@ -369,8 +369,8 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
 
         mine, other = written(), written()
         if at == "begin":
-            other.put_in_place(record)
-            fs.pipe_file(f"{BUCKET}/out/series/1.2/.new/a.png", b"a")
+            other.put_in_place(record, None)
+            fs.pipe_file(f"{BUCKET}/out/{mine.place}/a.png", b"a")
         else:
             # Between the listing of what is staged and the look whether it is still wanted.
             files = Folder.files
@@ -378,11 +378,11 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
             def late(of: Folder, below: str) -> set[str]:
                 found = files(of, below)
                 monkeypatch.setattr(Folder, "files", files)
-                other.put_in_place(record)
+                other.put_in_place(record, None)
                 return found
 
             monkeypatch.setattr(Folder, "files", late)
-        mine.put_in_place(record)
+        mine.put_in_place(record, None)
         assert server.objects("out/series/1.2/") == {"a.png": b"a", "b.png": b"b"}
 
 

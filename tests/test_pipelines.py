@@ -187,10 +187,9 @@ def test_an_export_that_was_begun_is_gone_on_with_or_replaced(run: Any, tmp_path
         group = zarr.open_group(store, mode="r+")
         group.attrs["dcmdask"] = {**group.attrs["dcmdask"], "complete": False}
         told = record(tmp_path, VOLUME)
-        new = store.with_name(".new")
-        new.mkdir()
-        (new / "owner").write_text(f"{told['made_by']} {told['made_from']} {told['times']}")
-        store.rename(new / store.name)
+        owner = f"{told['made_by']} {told['made_from']} {told['times']}"
+        place = Path(Staging(Folder.of(tmp_path), VOLUME, owner).path(store.name))
+        store.rename(place)
         (tmp_path / "records" / f"{VOLUME}.json").unlink()
         (tmp_path / "records" / f"{VOLUME}.files").unlink()
 
@@ -228,7 +227,7 @@ def test_output_belongs_to_one_job(tmp_path: Path) -> None:
         path = Path(batch.output("notes.txt"))
         path.write_text("mine")
     assert staging.given == {"notes.txt": "series/1.2/notes.txt"}
-    assert path == tmp_path / "series/1.2/.new/notes.txt"
+    assert path.parent == tmp_path / staging.place
     with in_use(staged(folder, "1.2", "a")):
         assert Path(batch.output("notes.txt")).read_text() == "mine"
     with in_use(staged(folder, "1.2", "b")):

@@ -1,4 +1,4 @@
-"""Which local files a scan looks at: folders and patterns, listed while they are read."""
+"""Discovery of local files: folders and patterns, listed while they are read."""
 
 from __future__ import annotations
 

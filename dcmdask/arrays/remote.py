@@ -1,4 +1,4 @@
-"""Which remote files a scan looks at: whatever fsspec reaches."""
+"""Discovery of remote files, on any file system that fsspec reaches."""
 
 from __future__ import annotations
 

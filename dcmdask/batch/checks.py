@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import socket
 import sys
 import threading
@@ -29,6 +30,7 @@ _ANSWERED = 60.0
 # What the names of the files begin with that workers write to show that they can; then comes
 # the time, since those of a driver that was killed stay.
 _PROBE = ".worker"
+_PROBES = re.compile(rf"{re.escape(_PROBE)}-(\d{{1,12}})-[0-9a-f]{{32}}-[0-9a-f]{{32}}")
 # Seconds after which nobody waits for one any more, whatever the clocks say.
 _LEFT_BEHIND = 3600
 # Functions travel as the byte code of one version of Python.
@@ -132,13 +134,11 @@ def lacking(
 
 def _remove_probes(folder: Folder, probe: str) -> None:
     """Remove the probes of a run, and those that runs which were killed have left."""
-    names = [name for name in folder.names(RECORDS) if name.startswith(f"{_PROBE}-")]
     old = time.time() - _LEFT_BEHIND
-    folder.remove(
-        f"{RECORDS}/{name}"
-        for name in names
-        if name.startswith(probe) or float(name.split("-")[1]) < old
-    )
+    for name in folder.names(RECORDS):
+        found = _PROBES.fullmatch(name)
+        if found and (name.startswith(probe) or int(found[1]) < old):
+            folder.remove([f"{RECORDS}/{name}"])
 
 
 def _answers(client: Client, addresses: list[str], patience: float, *asked: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a script does: its syntax tree and those of the modules beside it that it imports."""
+"""The code of a script: its syntax tree and those of the modules beside it that it imports."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def code_of(file: Path, module: str) -> Iterator[bytes]:
         Its name, of which the part before the last dot is its package; of the modules of a
         package those of the same package count.
     """
-    parts = module.split(".")[:-1]
-    above = file.resolve().parents[len(parts)] if file.stem != "__init__" else file.resolve().parent
+    # A package is a module of itself.
+    parts = module.split(".") if file.stem == "__init__" else module.split(".")[:-1]
+    above = file.resolve().parents[len(parts)]
     seen: set[Path] = set()
     waiting = [(file.resolve(), parts)]
     while waiting:

@@ -121,6 +121,9 @@ class Folder(NamedTuple):
         fs, root = self._open()
         fs.invalidate_cache()
         try:
+            if self.is_local:
+                # Also links that lead nowhere.
+                return os.listdir(f"{root}/{below}")
             return [path.rpartition("/")[2] for path in fs.ls(f"{root}/{below}", detail=False)]
         except FileNotFoundError:
             return []
@@ -156,7 +159,7 @@ class Folder(NamedTuple):
                     os.makedirs(os.path.dirname(now), exist_ok=True)
                     os.replace(was, now)
                 else:
-                    fs.cp_file(was, now)
+                    _copy(fs, was, now)
             except FileNotFoundError:
                 if not fs.exists(now):
                     raise
@@ -166,7 +169,7 @@ class Folder(NamedTuple):
 
     def prune(self, below: str) -> None:
         """Remove a folder in which there are no files, with the folders in it."""
-        if self.is_local:
+        if self.is_local and not os.path.islink(self.path(below)):
             for above, _, _ in os.walk(self.path(below), topdown=False):
                 with suppress(OSError):
                     os.rmdir(above)
@@ -193,3 +196,11 @@ class Folder(NamedTuple):
             return fsspec.filesystem("file"), self.url
         fs, root = fsspec.core.url_to_fs(self.url, **(self.options or {}))
         return fs, str(root)
+
+
+def _copy(fs: Any, was: str, now: str) -> None:
+    try:
+        fs.cp_file(was, now)
+    except NotImplementedError:
+        # Over FTP or SSH, for example, there is no copy without us.
+        fs.pipe_file(now, fs.cat_file(was))

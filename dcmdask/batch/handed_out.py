@@ -14,7 +14,7 @@ from distributed import Client, Future, KilledWorker
 from dcmdask.batch.outputs import settled
 from dcmdask.batch.records import Record, failed, is_current, records, relative
 from dcmdask.batch.work import Done, Job, Work, alone_with, described, may_pass, process_series
-from dcmdask.errors import ClusterError
+from dcmdask.errors import ClusterError, StoreLostError
 
 # Seconds for a worker that is done to hand over what it has to say, and before a look whether it
 # is still there.
@@ -129,8 +129,12 @@ def _done_by_now(one: HandedOut, job: Job) -> Record | None:
     """Return the record of a series that was done before its worker could say so."""
     there = records(job.folder, [one.work.name]).get(one.work.name)
     if there is not None and there.pending:
-        with alone_with(job.folder, one.work.name) as alone:
-            there = settled(job.folder, there) if alone else None
+        try:
+            with alone_with(job.folder, one.work.name) as alone:
+                there = settled(job.folder, there) if alone else None
+        except StoreLostError:
+            # The next try says so.
+            return None
     if there is None or not there.done:
         return None
     current = is_current(there, job.identity, one.work.source, one.work.times)
@@ -140,7 +144,11 @@ def _done_by_now(one: HandedOut, job: Job) -> Record | None:
 def _recorded(one: HandedOut, job: Job, stage: str, error: Exception) -> Record:
     record = failed(one.work.name, stage, error, "", **described(one.work, job))
     record = replace(record, seconds=round(time.monotonic() - one.since, 4))
-    record = record.with_results_of(records(job.folder, [one.work.name]).get(one.work.name))
     record = relative(record, job.root)
-    record.write(job.folder)
+    with alone_with(job.folder, one.work.name) as alone:
+        there = records(job.folder, [one.work.name]).get(one.work.name)
+        record = record.with_results_of(there)
+        if alone:
+            # Otherwise another driver's worker has it, and writes down what becomes of it.
+            record.write(job.folder)
     return record

@@ -20,6 +20,8 @@ from distributed.protocol import pickle
 
 from dcmdask.batch.code import code_of, normalised
 
+_PLAIN = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset)
+
 
 def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
     """Return a hash of what a function does, and of the options that it is called with.
@@ -99,9 +101,10 @@ def _code(process: Any, seen: set[int]) -> Iterator[bytes]:
         # What other cells of a notebook hold; of a module the file has it.
         for name in sorted(_names(process.__code__)):
             other = process.__globals__.get(name)
-            if isinstance(other, types.FunctionType) and other.__module__ == process.__module__:
-                yield from _code(other, seen)
-            elif isinstance(other, bool | int | float | str | list | tuple | dict):
+            if getattr(other, "__module__", None) == process.__module__:
+                # A class, or something that can be called.
+                yield from _text(other) if isinstance(other, type) else _code(other, seen)
+            elif other is None or isinstance(other, _PLAIN):
                 yield from _held({name: other}, seen)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from dcmdask import __version__
 from dcmdask.arrays.marks import TARGET, is_mark
@@ -28,21 +27,23 @@ def claim(folder: Folder, names: list[str]) -> None:
         A file with one of the names was not written by dcmdask; or the folder has no mark, and
         records.
     """
-    told = _read(folder)
-    listed = [] if told is None else list(told.get("files", ()))
-    if told is not None and set(names) <= set(listed):
+    listed = _listed(folder)
+    if listed is not None and set(names) <= set(listed):
         return
+    taken = {*names} if listed is not None else {*names, TARGET}
     there = sorted(folder.names(""))
-    check_ours(folder.url, (one for one in there if one in names), listed)
-    if told is None:
+    check_ours(folder.url, (one for one in there if one in taken), listed or ())
+    if listed is None:
         # All that is in there is ours from now on.
         check_ours(folder.path(RECORDS), sorted(folder.names(RECORDS)), ())
+        listed = []
     files = sorted({*listed, *names})
     said = {"dcmdask": {"version": __version__, "files": files, "folders": [RECORDS]}}
     folder.write(TARGET, json.dumps(said, indent=1).encode())
 
 
-def _read(folder: Folder) -> dict[str, Any] | None:
+def _listed(folder: Folder) -> list[str] | None:
+    """Return the files that the mark of a folder lists; None where there is no mark."""
     data = folder.read([TARGET]).get(TARGET)
     if data is None:
         return None
@@ -50,5 +51,7 @@ def _read(folder: Folder) -> dict[str, Any] | None:
         raise StoreExistsError(
             f"{folder.path(TARGET)} stands in the way: it is not the mark of a target of dcmdask"
         )
-    told: dict[str, Any] = json.loads(data)["dcmdask"]
+    told = json.loads(data)["dcmdask"].get("files")
+    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
+        raise StoreExistsError(f"{folder.path(TARGET)} is damaged: it lists no files")
     return told

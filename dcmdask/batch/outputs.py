@@ -1,9 +1,10 @@
 """The outputs of one series: written beside, and put in place once all of them are whole.
 
-Below the target, ``series/NAME/.new`` holds what is being written, and the file ``owner`` in it
-says for which job and which files; ``records/NAME.files`` lists what dcmdask has written to
-``series/NAME``. Only what it lists is ever replaced or removed. From the moment that a record
-says that its outputs are pending they are whole, and whoever finds them puts them in place.
+Below the target, ``series/NAME/.new-OWNER`` holds what is being written for one job and one state
+of the files; the file ``.outputs`` in it lists the outputs that were begun there.
+``records/NAME.files`` lists the files that dcmdask has written to ``series/NAME``. Only what these
+list is ever replaced or removed. From the moment that a record says that its outputs are pending
+they are whole, and whoever finds them puts them in place.
 """
 
 from __future__ import annotations
@@ -17,24 +18,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.identity import digest
 from dcmdask.batch.mark import claim
 from dcmdask.batch.records import RECORDS, Record, is_current, records
+from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.export.ownership import check_ours
-from dcmdask.export.target import sync_below
+from dcmdask.export.target import NODE, sync_below
 
 OUTPUTS = "series"
-_NEW = ".new"
-_OWNER = "owner"
-_BEGUN = re.compile(rf"\.{_OWNER}\.[0-9a-f]{{32}}\.partial")
+_NEW = ".new-"
+_BEGUN = ".outputs"
+# That list, and what is left of it by a process that was killed while it wrote it.
+_LIST = re.compile(rf"\.?{re.escape(_BEGUN)}(\.[0-9a-f]{{32}}\.partial)?")
 # The extension keeps what is written apart from what is returned.
 _FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
+# Of an output, also one that is returned.
+_STAGED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Of a path below the folder of the outputs: none of its parts is "..".
 _OUTPUT = re.compile(r"(?!\.)[^/]+(/(?!\.\.?(/|\Z))[^/]+)*")
 
 
 @dataclass
 class Staging:
-    """Where the outputs of a series are written before they are put in place.
+    """A folder beside the outputs of a series, for those that are being written.
 
     Attributes
     ----------
@@ -45,36 +51,33 @@ class Staging:
         Tells one job, its options and the files of the series from others.
     given : dict
         Name to final path of what the job writes itself.
+    begun : set of str
+        Names of outputs that were begun here: the list may be gone, where another driver's
+        worker was through first.
     """
 
     folder: Folder
     name: str
     owner: str
     given: dict[str, str] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
 
     @property
     def below(self) -> str:
         """The folder of the outputs."""
         return f"{OUTPUTS}/{self.name}"
 
-    def clear(self) -> None:
-        """Remove what was staged for another version of the job or of the files.
+    @property
+    def place(self) -> str:
+        """The folder in it that they are written to."""
+        return f"{self.below}/{_NEW}{digest(self.owner.encode())}"
 
-        Raises
-        ------
-        StoreExistsError
-            The place is taken by something that no job has staged.
-        """
-        staged = self.folder.files(f"{self.below}/{_NEW}")
-        if not staged:
-            return
-        if _OWNER not in staged:
-            # But for what a process leaves that was killed while it wrote that.
-            others = sorted(one for one in staged if not _BEGUN.fullmatch(one))
-            check_ours(self.folder.path(f"{self.below}/{_NEW}"), others, ())
-        owner = self.folder.read([self._key(_OWNER)]).get(self._key(_OWNER))
-        if owner != self.owner.encode():
-            self.discard()
+    def clear(self) -> None:
+        """Remove what was staged for other versions of the job or of the files."""
+        tops = {_top(one) for one in self.folder.files(self.below)}
+        for one in sorted(tops):
+            if one.startswith(_NEW) and f"{self.below}/{one}" != self.place:
+                _discard(self.folder, f"{self.below}/{one}")
 
     def forget(self, names: Iterable[str]) -> None:
         """Remove what a try that died has left of outputs.
@@ -82,68 +85,95 @@ class Staging:
         Not on an object store: objects are whole there, and another driver may write the same.
         """
         if self.folder.is_local:
-            tops = set(names)
-            staged = self.folder.files(f"{self.below}/{_NEW}")
-            self.folder.remove(self._key(one) for one in staged if one.partition("/")[0] in tops)
+            begun = _begun(self.folder, self.place) & {*names}
+            staged = self.folder.files(self.place)
+            self.folder.remove(f"{self.place}/{one}" for one in staged if _top(one) in begun)
 
     def discard(self) -> None:
-        """Remove what is staged, the owner last."""
-        staged = self.folder.files(f"{self.below}/{_NEW}")
-        last = sorted(staged, key=lambda one: one == _OWNER)
-        self.folder.remove(map(self._key, last))
-        self.folder.prune(f"{self.below}/{_NEW}")
+        """Remove what is staged."""
+        _discard(self.folder, self.place, self.begun)
 
     def path(self, name: str) -> str:
         """Return the path or URL to write an output to; its folder is there."""
-        key = self._key(_OWNER)
-        if self.folder.read([key]).get(key) != self.owner.encode():
-            self.folder.write(key, self.owner.encode())
-        return self.folder.path(self._key(name))
+        self.begun.add(name)
+        begun = _begun(self.folder, self.place)
+        if name not in begun:
+            told = json.dumps(sorted({*begun, name}))
+            self.folder.write(f"{self.place}/{_BEGUN}", told.encode())
+        return self.folder.path(f"{self.place}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         """Write an output of one file."""
         self.path(name)
-        self.folder.write(self._key(name), data)
+        self.folder.write(f"{self.place}/{name}", data)
 
     def output(self, name: str) -> str:
         """Return where the job itself may write an output."""
         self.given[name] = f"{self.below}/{name}"
         return self.path(name)
 
-    def check_free(self, names: list[str]) -> None:
+    def check_free(self, names: Iterable[str]) -> None:
         """Refuse outputs in whose place something lies that dcmdask did not write.
 
         Parameters
         ----------
-        names : list of str
+        names : iterable of str
             Of files or folders.
         """
-        there = self.folder.files(self.below)
-        in_place = sorted(one for one in there if one.partition("/")[0] in names)
-        check_ours(self.folder.path(self.below), in_place, _listed(self.folder, self.name)[0])
+        tops = {*names}
+        for name in tops:
+            # An empty folder is no loss.
+            self.folder.prune(f"{self.below}/{name}")
+        in_place = sorted(one for one in self.folder.files(self.below) if _top(one) in tops)
+        listed = _listed(self.folder, self.name)
+        written = {*listed.written, *listed.new} if listed else set()
+        check_ours(self.folder.path(self.below), in_place, written)
 
-    def put_in_place(self, record: Record) -> Record:
+    def put_in_place(self, record: Record, earlier: Record | None) -> Record:
         """Put what is staged in place of what an earlier run wrote, and write the record.
+
+        Parameters
+        ----------
+        record : Record
+            Of the results.
+        earlier : Record or None
+            The record that was there when the job began with the series.
 
         Raises
         ------
         StoreExistsError
-            Something that dcmdask did not write stands in the way; nothing has changed.
+            Something that dcmdask did not write stands in the way, or another version of the job
+            has put its results in place meanwhile; nothing has changed.
+        StoreLostError
+            An output was not written.
         OSError
             A file cannot be written or moved; the next try goes on with it.
         """
         tops = {path.rpartition("/")[2] for path in record.outputs.values()}
-        found = self.folder.files(f"{self.below}/{_NEW}")
+        found = self.folder.files(self.place)
         # What only an earlier try has written is no output.
-        staged = {one for one in found if one.partition("/")[0] in tops}
+        staged = {one for one in found if _top(one) in tops}
         there = records(self.folder, [self.name]).get(self.name)
         if there is not None and is_current(
             replace(there, pending=False), record.job, record.source, record.times
         ):
             # Another driver's worker puts the same in place, and may have removed some of these.
-            return settled(self.folder, there)
-        self.check_free(sorted(tops))
-        written, _ = _listed(self.folder, self.name)
+            if there.pending:
+                there = settled(self.folder, there)
+            self.discard()
+            return there
+        if _results_of(there) != _results_of(earlier):
+            raise StoreExistsError(
+                f"{self.folder.path(self.below)}: another version of the job has put its results "
+                "in place meanwhile"
+            )
+        if missing := tops - {_top(one) for one in staged}:
+            raise StoreLostError(
+                f"the output {min(missing)} was not written", source=self.folder.path(self.place)
+            )
+        self.check_free(tops)
+        listed = _listed(self.folder, self.name)
+        written = {*listed.written, *listed.new} if listed else set()
         if not staged and not written:
             if found:
                 self.discard()
@@ -151,52 +181,126 @@ class Staging:
             return record
         if self.folder.is_local:
             # Before a record says that they are whole.
-            sync_below(self.folder.path(f"{self.below}/{_NEW}"))
-        _list(self.folder, self.name, written, staged)
+            sync_below(self.folder.path(self.place))
+        _Listed(written, staged, self.place).write(self.folder, self.name)
         record = replace(record, pending=True)
         record.write(self.folder)
         return settled(self.folder, record)
-
-    def _key(self, name: str) -> str:
-        return f"{self.below}/{_NEW}/{name}"
 
 
 def settled(folder: Folder, record: Record) -> Record:
     """Put the outputs of a record in place that are pending, also those of a run that died.
 
+    A store has no metadata of its group while its objects are replaced, so that nobody reads a
+    mixture of two versions.
+
     Returns
     -------
     Record
         Without anything pending, as it is written.
+
+    Raises
+    ------
+    StoreLostError
+        Some of them are neither staged nor in place.
     """
-    staging = Staging(folder, record.name, "")
-    written, new = _listed(folder, record.name)
-    folder.remove(f"{staging.below}/{one}" for one in sorted(written - new))
-    folder.move(f"{staging.below}/{_NEW}", staging.below, sorted(new))
-    _list(folder, record.name, new, new)
-    staging.discard()
+    below = f"{OUTPUTS}/{record.name}"
+    listed = _listed(folder, record.name)
+    there, staged = folder.files(below), folder.files(listed.place) if listed else set()
+    if listed is None or listed.new - staged - there:
+        raise StoreLostError(
+            f"the outputs of a run that died are lost; remove {key_of_list(record.name)} and the "
+            "record beside it to do the series again",
+            source=folder.path(below),
+        )
+    # No links are followed: what lies behind one is not what is listed.
+    old = {one for one in listed.written & there if one not in listed.new or one in staged}
+    roots = {one for one in old if _is_root(one)}
+    folder.remove(f"{below}/{one}" for one in sorted(roots))
+    folder.remove(f"{below}/{one}" for one in sorted(old - listed.new - roots))
+    for last in (False, True):
+        some = sorted(one for one in listed.new & staged if _is_root(one) is last)
+        folder.move(listed.place, below, some)
+    _Listed(set(), listed.new, listed.place).write(folder, record.name)
+    _discard(folder, listed.place)
     record = replace(record, pending=False)
     record.write(folder)
     return record
 
 
-def _listed(folder: Folder, name: str) -> tuple[set[str], set[str]]:
-    """Return the files of a series that dcmdask has written, and those that are to stay."""
-    key = f"{RECORDS}/{name}.files"
+def _top(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _is_root(path: str) -> bool:
+    """Return whether a file is the metadata of a store, without which nobody reads it."""
+    return path.count("/") == 1 and path.endswith(f"/{NODE}")
+
+
+def _results_of(record: Record | None) -> tuple[str, str, str]:
+    return ("", "", "") if record is None else (record.made_by, record.made_from, record.times)
+
+
+def _begun(folder: Folder, place: str) -> set[str]:
+    """Return the names of the outputs that were begun in a staging folder."""
+    key = f"{place}/{_BEGUN}"
     try:
         told = json.loads(folder.read([key])[key])
-        written, new = {*told["written"]}, {*told["new"]}
+        return {one for one in told if _STAGED.fullmatch(one)}
+    except (KeyError, ValueError, TypeError):
+        return set()
+
+
+def _discard(folder: Folder, place: str, known: Iterable[str] = ()) -> None:
+    """Remove the outputs that were begun in a staging folder, and their list last."""
+    begun = {*_begun(folder, place), *known}
+    staged = folder.files(place)
+    folder.remove(f"{place}/{one}" for one in staged if _top(one) in begun)
+    folder.remove(f"{place}/{one}" for one in staged if _LIST.fullmatch(one))
+    folder.prune(place)
+
+
+@dataclass
+class _Listed:
+    """The files of a series that dcmdask has written.
+
+    Attributes
+    ----------
+    written, new : set of str
+        Those that were there before, and those that are to be.
+    place : str
+        The folder that the new ones come from.
+    """
+
+    written: set[str]
+    new: set[str]
+    place: str
+
+    def write(self, folder: Folder, name: str) -> None:
+        told = {"written": sorted(self.written), "new": sorted(self.new), "from": self.place}
+        folder.write(key_of_list(name), json.dumps(told).encode())
+
+
+def key_of_list(name: str) -> str:
+    """Return where the list of the files of a series is, below the target."""
+    return f"{RECORDS}/{name}.files"
+
+
+def _listed(folder: Folder, name: str) -> _Listed | None:
+    """Return the list of the files of a series, if there is one that can be believed."""
+    key = key_of_list(name)
+    try:
+        told = json.loads(folder.read([key])[key])
+        found = _Listed({*told["written"]}, {*told["new"]}, told["from"])
         # One that was put there by hand must not lead elsewhere.
-        if all(_OUTPUT.fullmatch(one) for one in written | new):
-            return written | new, new
+        place = re.fullmatch(
+            rf"{OUTPUTS}/{re.escape(name)}/{re.escape(_NEW)}[0-9a-f]+", found.place
+        )
+        if place and all(_OUTPUT.fullmatch(one) for one in found.written | found.new):
+            return found
     except (KeyError, ValueError, TypeError):
         pass
-    return set(), set()
-
-
-def _list(folder: Folder, name: str, written: set[str], new: set[str]) -> None:
-    told = {"written": sorted(written - new), "new": sorted(new)}
-    folder.write(f"{RECORDS}/{name}.files", json.dumps(told).encode())
+    return None
 
 
 @dataclass

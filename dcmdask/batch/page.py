@@ -27,8 +27,9 @@ from dcmdask.batch.thumbnail import thumbnail_key
 from dcmdask.export.ownership import check_ours
 
 NAME = "report.html"
-# By which a page is known as one that may be replaced.
+# By which a page is known as one that may be replaced: near its beginning.
 _GENERATOR = "dcmdask report"
+_MARK, _BEGINNING = f'<meta name="generator" content="{_GENERATOR}">', 4096
 # What a page holds at most, so that a browser opens it: what is left out is told on it.
 _PICTURES = 500
 _PICTURE_BYTES = 4_000_000
@@ -72,9 +73,9 @@ def write_page(summary: Summary, folder: Folder, path: str | None = None) -> str
     if path is not None:
         name = last_part(path)
         where = Folder.of(path.rstrip("/\\").removesuffix(name) or ".")
-    there = where.read([name])
-    written = [name] if _GENERATOR.encode() in there.get(name, b"") else []
-    check_ours(where.url, there, written)
+    there = where.read([name]).get(name, b"")
+    written = [name] if _MARK.encode() in there[:_BEGINNING] else []
+    check_ours(where.url, [one for one in where.names("") if one == name], written)
     text = page(summary, folder, _way(where, folder))
     where.write(name, text.encode())
     return where.path(name)

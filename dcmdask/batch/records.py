@@ -20,7 +20,7 @@ RECORDS = "records"
 SCAN = "scan"
 # Records that are read at a time.
 _TOGETHER = 1000
-# What a record says of its results.
+# The fields of a record that describe its results.
 _OF_RESULTS = ("numbers", "outputs", "made_by", "made_from", "pending", "times", "checksum")
 # At most so much of a traceback and of a message is kept.
 _LONGEST = 10_000
@@ -283,7 +283,8 @@ def names_of(series: Iterable[Series]) -> list[str]:
         name = one.uid
         if not _UID.fullmatch(name) or name in taken:
             told = [one.uid, *sorted(instance.study_uid for instance in one.instances[:1])]
-            told += sorted(instance.source.name for instance in one.instances[:1])
+            # Not the path: the archive may be moved.
+            told += sorted(instance.sop_instance_uid for instance in one.instances[:1])
             name = f"series-{digest(repr(told).encode())}"
         if name in taken:
             taken[name] += 1
@@ -294,7 +295,7 @@ def names_of(series: Iterable[Series]) -> list[str]:
 
 
 class _Current(Protocol):
-    """What a record says of its results: properties, since none is changed."""
+    """The results of a record: properties, since none is changed."""
 
     @property
     def made_by(self) -> str: ...

@@ -21,6 +21,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.handed_out import HandedOut, hand_out, lost, outcome, too_late
 from dcmdask.batch.mark import claim
 from dcmdask.batch.outcome import (
+    COLUMNS,
     NAME,
     TABLE,
     BatchReport,
@@ -30,12 +31,12 @@ from dcmdask.batch.outcome import (
     results,
     write_table,
 )
-from dcmdask.batch.outputs import OfAll, in_use
+from dcmdask.batch.outputs import OfAll, in_use, settled
 from dcmdask.batch.records import Record, key_of, records
 from dcmdask.batch.selection import Selection, selected
-from dcmdask.batch.work import Work
+from dcmdask.batch.work import Work, alone_with
 from dcmdask.batch.workers import Workers
-from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError
+from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
 from dcmdask.export.cluster import all_kept, cluster, dashboard_of, half_of_this_machine
 from dcmdask.frames.reaching import TARGET, reaching
 
@@ -155,57 +156,71 @@ def run(
         # Not once all is done.
         need_pandas()
     started = time.perf_counter()
-    how = {
-        "exclude": exclude,
-        "follow_links": follow_links,
-        "storage_options": storage_options,
-    }
+    columns = list(columns)
+    if taken := {*COLUMNS} & {*columns}:
+        raise ValueError(f"columns names {min(taken)}, which the table has in any case")
     with reaching(target, TARGET):
         folder = Folder.of(target, target_options)
-        chosen = selected(
-            process,
-            source,
-            folder,
-            options=options,
-            select=select,
-            limit=limit,
-            only_failed=only_failed,
-            thumbnails=thumbnails,
-            progress=None if progress is None else lambda files, _: progress(Progress(files)),
-            **how,
-        )
-        _ask(chosen, folder, redo)
-        now = Progress(chosen.files)
-        failures: list[Record] = []
+    chosen = selected(
+        process,
+        source,
+        folder,
+        options=options,
+        select=select,
+        limit=limit,
+        only_failed=only_failed,
+        thumbnails=thumbnails,
+        progress=None if progress is None else lambda files, _: progress(Progress(files)),
+        exclude=exclude,
+        follow_links=follow_links,
+        storage_options=storage_options,
+    )
+    _ask(chosen, folder, redo)
+    now = Progress(chosen.files)
+    failures: list[Record] = []
+    with reaching(target, TARGET):
         claim(folder, [f"{TABLE}.csv", f"{TABLE}.parquet"])
-        for name, one in records(folder, chosen.touched).items():
-            replace(one, times=chosen.touched[name]).write(folder)
-        if chosen.total:
-            with _workers(client) as running:
-                check_workers(running, chosen, timeout)
-                now, failures = _loop(running, chosen, retries, timeout, progress)
+        _bring_up_to_date(chosen, folder)
+    if chosen.total:
+        with _workers(client) as running:
+            check_workers(running, chosen, timeout)
+            now, failures = _loop(running, chosen, retries, timeout, progress)
+    with reaching(target, TARGET):
         for record in chosen.left_out.values():
             record.write(folder)
         folder.remove(map(key_of, chosen.gone))
-        failures += chosen.left_out.values()
-        columns = list(columns)
         found = results(folder, chosen.job.identity, columns)
-        report = BatchReport(
-            folder.url,
-            chosen.job.identity,
-            chosen.before["done"] + now.done - now.failed,
-            now.done,
-            chosen.before,
-            tuple(sorted(failures, key=lambda one: one.name)),
-            found.other,
-            found.noted,
-            time.perf_counter() - started,
-            folder.options,
-        )
         write_table(found.columns, folder)
+    failures += chosen.left_out.values()
+    report = BatchReport(
+        folder.url,
+        chosen.job.identity,
+        chosen.before["done"] + now.done - now.failed,
+        now.done,
+        chosen.before,
+        tuple(sorted(failures, key=lambda one: one.name)),
+        found.other,
+        found.noted,
+        time.perf_counter() - started,
+        folder.options,
+    )
     if finish is not None:
         _finish(finish, found.columns, columns, folder)
     return report
+
+
+def _bring_up_to_date(chosen: Selection, folder: Folder) -> None:
+    """Finish what a run that died has left pending; note files that were only touched since."""
+    for name in chosen.pending:
+        with alone_with(folder, name) as alone, suppress(StoreLostError):
+            there = records(folder, [name]).get(name)
+            if alone and there is not None and there.pending:
+                settled(folder, there)
+    for name, (was, times) in chosen.touched.items():
+        with alone_with(folder, name) as alone:
+            there = records(folder, [name]).get(name)
+            if alone and there is not None and there.times == was and not there.pending:
+                replace(there, times=times).write(folder)
 
 
 def _ask(chosen: Selection, folder: Folder, redo: bool | Callable[[str], bool]) -> None:
@@ -246,7 +261,7 @@ def _finish(
 
 def _check(client: Client | None, limit: int | None, retries: int, timeout: float | None) -> None:
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}: a run has at least one series")
+        raise ValueError(f"limit is {limit}: it must be at least 1")
     if retries < 0:
         raise ValueError(f"retries is {retries}: 0 or more")
     if timeout is not None and not timeout > 0:

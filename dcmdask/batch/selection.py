@@ -31,6 +31,7 @@ from dcmdask.batch.work import Job, Work
 from dcmdask.errors import StoreExistsError
 from dcmdask.export.ownership import check_apart
 from dcmdask.frames.files import Stored
+from dcmdask.frames.reaching import TARGET, reaching
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,8 +67,10 @@ class Selection(NamedTuple):
         How many of those that were asked for are what: as `BatchReport` has it.
     another_job : int
         How many have changed since the function or its options have.
+    pending : sequence of str
+        Names of series whose outputs a run that died has left whole and not all in place.
     touched : mapping
-        Name to the present times of series whose files have others now and the same contents.
+        Name to the former and the present times of series whose files have the same contents.
     left_out : dict
         Name to record of each file that may be part of a series and could not be looked into.
     gone : sequence of str
@@ -81,7 +84,8 @@ class Selection(NamedTuple):
     waiting: deque[tuple[str, Series]]
     before: Mapping[str, int]
     another_job: int
-    touched: Mapping[str, str]
+    pending: Sequence[str]
+    touched: Mapping[str, tuple[str, str]]
     left_out: Mapping[str, Record]
     gone: Sequence[str]
 
@@ -158,24 +162,25 @@ def selected(
     before: dict[str, _Before] = {}
     # Name to file; what another source left out is not ours.
     mended: dict[str, str] = {}
-    for one in read_records(folder):
-        if one.script != script:
-            raise StoreExistsError(
-                f"{folder.url} holds what another job, {one.script!r}, made, and {script!r} would "
-                "replace it: give each job a target of its own"
-            )
-        if one.stage != SCAN:
-            before[one.name] = _Before.of(one)
-        elif one.name not in not_read and one.source == source_of_files(root):
-            mended[one.name] = one.file
+    with reaching(folder.url, TARGET):
+        for one in read_records(folder):
+            if one.script != script:
+                raise StoreExistsError(
+                    f"{folder.url} holds what another job, {one.script!r}, made, and {script!r} "
+                    "would replace it: give each job a target of its own"
+                )
+            if one.stage != SCAN:
+                before[one.name] = _Before.of(one)
+            elif one.name not in not_read and one.source == source_of_files(root):
+                mended[one.name] = one.file
     # What a file was left out of has failed, too.
     held_back = set(mended.values())
     numbers, states, another_job = [], Counter[str](), 0
-    touched: dict[str, str] = {}
+    touched: dict[str, tuple[str, str]] = {}
     for number in chosen:
         series, was = found[number], before.get(names[number])
         held = _holds(series, held_back, root)
-        if only_failed and not held and (was is None or was.done):
+        if only_failed and not held and (was is None or (was.done and not was.pending)):
             continue
         if was is None or not was.done or was.pending or held:
             states["failed" if was or held else "new"] += 1
@@ -196,6 +201,7 @@ def selected(
         waiting,
         states,
         another_job,
+        [name for name, one in before.items() if one.pending],
         touched,
         not_read,
         list(mended),
@@ -207,7 +213,9 @@ def _folders(found: Scan) -> list[str]:
     return sorted({one.source.name.rpartition("/")[0] for each in found for one in each.instances})
 
 
-def _is_done(was: _Before, job: Job, series: Series, touched: dict[str, str], name: str) -> bool:
+def _is_done(
+    was: _Before, job: Job, series: Series, touched: dict[str, tuple[str, str]], name: str
+) -> bool:
     """Return whether the results are of this job and these files; note files only touched since."""
     times = times_of(series)
     if not is_current(was, job.identity, source_of(series), was.times):
@@ -215,7 +223,7 @@ def _is_done(was: _Before, job: Job, series: Series, touched: dict[str, str], na
     if was.times != times:
         if not was.is_of(series):
             return False
-        touched[name] = times
+        touched[name] = (was.times, times)
     return True
 
 

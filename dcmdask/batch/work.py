@@ -185,7 +185,7 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
             **common,
         )
         record = _told(record, job, started, notes)
-        record = staging.put_in_place(record)
+        record = staging.put_in_place(record, there)
     except BaseException as error:
         # Also what would end this process: sys.exit in a function is a failure of its series.
         now = records(job.folder, [work.name]).get(work.name)
@@ -198,8 +198,9 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
         record = _told(record.with_results_of(now), job, started, notes)
         if last or not passing:
             record.write(job.folder)
-        if not staging.given and not record.pending:
-            # What the job writes itself the next try may go on with.
+        if job.folder.is_local and not staging.given and not record.pending:
+            # What the job writes itself the next try may go on with; and on an object store
+            # another driver's worker may be writing the same.
             staging.discard()
         return Done(record, passing)
     return Done(_illustrated(record, job, work), False)

@@ -1,4 +1,4 @@
-"""How far the work has come: a bar at a terminal, lines in a log."""
+"""Progress of the work: a bar at a terminal, lines in a log."""
 
 from __future__ import annotations
 

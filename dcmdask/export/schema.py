@@ -1,4 +1,4 @@
-"""What an export writes down of itself, checked before anything of it is believed."""
+"""Schema of the attribute ``dcmdask`` of a store, checked before anything in it is believed."""
 
 from __future__ import annotations
 

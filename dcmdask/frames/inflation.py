@@ -1,4 +1,4 @@
-"""What may take far more memory than its source has bytes, read within a limit."""
+"""Inflation of compressed sources within a limit."""
 
 from __future__ import annotations
 
