@@ -135,7 +135,7 @@ def _for_people(summary: Summary) -> str:
         text += "\n".join(_example(cause) for cause in causes)
     if odd := summary.odd[:CAUSES]:
         rows = [(str(len(one.records)), one.message, one.records[0].name) for one in odd]
-        text += "\n\n" + table(("done, and odd", "what", "for example"), rows)
+        text += "\n\n" + table(("with warnings", "warning", "for example"), rows)
         if more := len(summary.odd[CAUSES:]):
             text += f"\nand {counted(more, 'note')} more"
     return text
