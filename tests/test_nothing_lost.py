@@ -16,6 +16,7 @@ from typing import Any
 
 import batch_jobs
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from distributed import Client
@@ -392,6 +393,10 @@ def test_a_change_is_asked_for(what: str, twelve: Archive) -> None:
     assert (twelve.target / "results.csv").read_text() == before
     code, told = twelve.run(*more, "--redo")
     assert code == 0 and f"{changed} processed now" in told and twelve.processed == changed
+    # Workers that run already have imported the former module.
+    factor = {"script": 1, "module": 2, "option": 3, "pixels": 1}[what]
+    table = pd.read_csv(twelve.target / "results.csv")
+    assert {*table["n"]} == {2 * factor}
 
 
 @pytest.mark.slow
@@ -440,6 +445,17 @@ def test_a_target_that_is_or_holds_the_source(
         batch.run(len, "series/", target)
     with pytest.raises(ValueError, match=r"the target .* (is|holds) the source"):
         dcmdask.to_zarr(paths[0], "series" if target == "link" else ".", overwrite=True)
+    assert listing(tmp_path) == before
+
+
+def test_a_target_that_a_link_of_the_source_leads_to(tmp_path: Path) -> None:
+    """Marked, it would vanish from later scans."""
+    archive(tmp_path / "other", 2)
+    archive(tmp_path / "study", 1)
+    (tmp_path / "study/more").symlink_to(tmp_path / "other")
+    before = listing(tmp_path)
+    with pytest.raises(ValueError, match=r"the target .*other (is|holds) the source"):
+        batch.run(len, tmp_path / "study", tmp_path / "other", follow_links=True)
     assert listing(tmp_path) == before
 
 
@@ -619,3 +635,11 @@ def test_a_report_replaces_only_a_report(name: str, kind: str, tmp_path: Path) -
     path.unlink()
     for _ in range(2):
         assert write_page(summary, folder, str(path)) == str(path)
+    # Somebody has made notes in it.
+    path.write_text(path.read_text() + "<p>my notes</p>")
+    with pytest.raises(StoreExistsError, match=f"{path} stands in the way"):
+        write_page(summary, folder, str(path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreExistsError, match=f"{path} stands in the way"):
+        write_page(summary, folder, str(path))

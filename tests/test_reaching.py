@@ -83,6 +83,13 @@ def test_no_credentials(
     assert "AWS_ACCESS_KEY_ID" in told and "(--storage-option) anon=true" in told
 
 
+def test_an_option_that_is_none(
+    nobody: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = said(monkeypatch, capsys, "scan", "s3://somebody/a", "--storage-option", "nonsense=1")
+    assert "s3://somebody/a: " in told and "'nonsense'" in told and "(--storage-option)?" in told
+
+
 def test_a_bucket_that_is_not_there(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,8 +114,15 @@ def test_a_table_keeps_its_columns(table: Any, folder: Folder) -> None:
         (VOLUME.assign_attrs(odd=object()), "attribute 'odd' of pixels has no place in JSON"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "columns that share a name"),
         (pd.DataFrame({"a": [1]}, index=[[1], [2]]), "an index of several levels"),
+        (pd.DataFrame({"index": [1, 2]}, index=["p", "q"]), "share a name with each other or"),
+        (pd.DataFrame({"HU/mm": [1, 2]}), "'HU/mm' is no name of an array"),
+        (pd.DataFrame({"n": pd.array([2**60 + 1, None], "Int64")}), "'n' would not come back"),
+        (pd.DataFrame({"text": ["", None]}), "'text' would not come back"),
+        (xr.DataArray(np.arange(3), attrs={"scale_factor": 2.0}), "'pixels' would not come back"),
+        (xr.DataArray(np.arange(3), attrs={"units": "days since 2020-01-01"}), "'pixels' would"),
+        (VOLUME.assign_attrs(_FillValue=3), "'pixels' would not come back|cannot be read back"),
     ],
-    ids=["attribute", "columns", "index"],
+    ids=range(10),
 )
 def test_what_has_no_place_in_a_store(value: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=message):

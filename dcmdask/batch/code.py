@@ -14,8 +14,8 @@ _INSTALLED = tuple(
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def code_of(file: Path, module: str) -> Iterator[bytes]:
-    """Yield what tells a script from another, and the modules beside it that it imports.
+def code_of(file: Path, module: str) -> Iterator[tuple[Path, bytes]]:
+    """Yield the path and the code of a script and of the modules beside it that it imports.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def code_of(file: Path, module: str) -> Iterator[bytes]:
             tree = ast.parse(source)
         except (SyntaxError, ValueError):
             # Compiled, and not text.
-            yield source
+            yield path, source
             continue
-        yield normalised(tree)
+        yield path, normalised(tree)
         for name in sorted(_imported(tree, package)):
             # Of what is installed, only the package of the script itself.
             if above in _INSTALLED and name.split(".")[0] != module.split(".", maxsplit=1)[0]:

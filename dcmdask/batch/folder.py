@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +100,9 @@ class Folder(NamedTuple):
             found = {}
             for path, key in wanted.items():
                 try:
-                    found[key] = Path(path).read_bytes()
+                    # A pipe would be waited for.
+                    if stat.S_ISREG(os.stat(path).st_mode):
+                        found[key] = Path(path).read_bytes()
                 except OSError as error:
                     if error.errno not in _NO_OBJECT:
                         raise
@@ -115,6 +118,10 @@ class Folder(NamedTuple):
             for key, content in zip(wanted.values(), contents, strict=True)
             if isinstance(content, bytes)
         }
+
+    def is_link(self, key: str) -> bool:
+        """Return whether something in it is a symbolic link."""
+        return self.is_local and os.path.islink(self.path(key))
 
     def names(self, below: str) -> list[str]:
         """Return the names of what is in the folder `below`; none if there is no such folder."""

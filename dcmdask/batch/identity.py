@@ -137,6 +137,15 @@ def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
             yield pickle.dumps(value)
 
 
+def module_name(of: Any) -> str:
+    """Return the name of the module of a function or class, also of one that is run."""
+    module = sys.modules[of.__module__]
+    if module.__name__ != "__main__":
+        return module.__name__
+    package = getattr(module, "__package__", None) or ""
+    return f"{package}.__main__".lstrip(".")
+
+
 def _file(of: Any) -> str:
     file = getattr(sys.modules.get(of.__module__), "__file__", None)
     return file if file and os.path.isfile(file) else ""
@@ -147,10 +156,7 @@ def _text(of: Any) -> Iterator[bytes]:
     own.
     """
     if file := _file(of):
-        module = sys.modules[of.__module__]
-        package = getattr(module, "__package__", None) or ""
-        name = module.__name__ if module.__name__ != "__main__" else f"{package}.__main__"
-        yield from code_of(Path(file), name.lstrip("."))
+        yield from (code for _, code in code_of(Path(file), module_name(of)))
         yield str(of.__qualname__).encode()
         return
     try:

@@ -97,7 +97,7 @@ class BatchReport:
             + (f" ({told})" if told else "")
             + (f"; failed: {why}" if why else "")
             + (f"; files left out: {left_out}" if left_out else "")
-            + (f"; completed with warnings: {self.noted} (dcmdask report says why)" if self.noted else "")
+            + (f"; with warnings: {self.noted} (dcmdask report says why)" if self.noted else "")
             + (f"; of another version or other options: {self.other}" if self.other else "")
         )
 

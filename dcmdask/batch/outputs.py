@@ -95,6 +95,8 @@ class Staging:
 
     def path(self, name: str) -> str:
         """Return the path or URL to write an output to; its folder is there."""
+        if self.folder.is_link(self.place):
+            check_ours(self.folder.path(self.below), [self.place.rpartition("/")[2]], ())
         self.begun.add(name)
         begun = _begun(self.folder, self.place)
         if name not in begun:

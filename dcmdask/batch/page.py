@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -20,6 +21,7 @@ from PIL import Image
 
 from dcmdask.batch.distribution import distribution
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.identity import digest
 from dcmdask.batch.outputs import OUTPUTS
 from dcmdask.batch.records import RECORDS, SCAN, Record, key_of
 from dcmdask.batch.summary import Cause, Summary, duration, last_part, without_folders
@@ -27,9 +29,11 @@ from dcmdask.batch.thumbnail import thumbnail_key
 from dcmdask.export.ownership import check_ours
 
 NAME = "report.html"
-# By which a page is known as one that may be replaced: near its beginning.
-_GENERATOR = "dcmdask report"
-_MARK, _BEGINNING = f'<meta name="generator" content="{_GENERATOR}">', 4096
+# By which a page is known that may be replaced, one that nobody has changed since: a hash of the
+# page with zeros in its place.
+_GENERATOR = "dcmdask report "
+_HASH = re.compile(rf'(?<=<meta name="generator" content="{_GENERATOR})[0-9a-f]{{20}}(?=">)')
+_ZEROS = "0" * 20
 # What a page holds at most, so that a browser opens it: what is left out is told on it.
 _PICTURES = 500
 _PICTURE_BYTES = 4_000_000
@@ -72,13 +76,21 @@ def write_page(summary: Summary, folder: Folder, path: str | None = None) -> str
     where, name = folder, NAME
     if path is not None:
         name = last_part(path)
-        where = Folder.of(path.rstrip("/\\").removesuffix(name) or ".")
-    there = where.read([name]).get(name, b"")
-    written = [name] if _MARK.encode() in there[:_BEGINNING] else []
-    check_ours(where.url, [one for one in where.names("") if one == name], written)
+        options = folder.options if "://" in path else None
+        where = Folder.of(path.rstrip("/\\").removesuffix(name) or ".", options)
+    is_ours = _is_page(where.read([name]).get(name, b"")) and not where.is_link(name)
+    check_ours(where.url, [one for one in where.names("") if one == name], [name] * is_ours)
     text = page(summary, folder, _way(where, folder))
+    text = _HASH.sub(digest(text.encode()), text, count=1)
     where.write(name, text.encode())
     return where.path(name)
+
+
+def _is_page(data: bytes) -> bool:
+    """Return whether it is a page as it was written."""
+    text = data.decode(errors="replace")
+    found = _HASH.search(text)
+    return found is not None and digest(_HASH.sub(_ZEROS, text, count=1).encode()) == found[0]
 
 
 def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
@@ -112,7 +124,7 @@ def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
         lstrip_blocks=True,
     )
     return environment.from_string(template).render(
-        generator=_GENERATOR,
+        generator=_GENERATOR + _ZEROS,
         title=last_part(folder.url) or folder.url,
         summary=summary,
         longest=named[summary.longest.name],

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import sys
 import types
 from collections import ChainMap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import cloudpickle
 
+from dcmdask.batch.code import code_of
+from dcmdask.batch.identity import module_name
+
 
 def pickled(process: Callable[..., Any]) -> bytes:
     """Return a function as bytes: one of a script by value, one of a module by name.
+
+    The modules beside a script that it has imported go along by value: workers that run already
+    may have imported an earlier version of them.
 
     Raises
     ------
@@ -20,6 +28,9 @@ def pickled(process: Callable[..., Any]) -> bytes:
         Something that it holds cannot be pickled.
     """
     to = io.BytesIO()
+    beside = _beside(process)
+    for module in beside:
+        cloudpickle.register_pickle_by_value(module)
     try:
         # Not with Dask's function, which prints its errors.
         _Pickler(to).dump(process)
@@ -30,7 +41,28 @@ def pickled(process: Callable[..., Any]) -> bytes:
             "that it or its script holds belongs to this process, such as a lock or an open file; "
             "make it inside of process"
         ) from error
+    finally:
+        for module in beside:
+            cloudpickle.unregister_pickle_by_value(module)
     return to.getvalue()
+
+
+def _beside(process: Callable[..., Any]) -> list[types.ModuleType]:
+    """Return the modules beside the script of a function that were imported."""
+    script = sys.modules.get("__main__")
+    file = getattr(script, "__file__", None)
+    if getattr(process, "__module__", "") != "__main__" or not file or not Path(file).is_file():
+        return []
+    paths = {path for path, _ in code_of(Path(file), module_name(process))}
+    known = cloudpickle.list_registry_pickle_by_value()
+    return [
+        module
+        for name, module in [*sys.modules.items()]
+        if module is not script
+        and name not in known
+        and (own := getattr(module, "__file__", None))
+        and Path(own).resolve() in paths
+    ]
 
 
 def _reduced(code: types.CodeType) -> tuple[Any, ...]:

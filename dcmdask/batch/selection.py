@@ -144,13 +144,15 @@ def selected(
     if isinstance(source, Scan):
         if any(how.values()):
             raise ValueError(f"{', '.join(how)} are for the scan, and the source is a Scan already")
-        check_apart(_folders(source), folder.url, folder.options)
         found = source
     else:
         # It is looked at twice.
         source = source if isinstance(source, str | os.PathLike) else list(source)
         check_apart(sources(source), folder.url, folder.options)
         found = scan(source, progress=progress, **how)
+    if found is source or how.get("follow_links"):
+        # Links may lead to the target.
+        check_apart(_folders(found), folder.url, folder.options)
     if not len(found) and not found.doubtful:
         raise ValueError(f"no series in the source; files looked into: {found.files}")
     names = names_of(found)

@@ -56,7 +56,8 @@ def report(
     if html:
         from dcmdask.batch.page import write_page
 
-        written = write_page(summary, folder, page)
+        with reaching(page, TARGET):
+            written = write_page(summary, folder, page)
     if as_json:
         told = {**_facts(summary), **({"page": written} if written else {})}
         show(json.dumps(told, indent=2))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Of a variable of xarray's that is written block by block; others are as small as labels.
 _NUMBERS = "biufc"
+# Strings have three kinds of types.
+_TEXTS = {"U": "O", "T": "O"}
 
 
 @contextmanager
@@ -128,7 +130,51 @@ def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array
             zarr_format=3,
             encoding=encoding,
         )
+    _check_comes_back(lazy, documents)
     return _described(documents), arrays
+
+
+def _check_comes_back(dataset: xr.Dataset, documents: dict[str, Any]) -> None:
+    """Refuse what :func:`xarray.open_zarr` would give back as something else.
+
+    An attribute such as ``scale_factor`` is an instruction there, a column of integers with
+    missing values becomes floating point, and a name with a slash another group.
+    """
+    import xarray as xr
+
+    try:
+        found = xr.open_zarr(MemoryStore(documents), consolidated=False, chunks=None)
+    except Exception as error:
+        raise TypeError(f"it cannot be read back from a Zarr store: {error}") from error
+    for name, one in dataset.variables.items():
+        if name not in found.variables:
+            raise TypeError(f"{name!r} is no name of an array in a Zarr store")
+        other = found.variables[name]
+        kinds = {_TEXTS.get(each.dtype.kind, each.dtype.kind) for each in (one, other)}
+        same = len(kinds) == 1 and other.attrs == one.attrs
+        if same and not isinstance(one.data, da.Array):
+            same = _are_equal(one.values, other.values)
+        if not same:
+            raise TypeError(
+                f"{name!r} would not come back from a Zarr store as it is: missing values are for "
+                "floating point, and an attribute like 'scale_factor' is an instruction to readers"
+            )
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Return whether values are equal, those that are no number included."""
+    if isinstance(one, np.ndarray) and one.dtype.kind not in "OUTMm":
+        return bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))
+    if isinstance(one, np.ndarray) and one.dtype.kind in "Mm":
+        return bool(np.array_equal(one, other.astype(one.dtype), equal_nan=True))
+    try:
+        pairs = zip(
+            np.ravel(np.asarray(one, object)), np.ravel(np.asarray(other, object)), strict=False
+        )
+        return all(bool(a == b) for a, b in pairs)
+    except TypeError:
+        # Of a missing value nobody knows whether it is equal.
+        return False
 
 
 def _as_dataset(value: Any) -> xr.Dataset | None:
@@ -141,12 +187,20 @@ def _as_dataset(value: Any) -> xr.Dataset | None:
         import xarray as xr
 
         frame = value if value.ndim > 1 else value.to_frame(value.name or "values")
-        if frame.index.nlevels > 1 or not frame.columns.is_unique or frame.columns.nlevels > 1:
+        frame = frame.rename(columns=str)
+        names = [frame.index.name or "index", *frame.columns]
+        if frame.index.nlevels > 1 or len({*names}) < len(names):
             raise TypeError(
-                "a table with an index of several levels, or columns that share a name, has no "
-                "place in a Zarr store: see reset_index of pandas"
+                "a table with an index of several levels, or columns that share a name with each "
+                "other or the index, has no place in a Zarr store: see reset_index of pandas"
             )
-        found = xr.Dataset.from_dataframe(frame.rename(columns=str))
+        for name, kind in frame.dtypes.items():
+            # Numbers of pandas that may have missing values.
+            if hasattr(kind, "numpy_dtype") and kind.kind in _NUMBERS:
+                if frame[name].isna().any():
+                    raise TypeError(f"{name!r} would not come back: fill its missing values")
+                frame[name] = frame[name].astype(kind.numpy_dtype)
+        found = xr.Dataset.from_dataframe(frame)
     else:
         return None
     return found

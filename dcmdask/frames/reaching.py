@@ -51,6 +51,8 @@ def reaching(url: Any, option: str = SOURCE) -> Iterator[None]:
     ------
     UnreachableError
         The server does not answer, or lets nobody in without credentials.
+    ValueError
+        The file system takes no such option.
     FileNotFoundError, PermissionError
         The bucket or object is not there, or not for these credentials.
     """
@@ -66,6 +68,10 @@ def reaching(url: Any, option: str = SOURCE) -> Iterator[None]:
             raise
         hint = _CREDENTIALS if isinstance(error, PermissionError) else _ENDPOINT
         raise type(error)(f"{url}: {_line(error)}: {hint.format(option=option)}") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"{url}: {_line(error)}: is that one of {option}?") from error
     except Exception as error:
         if not is_of_network(error):
             raise
