@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 BUCKET = "bucket"
@@ -24,6 +25,8 @@ class Server:
     """A store, and what it does at a change: a request that puts or deletes."""
 
     def __init__(self) -> None:
+        # Clients that an earlier server has had keep its address.
+        S3FileSystem.clear_instance_cache()
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server(
             "127.0.0.1", 0, self._watched, threaded=True, request_handler=_Quiet

@@ -423,8 +423,8 @@ def test_odd_numbers_and_texts(tmp_path: Path) -> None:
     given = {"a": np.ma.masked, "b": "a\ud800b", "c": np.float32("nan"), "d": np.int64(2**53 + 1)}
     told, _ = keep(given, Staging(Folder.of(tmp_path), "x", "job"))
     assert told == {"a": None, "b": "a\\ud800b", "c": None, "d": 2**53 + 1}
-    with pytest.raises(ValueError, match="it is the column of the series"):
-        keep({"series": 3}, Folder.of(tmp_path), "x", {})
+    with pytest.raises(ValueError, match="the table has a column of that name"):
+        keep({"series": 3}, Staging(Folder.of(tmp_path), "x", "job"))
 
 
 @pytest.mark.parametrize(

@@ -171,9 +171,9 @@ def test_what_the_messages_offer(tmp_path: Path) -> None:
 def test_targets_that_are_refused(tmp_path: Path) -> None:
     source = saved(tmp_path, native(noise()))
     before = sorted(os.listdir(tmp_path))
-    assert "nothing is replaced" in refused("export", source, source)
+    assert f"{source} is the source" in refused("export", source, source)
     assert "is a file" in refused("export", source, source / "a.zarr")
-    assert "nothing but Zarr 3 stores" in refused("export", source, tmp_path, "--overwrite")
+    assert f"holds the source {source}" in refused("export", source, tmp_path, "--overwrite")
     assert sorted(os.listdir(tmp_path)) == before
 
 

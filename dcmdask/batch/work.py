@@ -189,10 +189,13 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
     except BaseException as error:
         # Also what would end this process: sys.exit in a function is a failure of its series.
         now = records(job.folder, [work.name]).get(work.name)
-        if now is not None and now.done and is_current(now, job.identity, work.source, work.times):
-            # Another driver's worker has put the same in place, and removed what was staged.
-            staging.discard()
-            return Done(now, False)
+        if now is not None and not job.folder.is_local and now.done:
+            settling = replace(now, pending=False)
+            if is_current(settling, job.identity, work.source, work.times):
+                # Another driver's worker puts the same in place, and has removed what was staged.
+                now = settled(job.folder, now) if now.pending else now
+                staging.discard()
+                return Done(now, False)
         passing = may_pass(error)
         record = failed(work.name, _stage(error, stage), error, _traceback(), **common)
         record = _told(record.with_results_of(now), job, started, notes)
