@@ -175,7 +175,10 @@ class Staging:
             )
         self.check_free(tops)
         listed = _listed(self.folder, self.name)
-        written = {*listed.written, *listed.new} if listed else set()
+        written = set() if listed is None else listed.written
+        if listed is not None and listed.place != self.place:
+            # Otherwise another driver's worker is about to put the same in place.
+            written |= listed.new
         if not staged and not written:
             if found:
                 self.discard()
@@ -208,7 +211,9 @@ def settled(folder: Folder, record: Record) -> Record:
     """
     below = f"{OUTPUTS}/{record.name}"
     listed = _listed(folder, record.name)
-    there, staged = folder.files(below), folder.files(listed.place) if listed else set()
+    # In this order: another driver's worker may be moving them.
+    staged = folder.files(listed.place) if listed else set()
+    there = folder.files(below)
     if listed is None or listed.new - staged - there:
         raise StoreLostError(
             f"the outputs of a run that died are lost; remove {key_of_list(record.name)} and the "
