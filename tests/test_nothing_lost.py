@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -643,3 +644,13 @@ def test_a_report_replaces_only_a_report(name: str, kind: str, tmp_path: Path) -
     os.mkfifo(path)
     with pytest.raises(StoreExistsError, match=f"{path} stands in the way"):
         write_page(summary, folder, str(path))
+
+
+def test_each_sentence_of_the_contract_has_its_test() -> None:
+    here = Path(__file__).parent
+    text = (here.parent / "pipelines/README.md").read_text()
+    named = set(re.findall(r"\| `(test_\w+)` \|", text))
+    defined = set(
+        re.findall(r"^def (test_\w+)", "".join(map(Path.read_text, here.glob("*.py"))), re.M)
+    )
+    assert len(named) > 10 and named <= defined
