@@ -10,7 +10,6 @@ from typing import Any
 
 import boto3
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 BUCKET = "bucket"
@@ -25,8 +24,6 @@ class Server:
     """A store, and what it does at a change: a request that puts or deletes."""
 
     def __init__(self) -> None:
-        # Clients that an earlier server has had keep its address.
-        S3FileSystem.clear_instance_cache()
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server(
             "127.0.0.1", 0, self._watched, threaded=True, request_handler=_Quiet
@@ -49,6 +46,15 @@ class Server:
             region_name="us-east-1",
         )
         self._client.create_bucket(Bucket=BUCKET)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """For fsspec: unlike the environment they lead to no client of an earlier server."""
+        return {
+            "endpoint_url": self.env["AWS_ENDPOINT_URL"],
+            "key": self.env["AWS_ACCESS_KEY_ID"],
+            "secret": self.env["AWS_SECRET_ACCESS_KEY"],
+        }
 
     def close(self) -> None:
         self._client.close()

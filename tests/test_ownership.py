@@ -206,24 +206,24 @@ def test_resume_removes_nothing_else(tmp_path: Path, stranger: str) -> None:
 
 def test_on_s3(server: Server, tmp_path: Path) -> None:
     source, url = saved(tmp_path, native(noise(6))), f"s3://{BUCKET}/own/out.zarr"
-    to_zarr(source, url, chunks=1)
+    to_zarr(source, url, target_options=server.options, chunks=1)
     for stranger in ("thesis.txt", "pixels/c/6/0/0", "pixels/c/0/0", "other/zarr.json"):
         server.put(f"own/out.zarr/{stranger}", b"keep")
         before = server.objects("own/")
         for how in ({"overwrite": True}, {"resume": True}):
             with pytest.raises(StoreExistsError, match=f"{url}/{stranger} stands in the way"):
-                to_zarr(source, url, chunks=1, **how)
+                to_zarr(source, url, target_options=server.options, chunks=1, **how)
         assert server.objects("own/") == before
         server.delete(f"own/out.zarr/{stranger}")
-    to_zarr(source, url, chunks=1, overwrite=True)
+    to_zarr(source, url, target_options=server.options, chunks=1, overwrite=True)
 
 
 # Sources and targets
 
 
-def refused(sources: list[Any], target: Any) -> str:
+def refused(sources: list[Any], target: Any, options: Any = None) -> str:
     try:
-        check_apart(map(str, sources), str(target))
+        check_apart(map(str, sources), str(target), options)
     except ValueError as error:
         return str(error)
     return ""
@@ -271,9 +271,9 @@ def test_urls_of_one_bucket(server: Server) -> None:
     for source in (f"{url}/in", f"s3a://{BUCKET}/apart/in/", f"{url}/in/*.dcm"):
         assert " is the source " in refused([source], f"{url}/in")
         assert " holds " in refused([source], f"s3a://{BUCKET}")
-        assert " lies in " in refused([source], f"{url}/in/old")
+        assert " lies in " in refused([source], f"{url}/in/old", server.options)
         for target in ("in/new.zarr", "in/out.zarr", "in2", "out.zarr"):
-            assert not refused([source], f"{url}/{target}")
+            assert not refused([source], f"{url}/{target}", server.options)
         assert not refused([source], f"/{BUCKET}/apart/in")
         assert not refused([source], f"memory://{BUCKET}/apart/in")
     assert " holds " in refused([f"zip://**::simplecache::{url}/in/a.zip"], f"{url}/in")

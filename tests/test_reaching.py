@@ -101,11 +101,7 @@ def test_a_bucket_that_is_not_there(
 
 def test_options_reach_both_file_systems(server: Server, nobody: str, tmp_path: Path) -> None:
     """With nothing in the environment: a source and a target that only options lead to."""
-    options = {
-        "endpoint_url": server.env["AWS_ENDPOINT_URL"],
-        "key": "key",
-        "secret": "secret",
-    }
+    options = server.options
     archive(tmp_path, 1)
     for path in (tmp_path / "000").iterdir():
         server.put(f"in/{path.name}", path.read_bytes())
