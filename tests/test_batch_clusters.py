@@ -357,8 +357,8 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
             monkeypatch.setenv(name, value)
         # Of this server alone.
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
-        monkeypatch.setattr(Folder, "_open", lambda _: (fs, f"{BUCKET}/out"))
-        folder = Folder(f"s3://{BUCKET}/out")
+        monkeypatch.setattr(Folder, "_open", lambda _: (fs, f"{BUCKET}/first/{at}"))
+        folder = Folder(f"s3://{BUCKET}/first/{at}")
         names = {name: f"series/1.2/{name}" for name in ("a.png", "b.png")}
         record = Record(
             "1.2", True, "job", "files", outputs=names, made_by="job", made_from="files"
@@ -374,7 +374,7 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
         mine, other = written(), written()
         if at == "begin":
             other.put_in_place(record, None)
-            fs.pipe_file(f"{BUCKET}/out/{mine.place}/a.png", b"a")
+            fs.pipe_file(f"{BUCKET}/first/{at}/{mine.place}/a.png", b"a")
         else:
             # Between the listing of what is staged and the look whether it is still wanted.
             files = Folder.files
@@ -387,7 +387,7 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
 
             monkeypatch.setattr(Folder, "files", late)
         mine.put_in_place(record, None)
-        assert server.objects("out/series/1.2/") == {"a.png": b"a", "b.png": b"b"}
+        assert server.objects(f"first/{at}/series/1.2/") == {"a.png": b"a", "b.png": b"b"}
 
 
 # Broken input

@@ -104,18 +104,18 @@ def test_options_reach_both_file_systems(server: Server, nobody: str, tmp_path: 
     options = server.options
     archive(tmp_path, 1)
     for path in (tmp_path / "000").iterdir():
-        server.put(f"in/{path.name}", path.read_bytes())
-    source = f"s3://{BUCKET}/in"
+        server.put(f"reached/in/{path.name}", path.read_bytes())
+    source = f"s3://{BUCKET}/reached/in"
     (series,) = dcmdask.scan(source, storage_options=options)
-    store = f"s3://{BUCKET}/out.zarr"
+    store = f"s3://{BUCKET}/reached/out.zarr"
     how = {"storage_options": options, "target_options": options}
     assert dcmdask.to_zarr(source, store, **how).store == store
     assert dcmdask.verify(store, source, **how).ok
-    report = batch.run(process, source, f"s3://{BUCKET}/out", **how)
+    report = batch.run(process, source, f"s3://{BUCKET}/reached/out", **how)
     assert report.ok and report.to_frame()["peak"].item() == series.to_dask().max().compute()
-    names = server.objects(f"out/series/{series.uid}/")
+    names = server.objects(f"reached/out/series/{series.uid}/")
     assert {"a.txt", "mip.zarr/zarr.json"} <= names.keys() and names["a.txt"] == b"mine"
-    assert b"secret" not in b"".join(server.objects("out").values())
+    assert b"secret" not in b"".join(server.objects("reached/out").values())
 
 
 def process(series: dcmdask.Series) -> dict[str, object]:
