@@ -124,6 +124,7 @@ def understood(store: Path) -> Any:
         return None
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     print_blob=True,
@@ -219,6 +220,7 @@ def test_nothing_checked_is_not_whole(source: Path, tmp_path: Path) -> None:
     assert not report.ok and "whole" not in str(report)
 
 
+@pytest.mark.slow
 def test_the_command_ends(made: Path, tmp_path: Path) -> None:
     """1 for differences, 2 where it is no store, and a report of each."""
     store = tmp_path / "out.zarr"

@@ -101,6 +101,18 @@ def test_a_bucket_that_is_not_there(
 
 def test_options_reach_both_file_systems(server: Server, nobody: str, tmp_path: Path) -> None:
     """With nothing in the environment: a source and a target that only options lead to."""
+
+    # Not of this module, which workers do not find.
+    def process(series: dcmdask.Series) -> dict[str, object]:
+        import fsspec
+
+        from dcmdask import batch
+
+        with fsspec.open(batch.output("a.txt"), "wb", **batch.target_options()) as file:
+            file.write(b"mine")
+        x = series.to_dask()
+        return {"peak": x.max(), "mip": x.max(axis=0)}
+
     options = server.options
     archive(tmp_path, 1)
     for path in (tmp_path / "000").iterdir():
@@ -116,17 +128,6 @@ def test_options_reach_both_file_systems(server: Server, nobody: str, tmp_path: 
     names = server.objects(f"reached/out/series/{series.uid}/")
     assert {"a.txt", "mip.zarr/zarr.json"} <= names.keys() and names["a.txt"] == b"mine"
     assert b"secret" not in b"".join(server.objects("reached/out").values())
-
-
-def process(series: dcmdask.Series) -> dict[str, object]:
-    import fsspec
-
-    from dcmdask import batch
-
-    with fsspec.open(batch.output("a.txt"), "wb", **batch.target_options()) as file:
-        file.write(b"mine")
-    x = series.to_dask()
-    return {"peak": x.max(), "mip": x.max(axis=0)}
 
 
 def test_options_of_the_command_line() -> None:
