@@ -52,10 +52,9 @@ class Stored(NamedTuple):
         """Whether levels are made of labels."""
         try:
             told: Any = self.group.attrs["ome"]
-            multiscale = told["multiscales"][0]
+            return bool(told["multiscales"][0]["type"] == "first")
         except (KeyError, IndexError, TypeError):
             return False
-        return bool(multiscale.get("type") == "first")
 
     @property
     def fill_value(self) -> float | None:
