@@ -93,9 +93,9 @@ def test_an_option_that_is_none(
 def test_a_bucket_that_is_not_there(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    told = said(monkeypatch, capsys, "info", "s3://no-such-bucket/a.dcm")
+    given = [f"{key}={value}" for key, value in server.options.items()]
+    options = [word for pair in given for word in ("--storage-option", pair)]
+    told = said(monkeypatch, capsys, "info", "s3://no-such-bucket/a.dcm", *options)
     assert "s3://no-such-bucket/a.dcm" in told or "no-such-bucket/a.dcm: there is no" in told
 
 
