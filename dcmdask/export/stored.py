@@ -135,6 +135,8 @@ def _array(
     key = f"{name}/zarr.json"
     try:
         array = zarr.open_array(group.store, path=name, mode="r", zarr_format=3)
+        # Zarr takes attributes that are no object, and fails later.
+        dict(array.attrs)
     except FileNotFoundError:
         differences.append(Difference(key, "it is missing"))
         return None
