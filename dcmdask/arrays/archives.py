@@ -16,6 +16,7 @@ from dcmdask.arrays.scan_worker import Outcome, describe_located
 from dcmdask.errors import HeaderError
 from dcmdask.frames import files
 from dcmdask.frames.facts import Described
+from dcmdask.frames.inflation import ReadForward
 
 # Bytes of the beginning of a member that can be read twice without going back in the archive.
 _KEPT = 2**25
@@ -128,7 +129,7 @@ def _opener(fs: Any) -> Callable[[str], BinaryIO]:
     return lambda path: tar.extractfile(by_path[path])
 
 
-class _Kept(io.RawIOBase):
+class _Kept(ReadForward):
     """A member of which the beginning is kept once it was read.
 
     To go back in a tar.gz file is to begin again at its first byte, and some headers are
@@ -138,24 +139,10 @@ class _Kept(io.RawIOBase):
     def __init__(self, open_member: Callable[[], BinaryIO], name: str) -> None:
         self._open, self._name = open_member, name
         self._file: BinaryIO | None = None
-        self._kept, self._at = bytearray(), 0
+        self._kept = bytearray()
 
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        if whence == io.SEEK_END:
-            offset += self._member().seek(0, io.SEEK_END)
-        elif whence == io.SEEK_CUR:
-            offset += self._at
-        self._at = offset
-        return offset
+    def _length(self) -> int:
+        return self._member().seek(0, io.SEEK_END)
 
     def readinto(self, room: Any, /) -> int:
         at, end = self._at, self._at + len(room)

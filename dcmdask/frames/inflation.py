@@ -17,7 +17,36 @@ _PACKED = 2**14
 _READ = 2**20
 
 
-class InflatedFile(io.RawIOBase):
+class ReadForward(io.RawIOBase):
+    """A binary file of which a subclass reads at `_at` and knows the length.
+
+    To seek only notes the offset, so that nothing is read for it but to find the end.
+    """
+
+    _at = 0
+
+    def _length(self) -> int:
+        raise NotImplementedError
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            offset += self._length()
+        elif whence == io.SEEK_CUR:
+            offset += self._at
+        self._at = offset
+        return offset
+
+
+class InflatedFile(ReadForward):
     """The data set that is deflated (PS3.5 A.5) from `start` to the end of an open file.
 
     For one reader. Memory is constant: to go on is to inflate and drop what lies between, to
@@ -40,7 +69,6 @@ class InflatedFile(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, start: int, limit: int, name: str) -> None:
         self._file, self._start, self._limit, self._name = file, start, limit, name
-        self._at = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -49,24 +77,10 @@ class InflatedFile(io.RawIOBase):
         # The last bytes that were inflated, and the offset behind them.
         self._held, self._end = b"", 0
 
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        if whence == io.SEEK_END:
-            while self._next():
-                pass
-            offset += self._end
-        elif whence == io.SEEK_CUR:
-            offset += self._at
-        self._at = offset
-        return offset
+    def _length(self) -> int:
+        while self._next():
+            pass
+        return self._end
 
     def readinto(self, room: Any, /) -> int:
         """Fill `room`, also where that takes many pieces; less only at the end."""
