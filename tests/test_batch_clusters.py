@@ -3,6 +3,7 @@ drivers on one target, an archive with broken input of every kind."""
 
 import csv
 import ipaddress
+import itertools
 import json
 import os
 import shutil
@@ -37,9 +38,10 @@ from s3_here import BUCKET, serving
 
 import dcmdask
 from dcmdask import batch
+from dcmdask.batch import outputs as outputs_of_series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import Staging
-from dcmdask.batch.records import Record
+from dcmdask.batch.outputs import Staging, settled
+from dcmdask.batch.records import Record, records
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -388,6 +390,67 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
             monkeypatch.setattr(Folder, "files", late)
         mine.put_in_place(record, None)
         assert server.objects(f"first/{at}/series/1.2/") == {"a.png": b"a", "b.png": b"b"}
+
+
+@pytest.mark.slow
+def test_two_workers_put_one_series_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other is through just before the n-th thing that this one does."""
+    calls = {name: getattr(Folder, name) for name in ("files", "read", "remove", "move", "write")}
+    with serving() as server:
+        # Each keeps listings of its own.
+        mine, others = (
+            fsspec.filesystem("s3", skip_instance_cache=True, **server.options) for _ in range(2)
+        )
+
+        def through_at(number: int) -> int:
+            folder = Folder(f"s3://{BUCKET}/both/{number}")
+            monkeypatch.setattr(Folder, "_open", lambda _: (mine, f"{BUCKET}/both/{number}"))
+            pending: list[Record] = []
+            done: Record | None = None
+            for version, chunks in (("v1", ["0"]), ("v2", ["0", "1"])):
+                staging = Staging(folder, "1.2", f"{version} files")
+                staging.path("a.zarr")
+                for key in ("zarr.json", "pixels/zarr.json", *(f"pixels/c/{n}" for n in chunks)):
+                    folder.write(f"{staging.place}/a.zarr/{key}", version.encode())
+                made = {"made_by": version, "made_from": "files"}
+                outputs = {"a": "series/1.2/a.zarr"}
+                record = Record("1.2", True, version, "files", outputs=outputs, **made)
+                with monkeypatch.context() as patched:
+                    if version == "v2":
+                        # It ends where the record says that the rest is pending.
+                        patched.setattr(
+                            outputs_of_series, "settled", lambda _, one: pending.append(one) or one
+                        )
+                    done = staging.put_in_place(record, done)
+            counted = itertools.count()
+            with monkeypatch.context() as patched:
+
+                def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+                    def told(*given: Any) -> Any:
+                        if next(counted) == number:
+                            patched.undo()
+                            with monkeypatch.context() as other:
+                                theirs = (others, f"{BUCKET}/both/{number}")
+                                other.setattr(Folder, "_open", lambda _: theirs)
+                                settled(folder, pending[0])
+                        return call(*given)
+
+                    return told
+
+                for name, call in calls.items():
+                    patched.setattr(Folder, name, watched(call))
+                assert not settled(folder, pending[0]).pending
+            assert not records(folder)["1.2"].pending
+            expected = {"zarr.json", "pixels/zarr.json", "pixels/c/0", "pixels/c/1"}
+            assert server.objects(f"both/{number}/series/1.2/") == {
+                f"a.zarr/{key}": b"v2" for key in expected
+            }, number
+            return next(counted)
+
+        number = 0
+        while through_at(number) > number:
+            number += 1
+        assert number > 10
 
 
 # Broken input

@@ -168,6 +168,8 @@ class Folder(NamedTuple):
                 else:
                     _copy(fs, was, now)
             except FileNotFoundError:
+                # It was moved since the folder was listed.
+                fs.invalidate_cache()
                 if not fs.exists(now):
                     raise
 

@@ -196,8 +196,9 @@ class Staging:
 def settled(folder: Folder, record: Record) -> Record:
     """Put the outputs of a record in place that are pending, also those of a run that died.
 
-    A store has no metadata of its group while its objects are replaced, so that nobody reads a
-    mixture of two versions.
+    A store has no metadata while its objects are replaced, so that nobody reads a mixture of two
+    versions. Where another driver's worker does the same and is through first, what is staged is
+    gone: only metadata that are held in memory are removed, so that they can be put back.
 
     Returns
     -------
@@ -220,14 +221,20 @@ def settled(folder: Folder, record: Record) -> Record:
             "record beside it to do the series again",
             source=folder.path(below),
         )
+    keys = {f"{listed.place}/{one}": one for one in listed.new & staged if _is_root(one)}
+    held = {keys[key]: data for key, data in folder.read(keys).items()}
     # No links are followed: what lies behind one is not what is listed.
-    old = {one for one in listed.written & there if one not in listed.new or one in staged}
+    old = (listed.written & there) - (listed.new - held.keys())
     roots = {one for one in old if _is_root(one)}
     folder.remove(f"{below}/{one}" for one in sorted(roots))
-    folder.remove(f"{below}/{one}" for one in sorted(old - listed.new - roots))
-    for last in (False, True):
-        some = sorted(one for one in listed.new & staged if _is_root(one) is last)
-        folder.move(listed.place, below, some)
+    folder.remove(f"{below}/{one}" for one in sorted(old - roots))
+    folder.move(listed.place, below, sorted((listed.new & staged) - held.keys()))
+    for one, data in held.items():
+        if folder.is_local:
+            # Alone here; and a write that is killed would leave a file beside.
+            folder.move(listed.place, below, [one])
+        else:
+            folder.write(f"{below}/{one}", data)
     _Listed(set(), listed.new, listed.place).write(folder, record.name)
     _discard(folder, listed.place)
     record = replace(record, pending=False)
