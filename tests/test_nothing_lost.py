@@ -1,6 +1,7 @@
 """No command changes or removes a file that dcmdask did not write, or a result that is good."""
 
 import hashlib
+import itertools
 import json
 import os
 import pty
@@ -275,6 +276,73 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
         again = done(target, "second")
         assert again is not None and again["done"] in ([True], [])
         assert results(target) == expected, kill_at
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_no_part_of_a_store_is_a_mixture(
+    zarr_format: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever folder it lies, and as whatever it is opened."""
+    steps, stop_at = itertools.count(), -1
+
+    def stopping(call: Any) -> Any:
+        def told(*given: Any, **more: Any) -> Any:
+            if next(steps) == stop_at:
+                raise KeyboardInterrupt
+            return call(*given, **more)
+
+        return told
+
+    def written(folder: Folder, version: int) -> tuple[Staging, Record]:
+        staging = Staging(folder, "1.2", str(version))
+        for name in ("flat.zarr", "nested.dir/a/b.zarr"):
+            top, _, rest = name.partition("/")
+            root = Path(staging.output(top), rest)
+            group = zarr.create_group(root, zarr_format=zarr_format, attributes={"v": version})
+            inner = group.create_group("inner", attributes={"v": version})
+            for one in (group, inner):
+                array = one.create_array("x", shape=(2,), chunks=(1,), dtype="i4")
+                array.attrs["v"] = version
+                array[:] = version
+            if zarr_format == 2:
+                zarr.consolidate_metadata(root, zarr_format=2)
+        return staging, replace(recorded(str(version)), outputs=staging.given)
+
+    def check(target: Path) -> None:
+        for path in (target / "series/1.2").glob("[!.]*/**/"):
+            try:
+                node = zarr.open(path, mode="r")
+            except FileNotFoundError:
+                continue
+            seen = {node.attrs["v"]}
+            groups = [node] if isinstance(node, zarr.Group) else []
+            while groups:
+                group = groups.pop()
+                assert {*group} >= {"x"}
+                groups += [one for _, one in group.groups()]
+                seen |= {group.attrs["v"], group["x"].attrs["v"], *map(int, group["x"][:])}
+            if isinstance(node, zarr.Array):
+                seen |= {*map(int, node[:])}
+            assert seen in ({1}, {2}), path
+
+    both = Folder.of(tmp_path / "both")
+    staging, record = written(both, 1)
+    earlier = staging.put_in_place(record, None)
+    staging, record = written(both, 2)
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(os, name, stopping(getattr(os, name)))
+    for number in itertools.count():
+        target = tmp_path / str(number)
+        shutil.copytree(both.url, target)
+        stop_at, steps = number, itertools.count()
+        staging.folder = Folder.of(target)
+        try:
+            staging.put_in_place(record, earlier)
+            break
+        except KeyboardInterrupt:
+            check(target)
+    check(target)
+    assert number > 20
 
 
 def test_the_old_results_stay_where_the_new_ones_fail(forks: Exporter, tmp_path: Path) -> None:

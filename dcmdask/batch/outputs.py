@@ -36,6 +36,9 @@ _FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 _STAGED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Of a path below the folder of the outputs: none of its parts is "..".
 _OUTPUT = re.compile(r"(?!\.)[^/]+(/(?!\.\.?(/|\Z))[^/]+)*")
+# Metadata of groups and arrays of Zarr 3 and 2, in the order to remove them: attributes and the
+# list of all of a group go while nobody reads their node any more.
+_METADATA = (NODE, ".zgroup", ".zarray", ".zmetadata", ".zattrs")
 
 
 @dataclass
@@ -196,9 +199,10 @@ class Staging:
 def settled(folder: Folder, record: Record) -> Record:
     """Put the outputs of a record in place that are pending, also those of a run that died.
 
-    A store has no metadata while its objects are replaced, so that nobody reads a mixture of two
-    versions. Where another driver's worker does the same and is through first, what is staged is
-    gone: only metadata that are held in memory are removed, so that they can be put back.
+    Groups and arrays have no metadata while objects are replaced, at whatever depth, so that nobody
+    reads a mixture of two versions. Where another driver's worker does the same and is through
+    first, what is staged is gone: only metadata that are held in memory are removed, so that they
+    can be put back.
 
     Returns
     -------
@@ -221,20 +225,21 @@ def settled(folder: Folder, record: Record) -> Record:
             "record beside it to do the series again",
             source=folder.path(below),
         )
-    keys = {f"{listed.place}/{one}": one for one in listed.new & staged if _is_root(one)}
+    keys = {f"{listed.place}/{one}": one for one in listed.new & staged if _is_metadata(one)}
     held = {keys[key]: data for key, data in folder.read(keys).items()}
     # No links are followed: what lies behind one is not what is listed.
     old = (listed.written & there) - (listed.new - held.keys())
-    roots = {one for one in old if _is_root(one)}
-    folder.remove(f"{below}/{one}" for one in sorted(roots))
-    folder.remove(f"{below}/{one}" for one in sorted(old - roots))
+    metadata = {one for one in old if _is_metadata(one)}
+    for one in sorted(metadata, key=_rank):
+        folder.remove([f"{below}/{one}"])
+    folder.remove(f"{below}/{one}" for one in sorted(old - metadata))
     folder.move(listed.place, below, sorted((listed.new & staged) - held.keys()))
-    for one, data in held.items():
+    for one in sorted(held, key=_rank, reverse=True):
         if folder.is_local:
             # Alone here; and a write that is killed would leave a file beside.
             folder.move(listed.place, below, [one])
         else:
-            folder.write(f"{below}/{one}", data)
+            folder.write(f"{below}/{one}", held[one])
     _Listed(set(), listed.new, listed.place).write(folder, record.name)
     _discard(folder, listed.place)
     record = replace(record, pending=False)
@@ -246,9 +251,14 @@ def _top(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _is_root(path: str) -> bool:
-    """Return whether a file is the metadata of a store, without which nobody reads it."""
-    return path.count("/") == 1 and path.endswith(f"/{NODE}")
+def _is_metadata(path: str) -> bool:
+    """Return whether a file is metadata of a group or an array, without which nobody reads it."""
+    return path.rpartition("/")[2] in _METADATA
+
+
+def _rank(metadata: str) -> tuple[int, int]:
+    """Return what metadata are removed by, from the outside to the inside."""
+    return metadata.count("/"), _METADATA.index(metadata.rpartition("/")[2])
 
 
 def _results_of(record: Record | None) -> tuple[str, str, str]:
