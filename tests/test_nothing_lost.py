@@ -33,7 +33,9 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.outputs import Staging, settled
 from dcmdask.batch.page import write_page
 from dcmdask.batch.records import Record, records
+from dcmdask.batch.source import source_of, times_of
 from dcmdask.batch.summary import summarise
+from dcmdask.batch.work import Job, Work, process_series
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -635,6 +637,27 @@ def test_a_late_worker_of_another_version_changes_nothing(folder: Folder) -> Non
     late.discard()
     assert contents(folder) == {"a.png": b"new"}
     assert records(folder)["1.2"].made_by == "new"
+
+
+def test_a_late_worker_writes_no_record_over_that_of_another_version(tmp_path: Path) -> None:
+    archive(tmp_path / "source", 1)
+    (series,) = dcmdask.scan(tmp_path / "source")
+    folder = Folder.of(f"memory://{tmp_path.name}")
+    source = source_of(series)
+
+    def process(_: Any) -> dict[str, Any]:
+        # Meanwhile the other one is through.
+        made = {"made_by": "new", "made_from": source, "times": times_of(series)}
+        Record("1.2", True, "new", source, numbers={"n": 2}, **made).write(folder)
+        return {"n": 1}
+
+    Record("1.2", False, "old", source, "process").write(folder)
+    job = Job(pickle.dumps(process), {}, folder, "old", thumbnails=False)
+    done = process_series(job, Work("1.2", series, source, times_of(series)), True)
+    assert done.record is not None
+    assert (done.record.done, done.record.error) == (False, "StoreExistsError")
+    there = records(folder)["1.2"]
+    assert (there.done, there.job, there.numbers) == (True, "new", {"n": 2})
 
 
 def test_an_output_that_was_not_written(folder: Folder) -> None:

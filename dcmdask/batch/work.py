@@ -199,7 +199,9 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
         passing = may_pass(error)
         record = failed(work.name, _stage(error, stage), error, _traceback(), **common)
         record = _told(record.with_results_of(now), job, started, notes)
-        if last or not passing:
+        # Another version of the job, which has written since, says what becomes of the series.
+        is_late = now is not None and now != there and now.job != job.identity
+        if (last or not passing) and not is_late:
             record.write(job.folder)
         if job.folder.is_local and not staging.given and not record.pending:
             # What the job writes itself the next try may go on with; and on an object store
