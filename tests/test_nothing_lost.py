@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -683,6 +684,26 @@ def test_a_list_that_cannot_be_believed(damage: str, folder: Folder) -> None:
         settled(folder, record)
     assert records(folder)["1.2"].pending
     assert folder.read(["results.csv"]) == {"results.csv": b"somebody's"}
+
+
+def test_objects_are_removed_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of what is staged last, which the others are found by."""
+    folder = Folder.of("memory://several")
+    staging = staged(folder, "job", **{f"a{number}": b"" for number in range(8)})
+    removed: list[str] = []
+    fs, _ = folder._open()
+    remove, together = fs.rm_file, threading.Barrier(4, timeout=20)
+
+    def waiting(path: str) -> None:
+        if path.endswith(".png"):
+            together.wait()
+        removed.append(path)
+        remove(path)
+
+    monkeypatch.setattr(fs, "rm_file", waiting)
+    staging.discard()
+    assert len(removed) == 9 and removed[-1].endswith("/.outputs")
+    assert not folder.files("series")
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

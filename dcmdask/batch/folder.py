@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -173,8 +173,7 @@ class Folder(NamedTuple):
                 if not fs.exists(now):
                     raise
 
-        with ThreadPoolExecutor(1 if self.is_local else _REQUESTS) as pool:
-            list(pool.map(one, names))
+        self._each(one, names)
 
     def prune(self, below: str) -> None:
         """Remove a folder in which there are no files, with the folders in it."""
@@ -184,20 +183,31 @@ class Folder(NamedTuple):
                     os.rmdir(above)
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove files, if they are there, and the folders that this leaves empty."""
+        """Remove files, if they are there, and the folders that this leaves empty.
+
+        On an object store in no order, several at once.
+        """
         fs, root = self._open()
-        # One by one, since `rm` takes brackets for a pattern.
-        for key in keys:
+
+        def one(key: str) -> None:
             if not self.is_local:
                 with suppress(FileNotFoundError):
+                    # Not `rm`, which takes brackets for a pattern.
                     fs.rm_file(f"{root}/{key}")
-                continue
+                return
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(f"{root}/{key}")
             with suppress(OSError):
                 # Up to the first that is not empty, and never the target itself.
                 for above in list(PurePath(key).parents)[:-1]:
                     os.rmdir(f"{root}/{above}")
+
+        self._each(one, keys)
+
+    def _each(self, call: Callable[[str], None], keys: Iterable[str]) -> None:
+        """Call a function with each key: one by one, or as many at once as a server takes."""
+        with ThreadPoolExecutor(1 if self.is_local else _REQUESTS) as pool:
+            list(pool.map(call, keys))
 
     def _open(self) -> tuple[Any, str]:
         if self.is_local:
