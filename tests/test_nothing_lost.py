@@ -686,6 +686,16 @@ def test_a_list_that_cannot_be_believed(damage: str, folder: Folder) -> None:
     assert folder.read(["results.csv"]) == {"results.csv": b"somebody's"}
 
 
+@pytest.mark.parametrize("name", ["..", ".", "a", "1..2", "series-x"])
+def test_a_record_of_a_name_that_dcmdask_does_not_give(name: str, folder: Folder) -> None:
+    """It would lead elsewhere."""
+    folder.write("precious.txt", b"somebody's")
+    Record(name, True, "job", "files", pending=True, made_by="job").write(folder)
+    told = {"written": ["precious.txt"], "new": [], "from": f"series/{name}/.new-00"}
+    folder.write(f"records/{name}.files", json.dumps(told).encode())
+    assert records(folder) == {}
+
+
 def test_objects_are_removed_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The list of what is staged last, which the others are found by."""
     folder = Folder.of("memory://several")

@@ -26,6 +26,8 @@ _OF_RESULTS = ("numbers", "outputs", "made_by", "made_from", "pending", "times",
 _LONGEST = 10_000
 # A UID as PS3.5 section 9 has it; ".." is none.
 _UID = re.compile(r"(?=.{1,64}\Z)\d+(\.\d+)*")
+# What else a record is called: a hash, with a number where several series have it.
+_HASHED = re.compile(r"(series|file)-[0-9a-f]+(-\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ def _is_valid(record: Record) -> bool:
     counts: list[Any] = [record.attempts, record.frames, record.bytes]
     return (
         all(isinstance(one, str) for one in texts)
+        # A name leads to the folder of the outputs, and to no other.
+        and bool(_UID.fullmatch(record.name) or _HASHED.fullmatch(record.name))
         and all(isinstance(one, list) and all(isinstance(x, str) for x in one) for one in lists)
         and all(type(one) is int and 0 <= one < 2**63 for one in counts)
         and {type(record.done), type(record.pending)} == {bool}
