@@ -31,6 +31,7 @@ from make_dicom import noise
 import dcmdask
 from dcmdask import DcmdaskWarning, StoreExistsError, StoreLostError, batch
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.mark import claim
 from dcmdask.batch.outputs import Staging, settled
 from dcmdask.batch.page import write_page
 from dcmdask.batch.records import Record, records
@@ -728,6 +729,42 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     staged(folder, "second", a=b"a").put_in_place(recorded("second", "a"), done)
     assert (tmp_path / "elsewhere/data").read_text() == "much"
     assert (tmp_path / "out/series/1.2/big.zarr").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["series", "series/1.2"])
+def test_no_series_behind_a_link(name: str, tmp_path: Path) -> None:
+    archive(tmp_path / "archive/1.2", 1)
+    link = tmp_path / "out" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "archive" / name.partition("/")[2])
+    (series,) = dcmdask.scan(tmp_path / "archive")
+    before = listing(tmp_path / "archive")
+
+    def process(_: Any) -> None:
+        Path(batch.output("copy.dcm")).write_text("made by a job")
+
+    folder, times = Folder.of(tmp_path / "out"), times_of(series)
+    job = Job(pickle.dumps(process), {}, folder, "job", thumbnails=False)
+    done = process_series(job, Work("1.2", series, source_of(series), times), True)
+    assert done.record is not None and not done.record.done
+    assert f"{link} (a link) stands in the way" in done.record.message
+    with pytest.raises(StoreExistsError, match=r"\(a link\) stands in the way"):
+        settled(folder, replace(recorded("job", "a"), pending=True))
+    assert listing(tmp_path / "archive") == before
+
+
+@pytest.mark.parametrize("name", ["records", "index.csv", "results.csv", "dcmdask.json"])
+def test_nothing_beside_the_series_is_written_through_a_link(name: str, tmp_path: Path) -> None:
+    """Somebody keeps it elsewhere, with notes."""
+    folder = Folder.of(tmp_path / "out")
+    claim(folder, ["results.csv", "index.csv"])
+    (tmp_path / "elsewhere").write_text("with notes")
+    (tmp_path / "out" / name).unlink(missing_ok=True)
+    (tmp_path / "out" / name).symlink_to(tmp_path / "elsewhere")
+    before = listing(tmp_path)
+    with pytest.raises(StoreExistsError, match=rf"{name} \(a link\) stands in the way"):
+        claim(folder, ["results.csv", "index.csv"])
+    assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["report.html", "page.html", "run.sh"])

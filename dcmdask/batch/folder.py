@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from dcmdask.export.ownership import files_below
+from dcmdask.export.ownership import check_ours, files_below
 from dcmdask.frames import files
 
 # It is not there, is a folder, or a loop of links.
@@ -122,6 +122,19 @@ class Folder(NamedTuple):
     def is_link(self, key: str) -> bool:
         """Return whether something in it is a symbolic link."""
         return self.is_local and os.path.islink(self.path(key))
+
+    def check_links(self, keys: Iterable[str]) -> None:
+        """Refuse what is a symbolic link, or lies behind one: what is there is somebody else's.
+
+        Raises
+        ------
+        StoreExistsError
+            It names the link.
+        """
+        for key in keys:
+            for path in (*reversed(PurePath(key).parents), PurePath(key)):
+                if path.parts and self.is_link(path.as_posix()):
+                    check_ours(self.url, [f"{path.as_posix()} (a link)"], ())
 
     def names(self, below: str) -> list[str]:
         """Return the names of what is in the folder `below`; none if there is no such folder."""

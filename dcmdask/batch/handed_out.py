@@ -14,7 +14,7 @@ from distributed import Client, Future, KilledWorker
 from dcmdask.batch.outputs import settled
 from dcmdask.batch.records import Record, failed, is_current, records, relative
 from dcmdask.batch.work import Done, Job, Work, alone_with, described, may_pass, process_series
-from dcmdask.errors import ClusterError, StoreLostError
+from dcmdask.errors import ClusterError, StoreExistsError, StoreLostError
 
 # Seconds for a worker that is done to hand over what it has to say, and before a look whether it
 # is still there.
@@ -132,7 +132,7 @@ def _done_by_now(one: HandedOut, job: Job) -> Record | None:
         try:
             with alone_with(job.folder, one.work.name) as alone:
                 there = settled(job.folder, there) if alone else None
-        except StoreLostError:
+        except (StoreExistsError, StoreLostError):
             # The next try says so.
             return None
     if there is None or not there.done:

@@ -24,9 +24,10 @@ def claim(folder: Folder, names: list[str]) -> None:
     Raises
     ------
     StoreExistsError
-        A file with one of the names was not written by dcmdask; or the folder has no mark, and
-        records.
+        A file with one of the names was not written by dcmdask, or is a link now; or the folder
+        has no mark, and records.
     """
+    folder.check_links([TARGET, RECORDS, *names])
     listed = _listed(folder)
     if listed is not None and set(names) <= set(listed):
         return

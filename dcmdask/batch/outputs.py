@@ -76,7 +76,14 @@ class Staging:
         return f"{self.below}/{_NEW}{digest(self.owner.encode())}"
 
     def clear(self) -> None:
-        """Remove what was staged for other versions of the job or of the files."""
+        """Remove what was staged for other versions of the job or of the files.
+
+        Raises
+        ------
+        StoreExistsError
+            The folder of the outputs, or of all series, is a link.
+        """
+        self.folder.check_links([self.below])
         tops = {_top(one) for one in self.folder.files(self.below)}
         for one in sorted(tops):
             if one.startswith(_NEW) and f"{self.below}/{one}" != self.place:
@@ -98,8 +105,7 @@ class Staging:
 
     def path(self, name: str) -> str:
         """Return the path or URL to write an output to; its folder is there."""
-        if self.folder.is_link(self.place):
-            check_ours(self.folder.path(self.below), [self.place.rpartition("/")[2]], ())
+        self.folder.check_links([self.place])
         self.begun.add(name)
         begun = _begun(self.folder, self.place)
         if name not in begun:
@@ -211,10 +217,13 @@ def settled(folder: Folder, record: Record) -> Record:
 
     Raises
     ------
+    StoreExistsError
+        The folder of the outputs is a link.
     StoreLostError
         Some of them are neither staged nor in place.
     """
     below = f"{OUTPUTS}/{record.name}"
+    folder.check_links([below])
     listed = _listed(folder, record.name)
     # In this order: another driver's worker may be moving them.
     staged = folder.files(listed.place) if listed else set()
