@@ -538,21 +538,41 @@ def test_a_target_inside_the_source_feeds_nothing(client: Client, tmp_path: Path
     assert len(dcmdask.scan(tmp_path / "out")) == 2
 
 
-@pytest.mark.parametrize("name", ["results.csv", "records/notes", "dcmdask.json"])
+@pytest.mark.parametrize(
+    "name", ["results.csv", "records/notes", "dcmdask.json", "notes.txt", ".hidden", "study/0001"]
+)
 def test_what_stands_in_the_way_of_a_target(name: str, tmp_path: Path) -> None:
     archive(tmp_path / "source", 1)
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_text("somebody's")
     before = listing(tmp_path)
-    with pytest.raises(StoreExistsError, match=f"{path} stands in the way"):
+    first = tmp_path / "out" / name.partition("/")[0]
+    with pytest.raises(StoreExistsError, match=f"{first} stands in the way"):
         batch.run(len, tmp_path / "source", tmp_path / "out")
     assert listing(tmp_path) == before
+
+
+def test_a_folder_with_files_of_somebody_becomes_no_target(folder: Folder) -> None:
+    """Marked, it would vanish from later scans."""
+    folder.write("siteB/1.dcm", b"somebody's")
+    with pytest.raises(StoreExistsError, match=r"siteB stands .* take a new or an empty folder"):
+        claim(folder, ["results.csv"])
+    assert folder.names("") == ["siteB"]
+    folder.remove(["siteB/1.dcm"])
+    # A process that was killed while it wrote the mark.
+    folder.write(f".dcmdask.json.{'0' * 32}.partial", b"{")
+    claim(folder, ["results.csv"])
+    # From now on somebody's files may lie beside.
+    folder.write("notes.txt", b"somebody's")
+    claim(folder, ["index.csv"])
+    assert len(folder.names("")) == 3
 
 
 def test_what_stands_in_the_way_of_an_output(client: Client, tmp_path: Path) -> None:
     archive(tmp_path / "source", 2)
     out = tmp_path / "out"
+    claim(Folder.of(out), [])
     note, picture = out / f"series/{SERIES}.0/note.txt", out / f"series/{SERIES}.1/view.png"
     for path in (note, picture):
         path.parent.mkdir(parents=True)

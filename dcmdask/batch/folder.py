@@ -144,7 +144,9 @@ class Folder(NamedTuple):
             if self.is_local:
                 # Also links that lead nowhere.
                 return os.listdir(f"{root}/{below}")
-            return [path.rpartition("/")[2] for path in fs.ls(f"{root}/{below}", detail=False)]
+            found = (path.rpartition("/")[2] for path in fs.ls(f"{root}/{below}", detail=False))
+            # Without the object that some programs make for the folder itself.
+            return [name for name in found if name]
         except FileNotFoundError:
             return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from dcmdask import __version__
 from dcmdask.arrays.marks import TARGET, is_mark
@@ -10,6 +11,9 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import StoreExistsError
 from dcmdask.export.ownership import check_ours
+
+# A mark that a process was killed at.
+_BEGUN = re.compile(rf"\.{re.escape(TARGET)}\.[0-9a-f]{{32}}\.partial")
 
 
 def claim(folder: Folder, names: list[str]) -> None:
@@ -25,19 +29,24 @@ def claim(folder: Folder, names: list[str]) -> None:
     ------
     StoreExistsError
         A file with one of the names was not written by dcmdask, or is a link now; or the folder
-        has no mark, and records.
+        has no mark and is not empty.
     """
     folder.check_links([TARGET, RECORDS, *names])
-    listed = _listed(folder)
-    if listed is not None and set(names) <= set(listed):
-        return
-    taken = {*names} if listed is not None else {*names, TARGET}
+    # Before the mark is read: another driver may be making this folder a target, too.
     there = sorted(folder.names(""))
-    check_ours(folder.url, (one for one in there if one in taken), listed or ())
+    listed = _listed(folder)
     if listed is None:
-        # All that is in there is ours from now on.
-        check_ours(folder.path(RECORDS), sorted(folder.names(RECORDS)), ())
+        # All that is in there is left out by a scan from now on.
+        for one in there:
+            if not _BEGUN.fullmatch(one):
+                raise StoreExistsError(
+                    f"{folder.path(one)} stands in the way: a folder that dcmdask did not make "
+                    "becomes a target only while it is empty; take a new or an empty folder"
+                )
         listed = []
+    elif set(names) <= set(listed):
+        return
+    check_ours(folder.url, (one for one in there if one in names), listed)
     files = sorted({*listed, *names})
     said = {"dcmdask": {"version": __version__, "files": files, "folders": [RECORDS]}}
     folder.write(TARGET, json.dumps(said, indent=1).encode())
