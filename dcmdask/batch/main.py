@@ -341,9 +341,9 @@ def _show_plan(
 ) -> None:
     names = ("select", "limit", "only_failed", "exclude", "follow_links", "storage_options")
     chosen = {name: more[name] for name in names}
-    folder = Folder.of(target, more["target_options"])
     with reaching(target, TARGET):
-        found = selected(process, source, folder, options=options, **chosen)
+        folder = Folder.of(target, more["target_options"])
+    found = selected(process, source, folder, options=options, **chosen)
     for work in found.works():
         frames = sum(map(len, work.series.instances))
         print(f"{work.name}  {len(work.series)} files, {frames} frames")
