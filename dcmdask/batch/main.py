@@ -166,9 +166,7 @@ def _command(
 
     command.__signature__ = _signature(own)  # type: ignore[attr-defined]  # typer reads it
     command.__doc__ = description
-    app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted.")(
-        command
-    )
+    app.command(epilog=_CODES)(command)
     return app
 
 
@@ -286,7 +284,9 @@ def _run(
 
 
 def _confirmed(message: str) -> bool:
-    return typer.confirm(plain(f"{message}. Do them again?"), err=True)
+    print(plain(f"{message}. Do them again? [y/N]: "), end="", file=sys.stderr, flush=True)
+    # Not with typer's function, to which Ctrl-C and the end of the input are one thing.
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @contextmanager
