@@ -23,11 +23,13 @@ from distributed import Client, LocalCluster
 from distributed.protocol import pickle
 from made_series import SERIES, archive
 from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 import dcmdask
 from dcmdask import ClusterError, batch
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, names_of, records
+from dcmdask.batch.selection import selected
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -342,6 +344,45 @@ def test_names_never_lead_elsewhere(uid: str, series: Path) -> None:
     assert len(set(names)) == 3
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
     assert not any(".." in name or name.startswith(".") for name in names)
+
+
+def test_the_name_of_a_series_without_uid(tmp_path: Path) -> None:
+    """It stays, where a file comes that is sorted before the others, and in another place."""
+    dataset = dcmread(get_testdata_file("CT_small.dcm"))
+    del dataset.SeriesInstanceUID
+    for folder in ("a", "b"):
+        (tmp_path / "old" / folder).mkdir(parents=True)
+
+    def names(root: Path, number: int) -> list[str]:
+        dataset.SOPInstanceUID = f"1.2.{number}"
+        for folder in ("a", "b"):
+            dataset.save_as(root / folder / f"{number}.dcm")
+        return names_of(dcmdask.scan(root), str(root))
+
+    first = names(tmp_path / "old", 2)
+    assert len({*first}) == 2
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert names(tmp_path / "new", 1) == first
+
+
+def test_the_record_of_a_file_that_is_gone_goes(tmp_path: Path) -> None:
+    """Also where the source is a pattern or a list, and more is found than before."""
+    whole = Path(get_testdata_file("CT_small.dcm")).read_bytes()
+    (tmp_path / "in/one").mkdir(parents=True)
+    (tmp_path / "in/two").mkdir()
+    (tmp_path / "in/one/whole").write_bytes(whole)
+    damaged = tmp_path / "in/one/damaged"
+    folders = [f"{tmp_path}/in/{name}" for name in ("one", "two")]
+    for number, source in enumerate([f"{tmp_path}/in/*", folders, f"file://{tmp_path}/in"]):
+        damaged.write_bytes(whole[:900])
+        folder = Folder.of(tmp_path / f"out{number}")
+        found = selected(len, source, folder)
+        (record,) = found.left_out.values()
+        assert record.file == "one/damaged"
+        record.write(folder)
+        damaged.unlink()
+        (tmp_path / f"in/two/{number}").write_bytes(whole)
+        assert selected(len, source, folder).gone == [record.name]
 
 
 def test_finish_gets_the_table(client: Client, series: Path, tmp_path: Path, log: str) -> None:

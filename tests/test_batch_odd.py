@@ -71,6 +71,33 @@ def test_jobs_that_would_end_their_process(client: Client, archive: Path, tmp_pa
     assert (report.done, len(told)) == (1, 5)
 
 
+SENT = """
+import functools
+import helper
+from dcmdask.batch.pickling import pickled
+
+def process(series, scale=1):
+    return {"n": helper.factor() * scale}
+
+for one in (process, functools.partial(process, scale=2), helper.process):
+    print(b"of the module" in pickled(one))
+"""
+BESIDE = """
+def factor():
+    return len("of the module")
+
+def process(series):
+    return {"n": factor()}
+"""
+
+
+def test_what_lies_beside_a_script_is_sent_by_value(tmp_path: Path) -> None:
+    """All that counts for the identity, whichever way the function is given."""
+    (tmp_path / "helper.py").write_text(BESIDE)
+    done = started(sys.executable, script(tmp_path, SENT))
+    assert done.stdout.split() == ["True"] * 3, done.stderr
+
+
 @pytest.mark.slow
 def test_workers_that_die_behind_their_series(
     client: Client, archive: Path, tmp_path: Path

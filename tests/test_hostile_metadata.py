@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import numpy as np
 import pytest
 import zarr
 from hypothesis import HealthCheck, Phase, given, settings
@@ -213,6 +214,30 @@ def test_a_huge_grid_is_not_gone_through(source: Path, tmp_path: Path, monkeypat
     found = dict(report.differences)
     assert re.fullmatch("at least 49999[0-9]+ of 500000000 objects are missing", found["objects"])
     assert found["pixels/c/2/0/0"] == "it is missing"
+
+
+def test_a_region_that_takes_all_memory_is_not_read(source: Path, tmp_path: Path) -> None:
+    """24 kB may be a chunk of a gigabyte; a coordinate too."""
+    exported_as(source, store := tmp_path / "out.zarr", 3)
+    large = [3, 10**6, 10**6]
+    root = json.loads((store / "zarr.json").read_text())
+    told, members = root["attributes"]["dcmdask"], root["consolidated_metadata"]["metadata"]
+    told["plan"]["shape"] = told["plan"]["chunks"] = members["pixels"]["shape"] = large
+    told["arrays"] = {"pixels": [1, 1, 1], "z": [1]}
+    members["pixels"]["chunk_grid"]["configuration"]["chunk_shape"] = large
+    members["z"] = {**members["pixels"], "shape": [3], "dimension_names": ["frame"]}
+    members["z"]["chunk_grid"] = {"name": "regular", "configuration": {"chunk_shape": [10**12]}}
+    (store / "z/c").mkdir(parents=True, exist_ok=True)
+    (store / "z/c/0").write_bytes(b"x")
+    for name, own in members.items():
+        (store / name / "zarr.json").write_text(json.dumps(own))
+    (store / "zarr.json").write_text(json.dumps(root))
+    report = verify(store)
+    found = dict(report.differences)
+    size = np.dtype(told["plan"]["dtype"]).itemsize
+    for name, count in (("pixels", 3 * 10**12), ("z", 10**12)):
+        assert f"{count * size} bytes at a time, and a task may take" in found[name]
+    assert report.regions == (0, 1)
 
 
 def test_nothing_checked_is_not_whole(source: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What tells one job from another: all that it does, and nothing that changes by itself."""
 
+import ast
 import functools
 import importlib.util
 import linecache
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dcmdask.batch.identity import identity, script_of
+from dcmdask.batch.code import normalised
+from dcmdask.batch.identity import digest, identity, script_of
 
 HERE = Path(__file__).parent
 
@@ -116,6 +118,23 @@ def test_the_same_in_another_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.split() == here
+
+
+# What versions of Python have parsed or printed in several ways.
+EVERYWHERE = """
+def f(x: int = 1, *, k=None, **more) -> str:
+    "Not counted."
+    return f"{x['a']}\\n" + f"it's {k!r:>{x}.{k}}" f"{x = }" "\\u1c89" u"z"
+class C: pass
+async def g(*a):
+    async with a as b, (yield): return [y async for y in b if y], {**b}, b[1, *a], 1e400j, ...
+match a:
+    case [1, *_, {"k": C(x=None)}] | None: lambda *, k=1: (k := 2)
+"""
+
+
+def test_the_same_in_each_version_of_python() -> None:
+    assert digest(normalised(ast.parse(EVERYWHERE))) == "e294967da129fe53d79d"
 
 
 @pytest.mark.parametrize("with_source", [True, False])

@@ -39,11 +39,13 @@ FRAMES = noise(2, 8, 8, dtype="u1")
 
 def bomb(where: str) -> Iterator[bytes]:
     """A data set with zeros in a private element, or in the pixel data."""
-    shape = (2, 8, 8) if where == "header" else (BOMB // 2**26, 2**13, 2**13)
+    shape = (BOMB // 2**26, 2**13, 2**13) if where == "pixel data" else (2, 8, 8)
     body = part10(header(shape), ExplicitVRLittleEndian, b"", preamble=False, meta=False)
-    if where == "header":
+    if where != "pixel data":
         behind = body.index(b"\x10\x00\x10\x00PN")
-        yield body[:behind] + struct.pack("<HH2sHL", 9, 0x1001, b"OB", 0, BOMB)
+        # Of a VR that only pydicom takes.
+        odd = struct.pack("<HH2sH2s", 9, 0x10, b"ZZ", 2, b"ab") if where == "odd header" else b""
+        yield body[:behind] + odd + struct.pack("<HH2sHL", 9, 0x1001, b"OB", 0, BOMB)
         yield from [bytes(MIB)] * (BOMB // MIB)
         yield body[behind:] + pixel_element(FRAMES.tobytes(), ExplicitVRLittleEndian)
     else:
@@ -129,7 +131,7 @@ print(json.dumps(told))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs the size of a process")
-@pytest.mark.parametrize("where", ["header", "pixel data"])
+@pytest.mark.parametrize("where", ["header", "odd header", "pixel data"])
 @pytest.mark.parametrize("kind", ["dcm", "zip", "tar.gz"])
 def test_headers_take_little_memory(kind: str, where: str, tmp_path: Path) -> None:
     url = saved(tmp_path, kind, where)
@@ -145,7 +147,7 @@ def test_headers_take_little_memory(kind: str, where: str, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["scan"] == [1, []]
-    assert told["from_dicom"] == ([2, 8, 8] if where == "header" else [5, 2**13, 2**13])
+    assert told["from_dicom"] == ([5, 2**13, 2**13] if where == "pixel data" else [2, 8, 8])
 
 
 GZIP = """
@@ -220,6 +222,20 @@ def test_no_element_that_is_wanted_takes_memory_without_end(
     long = struct.pack("<HH2sHL", 8, 0x60, b"UN", 0, 1002) + bytes(1002)
     with pytest.raises(HeaderError, match=r"\(0008,0060\) has 1002 bytes, more than any valid"):
         describe(files.locate(data[:at] + long + data[at + 10 :]))
+
+
+def test_what_only_pydicom_reads_takes_no_memory_without_end() -> None:
+    data = native(FRAMES, DeflatedExplicitVRLittleEndian)
+    start = len(file_meta(DeflatedExplicitVRLittleEndian))
+    body = zlib.decompress(data[start:], -zlib.MAX_WBITS)
+    # Of a VR that only pydicom takes, and of a length that does not say where its items end.
+    odd = struct.pack("<HH2sH2sHH2sHL", 9, 0x10, b"ZZ", 2, b"ab", 9, 0x1001, b"SQ", 0, 2**32 - 1)
+    at = body.index(b"\x10\x00\x10\x00PN")
+    item = struct.pack("<HHLHH2sHL", 0xFFFE, 0xE000, 2**32 - 1, 9, 0x1002, b"OB", 0, 40 * MIB)
+    packed = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    bomb = packed.compress(body[:at] + odd + item + bytes(40 * MIB)) + packed.flush()
+    with pytest.raises(HeaderError, match="more than 16777216 bytes of it would be read"):
+        describe(files.locate(data[:start] + bomb))
 
 
 def test_facts_of_frames_take_no_memory_without_end() -> None:

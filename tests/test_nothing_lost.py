@@ -8,9 +8,11 @@ import pty
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -474,14 +476,21 @@ def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
     """Of another option."""
     command = [sys.executable, twelve.script, twelve.source, twelve.target, "--scale", "3"]
     told = [*map(str, command), "--scheduler", twelve.address, "--no-thumbnails"]
-    for answer, code, processed in (("n", 2, 0), ("y", 0, 12)):
+    # No, the end of the input, Ctrl-C, and yes.
+    answers = (("n\n", 2, 0), ("\x04", 2, 0), ("\x03", 130, 0), ("y\n", 0, 12))
+    for answer, code, processed in answers:
         ours, theirs = pty.openpty()
         with subprocess.Popen(told, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE) as job:
             os.close(theirs)
             said = b""
             while b"[y/N]" not in said:
                 said += os.read(ours, 1000)
-            os.write(ours, f"{answer}\n".encode())
+            if answer == "\x03":
+                # The terminal is not that of the process; Python has to wait for an answer first.
+                time.sleep(1)
+                job.send_signal(signal.SIGINT)
+            else:
+                os.write(ours, answer.encode())
             job.communicate(timeout=120)
         os.close(ours)
         assert b"12 of 12 series that are done would be done again" in said

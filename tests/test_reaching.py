@@ -4,6 +4,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ COMMANDS = {
     "scan": (["scan", "s3://{bucket}/a"], "--storage-option"),
     "info": (["info", "s3://{bucket}/a.dcm"], "--storage-option"),
     "export": (["export", "{file}", "s3://{bucket}/a.zarr"], "--target-option"),
+    "export inside": (["export", "s3://{bucket}/in", "s3://{bucket}/in/a.zarr"], "--target-option"),
     "verify": (["verify", "s3://{bucket}/a.zarr"], "--target-option"),
     "report": (["report", "s3://{bucket}/a"], "--target-option"),
 }
@@ -73,6 +75,32 @@ def test_a_server_that_does_not_answer(
     told = said(monkeypatch, capsys, *words, *given)
     assert words[-1] in told and "Could not connect" in told
     assert f"({option}) endpoint_url=http://host:port" in told
+
+
+def test_a_job_on_a_server_that_does_not_answer(
+    nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = "s3://somebody/in", "s3://somebody/in/out"
+    with pytest.raises(UnreachableError, match=rf"{target}: .*\(--target-option\)"):
+        batch.run(len, source, target, target_options=options_of([nobody, *KEYS]))
+
+    # Once the workers have started, the target has no options for them.
+    def refused(*_: object) -> None:
+        raise type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})
+
+    archive(tmp_path / "in", 1)
+    running = sys.modules["dcmdask.batch.run"]
+    monkeypatch.setattr(running, "_workers", nullcontext)
+    monkeypatch.setattr(running, "check_workers", refused)
+    with pytest.raises(UnreachableError, match=r"memory://refused: .*AWS_ACCESS_KEY_ID"):
+        batch.run(len, tmp_path / "in", "memory://refused")
+
+    # A source that is not there is no matter of the target.
+    monkeypatch.setattr(sys, "argv", ["job.py", f"{tmp_path}/none*", "memory://out", "--dry-run"])
+    with pytest.raises(SystemExit):
+        batch.main(lambda series: None)
+    told = capsys.readouterr().err
+    assert "none*" in told and "memory://out" not in told
 
 
 def test_no_credentials(

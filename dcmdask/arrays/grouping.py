@@ -15,7 +15,7 @@ from dcmdask.arrays.series import Series
 from dcmdask.frames.facts import Described
 from dcmdask.frames.terms import uid
 
-__all__ = ["series_of"]
+__all__ = ["by_series", "series_of"]
 
 
 def series_of(
@@ -48,7 +48,7 @@ def series_of(
             )
         if len(different) > 1:
             first = different[0][0]
-            conflicts.setdefault(_by_series(first), []).append(
+            conflicts.setdefault(by_series(first), []).append(
                 f"{len(different)} different files have the SOP Instance UID "
                 f"{uid(first.sop_instance_uid) or '…'}: "
                 + "; ".join(one[0].source.name for one in different)
@@ -58,7 +58,7 @@ def series_of(
         beside.setdefault(_folder(one.path), []).append(f"{one.path}: {one.reason}")
     kept = (one for one in ordered if one.source.name not in copies)
     series = []
-    for key, group in groupby(kept, _by_series):
+    for key, group in groupby(kept, by_series):
         instances = list(group)
         folders = sorted({_folder(one.source.name) for one in instances} & beside.keys())
         left_out = [text for folder in folders for text in beside[folder]]
@@ -70,19 +70,20 @@ def _folder(name: str) -> str:
     return name.replace(os.sep, "/").rpartition("/")[0]
 
 
-def _by_series(one: Described) -> tuple[str, ...]:
+def by_series(one: Described) -> tuple[str, ...]:
+    """Return what the instances of a series have in common, and those of no other."""
     if one.series_uid:
         return one.study_uid, one.series_uid, "", ""
     return one.study_uid, "", one.modality, _folder(one.source.name)
 
 
 def _by_series_and_name(one: Described) -> tuple[str, ...]:
-    return *_by_series(one), one.source.name
+    return *by_series(one), one.source.name
 
 
 def _sharing_uid(ordered: Iterable[Described]) -> Iterator[list[Described]]:
     """Yield the instances of a series that have the same SOP Instance UID."""
-    for _, series in groupby(ordered, _by_series):
+    for _, series in groupby(ordered, by_series):
         same: dict[str, list[Described]] = {}
         for one in series:
             if one.sop_instance_uid:

@@ -6,6 +6,7 @@ import ast
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Where a script lies beside whatever is installed, its imports are none of its own.
 _INSTALLED = tuple(
@@ -66,7 +67,29 @@ def normalised(tree: ast.Module) -> bytes:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree).encode()
+    return repr(_told(tree)).encode()
+
+
+def _told(node: Any) -> Any:
+    """Return a syntax tree as names and texts, which each version of Python writes alike.
+
+    `ast.unparse` and `ast.dump` do not: quotes in f-strings have changed, and nodes get new fields.
+    """
+    if isinstance(node, list):
+        return [*map(_told, node)]
+    if not isinstance(node, ast.AST):
+        # Which letters are printed as they are depends on the version as well.
+        return ascii(node)
+    told = []
+    # In the order of their names.
+    for name, value in sorted(ast.iter_fields(node)):
+        if isinstance(node, ast.JoinedStr):
+            # Python 3.12.1 has empty texts between the parts of a format.
+            value = [one for one in value if getattr(one, "value", None) != ""]
+        # What is new is empty where the code is not; a `kind` is the u of u"".
+        if value not in (None, []) and name != "kind":
+            told.append((name, _told(value)))
+    return type(node).__name__, told
 
 
 def _imported(tree: ast.Module, package: list[str]) -> set[str]:

@@ -137,9 +137,8 @@ def _held(value: Any, seen: set[int]) -> Iterator[bytes]:
             yield pickle.dumps(value)
 
 
-def module_name(of: Any) -> str:
-    """Return the name of the module of a function or class, also of one that is run."""
-    module = sys.modules[of.__module__]
+def module_name(module: types.ModuleType) -> str:
+    """Return the name of a module, also of one that is run."""
     if module.__name__ != "__main__":
         return module.__name__
     package = getattr(module, "__package__", None) or ""
@@ -156,7 +155,8 @@ def _text(of: Any) -> Iterator[bytes]:
     own.
     """
     if file := _file(of):
-        yield from (code for _, code in code_of(Path(file), module_name(of)))
+        name = module_name(sys.modules[of.__module__])
+        yield from (code for _, code in code_of(Path(file), name))
         yield str(of.__qualname__).encode()
         return
     try:

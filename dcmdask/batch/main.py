@@ -166,9 +166,7 @@ def _command(
 
     command.__signature__ = _signature(own)  # type: ignore[attr-defined]  # typer reads it
     command.__doc__ = description
-    app.command(epilog="Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted.")(
-        command
-    )
+    app.command(epilog=_CODES)(command)
     return app
 
 
@@ -286,7 +284,9 @@ def _run(
 
 
 def _confirmed(message: str) -> bool:
-    return typer.confirm(plain(f"{message}. Do them again?"), err=True)
+    print(plain(f"{message}. Do them again? [y/N]: "), end="", file=sys.stderr, flush=True)
+    # Not with typer's function, to which Ctrl-C and the end of the input are one thing.
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @contextmanager
@@ -341,9 +341,9 @@ def _show_plan(
 ) -> None:
     names = ("select", "limit", "only_failed", "exclude", "follow_links", "storage_options")
     chosen = {name: more[name] for name in names}
-    folder = Folder.of(target, more["target_options"])
     with reaching(target, TARGET):
-        found = selected(process, source, folder, options=options, **chosen)
+        folder = Folder.of(target, more["target_options"])
+    found = selected(process, source, folder, options=options, **chosen)
     for work in found.works():
         frames = sum(map(len, work.series.instances))
         print(f"{work.name}  {len(work.series)} files, {frames} frames")

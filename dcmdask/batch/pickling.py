@@ -17,10 +17,10 @@ from dcmdask.batch.identity import module_name
 
 
 def pickled(process: Callable[..., Any]) -> bytes:
-    """Return a function as bytes: one of a script by value, one of a module by name.
+    """Return a function as bytes: one of a script by value, one of an installed module by name.
 
-    The modules beside a script that it has imported go along by value: workers that run already
-    may have imported an earlier version of them.
+    The modules beside a script that it has imported go by value as well, also where the function
+    is one of theirs: workers that run already may have imported an earlier version of them.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def pickled(process: Callable[..., Any]) -> bytes:
         Something that it holds cannot be pickled.
     """
     to = io.BytesIO()
-    beside = _beside(process)
+    beside = _beside()
     for module in beside:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -47,13 +47,13 @@ def pickled(process: Callable[..., Any]) -> bytes:
     return to.getvalue()
 
 
-def _beside(process: Callable[..., Any]) -> list[types.ModuleType]:
-    """Return the modules beside the script of a function that were imported."""
-    script = sys.modules.get("__main__")
+def _beside() -> list[types.ModuleType]:
+    """Return the modules beside the script that is run that were imported."""
+    script = sys.modules["__main__"]
     file = getattr(script, "__file__", None)
-    if getattr(process, "__module__", "") != "__main__" or not file or not Path(file).is_file():
+    if not file or not Path(file).is_file():
         return []
-    paths = {path for path, _ in code_of(Path(file), module_name(process))}
+    paths = {path for path, _ in code_of(Path(file), module_name(script))}
     known = cloudpickle.list_registry_pickle_by_value()
     return [
         module

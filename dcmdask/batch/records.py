@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from dcmdask.arrays.discovery import Skipped
+from dcmdask.arrays.grouping import by_series
 from dcmdask.arrays.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
@@ -279,16 +280,21 @@ def left_out(one: Skipped, root: str, job: str, script: str) -> Record:
 # Names and identities
 
 
-def names_of(series: Iterable[Series]) -> list[str]:
-    """Return a name for each series, that is unique and safe in a path."""
+def names_of(series: Iterable[Series], root: str = "") -> list[str]:
+    """Return a name for each series, that is unique and safe in a path.
+
+    One without Series Instance UID is told by its folder: from `root`, since the archive may be
+    moved.
+    """
     taken: dict[str, int] = {}
     found = []
     for one in series:
         name = one.uid
         if not _UID.fullmatch(name) or name in taken:
-            told = [one.uid, *sorted(instance.study_uid for instance in one.instances[:1])]
-            # Not the path: the archive may be moved.
-            told += sorted(instance.sop_instance_uid for instance in one.instances[:1])
+            told = [one.uid]
+            for instance in one.instances[:1]:
+                *same, folder = by_series(instance)
+                told += [*same, told_from(root, f"{folder}/")]
             name = f"series-{digest(repr(told).encode())}"
         if name in taken:
             taken[name] += 1

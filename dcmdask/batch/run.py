@@ -182,7 +182,7 @@ def run(
         claim(folder, [f"{TABLE}.csv", f"{TABLE}.parquet"])
         _bring_up_to_date(chosen, folder)
     if chosen.total:
-        with _workers(client) as running:
+        with _workers(client) as running, reaching(target, TARGET):
             check_workers(running, chosen, timeout)
             now, failures = _loop(running, chosen, retries, timeout, progress)
     with reaching(target, TARGET):

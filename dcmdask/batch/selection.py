@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.system import CPU_COUNT
@@ -155,9 +156,9 @@ def selected(
         check_apart(_folders(found), folder.url, folder.options)
     if not len(found) and not found.doubtful:
         raise ValueError(f"no series in the source; files looked into: {found.files}")
-    names = names_of(found)
-    chosen = _chosen(found, select)[:limit]
     root, script = _root(source, found), script_of(process)
+    names = names_of(found, root)
+    chosen = _chosen(found, select)[:limit]
     job = Job(pickled(process), given, folder, identity(process, given), root, script, thumbnails)
     told = (left_out(one, root, job.identity, script) for one in found.doubtful)
     not_read = {one.name: one for one in told}
@@ -230,14 +231,29 @@ def _is_done(
 
 
 def _root(source: Any, found: Scan) -> str:
-    """Return the folder that records tell paths from: the source, or what all files share."""
-    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
-        return os.path.abspath(source)
+    """Return the folder that records tell paths from: the source, or what all its parts share.
+
+    Of a source as it was given, since what is found in it changes from run to run.
+    """
     files = (one.source.name for series in found for one in series.instances)
-    folders = {os.path.dirname(name) for name in (*files, *(one.path for one in found.doubtful))}
+    names = chain(files, (one.path for one in found.doubtful))
+    if isinstance(source, Scan):
+        folders = {os.path.dirname(name) for name in names}
+    else:
+        given = {*sources(source)}
+        # A file counts by its folder, a pattern up to its first wildcard.
+        single = given.intersection(names)
+        folders = {os.path.dirname(one) if one in single else _plain_part(one) for one in given}
     parts = sorted(name.split("/") for name in folders) or [[]]
     both = zip(parts[0], parts[-1], strict=False)
     return "/".join(one for one, other in takewhile(lambda pair: pair[0] == pair[1], both))
+
+
+def _plain_part(source: str) -> str:
+    """Return a path or URL up to its first wildcard."""
+    if not glob.has_magic(source) or os.path.lexists(source):
+        return source
+    return "/".join(takewhile(lambda part: not glob.has_magic(part), source.split("/")))
 
 
 def _holds(series: Series, files: set[str], root: str) -> bool:

@@ -35,10 +35,11 @@ def info(
 
     storage_options = options_of(storage_option or ())
     if is_collection(file, storage_options):
-        if raw or number_of_frames is not None or transfer_syntax_uid is not None:
+        given = options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit)
+        if given != options.opening(False, None, None):
             raise ValueError(
-                "--raw, --number-of-frames and --transfer-syntax-uid are for one file, and "
-                f"{file} is a folder or a pattern"
+                "--raw, --number-of-frames, --transfer-syntax-uid and --inflate-limit are for one "
+                f"file, and {file} is a folder or a pattern"
             )
         how = {"exclude": exclude or (), "follow_links": follow_links}
         series_info(file, as_json, storage_options=storage_options, **how)

@@ -66,8 +66,9 @@ def cluster(
     """Let Dask compute on the workers that are asked for; by threads if none are.
 
     Processes of this machine listen on its loopback address only, and let in who has the key of
-    a certificate that is made for them and kept in memory: a worker does what it is told, by
-    whoever reaches it.
+    a certificate that is made for them, which distributed keeps in memory and, while it opens
+    connections, in temporary files that only this user can read: a worker does what it is told,
+    by whoever reaches it.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ import fsspec
 
 from dcmdask.arrays.marks import MARKS, STORE, is_mark
 from dcmdask.errors import StoreExistsError
+from dcmdask.frames.reaching import TARGET, reaching
 
 # How zarr names a local object before it is renamed into place.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")
@@ -132,6 +133,8 @@ def check_apart(
     ------
     ValueError
         Naming both.
+    UnreachableError
+        The server of the target cannot be reached.
 
     Examples
     --------
@@ -148,7 +151,10 @@ def check_apart(
             how = "is"
         elif where == place[: len(where)]:
             how = "holds"
-        elif place == where[: len(place)] and not _is_left_out(target, storage_options or {}):
+        elif place == where[: len(place)]:
+            with reaching(target, TARGET):
+                if _is_left_out(target, storage_options or {}):
+                    continue
             how = "lies in"
         else:
             continue

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import zarr
 
 from dcmdask import __version__
 from dcmdask.export import ome
@@ -27,7 +28,7 @@ from dcmdask.export.comparing import (
 from dcmdask.export.completion import Layout, key_of, lacking
 from dcmdask.export.prepared import MASK, Prepared
 from dcmdask.export.reopened import Reopened, reopen
-from dcmdask.export.running import run_levels
+from dcmdask.export.running import room, run_levels
 from dcmdask.export.store import KEY, Target, located, with_options
 from dcmdask.export.stored import Stored, layout_of, lost, open_stored
 from dcmdask.frames.reaching import TARGET, reaching
@@ -185,6 +186,8 @@ def verify(
     prepared = None if found is None or found.expected is None else found.prepared
     regions = (0, 0)
     gone: dict[str, str] = {}
+    chosen: dict[int, list[int]] = {}
+    large = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
     if there.arrays:
         layout, sizes = layout_of(there, prepared), place.sizes()
         many = sum(math.prod(there.told["arrays"][name]) for name in layout.names)
@@ -193,7 +196,8 @@ def verify(
             what = f"at least {many - len(sizes)} of {many} objects are missing"
             differences.append(Difference("objects", what))
             gone = dict(islice(lacking(layout, there.arrays, sizes), _LISTED))
-            chosen = {}
+        elif beyond := _too_large(_regions(there, layout)):
+            large |= beyond
         else:
             gone = lost(there, layout, sizes)
             chosen = _chosen(layout, str(there.told["plan"]["source"]), fraction)
@@ -214,13 +218,14 @@ def verify(
         regions = (sum(map(len, chosen.values())), layout.regions)
         if prepared is not None:
             differences += _attributes(there, prepared, layout, notes)
+    differences += [Difference(name, what) for name, what in large.items()]
     if not regions[0] and not differences:
         differences.append(Difference("regions", "none was checked"))
     expected = None if prepared is None else dict(prepared.coordinates)
     if expected is not None and there.mask is not None:
         # Level 0 is compared with it.
         expected.pop(MASK, None)
-    differences += _coordinates(there, expected, gone)
+    differences += _coordinates(there, expected, gone | large)
     return VerifyReport(
         store=str(store),
         complete=complete,
@@ -246,6 +251,29 @@ def _chosen(layout: Layout, token: str, fraction: float) -> dict[int, list[int]]
         some = min(count, max(1, math.ceil(fraction * count)))
         chosen[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
     return chosen
+
+
+def _regions(there: Stored, layout: Layout) -> dict[str, tuple[zarr.Array[Any], Sequence[int]]]:
+    """Return each array that regions are read of, and the lengths of what is read at a time."""
+    found: dict[str, tuple[zarr.Array[Any], Sequence[int]]] = {
+        name: (array, layout.plan.unit(level))
+        for level, (name, array) in enumerate(zip(layout.names, there.arrays, strict=True))
+    }
+    if there.mask is not None:
+        found[MASK] = (there.mask, there.mask.chunks)
+    return found
+
+
+def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dict[str, str]:
+    """Return in words which arrays would take more memory than a task may, as to_zarr refuses."""
+    most, why = room()
+    found = {}
+    for name, (array, lengths) in read.items():
+        # A chunk is decoded as a whole, however little of it is in the array.
+        size = math.prod(map(max, array.chunks, lengths)) * array.dtype.itemsize
+        if size > most:
+            found[name] = f"not read: {size} bytes at a time, and a task may take {most} ({why})"
+    return found
 
 
 def _checked(
@@ -279,12 +307,12 @@ def _noted(results: Sequence[Found]) -> list[str]:
 
 
 def _coordinates(
-    there: Stored, expected: Mapping[str, Any] | None, gone: Container[str]
+    there: Stored, expected: Mapping[str, Any] | None, without: Container[str]
 ) -> list[Difference]:
-    """Read each coordinate that is not gone, and compare it with the source's."""
+    """Read each coordinate but those `without` names, and compare it with the source's."""
     differences = []
     for name, array in there.coordinates.items():
-        if key_of(name, [0] * array.ndim) in gone:
+        if name in without or key_of(name, [0] * array.ndim) in without:
             continue
         try:
             values = np.asarray(array[...])

@@ -39,6 +39,8 @@ PREAMBLE = 128
 _REMEMBERED = 1 << 13
 # Bytes of an element that is wanted: the longest are offset tables, with 8 bytes a frame.
 _LONGEST = 1 << 26
+# Bytes that pydicom reads where only it understands a header; items take it 80 times as much.
+_BY_PYDICOM = 1 << 24
 
 
 class RawValue(NamedTuple):
@@ -295,7 +297,9 @@ def _read_elements(
     except OverflowError as error:
         raise HeaderError(str(error), source=source.name) from error
     except NotUnderstood as error:
-        found, stop = _read_with_pydicom(file, source.name, start, encoding, _at_pixels, error)
+        found, stop = _read_with_pydicom(
+            file, source.name, start, encoding, _at_pixels, error, keep | find
+        )
         encoding = Encoding(*found.original_encoding)
         tags = list(map(int, found.keys()))
         values = {tag: _raw_value(found, tag) for tag in tags if tag in keep}
@@ -399,16 +403,37 @@ def _read_with_pydicom(
     encoding: Encoding,
     stop_when: Callable[[BaseTag, str | None, int], bool],
     reason: NotUnderstood,
+    tags: Iterable[int] = (),
 ) -> tuple[Dataset, int]:
-    """Read what the walk does not vouch for; return it and where reading stopped."""
+    """Read what the walk does not vouch for; return it and where reading stopped.
+
+    Values of other elements than `tags`, if there are some, are skipped where they have a length.
+    """
     file.seek(start)
+    reader = cast("BinaryIO", _Sparing(file))
+    wanted: list[Any] = list(tags)
     try:
-        found = read_dataset(file, *encoding, stop_when=stop_when)
+        found = read_dataset(reader, *encoding, stop_when=stop_when, specific_tags=wanted)
     except Exception as error:
         raise HeaderError(
             f"the header is damaged: {reason}; pydicom says: {error}", source=name
         ) from error
     return found, file.tell()
+
+
+class _Sparing:
+    """A file of which only so much is read; to seek costs nothing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+        self._left = _BY_PYDICOM
+
+    def read(self, length: int) -> bytes:
+        # A file takes memory for all that it is asked for, whether it is there or not.
+        if length > self._left:
+            raise OverflowError(f"more than {_BY_PYDICOM} bytes of it would be read into memory")
+        self._left -= length
+        return self._read(length)
 
 
 def _raw_value(found: Dataset, tag: int) -> RawValue:
