@@ -8,11 +8,9 @@ import pty
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -471,6 +469,14 @@ def refused(twelve: Archive, changed: int) -> None:
     assert (twelve.target / "results.csv").read_text() == before
 
 
+# Whose Ctrl-C is that of the terminal, as in a shell.
+OF_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
     """Of another option."""
@@ -480,17 +486,15 @@ def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
     answers = (("n\n", 2, 0), ("\x04", 2, 0), ("\x03", 130, 0), ("y\n", 0, 12))
     for answer, code, processed in answers:
         ours, theirs = pty.openpty()
-        with subprocess.Popen(told, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE) as job:
+        with subprocess.Popen(
+            [sys.executable, "-c", OF_A_TERMINAL, *told],
+            stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, start_new_session=True,
+        ) as job:  # fmt: skip
             os.close(theirs)
             said = b""
             while b"[y/N]" not in said:
                 said += os.read(ours, 1000)
-            if answer == "\x03":
-                # The terminal is not that of the process; Python has to wait for an answer first.
-                time.sleep(1)
-                job.send_signal(signal.SIGINT)
-            else:
-                os.write(ours, answer.encode())
+            os.write(ours, answer.encode())
             job.communicate(timeout=120)
         os.close(ours)
         assert b"12 of 12 series that are done would be done again" in said

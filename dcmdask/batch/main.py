@@ -246,7 +246,7 @@ def _run(
         workers, threads_per_worker = half_of_this_machine()
     broken: list[str] = []
     # Somebody at a terminal is asked; a script has to say it.
-    asked = redo or (_confirmed if sys.stdin.isatty() and sys.stderr.isatty() else False)
+    ask = sys.stdin.isatty() and sys.stderr.isatty()
 
     def finished(table: pd.DataFrame, target: str) -> None:
         try:
@@ -259,7 +259,7 @@ def _run(
         with (
             _interrupted_once(),
             cluster(scheduler, workers, threads_per_worker, dashboard=dashboard) as client,
-            shown() as progress,
+            shown() as (progress, confirmed),
         ):
             report = run(
                 process,
@@ -267,7 +267,7 @@ def _run(
                 target,
                 client=client,
                 options=options,
-                redo=asked,
+                redo=redo or (ask and confirmed),
                 finish=finished if finish is not None else None,
                 progress=progress,
                 **more,
@@ -281,12 +281,6 @@ def _run(
         sys.exit(NOT_DONE)
     if not report.ok:
         sys.exit(FAILURES)
-
-
-def _confirmed(message: str) -> bool:
-    print(plain(f"{message}. Do them again? [y/N]: "), end="", file=sys.stderr, flush=True)
-    # Not with typer's function, to which Ctrl-C and the end of the input are one thing.
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import (
@@ -18,14 +20,15 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from dcmdask.batch.outcome import Progress
+from dcmdask.frames.terms import plain
 
 # Seconds between the lines of a log.
 _LINE = 10.0
 
 
 @contextmanager
-def shown() -> Iterator[Callable[[Progress], None]]:
-    """Give what is to be called with each `Progress`."""
+def shown() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], bool]]]:
+    """Give what is to be called with each `Progress`, and what asks whether to go on."""
     show = _bar if sys.stderr.isatty() else _lines
     dashboard = ""
     # Of the first series, not of the scan.
@@ -40,12 +43,24 @@ def shown() -> Iterator[Callable[[Progress], None]]:
             print(f"dashboard: {dashboard}", file=sys.stderr, flush=True)
         further(now, time.monotonic() - started)
 
-    with show() as further:
-        yield tell
+    with show() as (further, paused):
+        yield tell, partial(_confirmed, paused)
+
+
+def _confirmed(paused: Callable[[], AbstractContextManager[None]], message: str) -> bool:
+    with paused():
+        print(plain(f"{message}. Do them again? [y/N]: "), end="", file=sys.stderr, flush=True)
+        # Not with typer's function, to which Ctrl-C and the end of the input are one thing.
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+_Shown: TypeAlias = tuple[
+    Callable[[Progress, float], None], Callable[[], AbstractContextManager[None]]
+]
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Progress, float], None]]:
+def _bar() -> Iterator[_Shown]:
     bar = RichProgress(
         TextColumn("series"),
         BarColumn(),
@@ -58,14 +73,25 @@ def _bar() -> Iterator[Callable[[Progress, float], None]]:
         transient=True,
     )
     task = bar.add_task("", total=None)
-    with bar:
-        yield lambda now, seconds: bar.update(
+
+    def further(now: Progress, seconds: float) -> None:
+        bar.update(
             task, completed=now.done, total=now.total or None, description=_text(now, seconds)
         )
 
+    @contextmanager
+    def paused() -> Iterator[None]:
+        # It holds back what has no end of line, and writes over it.
+        bar.stop()
+        yield
+        bar.start()
+
+    with bar:
+        yield further, paused
+
 
 @contextmanager
-def _lines() -> Iterator[Callable[[Progress, float], None]]:
+def _lines() -> Iterator[_Shown]:
     last = time.monotonic()
 
     def line(now: Progress, seconds: float) -> None:
@@ -80,7 +106,7 @@ def _lines() -> Iterator[Callable[[Progress, float], None]]:
             text += f", about {seconds / now.done * (now.total - now.done):.0f} s left"
         print(text, file=sys.stderr, flush=True)
 
-    yield line
+    yield line, nullcontext
 
 
 def _text(now: Progress, seconds: float) -> str:
