@@ -3,18 +3,20 @@
 Slow and simple, so that :func:`dcmdask.frames.facts.describe` can be held against it.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import isfinite, nan
 from typing import Any
 
 import numpy as np
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, DT, TM
 
 from dcmdask.frames.facts import FACTS
 
-__all__ = ["facts_by_pydicom"]
+__all__ = ["facts_by_pydicom", "indices_by_pydicom"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COMPONENTS = {
@@ -101,33 +103,20 @@ class Levels:
         since = when - EPOCH
         return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) / 1000
 
-    def date_and_time(self) -> float:
+    def date_and_time(self, event: str) -> float:
         try:
-            day = DA(str(self.find("AcquisitionDate")))
+            day = DA(str(self.find(f"{event}Date")))
         except ValueError:
             day = None
         try:
             # With colons as ACR-NEMA has it (PS3.5 6.2), which pydicom does not read.
-            time = TM(str(self.find("AcquisitionTime")).replace(":", ""))
+            time = TM(str(self.find(f"{event}Time")).replace(":", ""))
             if day is None:
                 # Of no day, so of no zone either.
                 return self.milliseconds(datetime.combine(EPOCH.date(), time, UTC))
             return self.milliseconds(datetime.combine(day, time))
         except (ValueError, TypeError):
             return nan
-
-    def dimension_index(self, keywords: tuple[int, ...]) -> float:
-        """The dimension index whose pointer is the first of the tags that any is."""
-        items = self.top.get("DimensionIndexSequence") or []
-        pointers = [item.get("DimensionIndexPointer") for item in items]
-        for tag in keywords:
-            if tag in pointers:
-                values = self.find("DimensionIndexValues", "FrameContentSequence")
-                values = list(values) if isinstance(values, Iterable) else [values]
-                index = pointers.index(tag)
-                found = values[index] if index < len(values) else None
-                return nan if found is None else float(found)
-        return nan
 
     def component(self) -> bytes:
         if self.top.get("Modality") != "MR":
@@ -198,14 +187,10 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
             at.first("FrameAcquisitionNumber", content), at.first("AcquisitionNumber")
         )
         row["stack_id"] = at.word("StackID", content)
-        row["position_index"] = given(
-            at.first("InStackPositionNumber", content),
-            at.dimension_index((0x00209057, 0x00200032)),
-        )
+        row["position_index"] = at.first("InStackPositionNumber", content)
         row["temporal_position"] = given(
             at.first("TemporalPositionIndex", content),
             at.first("TemporalPositionIdentifier"),
-            at.dimension_index((0x00209128, 0x0020930D)),
         )
         row["trigger_time"] = given(
             at.first("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence"),
@@ -214,8 +199,9 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["acquisition_time"] = given(
             at.moment("FrameAcquisitionDateTime", content),
             at.moment("AcquisitionDateTime"),
-            at.date_and_time(),
+            at.date_and_time("Acquisition"),
         )
+        row["content_time"] = at.date_and_time("Content")
         row["reference_time"] = given(
             at.moment("FrameReferenceDateTime", content),
             at.first("FrameReferenceTime"),
@@ -242,3 +228,37 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         word = at.word("VOILUTFunction", window)
         row["window_function"] = word if len(word) <= 16 else b""
     return facts
+
+
+DIMENSIONS = {
+    "stack": ["StackID"],
+    "z": ["InStackPositionNumber", "ImagePositionPatient"],
+    "t": [
+        "TemporalPositionIndex", "TemporalPositionTimeOffset", "NominalCardiacTriggerDelayTime",
+    ],
+    "echo": ["EffectiveEchoTime"],
+    "diffusion": ["DiffusionBValue", "DiffusionGradientOrientation"],
+    "component": ["ComplexImageComponent"],
+}  # fmt: skip
+
+
+def indices_by_pydicom(dataset: Dataset) -> tuple[list[str], np.ndarray]:
+    """Names of the dimensions, and the index values of all frames; none where one has none."""
+    named = {keyword: name for name, keywords in DIMENSIONS.items() for keyword in keywords}
+    names: list[str] = []
+    for number, one in enumerate(dataset.get("DimensionIndexSequence") or []):
+        pointer = one.get("DimensionIndexPointer")
+        name = None if pointer is None else named.get(keyword_for_tag(pointer))
+        label = "_".join(
+            re.findall("[a-z0-9]+", str(one.get("DimensionDescriptionLabel", "")).lower())
+        )
+        if label in {"", "x", "y", "sample", "frame", "patient", "missing", *DIMENSIONS, *names}:
+            label = f"dimension_{number}"
+        names.append(name or label)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[:frames]
+    found = [value_in(group, "FrameContentSequence.DimensionIndexValues") for group in groups]
+    values = [[] if one is None else np.atleast_1d(one).tolist() for one in found]
+    if not names or len(values) < frames or any(len(one) != len(names) for one in values):
+        return [], np.empty((frames, 0))
+    return names, np.array(values)

@@ -1,17 +1,16 @@
 """What `arrange` makes of facts of a known arrangement, whatever order they come in."""
 
-import re
 from typing import Any
 
 import numpy as np
 import phantoms
 import pytest
-from hypothesis import assume, event, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from phantoms import AXIAL, IRREGULAR, REGULAR, grid, without
 
+from dcmdask.arrays.axes import NUMBERS, TIMES
 from dcmdask.arrays.dimensions import Arrangement, arrange
-from dcmdask.arrays.levels import NUMBERS, TIMES
 from dcmdask.arrays.mending import filled, parts
 
 EVERYTHING = {**{name: make for name, (make, _) in IRREGULAR.items()}} | {
@@ -94,6 +93,7 @@ def told_by(column: str, t: np.ndarray, z: np.ndarray, lengths: dict[str, int]) 
         "reference_time": np.array([0, 10, 40, 100, 200, 400, 700, 1000])[t] * 1e3,
         # Each frame has its own: positions are measured in any order, or one by one.
         "acquisition_time": 1.7e12 + 3000 * t + 3000 / positions * turn,
+        "content_time": 1.7e12 + 3000 * t + 3000 / positions * turn,
         "acquisition_time by position": 1.7e12 + 900 * (t + (lengths["t"] + 2) * turn),
         "acquisition_number": t + 7,
         "instance_number": 1 + t * positions + turn,
@@ -136,33 +136,22 @@ def test_time(way: str, t: int, z: int, echoes: int, data: Any) -> None:
         np.testing.assert_allclose(found.coordinates["echo"][1], 12.5 * np.arange(1, echoes + 1))
 
 
-@pytest.mark.parametrize("way", WAYS)
+SHARED = ["temporal_position", "trigger_time", "reference_time", "acquisition_number"]
+
+
+@pytest.mark.parametrize("way", SHARED)
 @settings(max_examples=40)
 @given(t=st.integers(4, 8), z=st.integers(4, 9), data=st.data())
 def test_frames_missing_in_a_grid_are_named(way: str, t: int, z: int, data: Any) -> None:
-    """By inner ones, where only the time between frames tells."""
-    made = grid(t=t, z=z)
-    column = way.partition(" ")[0]
-    made.tell(
-        **{
-            "instance_number": np.nan,
-            column: told_by(way, made.at("t"), made.at("z"), made.lengths),
-        }
-    )
-    cells = st.tuples(st.integers(1, t - 2), st.integers(0, z - 1))
+    made = grid(t=t, z=z).tell(instance_number=np.nan)
+    made.tell(**{way: told_by(way, made.at("t"), made.at("z"), made.lengths)})
+    cells = st.tuples(st.integers(0, t - 1), st.integers(0, z - 1))
     lost = data.draw(st.sets(cells, min_size=1, max_size=t * z // 5))
     # Of a time that is lost altogether nothing tells.
     assume(all(sum(cell[0] == i for cell in lost) < z for i in range(t)))
     rows = [int(made.numbers[cell]) for cell in lost]
     facts = without(made.facts, rows)
     found = arrange(facts)
-    if column == "acquisition_time" or column in NUMBERS or found.dims == ("z",):
-        # Frames may not be enough to tell; then nothing is told.
-        kinds = [one.kind for one in found.irregularities]
-        assert kinds in (["missing"], ["duplicate"])
-        if kinds == ["duplicate"]:
-            event("not told")
-            return
     assert found.dims == ("t", "z")
     expected = made.numbers.copy()
     expected.ravel()[rows] = -1
@@ -182,99 +171,36 @@ def test_frames_missing_in_a_grid_are_named(way: str, t: int, z: int, data: Any)
     np.testing.assert_array_equal(found.coordinates["missing"][1], expected < 0)
 
 
-@pytest.mark.parametrize(
-    "lost",
-    [
-        {(1, 0), (1, 3), (2, 1), (2, 2)},
-        {(3, 0), (1, 1), (2, 2), (1, 3)},
-        {(0, 3), (4, 0), (4, 1), (4, 2)},
-    ],
-    ids=["two volumes", "three volumes", "first and last"],
-)  # fmt: skip
-def test_each_position_lacks_a_frame(lost: set[tuple[int, int]]) -> None:
-    """All have as many, yet they do not go together one by one."""
-    made = grid(t=5, z=4)
-    made.tell(acquisition_time=1000 * made.at("t") + 250 * made.at("z"))
-    rows = [int(made.numbers[cell]) for cell in lost]
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in SHARED])
+@settings(max_examples=30)
+@given(t=st.integers(2, 8), z=st.integers(4, 9), data=st.data())
+def test_frames_missing_by_times_of_their_own_are_counted(
+    way: str, t: int, z: int, data: Any
+) -> None:
+    """Most positions have all their frames; which ones the others lack is not guessed."""
+    made = grid(t=t, z=z).tell(instance_number=np.nan)
+    column = way.partition(" ")[0]
+    made.tell(**{column: told_by(way, made.at("t"), made.at("z"), made.lengths)})
+    short = data.draw(st.sets(st.integers(0, z - 1), min_size=1, max_size=(z - 1) // 2))
+    rows = [int(made.numbers[data.draw(st.integers(0, t - 1)), at]) for at in short]
     facts = without(made.facts, rows)
     found = arrange(facts)
-    assert [one.kind for one in found.irregularities] == ["missing"]
-    expected = np.where(np.isin(made.numbers, rows), -1, made.numbers)
-    np.testing.assert_array_equal(marks(found, facts), expected)
-
-
-def test_two_times_of_which_each_position_lacks_one() -> None:
-    """Half of them take two steps at once to one frame, half to the next."""
-    made = grid(t=4, z=11)
-    made.tell(instance_number=np.nan)
-    made.tell(acquisition_time=1000 * made.at("t") + 90 * made.at("z"))
-    lost = np.array([2, 2, 1, 2, 1, 2, 1, 2, 1, 1, 1])
-    facts = made.facts[made.at("t") != lost[made.at("z")]]
-    found = arrange(facts)
-    assert [one.kind for one in found.irregularities] == ["missing"]
-    expected = np.where(made.at("t") != lost[made.at("z")], np.arange(44), -1).reshape(4, 11)
-    np.testing.assert_array_equal(marks(found, facts), expected)
-
-
-# Each position lacks another frame, and times are uneven: in no order do they go together
-
-PAUSED = np.array([0, 1000, 2000, 5000, 6000, 7000])
-LACKED = [1, 2, 3, 4, 2]
-
-
-def paused(way: str, lacked: Any = LACKED) -> tuple[phantoms.Phantom, np.ndarray]:
-    """Six times at five positions, by clocks that are off by up to 20 ms; and what is left."""
-    made = grid(t=6, z=5).tell(instance_number=np.nan)
-    begin = {"volumes": 37, "one by one": 10_000}[way] * made.at("z")
-    late = np.random.default_rng(0).uniform(-20, 20, 30).round(1)
-    made.tell(acquisition_time=1.6e12 + PAUSED[made.at("t")] + begin + late)
-    return made, made.facts[made.at("t") != np.array(lacked)[made.at("z")]]
-
-
-@pytest.mark.parametrize("way", ["volumes", "one by one"])
-def test_order_is_not_known_where_each_position_lacks_another_frame(way: str) -> None:
-    made, facts = paused(way)
-    found = arrange(facts)
     (irregularity,) = found.irregularities
-    assert found.dims == ("z",) and irregularity.kind == "uneven"
-    assert found.geometry is not None and found.geometry.affine is None
-    # It is the step over the pause that the second position makes one frame earlier.
-    assert re.search(
-        r"frame 2 comes (39|40)\d\d\.\d ms after the one before at 2\.5 mm from the first, "
-        r"(9|10)\d\d\.\d ms at 5 mm, but frame 3 (9|10)\d\d\.\d ms at 2\.5 mm, "
-        r"(39|40)\d\d\.\d ms at 5 mm$",
-        irregularity.message,
+    assert found.dims == ("z",) and irregularity.kind == "missing"
+    assert f"{z - len(short)} positions have {t} frames, and {len(short)} have fewer" in (
+        irregularity.message
     )
-    # The frames that take so long come first, so that their files are named.
-    assert facts["window_center"][list(irregularity.frames[:2])].tolist() == [16, 22]
-    assert sorted(irregularity.frames) == list(range(25))
+    assert set(facts["window_center"][list(irregularity.frames)] % z) == short
     assert filled(found, facts) is found
-    # Each position for itself is in order.
     apart = parts(facts, found)
-    assert len(apart) == 5
-    for z, part in enumerate(apart):
-        expected = [row for row in range(30) if row % 5 == z and row // 5 != LACKED[z]]
-        assert facts["window_center"][part].tolist() == expected
-    # Numbers that count all frames settle it, arbitrary ones do not.
-    facts["instance_number"] = facts["window_center"] + 1
-    settled = arrange(facts)
-    lost = [cell for cell in zip(LACKED, range(5), strict=True)]
-    expected = made.numbers.copy()
-    expected[tuple(np.transpose(lost))] = -1
-    np.testing.assert_array_equal(marks(settled, facts), expected)
-    facts["instance_number"] = np.random.default_rng(1).permutation(25) * 7
-    assert [one.kind for one in arrange(facts).irregularities] == ["uneven"]
-
-
-@pytest.mark.parametrize("way", ["volumes", "one by one"])
-def test_a_pause_of_all_is_none_of_some(way: str) -> None:
-    """All take the long step to the same frame, also where all lack the same."""
-    for lacked in ([9] * 5, [3] * 5, [2] * 5):
-        made, facts = paused(way, lacked)
-        found = arrange(facts)
-        assert found.irregularities == ()
-        expected = made.numbers[np.arange(6) != lacked[0]]
-        np.testing.assert_array_equal(marks(found, facts), expected)
+    assert sum(map(len, apart)) == len(facts)
+    assert all(arrange(facts[part]).irregularities == () for part in apart)
+    # A number that says the time settles it.
+    made.tell(acquisition_number=made.at("t"))
+    settled = arrange(without(made.facts, rows))
+    if len(rows) <= t * z // 4:
+        expected = np.where(np.isin(made.numbers, rows), -1, made.numbers)
+        np.testing.assert_array_equal(marks(settled, without(made.facts, rows)), expected)
 
 
 @settings(max_examples=60)
@@ -284,62 +210,42 @@ def test_a_pause_of_all_is_none_of_some(way: str) -> None:
     seed=st.integers(0, 1000),
     lacked=st.lists(st.integers(1, 7), min_size=9, max_size=9),
 )
-def test_positions_that_lack_another_frame_are_never_regular(
+def test_positions_with_equally_many_frames_go_together_by_rank(
     t: int, z: int, seed: int, lacked: list[int]
 ) -> None:
-    """As long as the step over a missing frame is the longer by half."""
+    """Whatever each of them lacks; the coordinate says when each frame was made."""
     lost = 1 + np.array(lacked)[:z] % (t - 2)
-    assume(len(set(lost)) > 1)
     steps = np.random.default_rng(seed).uniform(700, 1300, t - 1)
     made = grid(t=t, z=z).tell(instance_number=np.nan)
     times = np.concatenate([[0], np.cumsum(steps)])[made.at("t")] + 20_000 * made.at("z")
     facts = made.tell(acquisition_time=times).facts[made.at("t") != lost[made.at("z")]]
     found = arrange(facts)
-    assert [one.kind for one in found.irregularities] in (["missing"], ["uneven"])
-    order = np.random.default_rng(seed).permutation(len(facts))
-    assert_same(found, facts, arrange(facts[order]), facts[order])
+    assert found.dims == ("t", "z") and found.irregularities == ()
+    dims, said = found.coordinates["acquisition_time"]
+    assert dims == ("t", "z") and (np.diff(said, axis=0) > 0).all()
+    np.testing.assert_array_equal(said, facts["acquisition_time"][found.numbers])
 
 
 T, Z = np.indices((5, 5))
 BEATS = np.array([0, 700, 2200, 3000, 4400])[T]
 ONE_BY_ONE = BEATS + 50_000 * Z
-UNEVEN = [
-    [1000, 400, 1600, 900], [500, 1500, 1000, 1600], [900, 900, 400, 1500],
-    [1600, 500, 1000, 400], [1500, 1600, 500, 1400],
-]  # fmt: skip
-HONEST = {
+OWN_TIMES = {
     "a pause in the middle of a volume": BEATS + 100 * Z + 5500 * (BEATS + 100 * Z > 2300),
     "there and back": BEATS + 150 * np.where(T % 2, 4 - Z, Z),
     "one waits": ONE_BY_ONE + 1000 * ((Z == 2) & (T > 1)),
-    "two pauses of all": ONE_BY_ONE
-    + 1000 * (T > 1) * np.array([5, 9, 5, 9, 7])
-    + 1000 * (T > 3) * np.array([9, 4, 4, 9, 5]),
-    "merely uneven": np.insert(np.cumsum(UNEVEN, axis=1), 0, 0, axis=1).T + 50_000 * Z,
+    "positions overlap": BEATS + 2000 * Z,
+    "each position lacks another frame": ONE_BY_ONE + 900 * (T >= Z),
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
-def test_times_that_are_uneven_for_another_reason(name: str) -> None:
+@pytest.mark.parametrize("name", OWN_TIMES)
+def test_times_of_their_own(name: str) -> None:
     made = grid(t=5, z=5).tell(instance_number=np.nan)
-    found = arrange(made.tell(acquisition_time=1.6e12 + HONEST[name].ravel()).facts)
+    found = arrange(made.tell(acquisition_time=1.6e12 + OWN_TIMES[name].ravel()).facts)
     assert found.dims == ("t", "z") and found.irregularities == ()
     np.testing.assert_array_equal(found.numbers, made.numbers)
-    assert "t is their order at each" in only_notes(found)
-
-
-@settings(max_examples=30)
-@given(seed=st.integers(0, 1000), t=st.integers(5, 9), z=st.integers(8, 30))
-def test_frames_missing_by_inexact_clocks(seed: int, t: int, z: int) -> None:
-    """Also of the positions that are measured last, and late."""
-    rng = np.random.default_rng(seed)
-    made = grid(t=t, z=z)
-    times = 1000 * (made.at("t") + made.at("z") / z) + rng.uniform(-80, 80, t * z)
-    lost = rng.choice(np.arange(z, (t - 1) * z), 3, replace=False)
-    lost[0] = 3 * z - 1
-    facts = without(made.tell(acquisition_time=times).facts, np.unique(lost))
-    found = arrange(facts)
-    expected = np.where(np.isin(made.numbers, lost), -1, made.numbers)
-    np.testing.assert_array_equal(marks(found, facts), expected)
+    uneven = name != "positions overlap"
+    assert ("t is their order at each" in "".join(found.notes)) == uneven
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -382,7 +288,7 @@ def test_clocks_are_not_exact(t: int, z: int, repetition: int, unit: int | None,
     else:
         times = times // unit * unit
     found = arrange(made.tell(acquisition_time=times).facts)
-    assert found.dims == ("t", "z") and found.irregularities == () == found.notes
+    assert found.dims == ("t", "z") and found.irregularities == ()
     np.testing.assert_array_equal(found.numbers, made.numbers)
 
 
@@ -404,27 +310,21 @@ def test_values_in_common_are_no_ranks(column: str) -> None:
     np.testing.assert_array_equal(marks(found, facts), EXPECTED)
 
 
-@pytest.mark.parametrize(
-    "numbers",
-    [{"acquisition_number": np.repeat(np.arange(4), 5), "instance_number": np.nan}, {}],
-    ids=["acquisition", "instance"],
-)
-def test_numbers_tell_where_times_do_not(numbers: dict[str, Any]) -> None:
-    made = grid(t=4, z=5)
-    made.tell(acquisition_time=1000.0 * made.at("t") + 200 * made.at("z"), **numbers)
+def test_numbers_tell_where_times_do_not() -> None:
+    made = grid(t=4, z=5).tell(
+        instance_number=np.nan, acquisition_number=np.repeat(np.arange(4), 5)
+    )
+    made.tell(acquisition_time=1000.0 * made.at("t") + 200 * made.at("z"))
     facts = made.facts[CUT]
     found = arrange(facts)
     np.testing.assert_array_equal(marks(found, facts), EXPECTED)
-    assert [one.kind for one in found.irregularities] == ["missing"]
-    assert "Number (0020," not in only_notes(found) and "Number tells t" in only_notes(found)
+    assert [one.kind for one in found.irregularities] == ["missing"] and found.notes == ()
 
 
 def test_an_index_is_never_ranked() -> None:
     facts = grid(t=2, z=3).tell(temporal_position=[1, 1, 2, 2, 3, 3]).facts
     found = arrange(facts)
-    expected = [[0, 1, -1], [3, -1, 2], [-1, 4, 5]]
-    np.testing.assert_array_equal(marks(found, facts), expected)
-    assert "3 of 9 frames are missing" in found.irregularities[0].message and found.notes == ()
+    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["duplicate"]
 
 
 def test_values_that_hardly_differ_are_not_in_common() -> None:
@@ -434,49 +334,6 @@ def test_values_that_hardly_differ_are_not_in_common() -> None:
     found = arrange(made.tell(trigger_time=times).facts)
     np.testing.assert_array_equal(found.numbers, made.numbers)
     assert found.irregularities == () == found.notes
-
-
-@pytest.mark.parametrize("row", range(20))
-@pytest.mark.parametrize("delay", [0, 12])
-def test_any_frame_of_a_cine_is_missed(row: int, delay: int) -> None:
-    made = phantoms.cine()
-    made.tell(instance_number=np.nan, trigger_time=made.facts["trigger_time"] + delay)
-    facts = without(made.facts, [row])
-    found = arrange(facts)
-    np.testing.assert_array_equal(
-        marks(found, facts), np.where(made.numbers == row, -1, made.numbers)
-    )
-
-
-@pytest.mark.parametrize("row", range(20))
-@pytest.mark.parametrize("name", ["interleaved", "one by one"])
-def test_the_place_of_a_frame_is_known_or_not_said(name: str, row: int) -> None:
-    """Of the position that is measured first or last, its own times do not tell."""
-    made = phantoms.interleaved().tell(instance_number=np.nan)
-    if name == "one by one":
-        made.tell(acquisition_time=10_000 * made.at("z") + 900 * made.at("t"))
-    facts = without(made.facts, [row])
-    found = arrange(facts)
-    (irregularity,) = found.irregularities
-    assert irregularity.kind == "missing"
-    t, z = divmod(row, 5)
-    # Positions 0 and 3 are the first and the last of a volume.
-    known = t in (1, 2) or (
-        name == "interleaved" and (z not in (0, 3) or (t, z) in [(3, 0), (0, 3)])
-    )
-    if known:
-        expected = np.where(made.numbers == row, -1, made.numbers)
-        np.testing.assert_array_equal(marks(found, facts), expected)
-        return
-    assert found.dims == ("z",) and "is not known" in irregularity.message
-    assert set(facts["window_center"][list(irregularity.frames)] % 5) == {z}
-    assert filled(found, facts) is found
-    # The numbers that a scanner gives settle it.
-    facts["instance_number"] = facts["window_center"] + 1
-    settled = arrange(facts)
-    np.testing.assert_array_equal(
-        marks(settled, facts), np.where(made.numbers == row, -1, made.numbers)
-    )
 
 
 @settings(max_examples=100)
@@ -500,6 +357,9 @@ def test_the_ends_of_a_scan_are_missed(way: str, t: int, z: int, numbered: bool,
     first, last = data.draw(st.integers(0, z - 1)), data.draw(st.integers(0, z - 1))
     facts = made.facts[first : len(made.facts) - last]
     found = arrange(facts)
+    if 4 * len(facts) < 3 * t * z:
+        assert found.irregularities or found.notes or found.dims == ("z",)
+        return
     if [one.kind for one in found.irregularities] == ["duplicate"]:
         return
     assert found.dims == ("t", "z")
@@ -562,13 +422,8 @@ def test_diffusion_is_in_the_order_of_weightings() -> None:
 
 def test_a_frame_of_a_repeated_weighting_is_missing() -> None:
     made = phantoms.diffusion()
-    facts = without(made.facts, [5])
-    found = arrange(facts)
-    assert found.dims == ("diffusion", "z")
-    np.testing.assert_array_equal(
-        marks(found, facts), np.where(made.numbers == 5, -1, made.numbers)
-    )
-    assert "diffusion 1 at 2.5 mm" in found.irregularities[0].message
+    found = arrange(without(made.facts, [5]))
+    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["missing"]
 
 
 def test_unweighted_frames_in_time_are_no_diffusion() -> None:
@@ -662,22 +517,12 @@ def test_a_frame_that_is_there_twice_makes_no_time() -> None:
         assert found.irregularities[0].frames == (7, 20)
 
 
-def test_times_without_a_common_step_are_only_an_order() -> None:
-    made = grid(t=3, z=2)
-    times = np.array([[0, 1000, 2000], [5000, 6000, 15000]]).T
-    found = arrange(made.tell(acquisition_time=times.ravel()).facts)
-    assert found.dims == ("t", "z") and found.irregularities == ()
-    np.testing.assert_array_equal(found.numbers, made.numbers)
-    assert "t is their order at each" in only_notes(found)
-
-
 def test_an_order_with_holes_is_none() -> None:
-    """Without a common step nothing tells which frame is missing."""
     times = [0, 1000, 9000, 0, 4000, 5000, 0, 100, 4100, 0, 7000]
     facts = grid(z=4).facts[[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]]
     facts["acquisition_time"] = times
     found = arrange(facts)
-    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["duplicate"]
+    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["missing"]
 
 
 def test_weightings_in_another_order_at_each_position() -> None:

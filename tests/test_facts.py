@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facts_oracle import facts_by_pydicom
+from facts_oracle import facts_by_pydicom, indices_by_pydicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_dicom import (
@@ -112,6 +112,10 @@ def assert_same_facts(found: Described, dataset: Dataset) -> None:
     assert len(found) == len(expected)
     for name in FACTS.names or ():
         np.testing.assert_array_equal(found.facts[name], expected[name], name, strict=True)
+    names, values = indices_by_pydicom(dataset)
+    assert found.dimensions == tuple(names)
+    indices = np.frombuffer(found.index_values, "u4").reshape(values.shape)
+    np.testing.assert_array_equal(indices, values)
 
 
 def assert_same(found: Described, dataset: Dataset) -> None:
@@ -569,7 +573,9 @@ def enhanced(
             "PerFrameFunctionalGroupsSequence": [
                 groups(dict.fromkeys(LEAVES, second), undefined) for second in (False, False, True)
             ],
-            "DimensionIndexSequence": [group(DimensionIndexPointer=0x00209057)],
+            "DimensionIndexSequence": [
+                group(DimensionIndexPointer=tag) for tag in (0x00209056, 0x00209057, 0x00209128)
+            ],
         },
         undefined=undefined,
         **elements,
@@ -674,24 +680,39 @@ def test_a_position_at_the_top_is_not_that_of_many_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pointers", "position", "temporal"),
+    ("dimensions", "names"),
     [
-        ([0x00209056, 0x00200032, 0x00209128], 11, 21),
-        ([0x00200032, 0x00209057, 0x0020930D], 11, 21),
-        ([0x00209056], NAN, NAN),
-        ([0, 0, 0, 0x00200032], NAN, NAN),
+        ([(0x00209056, ""), (0x00200032, ""), (0x00209128, "")], ("stack", "z", "t")),
+        ([(0x00189087, "b"), (0x00189089, ""), (0x00189082, "")],
+         ("diffusion", "diffusion", "echo")),
+        ([(0x00209057, ""), (0x20051429, "Label Type"), (0x20051430, "")],
+         ("z", "label_type", "dimension_2")),
+        ([(0x20051429, "T"), (0x20051430, "x"), (0x20051431, "...")],
+         ("dimension_0", "dimension_1", "dimension_2")),
+        ([(0x00209056, "")], ()),
     ],
-)
-def test_dimension_index(pointers: list[int], position: float, temporal: float) -> None:
+)  # fmt: skip
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.name)
+def test_dimension_indices(
+    dimensions: list[tuple[int, str]], names: tuple[str, ...], syntax: UID
+) -> None:
+    """Of known pointers, of labels, and of neither; values have to be as many."""
     frame = groups({("FrameContentSequence", "DimensionIndexValues"): False}, False)
+    items = [
+        group(DimensionIndexPointer=tag, DimensionDescriptionLabel=label)
+        for tag, label in dimensions
+    ]
     data = made(
+        syntax,
         sequences={
             "PerFrameFunctionalGroupsSequence": [frame],
-            "DimensionIndexSequence": [group(DimensionIndexPointer=tag) for tag in pointers],
-        }
+            "DimensionIndexSequence": items,
+        },
     )
-    (row,) = described_bytes(data).facts
-    np.testing.assert_equal((row["position_index"], row["temporal_position"]), (position, temporal))
+    found = described_bytes(data)
+    assert found.dimensions == names
+    assert np.frombuffer(found.index_values, "u4").tolist() == ([1, 11, 21] if names else [])
+    assert_same_facts(found, dcmread(BytesIO(data)))
 
 
 def test_what_only_pydicom_reads() -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_series import AXIAL, OBLIQUE, SERIES, along, classic, direction, enhanced
 from make_dicom import noise
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 import dcmdask
 from dcmdask import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError, scan
@@ -111,7 +113,7 @@ def test_gaps_are_named_and_filled(tmp_path: Path) -> None:
     modality = stack.to_xarray("modality", "fill")
     if modality.dtype.kind == "f":
         assert np.isnan(modality.values[3]).all()
-    parts = stack.to_dask(on_irregular="split")
+    parts = [part.to_dask() for part in stack.split()]
     assert [len(part) for part in parts] == [3, 2, 1]
     np.testing.assert_array_equal(da.concatenate(parts).compute(), FRAMES)
 
@@ -332,7 +334,7 @@ def test_each_position_lacks_a_frame_of_another_time(tmp_path: Path) -> None:
     where = [(t, z) for t in range(6) for z in range(5) if t != lacked[z]]
     seconds = [0, 1, 2, 5, 6, 7]
     frames = noise(25, 5, 7)
-    paths = classic(
+    classic(
         tmp_path, frames, along(AXIAL, [3.0 * z for _, z in where]), modality="MR",
         numbers=[1] * 25,
         each={
@@ -340,25 +342,83 @@ def test_each_position_lacks_a_frame_of_another_time(tmp_path: Path) -> None:
             "AcquisitionTime": [f"1200{seconds[t]:02}.{37 * z:03}" for t, z in where],
         },
     )  # fmt: skip
-    (stack,) = one(tmp_path).stacks
-    for choice in ("error", "fill"):
-        with pytest.raises(IrregularSeriesError) as caught:
-            stack.to_dask(on_irregular=choice)
-        assert "4000.0 ms after the one before at 3 mm from the first" in str(caught.value)
-        assert "1000.0 ms at 6 mm, but frame 3" in str(caught.value)
-        named = [paths[where.index(cell)] for cell in [(3, 1), (4, 2)]]
-        assert f"({named[0]}; {named[1]}; " in str(caught.value) and "more)" in str(caught.value)
-    kept = stack.to_xarray(on_irregular="keep")
-    assert kept.dims == ("z", "y", "x")
-    np.testing.assert_allclose(kept.z, np.repeat(3.0 * np.arange(5), 5), atol=1e-6)
-    parts = stack.to_xarray(on_irregular="split")
-    assert [part.shape for part in parts] == [(5, 1, 5, 7)] * 5
-    for z, part in enumerate(parts):
-        rows = [row for row, cell in enumerate(where) if cell[1] == z]
-        np.testing.assert_array_equal(part.values[:, 0], frames[rows])
-        np.testing.assert_allclose(
-            part.t, [1000 * s for t, s in enumerate(seconds) if t != lacked[z]]
-        )
+    with pytest.warns(DcmdaskWarning, match="t is their order at each"):
+        v = one(tmp_path).to_xarray()
+    assert v.dims == ("t", "z", "y", "x") and v.shape == (5, 5, 5, 7)
+    rows = np.array([[where.index(cell) for cell in where if cell[1] == z] for z in range(5)]).T
+    np.testing.assert_array_equal(v.values, frames[rows])
+    times = [[1000 * seconds[where[row][0]] + 37 * where[row][1] for row in line] for line in rows]
+    np.testing.assert_allclose(v.acquisition_time, times)
+
+
+def test_dimensions_of_the_object_itself(tmp_path: Path) -> None:
+    """Labelling of arterial spins: no attribute that we know tells control from label."""
+    where = [(label, t, z) for label in (2, 1) for t in range(3) for z in range(4)]
+    frames = noise(len(where), 5, 7)
+    pointers = [
+        (0x00209056, "Stack"),
+        (0x20051429, "Label Type"),
+        (0x00209128, ""),
+        (0x00209057, ""),
+    ]
+
+    def dimension(pointer: int, label: str) -> Dataset:
+        item = Dataset()
+        item.DimensionIndexPointer, item.DimensionDescriptionLabel = pointer, label
+        return item
+
+    def saved(name: str, values: list[list[int]]) -> None:
+        enhanced(
+            tmp_path / name, frames, along(AXIAL, [3.0 * z for _, _, z in where]),
+            contents=[{"StackID": "1", "DimensionIndexValues": one} for one in values],
+            DimensionIndexSequence=[dimension(*one) for one in pointers],
+        )  # fmt: skip
+
+    saved("asl", [[1, label, 1 + t, 1 + z] for label, t, z in where])
+    v = one(tmp_path / "asl").to_xarray()
+    assert v.dims == ("t", "label_type", "z", "y", "x")
+    assert v.label_type.values.tolist() == [1, 2]
+    expected = frames.reshape(2, 3, 4, 5, 7)[::-1].swapaxes(0, 1)
+    np.testing.assert_array_equal(v.values, expected)
+    # Indices that make no full grid are not believed, and nothing else tells.
+    saved("lying", [[1, label, 1, 1 + z] for label, t, z in where])
+    with pytest.raises(IrregularSeriesError, match="24 frames share 4 positions"):
+        one(tmp_path / "lying").to_dask()
+    # Positions win over indices that count them.
+    saved("turned", [[1, label, 1 + t, 1 + (z + 1) % 4] for label, t, z in where])
+    with pytest.warns(DcmdaskWarning, match="contradicts Image Position"):
+        np.testing.assert_array_equal(one(tmp_path / "turned").to_dask(), expected)
+
+
+def test_the_user_says_what_tells_frames_apart(tmp_path: Path) -> None:
+    """By trigger times all positions have the same; by the numbers, each its own order."""
+    where = [(t, z) for t in range(3) for z in range(4)]
+    frames = noise(12, 5, 7)
+    classic(
+        tmp_path, frames, along(AXIAL, [3.0 * z for _, z in where]), modality="MR",
+        numbers=[1 + 2 - t for t, _ in where],
+        each={
+            "TriggerTime": [40.0 * t for t, _ in where],
+            "EchoTime": [10.0 + 5 * (t % 2) for t, _ in where],
+        },
+    )  # fmt: skip
+    series = one(tmp_path)
+    shape = (3, 4, 5, 7)
+    np.testing.assert_array_equal(series.to_dask(), frames.reshape(shape))
+    backwards = series.to_xarray(order_by="InstanceNumber")
+    np.testing.assert_array_equal(backwards.values, frames.reshape(shape)[::-1])
+    (stack,) = series.stacks
+    assert stack.ordered_by(None) is stack
+    assert stack.ordered_by("TriggerTime").arrangement.notes == ()
+    with pytest.raises(IrregularSeriesError, match="no grid of EchoTime, TriggerTime"):
+        series.to_dask(order_by=["EchoTime", "TriggerTime"])
+    with pytest.raises(ValueError, match="not 'SliceTime'"):
+        series.to_dask(order_by="SliceTime")
+    np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path, order_by="TriggerTime"), frames)
+    dcmdask.to_zarr(tmp_path, tmp_path / "a.zarr", order_by="InstanceNumber")
+    stored = zarr.open_group(tmp_path / "a.zarr")["pixels"]
+    np.testing.assert_array_equal(stored[:], frames.reshape(shape)[::-1])
+    assert dcmdask.verify(tmp_path / "a.zarr", tmp_path).ok
 
 
 def test_no_padding_that_is_right_for_all(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.arrays.axes import Axis
 from dcmdask.arrays.geometry import Floats, Geometry, Integers
-from dcmdask.arrays.levels import Axis
 
 Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
 
@@ -27,8 +27,8 @@ def labels(
     numbers: Integers,
     geometry: Geometry,
     axes: Sequence[Axis],
-) -> tuple[Coordinates, tuple[str, ...]]:
-    """Return the coordinates of an arrangement, and what there is to say about them.
+) -> Coordinates:
+    """Return the coordinates of an arrangement.
 
     Parameters
     ----------
@@ -57,12 +57,15 @@ def labels(
             weighted = facts["b_value"][rows, np.newaxis] > 0
             direction = np.where(weighted, facts["direction"][rows], np.nan)
             found["direction"] = (("diffusion", "patient"), direction)
-        elif axis.column == "echo_time":
-            found["echo"] = (("echo",), facts["echo_time"][rows])
-            found.pop("echo_time", None)
-        else:
-            found["echo_number"] = (("echo",), facts["echo_number"][rows])
-    return found, tuple(axis.noted for axis in axes if axis.noted)
+        elif axis.name == "echo":
+            if axis.column != "echo_number" and np.isfinite(facts["echo_time"][rows]).all():
+                found["echo"] = (("echo",), facts["echo_time"][rows])
+                found.pop("echo_time", None)
+            else:
+                found["echo_number"] = (("echo",), facts["echo_number"][rows])
+        elif axis.values is not None:
+            found[axis.name] = ((axis.name,), axis.values[rows])
+    return found
 
 
 def told(facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers) -> Coordinates:
@@ -120,7 +123,7 @@ def _firsts(numbers: Integers, axis: int) -> Integers:
 
 def _times(facts: npt.NDArray[Any], numbers: Integers, axis: int) -> Floats | None:
     """Return ms from the earliest frame for each t; None where no column of times ascends."""
-    for column in MILLISECONDS:
+    for column in (*MILLISECONDS, "content_time"):
         times = np.where(numbers >= 0, facts[column][numbers], np.inf)
         each: Floats = np.moveaxis(times, axis, 0).reshape(numbers.shape[axis], -1).min(axis=1)
         # Not of NaN, which is the least of the times that it is among.

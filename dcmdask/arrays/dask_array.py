@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -34,6 +34,7 @@ def from_dicom(
     *,
     values: Values = "stored",
     on_irregular: OnIrregular = "error",
+    order_by: str | Sequence[str] | None = None,
     fill_value: float | None = None,
     chunks: Chunks = "auto",
     raw: bool = False,
@@ -59,11 +60,14 @@ def from_dicom(
     values : {"stored", "modality", "display"}
         As the decoder gives them; in the units of the modality, such as Hounsfield units, by
         each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-    on_irregular : {"error", "keep", "fill", "split"}
-        What to do where positions of a series are missing, double or uneven: raise; keep the
-        frames that there are, in spatial order; put `fill_value` where frames are missing;
-        or take the regular part, if there is only one. Not for one file, whose frames stay
-        in the order that they are stored in: ``scan(path)[0]`` arranges those.
+    on_irregular : {"error", "keep", "fill"}
+        For positions of a series that are missing, double or uneven: raise; keep the frames
+        that there are, in spatial order; or put `fill_value` where frames are missing. Not for
+        one file, whose frames stay in the order that they are stored in: ``scan(path)[0]``
+        arranges those.
+    order_by : str or sequence of str, optional
+        Attributes that tell frames of one position of a series apart, such as
+        ``"TriggerTime"``, as for :meth:`Stack.ordered_by`. By default what the headers say.
     fill_value : number, optional
         For missing frames. By default NaN for floating point, otherwise Pixel Padding Value
         (0028,0120) in the same units, or 0 where there is none.
@@ -115,13 +119,16 @@ chunktype=numpy.ndarray>
         return to_dask(src, chunks)
     if is_collection(src, storage_options):
         stack = only_stack(scan(src, storage_options=storage_options))
-        return to_dask(stack.flattened(values, on_irregular, fill_value, **opening), chunks)
-    if on_irregular != "error" or fill_value is not None:
-        raise ValueError(
-            "on_irregular and fill_value are for series: the frames of one file stay in the order "
-            "that they are stored in; scan(path)[0] arranges them"
+        frames: ArrayLike = stack.flattened(
+            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
         )
-    frames: ArrayLike = open_frames(src, storage_options=storage_options, **opening)
+        return to_dask(frames, chunks)
+    if on_irregular != "error" or order_by or fill_value is not None:
+        raise ValueError(
+            "on_irregular, order_by and fill_value are for series: the frames of one file stay in "
+            "the order that they are stored in; scan(path)[0] arranges them"
+        )
+    frames = open_frames(src, storage_options=storage_options, **opening)
     if values != "stored":
         if isinstance(src, Dataset):
             raise TypeError(f"{values} values are for files; pass the path or the bytes")

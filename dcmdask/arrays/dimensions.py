@@ -1,37 +1,30 @@
-"""Which frame of a stack stands for which time, echo, diffusion weighting and position.
+"""Dimensions, order and coordinates of the frames of a stack.
 
-Pure functions over a table of facts. Positions decide about ``z``. Where several frames
-share a position, the smallest set of dimensions is taken by which each frame has a place
-of its own in a full grid; what a header only repeats in other words becomes a coordinate.
+Pure functions over a table of facts. Positions decide about ``z``; `dcmdask.arrays.axes` about
+the dimensions by which frames that share a position are told apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations, product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.coordinates import MILLISECONDS, Coordinates, labels, told
-from dcmdask.arrays.geometry import Floats, Geometry, Integers, Irregularity, is_placed, locate
-from dcmdask.arrays.levels import (
+from dcmdask.arrays.axes import (
     NUMBERS,
-    TIMES,
     Axis,
-    denied,
-    determines,
-    fixed_axes,
-    joined,
-    midnight_notes,
-    numbered,
-    order_axis,
+    Indices,
+    chosen_axes,
+    find_axes,
+    notes_on,
     plausible,
-    time_axes,
 )
-from dcmdask.arrays.matching import Contradiction
+from dcmdask.arrays.coordinates import Coordinates, labels, told
+from dcmdask.arrays.geometry import Floats, Geometry, Integers, Irregularity, is_placed, locate
+from dcmdask.frames.frame_facts import DAY
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,12 @@ class Arrangement:
     notes: tuple[str, ...] = ()
 
 
-def arrange(facts: npt.NDArray[Any], stored: Integers | None = None) -> Arrangement:
+def arrange(
+    facts: npt.NDArray[Any],
+    stored: Integers | None = None,
+    indices: Indices | None = None,
+    order_by: Sequence[str] = (),
+) -> Arrangement:
     """Order the frames of one stack.
 
     Parameters
@@ -73,6 +71,11 @@ def arrange(facts: npt.NDArray[Any], stored: Integers | None = None) -> Arrangem
         (n,) of `dcmdask.frames.facts.FACTS`, of one shape, type and orientation.
     stored : ndarray of int, optional
         (n,): the number of each frame in its instance, which breaks ties.
+    indices : Indices, optional
+        Dimension Index Values, where all frames are of one instance that has them.
+    order_by : sequence of str, optional
+        Keywords of `dcmdask.arrays.axes.ORDER_BY` by which alone frames that share a position
+        are told apart.
 
     Returns
     -------
@@ -80,31 +83,27 @@ def arrange(facts: npt.NDArray[Any], stored: Integers | None = None) -> Arrangem
         It does not depend on the order of the rows.
     """
     stored = np.zeros(len(facts), np.int64) if stored is None else stored
-    midnight = midnight_notes(facts)
+    midnight = _midnight_notes(facts)
     facts = plausible(facts)
     placed = is_placed(facts)
     if not placed.all():
         return _in_number_order(facts, stored, placed)
     geometry, z = locate(facts)
-    notes = _contradictions(facts, z)
+    notes = _contradictions(facts, z, indices)
     if np.bincount(z).max() == 1:
         numbers = np.argsort(z)
-        coordinates, _ = labels(facts, ("z",), numbers, geometry, ())
+        coordinates = labels(facts, ("z",), numbers, geometry, ())
         found = geometry.irregularities
         return Arrangement(("z",), numbers, coordinates, geometry, found, notes)
-    axes = _explanation(facts, z)
+    axes = chosen_axes(facts, z, order_by) if order_by else find_axes(facts, z, indices)
     if axes is None:
-        return _repeated(facts, stored, z, geometry, notes)
-    notes += midnight
-    unsure = next((axis for axis in axes if axis.unsure), None)
-    if unsure is not None:
-        unsettled = _unsettled(z, geometry, unsure)
-        return _side_by_side(facts, stored, z, geometry, unsettled, notes)
+        return _side_by_side(facts, stored, z, geometry, _shared(z, geometry, order_by), notes)
+    notes += notes_on(axes, facts, z)
     dims = (*(axis.name for axis in axes), "z")
     numbers = _grid(axes, z)
     irregularities = (*geometry.irregularities, *_holes(numbers, dims, geometry))
-    coordinates, more = labels(facts, dims, numbers, geometry, axes)
-    return Arrangement(dims, numbers, coordinates, geometry, irregularities, notes + more)
+    coordinates = labels(facts, dims, numbers, geometry, axes)
+    return Arrangement(dims, numbers, coordinates, geometry, irregularities, midnight + notes)
 
 
 # The order of frames that have no position
@@ -153,105 +152,6 @@ def _settled(facts: npt.NDArray[Any], stored: Integers) -> Integers:
     return order[np.lexsort((content, run))]
 
 
-# Which dimensions explain that frames share positions
-
-
-def _explanation(facts: npt.NDArray[Any], z: Integers) -> tuple[Axis, ...] | None:
-    """Return the dimensions by which each frame has a place of its own in a grid.
-
-    Without time, as few as possible.
-    """
-    fixed = fixed_axes(facts, z)
-    found = _grid_of(_sets(fixed)[1:], z)
-    if found is not None:
-        return found
-    unsure = contradicted = None
-    for axes in chain(_repeated_weightings(facts, z, fixed), _timed(facts, z, fixed)):
-        time = axes[0]
-        if time.contradiction is not None:
-            contradicted = contradicted or axes
-        elif time.unsure:
-            unsure = unsure or axes
-        # Another order does not settle what the times contradict.
-        elif (time.holes or contradicted is None) and (unsure is None or len(axes) >= len(unsure)):
-            return axes
-    return contradicted or unsure
-
-
-def _sets(axes: Sequence[Axis]) -> list[tuple[Axis, ...]]:
-    """Return all combinations of axes, the smallest first."""
-    return [one for size in range(len(axes) + 1) for one in combinations(axes, size)]
-
-
-def _grid_of(sets: Iterable[tuple[Axis, ...]], z: Integers) -> tuple[Axis, ...] | None:
-    """Return the first set whose grid is full, otherwise the first with few holes."""
-    nearly = None
-    for axes in sets:
-        cells = _cells(axes, z)
-        if cells == len(z):
-            return axes
-        if cells is not None and nearly is None:
-            nearly = axes
-    return nearly
-
-
-def _timed(
-    facts: npt.NDArray[Any], z: Integers, fixed: Sequence[Axis]
-) -> Iterator[tuple[Axis, ...]]:
-    """Yield sets of axes with a time, the likeliest first.
-
-    With as many others as possible, since the frames of two echoes, say, may have times of
-    their own. Numbers that only count, last.
-    """
-    places = [(others, joined([axis.level for axis in others], z)) for others in _sets(fixed)]
-    for columns, axes_of in product((TIMES, tuple(NUMBERS)), (time_axes, order_axis)):
-        for (others, place), column in product(reversed(places), columns):
-            times = axes_of(column, facts[column], place)
-            found = _grid_of(((time, *others) for time in times), z)
-            if found is None:
-                continue
-            time, *rest = _by_numbers(facts, found, place, z)
-            if not denied(time, facts["acquisition_number"], place):
-                yield (time, *rest)
-
-
-def _by_numbers(
-    facts: npt.NDArray[Any], axes: tuple[Axis, ...], place: Integers, z: Integers
-) -> tuple[Axis, ...]:
-    """Let numbers decide which frames are of one time, where each position has its own times."""
-    time, *others = axes
-    if time.own:
-        by_position = joined([z], joined([axis.level for axis in others], np.zeros_like(z)))
-        for axis in numbered(time, facts, place, by_position):
-            if _cells((axis, *others), z) is not None:
-                return (axis, *others)
-    return axes
-
-
-def _repeated_weightings(
-    facts: npt.NDArray[Any], z: Integers, fixed: Sequence[Axis]
-) -> Iterator[tuple[Axis, ...]]:
-    """Yield sets of axes where time is a series of diffusion weightings, some of them repeated."""
-    weighting = next((axis for axis in fixed if axis.name == "diffusion"), None)
-    if weighting is None:
-        return
-    for time, *others in _timed(facts, z, [axis for axis in fixed if axis is not weighting]):
-        if determines(time.level, weighting.level):
-            noted = time.noted.replace("orders t", "orders what is repeated")
-            level = joined([time.level], weighting.level)
-            yield (time._replace(name="diffusion", level=level, noted=noted), *others)
-
-
-def _cells(axes: Sequence[Axis], z: Integers) -> int | None:
-    """Return how many cells a grid has; None where two frames share one, or few are taken."""
-    lengths = [int(axis.level.max()) + 1 for axis in axes]
-    cells = int(np.prod([float(length) for length in (*lengths, z.max() + 1)]))
-    # Only a time, which is the first, may have other limits.
-    if 1 in lengths or cells - len(z) > axes[0].holes * cells:
-        return None
-    return cells if joined([axis.level for axis in axes], z).max() + 1 == len(z) else None
-
-
 def _grid(axes: Sequence[Axis], z: Integers) -> Integers:
     levels = [axis.level for axis in axes]
     lengths = [int(level.max()) + 1 for level in (*levels, z)]
@@ -288,55 +188,39 @@ def _beside(numbers: Integers) -> tuple[int, ...]:
     return tuple(dict.fromkeys(beside[beside >= 0].tolist()))
 
 
-def _unsettled(z: Integers, geometry: Geometry, axis: Axis) -> Irregularity:
-    """Frames are missing, and it is not known which."""
-    unsure = axis.unsure
-    if axis.contradiction is not None:
-        message = _contradicting(z, geometry, axis.contradiction, axis.column)
-        return Irregularity("uneven", message, unsure)
-    at = _listed(geometry, np.unique(z[list(unsure)]))
-    message = (
-        f"frames are missing, and t of the {len(unsure)} that are there is not known at {at} mm "
-        "from the first: neither times nor numbers tell whether the first or the last are missing"
-    )
-    return Irregularity("missing", message, unsure)
-
-
-def _contradicting(z: Integers, geometry: Geometry, found: Contradiction, column: str) -> str:
-    unit = " ms" if column in MILLISECONDS else ""
-    one, other = (f"{at:.4g} mm" for at in geometry.positions[z[list(found.rows)]])
-    first, second = ([f"{step:.1f}{unit}" for step in steps] for steps in found.steps)
-    return (
-        "times are uneven, as where each position lacks another frame, and t is not known: "
-        f"frame {found.ranks[0]} comes {first[0]} after the one before at {one} from the first, "
-        f"{first[1]} at {other}, but frame {found.ranks[1]} {second[0]} at {one}, {second[1]} at "
-        f"{other}"
-    )
-
-
-def _repeated(
-    facts: npt.NDArray[Any],
-    stored: Integers,
-    z: Integers,
-    geometry: Geometry,
-    notes: tuple[str, ...],
-) -> Arrangement:
-    """Frames that share a position for no reason that the headers give."""
+def _shared(z: Integers, geometry: Geometry, order_by: Sequence[str]) -> Irregularity:
+    """Say that frames share positions without a place of their own for each."""
     counts = np.bincount(z)
-    rows = np.flatnonzero(counts[z] > 1)
+    most = int(np.bincount(counts).argmax())
+    if most > 1 and counts.max() == most and counts.min() < most:
+        short = np.flatnonzero(counts < most)
+        message = (
+            f"frames are missing: {np.sum(counts == most)} positions have {most} frames, and "
+            f"{len(short)} have fewer ({_listed(counts, short)} at {_at(geometry, short)} mm from "
+            "the first); nothing tells which ones are missing"
+        )
+        return Irregularity("missing", message, _tuple(counts[z] < most))
     places = np.flatnonzero(counts > 1)
     shared = f"{len(places)} positions" if len(places) > 1 else "a position"
+    by = ", ".join(order_by) or "times, echoes, diffusion weightings or components"
     message = (
-        f"{len(rows)} frames share {shared}, at {_listed(geometry, places)} mm from the first, "
-        "and no grid of times, echoes, diffusion weightings or components has a place for each"
+        f"{counts[places].sum()} frames share {shared}, at {_at(geometry, places)} mm from the "
+        f"first, and no grid of {by} has a place for each"
     )
-    found = Irregularity("duplicate", message, tuple(rows.tolist()))
-    return _side_by_side(facts, stored, z, geometry, found, notes)
+    return Irregularity("duplicate", message, _tuple(counts[z] > 1))
 
 
-def _listed(geometry: Geometry, places: Integers) -> str:
+def _tuple(chosen: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(chosen).tolist())
+
+
+def _at(geometry: Geometry, places: Integers) -> str:
+    return _listed(geometry.positions, places)
+
+
+def _listed(values: npt.NDArray[Any], places: Integers) -> str:
     more = f" and {len(places) - 8} more" if len(places) > 8 else ""
-    return ", ".join(f"{geometry.positions[place]:.4g}" for place in places[:8]) + more
+    return ", ".join(f"{values[place]:.4g}" for place in places[:8]) + more
 
 
 def _side_by_side(
@@ -357,9 +241,27 @@ def _side_by_side(
     return Arrangement(("z",), order, coordinates, geometry, found, notes)
 
 
-def _contradictions(facts: npt.NDArray[Any], z: Integers) -> tuple[str, ...]:
+def _midnight_notes(facts: npt.NDArray[Any]) -> tuple[str, ...]:
+    """Say where times of day were taken to go on behind midnight, and the numbers deny it."""
+    times = facts["acquisition_time"]
+    before = facts[(times >= 0) & (times < DAY)]
+    behind = facts[(times >= DAY) & (times < 2 * DAY)]
+    for column in NUMBERS if len(before) and len(behind) else ():
+        if behind[column].max() < before[column].min():
+            return (
+                f"Acquisition Time (0008,0032) without a date seems to pass midnight, but "
+                f"{NUMBERS[column]} says that the earlier times of day were first",
+            )
+    return ()
+
+
+def _contradictions(
+    facts: npt.NDArray[Any], z: Integers, indices: Indices | None
+) -> tuple[str, ...]:
     """Say where numbers that should follow the positions do not."""
     index = facts["position_index"]
+    if indices is not None and "z" in indices.names and not np.isfinite(index).any():
+        index = indices.values[:, indices.names.index("z")].astype(np.float64)
     known = np.isfinite(index)
     if not known.any():
         return ()

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.arrays.axes import plausible
 from dcmdask.arrays.coordinates import told, z_of
 from dcmdask.arrays.dimensions import Arrangement, arrange
 from dcmdask.arrays.geometry import (
@@ -22,9 +23,8 @@ from dcmdask.arrays.geometry import (
     missing_steps,
     same_position,
 )
-from dcmdask.arrays.levels import plausible
 
-OnIrregular: TypeAlias = Literal["error", "keep", "fill", "split"]
+OnIrregular: TypeAlias = Literal["error", "keep", "fill"]
 ON_IRREGULAR: tuple[str, ...] = get_args(OnIrregular)
 # A gap that the next is this much smaller than does not begin a run.
 _SMALLER = 0.75

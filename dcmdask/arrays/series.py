@@ -20,6 +20,9 @@ from dcmdask.frames.instance import outside
 from dcmdask.frames.terms import MODALITIES, UNITS, term, uid
 
 if TYPE_CHECKING:
+    import dask.array as da
+    import xarray as xr
+
     from dcmdask.arrays.chunks import Chunks
 
 # Direction cosines and, relatively, pixel spacings that differ by less are the same: over 500
@@ -147,9 +150,10 @@ class Series:
         on_irregular: OnIrregular = "error",
         chunks: Chunks = "auto",
         *,
+        order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
         **opening: Any,
-    ) -> Any:
+    ) -> da.Array:
         """Return the only stack as a lazy Dask array (..., z, rows, columns[, samples]).
 
         Parameters, result and errors are those of :meth:`Stack.to_dask`.
@@ -161,7 +165,9 @@ class Series:
         """
         stack = self.only_stack()
         self.tell_left_out()
-        return stack.to_dask(values, on_irregular, chunks, fill_value=fill_value, **opening)
+        return stack.to_dask(
+            values, on_irregular, chunks, order_by=order_by, fill_value=fill_value, **opening
+        )
 
     def to_xarray(
         self,
@@ -169,9 +175,10 @@ class Series:
         on_irregular: OnIrregular = "error",
         chunks: Chunks = "auto",
         *,
+        order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
         **opening: Any,
-    ) -> Any:
+    ) -> xr.DataArray:
         """Return the only stack as an :class:`xarray.DataArray` with labels, units and affine.
 
         Parameters, result and errors are those of :meth:`Stack.to_xarray`.
@@ -197,7 +204,9 @@ class Series:
         """
         stack = self.only_stack()
         self.tell_left_out()
-        return stack.to_xarray(values, on_irregular, chunks, fill_value=fill_value, **opening)
+        return stack.to_xarray(
+            values, on_irregular, chunks, order_by=order_by, fill_value=fill_value, **opening
+        )
 
 
 def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:

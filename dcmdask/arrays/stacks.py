@@ -12,24 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.arranged import ArrangedFrames
+from dcmdask.arrays.axes import ORDER_BY, Indices
 from dcmdask.arrays.dimensions import Arrangement, arrange
 from dcmdask.arrays.geometry import Geometry
 from dcmdask.arrays.joined import JoinedFrames, look
 from dcmdask.arrays.mending import OnIrregular, check_on_irregular, filled, parts
 from dcmdask.arrays.naming import conflicts, worded
 from dcmdask.arrays.valued import Values, check_values, fill_for, valued
-from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError
+from dcmdask.errors import DcmdaskWarning, IrregularSeriesError
 from dcmdask.frames.facts import Described, facts_of
 from dcmdask.frames.instance import outside
 from dcmdask.frames.terms import uid
 
 if TYPE_CHECKING:
     import dask.array as da
+    import xarray as xr
 
     from dcmdask.arrays.chunks import Chunks
 
-# How many parts a message lists.
-_LISTED = 10
 # Segmentation and its label map, RT Dose, Nuclear Medicine: for now plain frames.
 _PLAIN = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("66.4", "66.7", "481.2", "20")
@@ -48,6 +48,8 @@ class Stack:
         Whose frames are in it.
     frame_numbers : ndarray of int64
         Which frames, counted through all frames of `instances`.
+    order_by : tuple of str, optional
+        As for :meth:`ordered_by`.
 
     Examples
     --------
@@ -69,10 +71,12 @@ class Stack:
         series_uid: str,
         instances: tuple[Described, ...],
         frame_numbers: npt.NDArray[np.int64],
+        order_by: tuple[str, ...] = (),
     ) -> None:
         self.series_uid = series_uid
         self.instances = instances
         self.frame_numbers = frame_numbers
+        self.order_by = order_by
 
     @property
     def name(self) -> str:
@@ -91,7 +95,7 @@ class Stack:
     @cached_property
     def arrangement(self) -> Arrangement:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        arrangement = arrange(self.facts, self._stored)
+        arrangement = arrange(self.facts, self._stored, self._indices, self.order_by)
         found = (*arrangement.irregularities, *conflicts(self.instances, self._owner))
         return replace(arrangement, irregularities=found)
 
@@ -99,6 +103,15 @@ class Stack:
     def _stored(self) -> npt.NDArray[np.int64]:
         """The number of each frame in its own instance."""
         return np.concatenate([np.arange(len(one)) for one in self.instances])[self.frame_numbers]
+
+    @property
+    def _indices(self) -> Indices | None:
+        """The Dimension Index Values of the frames; those of several instances are unrelated."""
+        names = self.instances[0].dimensions
+        if len(self.instances) > 1 or not names:
+            return None
+        values = np.frombuffer(self.instances[0].index_values, np.uint32)
+        return Indices(names, values.reshape(-1, len(names))[self.frame_numbers])
 
     @property
     def _owner(self) -> npt.NDArray[np.int64]:
@@ -175,7 +188,31 @@ class Stack:
             return (self,)
         rows = parts(self.facts, self.arrangement, self._stored)
         numbers = [self.frame_numbers[part] for part in rows]
-        return tuple(compacted(self.series_uid, self.instances, numbers))
+        return tuple(compacted(self.series_uid, self.instances, numbers, self.order_by))
+
+    def ordered_by(self, order_by: str | Sequence[str] | None) -> Stack:
+        """Return the stack with another rule for frames that share a position.
+
+        Parameters
+        ----------
+        order_by : str, sequence of str, or None
+            Keywords of attributes, one dimension each, such as ``"TriggerTime"`` or
+            ``["EchoTime", "AcquisitionTime"]``. Frames of one position are told apart by them
+            alone: by values that all positions share; of the last one also by their order at
+            each position, where all have equally many. None leaves it as it is.
+
+        Raises
+        ------
+        ValueError
+            A keyword is not among those that a scan reads.
+        """
+        if order_by is None:
+            return self
+        keywords = (order_by,) if isinstance(order_by, str) else tuple(order_by)
+        for keyword in keywords:
+            if keyword not in ORDER_BY:
+                raise ValueError(f"order_by takes {', '.join(sorted(ORDER_BY))}, not {keyword!r}")
+        return Stack(self.series_uid, self.instances, self.frame_numbers, keywords)
 
     @property
     def frames(self) -> ArrangedFrames:
@@ -207,8 +244,10 @@ class Stack:
             cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
             raise IrregularSeriesError(
                 f"the stack of {len(self.frame_numbers)} frames {cannot}:\n{what}\n"
-                "on_irregular='keep' takes the frames as they are, with their true positions, "
-                "'fill' puts empty frames into gaps, 'split' gives the regular parts",
+                "on_irregular='keep' takes the frames as they are, with their true positions, and "
+                "'fill' puts empty frames into gaps; order_by='TriggerTime' or other keywords "
+                "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
+                "gives the regular parts",
                 source=self.name,
             )
         return arrangement
@@ -219,9 +258,10 @@ class Stack:
         on_irregular: OnIrregular = "error",
         chunks: Chunks = "auto",
         *,
+        order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
         **opening: Any,
-    ) -> Any:
+    ) -> da.Array:
         """Return the stack as a lazy Dask array.
 
         Parameters
@@ -230,13 +270,15 @@ class Stack:
             As the decoder gives them; in the units of the modality, such as Hounsfield
             units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer
             shows them.
-        on_irregular : {"error", "keep", "fill", "split"}
-            What to do where positions are missing, double or uneven: raise; keep the
-            frames as they are, in spatial order (where a grid of several dimensions is not
-            complete, its holes hold `fill_value`); put `fill_value` where positions and
-            frames are missing; or return a list with an array for each regular part.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames as they
+            are, in spatial order (where a grid of several dimensions is not complete, its
+            holes hold `fill_value`); or put `fill_value` where positions and frames are
+            missing. `split` gives the regular parts.
         chunks : int, str, tuple or dict, optional
             As for :func:`dcmdask.from_dicom`, of frames along the flattened leading axes.
+        order_by : str or sequence of str, optional
+            Attributes that tell frames of one position apart, as for :meth:`ordered_by`.
         fill_value : number, optional
             For missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -246,21 +288,22 @@ class Stack:
 
         Returns
         -------
-        dask.array.Array or list of dask.array.Array
+        dask.array.Array
             (..., z, rows, columns) or (..., z, rows, columns, samples), the axes those of
-            `dims`; a list, also of one, for ``on_irregular="split"`` only.
+            `dims`.
 
         Raises
         ------
         IrregularSeriesError
             The stack is not regular, and `on_irregular` does not settle it.
         """
-        if on_irregular == "split":
-            return [
-                part.to_dask(values, "error", chunks, fill_value=fill_value, **opening)
-                for part in self.split()
-            ]
-        return self._to_dask(self._arranged(on_irregular), values, chunks, fill_value, opening)
+        _, frames, _ = self.assembled(
+            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
+        )
+        # Whoever only looks at geometry need not wait for dask.array to be imported.
+        from dcmdask.arrays.chunks import to_dask
+
+        return to_dask(frames, chunks)
 
     def to_xarray(
         self,
@@ -268,9 +311,10 @@ class Stack:
         on_irregular: OnIrregular = "error",
         chunks: Chunks = "auto",
         *,
+        order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
         **opening: Any,
-    ) -> Any:
+    ) -> xr.DataArray:
         """Return the stack as an :class:`xarray.DataArray` with labels, units and affine.
 
         Parameters are those of :meth:`to_dask`. Needs xarray: ``pip install
@@ -278,39 +322,35 @@ class Stack:
 
         Returns
         -------
-        xarray.DataArray or list of xarray.DataArray
+        xarray.DataArray
             Lazy Dask inside. The coordinates ``x``, ``y`` and ``z`` are index times
             spacing in mm, not patient axes; ``attrs["affine"]`` (4 x 4) takes (column x, row
             y, slice z) indices of pixel centres to the patient's LPS axes in mm.
         """
+        from dcmdask.arrays.chunks import to_dask
         from dcmdask.arrays.labelled import labelled
 
-        if on_irregular == "split":
-            return [
-                part.to_xarray(values, "error", chunks, fill_value=fill_value, **opening)
-                for part in self.split()
-            ]
-        arrangement = self._arranged(on_irregular)
-        array = self._to_dask(arrangement, values, chunks, fill_value, opening)
-        return labelled(array, arrangement, self.instances, self.facts, values, self.series_uid)
+        stack, frames, arrangement = self.assembled(
+            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
+        )
+        array = to_dask(frames, chunks)
+        return labelled(array, arrangement, stack.instances, stack.facts, values, self.series_uid)
 
     def flattened(
         self,
         values: Values,
         on_irregular: OnIrregular,
+        *,
+        order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
         **opening: Any,
     ) -> ArrangedFrames:
         """Return the frames as an array-like (frames, rows, columns[, samples]), z fastest.
 
         Parameters are those of :meth:`to_dask`; kept, there are no frames but those that are.
-
-        Raises
-        ------
-        AmbiguousSourceError
-            There are several regular parts, and ``on_irregular="split"``.
         """
-        stack, arrangement = self._settled(on_irregular)
+        stack = self.ordered_by(order_by)
+        arrangement = stack._arranged(on_irregular)
         numbers = arrangement.numbers.reshape(-1)
         if on_irregular == "keep":
             numbers = numbers[numbers >= 0]
@@ -320,42 +360,18 @@ class Stack:
         self,
         values: Values,
         on_irregular: OnIrregular,
+        *,
+        order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
         **opening: Any,
     ) -> tuple[Stack, ArrangedFrames, Arrangement]:
-        """Return itself or its only regular part, its frames as an array-like, and how they lie.
+        """Return the stack in the order asked for, its frames as an array-like, how they lie.
 
-        Parameters are those of :meth:`to_dask`, errors those of :meth:`flattened`.
+        Parameters are those of :meth:`to_dask`, and so are errors.
         """
-        stack, arrangement = self._settled(on_irregular)
+        stack = self.ordered_by(order_by)
+        arrangement = stack._arranged(on_irregular)
         return stack, stack._array(arrangement, values, fill_value, opening), arrangement
-
-    def _settled(self, on_irregular: OnIrregular) -> tuple[Stack, Arrangement]:
-        """Return the one stack that an array is made of, and how its frames lie."""
-        if on_irregular != "split":
-            return self, self._arranged(on_irregular)
-        regular = self.split()
-        if len(regular) != 1:
-            listed = "\n".join(f"- {part}" for part in regular[:_LISTED])
-            raise AmbiguousSourceError(
-                f"{len(regular)} regular parts where one array is meant:\n{listed}\n"
-                "to_dask(on_irregular='split') of the series gives a list",
-                source=self.name,
-            )
-        return regular[0], regular[0]._arranged()
-
-    def _to_dask(
-        self,
-        arrangement: Arrangement,
-        values: Values,
-        chunks: Chunks,
-        fill_value: float | None,
-        opening: Mapping[str, Any],
-    ) -> da.Array:
-        # Whoever only looks at geometry need not wait for dask.array to be imported.
-        from dcmdask.arrays.chunks import to_dask
-
-        return to_dask(self._array(arrangement, values, fill_value, opening), chunks)
 
     def _array(
         self,
@@ -382,6 +398,7 @@ def compacted(
     series_uid: str,
     instances: Sequence[Described],
     groups: Iterable[npt.NDArray[np.int64]],
+    order_by: tuple[str, ...] = (),
 ) -> Iterator[Stack]:
     """Yield a stack for each group of frames, with only the instances that it has frames of.
 
@@ -397,4 +414,4 @@ def compacted(
         used, which = np.unique(owner[numbers], return_inverse=True)
         shift = np.cumsum(counts[used]) - counts[used] - starts[used]
         kept = tuple(instances[i] for i in used.tolist())
-        yield Stack(series_uid, kept, numbers + shift[which])
+        yield Stack(series_uid, kept, numbers + shift[which], order_by)

@@ -81,6 +81,7 @@ def export(
         str, typer.Option(metavar="N", help="Of the pyramid of OME-Zarr: auto, or how many.")
     ] = "auto",
     on_irregular: options.OnIrregular = "error",
+    order_by: options.OrderBy = None,
     on_error: Annotated[
         Literal["fail", "fill"],
         typer.Option(help="Where a frame cannot be decoded: end, or fill, mark and report it."),
@@ -147,6 +148,7 @@ def export(
         "levels": numbers(levels, "--levels"),
         "values": values,
         "on_irregular": on_irregular,
+        "order_by": order_by,
         "on_error": on_error,
         "fill_value": fill_value,
         "with_identifiers": with_identifiers,

@@ -25,8 +25,16 @@ Values = Annotated[
     ),
 ]
 OnIrregular = Annotated[
-    Literal["error", "keep", "fill", "split"],
+    Literal["error", "keep", "fill"],
     typer.Option(help="Where positions of a series are missing, double or uneven."),
+]
+OrderBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEYWORD",
+        help="What tells frames of one position of a series apart, such as TriggerTime. Can be "
+        "given several times.",
+    ),
 ]
 Scheduler = Annotated[
     str | None,

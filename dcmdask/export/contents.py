@@ -99,6 +99,7 @@ def contents(
     arranged: bool,
     values: Values,
     on_irregular: OnIrregular,
+    order_by: str | Sequence[str] | None = None,
     fill_value: float | None,
     with_identifiers: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -111,7 +112,7 @@ def contents(
     src : Stack, Series, or as for :func:`dcmdask.from_dicom`
     arranged : bool
         Arrange the frames of one file, too, instead of leaving them as they are stored.
-    values, on_irregular, fill_value, storage_options, **opening
+    values, on_irregular, order_by, fill_value, storage_options, **opening
         As for :func:`dcmdask.from_dicom`.
     with_identifiers : bool
         Also tell what names the patient, the examination and the source.
@@ -137,11 +138,12 @@ def contents(
             raise TypeError("what is arranged in space comes from files: pass a path or URL")
         stack = only_stack(scan(src, storage_options=storage_options))
     if stack is not None:
+        stack = stack.ordered_by(order_by)
         return _of_stack(stack, values, on_irregular, fill_value, opening, with_identifiers)
-    if on_irregular != "error":
+    if on_irregular != "error" or order_by:
         raise ValueError(
-            "on_irregular is for series: the frames of one file stay in the order that they are "
-            "stored in; pass scan(path)[0] to arrange them"
+            "on_irregular and order_by are for series: the frames of one file stay in the order "
+            "that they are stored in; pass scan(path)[0] to arrange them"
         )
     stored = open_frames(src, storage_options=storage_options, **opening)
     if isinstance(src, Dataset):
@@ -196,7 +198,9 @@ def _of_stack(
     opening: Mapping[str, Any],
     with_identifiers: bool,
 ) -> Contents:
-    stack, frames, arrangement = stack.assembled(values, on_irregular, fill_value, **opening)
+    stack, frames, arrangement = stack.assembled(
+        values, on_irregular, fill_value=fill_value, **opening
+    )
     dims = (*arrangement.dims, "y", "x", "sample")[: frames.ndim]
     first = stack.instances[0]
     syntaxes = sorted({one.transfer_syntax for one in stack.instances})

@@ -207,8 +207,8 @@ def _check_even(geometry: Geometry, source: str) -> None:
     if reasons:
         raise IrregularSeriesError(
             f"OME-Zarr has no place for frames that are no even grid: {'; '.join(reasons)}; "
-            "on_irregular='fill' puts empty frames into gaps, 'split' takes the regular part, "
-            f"and {_INSTEAD}",
+            "on_irregular='fill' puts empty frames into gaps, scan(...)[0].stacks[0].split() gives "
+            f"the regular parts, and {_INSTEAD}",
             source=source,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -145,6 +145,7 @@ def prepare(
     levels: int | str = "auto",
     values: Values = "stored",
     on_irregular: OnIrregular = "error",
+    order_by: str | Sequence[str] | None = None,
     on_error: str = "fail",
     fill_value: float | None = None,
     with_identifiers: bool = False,
@@ -167,6 +168,7 @@ def prepare(
         arranged=as_ome,
         values=values,
         on_irregular=on_irregular,
+        order_by=order_by,
         fill_value=fill_value,
         with_identifiers=with_identifiers,
         storage_options=storage_options,
@@ -223,6 +225,7 @@ def prepare(
             "levels": len(plan.levels),
             "codecs": tried.metadata.to_dict()["codecs"],
             "on_irregular": on_irregular,
+            "order_by": [order_by] if isinstance(order_by, str) else list(order_by or ()),
             "on_error": on_error,
             "fill_value": None if filling is None else str(filling),
             "with_identifiers": with_identifiers,

@@ -82,6 +82,7 @@ def reopen(
     common = {
         "values": plan["values"],
         "on_irregular": plan["on_irregular"],
+        "order_by": plan["order_by"],
         "fill_value": None if filling is None else float(filling),
         "with_identifiers": plan["with_identifiers"],
         "storage_options": storage_options,

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
+from dcmdask.arrays.axes import ORDER_BY
 from dcmdask.arrays.mending import OnIrregular
 from dcmdask.arrays.valued import Values
 from dcmdask.export.completion import grid_of
@@ -78,6 +79,7 @@ _PLAN: Mapping[str, Check] = {
     "on_error": _one_of("fail", "fill"),
     "on_irregular": _one_of(*get_args(OnIrregular)),
     "options": _are_options,
+    "order_by": lambda value: isinstance(value, list) and ORDER_BY.keys() >= set(map(str, value)),
     "shape": _lengths(0),
     "shards": lambda value: value is None or _lengths(1)(value),
     "source": _is(str),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Literal
@@ -50,6 +50,7 @@ def to_zarr(
     levels: int | str = "auto",
     values: Values = "stored",
     on_irregular: OnIrregular = "error",
+    order_by: str | Sequence[str] | None = None,
     on_error: Literal["fail", "fill"] = "fail",
     fill_value: float | None = None,
     resume: bool = False,
@@ -91,7 +92,7 @@ def to_zarr(
         None nothing.
     levels : int or "auto"
         Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
-    values, on_irregular, storage_options, **opening
+    values, on_irregular, order_by, storage_options, **opening
         As for :func:`from_dicom`.
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`, where that is a URL.
@@ -169,6 +170,7 @@ def to_zarr(
         levels=levels,
         values=values,
         on_irregular=on_irregular,
+        order_by=order_by,
         on_error=on_error,
         fill_value=fill_value,
         with_identifiers=with_identifiers,

@@ -5,10 +5,11 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +55,23 @@ _WANTED: Final = frozenset(
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING),
     }
 )
-# What a Dimension Index Pointer is of, where the index stands for a position: In-Stack
-# Position Number, else Image Position (Patient); where for time: Temporal Position Index,
-# else Temporal Position Time Offset.
-_POINTER: Final = (Leaf((0x00209165,), 0, "AT"),)
-_TO_POSITION: Final = (0x00209057, 0x00200032)
-_TO_TIME: Final = (0x00209128, 0x0020930D)
+# Dimension Index Pointer, Dimension Description Label.
+_DIMENSION: Final = (Leaf((0x00209165,), 0, "AT"), Leaf((0x00209421,), 1, "LO"))
+# Dimensions by the attribute that a Dimension Index Pointer is of.
+_DIMENSIONS: Final = {
+    0x00209056: "stack",  # Stack ID
+    0x00209057: "z",  # In-Stack Position Number
+    0x00200032: "z",  # Image Position (Patient)
+    0x00209128: "t",  # Temporal Position Index
+    0x0020930D: "t",  # Temporal Position Time Offset
+    0x00189153: "t",  # Nominal Cardiac Trigger Delay Time
+    0x00189082: "echo",  # Effective Echo Time
+    0x00189087: "diffusion",  # Diffusion b-value
+    0x00189089: "diffusion",  # Diffusion Gradient Orientation
+    0x00089208: "component",  # Complex Image Component
+}
+# Names that stand for something else than what a label may mean.
+_TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", "missing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,13 @@ class Described:
         Whether (0028,2110) says that something was lost by compression.
     table : bytes
         The bytes of `facts`: in millions of instances, an array of each would count.
+    dimensions : tuple of str
+        Of the Dimension Index Sequence (0020,9222), by its pointers: ``"stack"``, ``"z"``,
+        ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``; of others the Dimension
+        Description Label, in lower case, or ``"dimension_N"``. Empty unless all frames have
+        Dimension Index Values.
+    index_values : bytes
+        (frames, dimensions) unsigned 32-bit integers.
     """
 
     source: files.Stored
@@ -122,6 +141,8 @@ class Described:
     has_frame_lut: bool
     lossy: bool
     table: bytes
+    dimensions: tuple[str, ...] = ()
+    index_values: bytes = b""
 
     @property
     def facts(self) -> npt.NDArray[Any]:
@@ -145,10 +166,10 @@ _PAUSE: Final = 3 * DAY / 4
 def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
     """Return the facts of all frames of some instances, one after the other.
 
-    Acquisition times of which the day is not known are made comparable: where all are, and
-    they lie within six hours around midnight, those behind it are of the next day. NaN where
-    nobody can tell: the day is known of some frames only, or times are spread over more than
-    half a day.
+    Acquisition and content times of which the day is not known are made comparable: where all
+    are, and they lie within six hours around midnight, those behind it are of the next day. NaN
+    where nobody can tell: the day is known of some frames only, or times are spread over more
+    than half a day.
 
     Returns
     -------
@@ -164,11 +185,11 @@ def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
     """
     # numpy.concatenate compares the fields of each with those of all before.
     facts = np.frombuffer(bytearray().join([one.table for one in instances]), FACTS)
-    times = facts["acquisition_time"]
-    undated = (times >= 0) & (times < DAY + _LEAP)
-    if undated.any():
-        all_are = undated[np.isfinite(times)].all()
-        times[undated] = _compared(times[undated]) if all_are else np.nan
+    for times in (facts["acquisition_time"], facts["content_time"]):
+        undated = (times >= 0) & (times < DAY + _LEAP)
+        if undated.any():
+            all_are = undated[np.isfinite(times)].all()
+            times[undated] = _compared(times[undated]) if all_are else np.nan
     return facts
 
 
@@ -232,9 +253,7 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         for tag in _WORDS
     }
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
-    table, has_frame_lut = _facts(
-        header, pixels.number_of_frames, words[_MODALITY] == "MR", image_type
-    )
+    frames = _facts(header, pixels.number_of_frames, words[_MODALITY] == "MR", image_type)
     text = image_type.decode("ascii", "replace")
     return Described(
         source=source,
@@ -258,9 +277,11 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         padding=_padding(header, pixels.signed),
         has_lut=not _LUTS.isdisjoint(header.sequences),
         has_modality_lut=_MODALITY_LUT in header.sequences,
-        has_frame_lut=has_frame_lut,
+        has_frame_lut=frames.has_lut,
         lossy=words[_LOSSY] == "01",
-        table=table,
+        table=frames.table,
+        dimensions=frames.dimensions,
+        index_values=frames.index_values,
     )
 
 
@@ -296,8 +317,16 @@ def _padding(header: Header, signed: bool) -> float | None:
     return padding if padding == padding else None
 
 
-def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> tuple[bytes, bool]:
-    """Return the rows of all frames, and whether any has a VOI LUT in its functional groups."""
+class _Frames(NamedTuple):
+    """The facts of all frames, their Dimension Index Values, and whether one has a VOI LUT."""
+
+    table: bytes
+    has_lut: bool = False
+    dimensions: tuple[str, ...] = ()
+    index_values: bytes = b""
+
+
+def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> _Frames:
     offset = header.values.get(_TIMEZONE_OFFSET)
     common = Common(
         little_endian=header.encoding.little_endian,
@@ -305,14 +334,12 @@ def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> tuple
         image_type=image_type,
         offset=minutes(offset.value) if offset else 0,
         diffusion=private_diffusion(header.values, header.encoding) if is_mr else Diffusion(),
-        position_index=None,
-        temporal_index=None,
     )
     top = _top_level(header)
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
     if header.sequences.keys().isdisjoint((_SHARED, _PER_FRAME)):
-        return frame_facts.packed(top, common) * frames, False
+        return _Frames(frame_facts.packed(top, common) * frames)
     return _table(header, frames, top, common)
 
 
@@ -333,8 +360,8 @@ _Read: TypeAlias = Callable[[int, tuple[Leaf, ...]], Iterator[list[bytes]]]
 """The rows of the sequence with a tag; none where it is absent."""
 
 
-def _table(header: Header, frames: int, top: list[bytes], common: Common) -> tuple[bytes, bool]:
-    """Return the rows of an instance with functional groups, and whether there is a VOI LUT."""
+def _table(header: Header, frames: int, top: list[bytes], common: Common) -> _Frames:
+    """Return the facts of an instance with functional groups."""
     groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
     try:
         places = {tag: header.sequences[tag] for tag in groups}
@@ -372,37 +399,44 @@ def _table(header: Header, frames: int, top: list[bytes], common: Common) -> tup
 _LEAVES: Final = (*frame_facts.LEAVES, frame_facts.LUTS)
 
 
-def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> tuple[bytes, bool]:
+def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> _Frames:
     """Lay what frames have of their own over what they share, and that over `top`."""
-    pointers = [
-        numbers(pointer, "<H" if common.little_endian else ">H", 2)
-        for (pointer,) in islice(read(_DIMENSION_INDEX, _POINTER), LONGEST)
-    ]
-    common = common._replace(
-        position_index=_pointed(pointers, _TO_POSITION),
-        temporal_index=_pointed(pointers, _TO_TIME),
-    )
     base, has_lut = top, False
     for *row, lut in read(_SHARED, _LEAVES):
         base, has_lut = _laid_over(row, top), bool(lut)
         break  # one item holds all (PS3.3 C.7.6.16)
+    dimensions = _dimensions(read, common.little_endian)
+    order: Literal["<", ">"] = "<" if common.little_endian else ">"
+    width = 4 * len(dimensions)
+    indices = bytearray()
     table = bytearray(frame_facts.packed(base, common) * frames)
     size = FACTS.itemsize
     # A frame without an item keeps the row of what is shared.
-    own = read(_PER_FRAME, _LEAVES)
-    for at, (*row, lut) in zip(range(0, len(table), size), own, strict=False):
+    own = read(_PER_FRAME, (*_LEAVES, frame_facts.INDEX_VALUES))
+    for at, (*row, lut, values) in zip(range(0, len(table), size), own, strict=False):
         table[at : at + size] = frame_facts.packed(_laid_over(row, base), common)
         has_lut = has_lut or bool(lut)
-    return bytes(table), has_lut
+        if len(values) == width:
+            indices += values
+    if not dimensions or len(indices) != frames * width:
+        return _Frames(bytes(table), has_lut)
+    native = np.frombuffer(indices, np.dtype("u4").newbyteorder(order)).astype("u4")
+    return _Frames(bytes(table), has_lut, dimensions, native.tobytes())
+
+
+def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
+    """Return the names of the dimensions of an object, in the order of its indices."""
+    found: list[str] = []
+    items = islice(read(_DIMENSION_INDEX, _DIMENSION), LONGEST)
+    for number, (pointer, text) in enumerate(items):
+        group, element = numbers(pointer, "<H" if little_endian else ">H", 2)
+        tag = -1 if group != group else int(group) << 16 | int(element)
+        label = "_".join(re.findall("[a-z0-9]+", text.decode("ascii", "replace").lower()))
+        taken = {*_TAKEN, *found}
+        other = label if label and label not in taken else f"dimension_{number}"
+        found.append(_DIMENSIONS.get(tag, other))
+    return tuple(found)
 
 
 def _laid_over(row: list[bytes], base: list[bytes]) -> list[bytes]:
     return [value or below for value, below in zip(row, base, strict=True)]
-
-
-def _pointed(pointers: list[tuple[float, ...]], wanted: tuple[int, ...]) -> int | None:
-    """Return which of the dimensions has the first of the `wanted` tags that any has."""
-    for tag in wanted:
-        if (pointer := (float(tag >> 16), float(tag & 0xFFFF))) in pointers:
-            return pointers.index(pointer)
-    return None

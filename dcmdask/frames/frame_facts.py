@@ -25,7 +25,7 @@ from dcmdask.frames.conversion import (
 from dcmdask.frames.functional_groups import Leaf
 from dcmdask.frames.private_diffusion import Diffusion
 
-__all__ = ["DAY", "ELEMENTS", "FACTS", "LEAVES", "Common", "packed"]
+__all__ = ["DAY", "ELEMENTS", "FACTS", "INDEX_VALUES", "LEAVES", "LUTS", "Common", "packed"]
 
 DAY: Final = 24 * 60 * 60 * 1000
 """Milliseconds; acquisition times below are times of a day that is not known."""
@@ -40,11 +40,12 @@ FACTS = np.dtype(
         ("instance_number", "f8"),  # (0020,0013)
         ("acquisition_number", "f8"),  # (0020,9156), (0020,0012)
         ("stack_id", "S16"),  # (0020,9056), a hash of it where it is too long to be valid
-        ("position_index", "f8"),  # (0020,9057), or the dimension index that stands for it
-        ("temporal_position", "f8"),  # (0020,9128), (0020,0100), or such a dimension index
+        ("position_index", "f8"),  # (0020,9057)
+        ("temporal_position", "f8"),  # (0020,9128), (0020,0100)
         ("trigger_time", "f8"),  # (0020,9153), (0018,1060) ms
         ("acquisition_time", "f8"),  # (0018,9074), (0008,002A), (0008,0022) + (0008,0032) ms
         ("reference_time", "f8"),  # (0018,9151), (0054,1300), (0020,930D) ms
+        ("content_time", "f8"),  # (0008,0023) + (0008,0033) ms
         ("echo_time", "f8"),  # (0018,9082), (0018,0081) ms
         ("echo_number", "f8"),  # (0018,0086)
         ("b_value", "f8"),  # (0018,9087) or a vendor's, s/mm2
@@ -58,7 +59,7 @@ FACTS = np.dtype(
         ("window_function", "S16"),  # (0028,1056) VOI LUT Function
     ]
 )
-_ROW: Final = Struct("=3d6d2d3d16s8d3d9s2d16s2d16s")
+_ROW: Final = Struct("=3d6d2d3d16s9d3d9s2d16s2d16s")
 assert _ROW.size == FACTS.itemsize
 
 # What a row is made from, in the order in which `packed` takes it: tag, VR, and the sequences
@@ -75,7 +76,6 @@ ELEMENTS: Final[tuple[tuple[int, str, tuple[int, ...]], ...]] = (
     (0x00209057, "UL", (0x00209111,)),  # In-Stack Position Number
     (0x00209128, "UL", (0x00209111,)),  # Temporal Position Index
     (0x00200100, "IS", ()),  # Temporal Position Identifier
-    (0x00209157, "UL", (0x00209111,)),  # Dimension Index Values
     (0x00209153, "FD", (0x00189118,)),  # Nominal Cardiac Trigger Delay Time
     (0x00181060, "DS", ()),  # Trigger Time
     (0x00189074, "DT", (0x00209111,)),  # Frame Acquisition DateTime
@@ -85,6 +85,8 @@ ELEMENTS: Final[tuple[tuple[int, str, tuple[int, ...]], ...]] = (
     (0x00189151, "DT", (0x00209111,)),  # Frame Reference DateTime
     (0x00541300, "DS", ()),  # Frame Reference Time
     (0x0020930D, "FD", (0x00209310,)),  # Temporal Position Time Offset
+    (0x00080023, "DA", ()),  # Content Date
+    (0x00080033, "TM", ()),  # Content Time
     (0x00189082, "FD", (0x00189114,)),  # Effective Echo Time
     (0x00180081, "DS", ()),  # Echo Time
     (0x00180086, "IS", ()),  # Echo Numbers
@@ -116,6 +118,9 @@ LEAVES: Final = tuple(
 LUTS: Final = Leaf((0x00289132, 0x00283010, 0x00283002), len(ELEMENTS), "")
 """Behind these columns: the LUT Descriptor in the Frame VOI LUT macro (PS3.3 C.7.6.16.2.10)."""
 
+INDEX_VALUES: Final = Leaf((0x00209111, 0x00209157), len(ELEMENTS) + 1, "UL")
+"""Behind that: Dimension Index Values."""
+
 _CODES: Final = {True: ("<H", "<L", "<d"), False: (">H", ">L", ">d")}
 _LETTERS: Final = {b"M": b"MAGNITUDE", b"P": b"PHASE", b"R": b"REAL", b"I": b"IMAGINARY"}
 _COMPONENTS: Final = {
@@ -145,8 +150,6 @@ class Common(NamedTuple):
         Minutes from UTC of times that do not say it (0008,0201).
     diffusion : Diffusion
         For frames without b-value or direction of their own.
-    position_index, temporal_index : int or None
-        Which of the Dimension Index Values counts positions, and time.
     """
 
     little_endian: bool
@@ -154,8 +157,6 @@ class Common(NamedTuple):
     image_type: bytes
     offset: int
     diffusion: Diffusion
-    position_index: int | None
-    temporal_index: int | None
 
 
 def packed(values: Sequence[bytes], common: Common) -> bytes:
@@ -172,7 +173,6 @@ def packed(values: Sequence[bytes], common: Common) -> bytes:
         in_stack_position,
         temporal_index,
         temporal_identifier,
-        index_values,
         trigger_delay,
         trigger_time,
         frame_acquired,
@@ -182,6 +182,8 @@ def packed(values: Sequence[bytes], common: Common) -> bytes:
         frame_referenced,
         reference_time,
         temporal_offset,
+        content_date,
+        content_time,
         effective_echo_time,
         echo_time,
         echo_number,
@@ -207,15 +209,8 @@ def packed(values: Sequence[bytes], common: Common) -> bytes:
         first_integer(instance_number),
         _given(first_number(frame_acquisition_number, short), first_integer(acquisition_number)),
         _identifier(stack_id),
-        _given(
-            first_number(in_stack_position, long),
-            _index(index_values, long, common.position_index),
-        ),
-        _given(
-            first_number(temporal_index, long),
-            first_integer(temporal_identifier),
-            _index(index_values, long, common.temporal_index),
-        ),
+        first_number(in_stack_position, long),
+        _given(first_number(temporal_index, long), first_integer(temporal_identifier)),
         _given(first_number(trigger_delay, double), first_decimal(trigger_time)),
         _given(
             moment(frame_acquired, offset),
@@ -227,6 +222,7 @@ def packed(values: Sequence[bytes], common: Common) -> bytes:
             first_decimal(reference_time),
             1000 * first_number(temporal_offset, double),
         ),
+        _moment_of_two(content_date, content_time, offset),
         _given(first_number(effective_echo_time, double), first_decimal(echo_time)),
         first_integer(echo_number),
         _given(first_number(b_value, double), diffusion.b_value),
@@ -247,10 +243,6 @@ def _given(*numbers: float) -> float:
         if number == number:
             return number
     return nan
-
-
-def _index(values: bytes, code: str, index: int | None) -> float:
-    return nan if index is None else first_number(values, code, index)
 
 
 def _moment_of_two(date: bytes, time: bytes, offset: int) -> float:
