@@ -5,13 +5,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dask
-import dask.array as da
 import numpy as np
-from dask.base import tokenize
-from dask.utils import parse_bytes
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -32,6 +28,9 @@ from dcmdask.arrays.joined import JoinedFrames
 from dcmdask.arrays.values import TransformedFrames
 from dcmdask.frames.array_like import ArrayLike
 from dcmdask.frames.frame_array import FrameArray
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 Chunks: TypeAlias = "int | str | Sequence[Any] | Mapping[int, Any] | None"
 
@@ -79,6 +78,10 @@ def to_dask(frames: ArrayLike, chunks: Chunks = "auto") -> da.Array:
     dask.array.Array
         Of the same shape and type; its name is a hash of the token and the chunks.
     """
+    # Whoever only plans need not wait for it.
+    import dask.array as da
+    from dask.base import tokenize
+
     planned = plan_chunks(frames, chunks)
     array: da.Array = da.from_array(
         frames,
@@ -162,9 +165,13 @@ def _along_frames(
 
 def _divided(length: int, wanted: Any) -> tuple[int, ...]:
     """Return the chunks of one frame axis."""
-    if isinstance(wanted, int | np.integer) and wanted != -1:
-        wanted = min(_positive(wanted), length)
-    (along,) = da.core.normalize_chunks((wanted,), shape=(length,))
+    if isinstance(wanted, int | np.integer):
+        count = length if wanted == -1 else min(_positive(wanted), length)
+        whole, rest = divmod(length, count)
+        return (count,) * whole + ((rest,) if rest else ())
+    from dask.array.core import normalize_chunks
+
+    (along,) = normalize_chunks((wanted,), shape=(length,))
     return tuple(along)
 
 
@@ -179,6 +186,9 @@ def _frames_at_once(wanted: int | str, frames: ArrayLike) -> int:
     """Return how many frames a chunk of this size has, counted through all frame axes."""
     if not isinstance(wanted, str):
         return _positive(wanted)
+    import dask.config
+    from dask.utils import parse_bytes
+
     frame_bytes = max(1, math.prod(frames.shape[frames.frame_axes :]) * frames.dtype.itemsize)
     if wanted == "auto":
         limit = parse_bytes(dask.config.get("array.chunk-size")) // 4

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from dask.system import CPU_COUNT
-
 from dcmdask.arrays.discovery import Skipped
 from dcmdask.arrays.duplicates import versions
 from dcmdask.arrays.scan_worker import in_threads
@@ -16,6 +14,9 @@ from dcmdask.frames.facts import Described
 from dcmdask.frames.terms import uid
 
 __all__ = ["by_series", "series_of"]
+
+# Threads that compare files; they wait for the disk.
+_READERS = 4
 
 
 def series_of(
@@ -40,7 +41,7 @@ def series_of(
     ordered = sorted(described, key=_by_series_and_name)
     copies: dict[str, Skipped] = {}
     conflicts: dict[tuple[str, ...], list[str]] = {}
-    for different in in_threads(versions, _sharing_uid(ordered), CPU_COUNT):
+    for different in in_threads(versions, _sharing_uid(ordered), _READERS):
         for original, *others in different:
             reason = f"the same instance as {original.source.name}"
             copies.update(

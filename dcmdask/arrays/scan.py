@@ -10,8 +10,6 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
-from dask.system import CPU_COUNT
-
 from dcmdask.arrays.archives import Archive, archive_of
 from dcmdask.arrays.discovery import (
     Choice,
@@ -298,6 +296,9 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
     started = time.monotonic()
     for batch in batches:
         if time.monotonic() - started > PATIENCE:
+            # A scan that ends before need not wait for dask to be imported.
+            from dask.system import CPU_COUNT
+
             yield from describe_in_processes(chain([batch], batches), CPU_COUNT)
         else:
             yield describe_files(batch, known=known)

@@ -29,7 +29,7 @@ def info(
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
-    from dcmdask.arrays.dask_array import is_collection
+    from dcmdask.arrays.collection import is_collection
     from dcmdask.frames import files
     from dcmdask.frames.frame_array import open_frames
 

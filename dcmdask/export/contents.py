@@ -10,8 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
+from dcmdask.arrays.collection import is_collection, only_stack
 from dcmdask.arrays.coordinates import Coordinates, told
-from dcmdask.arrays.dask_array import is_collection, only_stack
 from dcmdask.arrays.dimensions import Arrangement
 from dcmdask.arrays.labelled import attributes, coordinates
 from dcmdask.arrays.mending import OnIrregular

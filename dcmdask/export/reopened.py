@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.arranged import ABSENT, ArrangedFrames
-from dcmdask.arrays.dask_array import is_collection, only_stack
+from dcmdask.arrays.collection import is_collection, only_stack
 from dcmdask.arrays.quiet import quiet
 from dcmdask.arrays.scan import scan
 from dcmdask.arrays.series import Series
