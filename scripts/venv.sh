@@ -1,4 +1,4 @@
-# Shared by scripts/test and scripts/demo: finding a Python, making an environment.
+# Shared by the scripts: finding a Python, making an environment.
 
 # A name on PATH proves little (the shims of version managers fail when run), so
 # each candidate is asked. Prints "MINOR PATH" for a final, ordinary CPython
@@ -43,32 +43,39 @@ default_python() {
     echo "${found#* }"
 }
 
-# What an environment depends on: where the tree is, and what it asks for.
+# fingerprint ARGS...: what an environment depends on: where the tree is, what it asks
+# for, and what pip is told.
 fingerprint() {
     pwd
-    cat pyproject.toml
+    echo "$@"
+    cat pyproject.toml constraints.txt
 }
 
-# ensure_venv [EXTRA]: .venv with the package in place (editable). Each set of
-# extras leaves its own stamp, so that scripts/demo and scripts/test share it.
+# ensure_venv FOLDER EXTRA [PIP ARGS...]: an environment with the package in place
+# (editable). Each set of extras leaves its own stamp, so that scripts/demo and
+# scripts/test share one.
 ensure_venv() {
-    local extra=${1:-} stamp=.venv/.installed-${1:-core}
-    if .venv/bin/python -c '' 2>/dev/null &&
-        { fingerprint | cmp -s - "$stamp" || fingerprint | cmp -s - .venv/.installed-test; }; then
+    local folder=$1 extra=$2
+    shift 2
+    local stamp=$folder/.installed-${extra:-core}
+    if "$folder/bin/python" -c '' 2>/dev/null &&
+        { fingerprint "$@" | cmp -s - "$stamp" ||
+            fingerprint "$@" | cmp -s - "$folder/.installed-test"; }; then
         return
     fi
     local python
     python=$(default_python)
-    echo "== making .venv (about a minute)"
-    if [ -e .venv ] && [ ! -e .venv/.place ]; then
-        echo ".venv was made by somebody else and is not touched: move it away." >&2
+    echo "== making $folder (about a minute)"
+    if [ -e "$folder" ] && [ ! -e "$folder/.place" ]; then
+        echo "$folder was made by somebody else and is not touched: move it away." >&2
         return 1
     fi
     # After a move, scripts in the environment point to the old place.
-    if ! .venv/bin/python -c '' 2>/dev/null || [ "$(cat .venv/.place 2>/dev/null)" != "$PWD" ]; then
-        "$python" -m venv --clear .venv
-        pwd >.venv/.place
+    if ! "$folder/bin/python" -c '' 2>/dev/null || [ "$(cat "$folder/.place" 2>/dev/null)" != "$PWD" ]; then
+        "$python" -m venv --clear "$folder"
+        pwd >"$folder/.place"
     fi
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --editable ".${extra:+[$extra]}"
-    fingerprint >"$stamp"
+    "$folder/bin/python" -m pip install -qq --disable-pip-version-check "$@" \
+        --editable ".${extra:+[$extra]}"
+    fingerprint "$@" >"$stamp"
 }

@@ -6,8 +6,10 @@ import pickle
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,10 @@ FORBIDDEN = {
 LOADED_LATE = {"dask", "distributed", "imagecodecs", "pandas", "simplejpeg", "xarray", "zarr"}
 # 400 is the aim; what is longer than this cannot be read in ten minutes.
 LONGEST_MODULE = 450
+# What users can install besides.
+EXTRAS = ("xarray", "table", "ome", "http", "s3")
+# Packages by the names of their modules, where these differ.
+NAMES = {"PIL": "pillow"}
 PUBLIC = {
     "ExportReport",
     "FrameArray",
@@ -166,6 +172,38 @@ def test_import_is_light() -> None:
     loaded = set(done.stdout.split())
     assert "dcmdask" in loaded
     assert not loaded & LOADED_LATE
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    return tomllib.loads(path.read_text("utf-8"))["project"]
+
+
+def requirements(project: dict[str, Any]) -> dict[str, str]:
+    """Names of what users install, and the lower bounds."""
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for name in EXTRAS for one in extras[name])]
+    found = [re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", one) for one in wanted]
+    return {one[1]: one[2] for one in found if one}
+
+
+def test_what_is_imported_is_declared(project: dict[str, Any]) -> None:
+    imported = {
+        target.split(".")[0]
+        for path in MODULES
+        for _, target in imports(path.read_text("utf-8"), name_of(path), path.stem == "__init__")
+    }
+    others = imported - sys.stdlib_module_names - {"dcmdask"}
+    assert {NAMES.get(name, name) for name in others} <= requirements(project).keys()
+
+
+def test_lower_bounds_are_those_that_are_tested(project: dict[str, Any]) -> None:
+    lines = (Path(__file__).parents[1] / "constraints-minimum.txt").read_text("utf-8").split()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    for name, bound in requirements(project).items():
+        # 3.1 and 3.1.0 are one.
+        assert pinned[name].removesuffix(".0") == bound.removesuffix(".0"), name
 
 
 def test_public_names() -> None:
