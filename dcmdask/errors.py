@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions.
+"""Exception hierarchy.
 
 Every exception derives from :class:`DcmdaskError` and from the built-in that a
 caller would catch without knowing this package::

@@ -75,7 +75,7 @@ class ArrangedFrames(ArrayLike):
 
     @property
     def name(self) -> str:
-        """How messages call the source."""
+        """Display name of the source."""
         return self.frames.name
 
     @property

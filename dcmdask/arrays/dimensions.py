@@ -29,7 +29,7 @@ from dcmdask.frames.frame_facts import DAY
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Where each frame of a stack belongs.
+    """Place of each frame of a stack.
 
     Attributes
     ----------

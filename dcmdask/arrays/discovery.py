@@ -29,7 +29,7 @@ Kind: TypeAlias = Literal["not DICOM", "no pixel data", "copy", "doubtful"]
 
 
 class Skipped(NamedTuple):
-    """What a scan came across and left out.
+    """A file or folder that a scan left out.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ def _absolute(one: Any) -> str:
 
 
 class Choice(NamedTuple):
-    """What of a source is scanned.
+    """Choice of what is scanned.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Where frames lie in the patient: order along the normal, affine, and what is not regular.
+"""Geometry of frames in the patient: order along the normal, affine, irregularities.
 
 Pure functions over positions and orientations (PS3.3 C.7.6.2.1.1). Positions decide; what
 a header says of spacing between slices, slice location or gantry tilt is not looked at,

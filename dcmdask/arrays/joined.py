@@ -121,7 +121,7 @@ class JoinedFrames(ArrayLike):
 
     @property
     def name(self) -> str:
-        """How messages call the sources."""
+        """Display name of the sources."""
         more = len(self._sources) - 1
         return self._sources[0].name + (f" and {more} more" if more else "")
 

@@ -1,4 +1,4 @@
-"""What can be done about an arrangement that is not regular: fill its gaps, or split it."""
+"""Repair of arrangements that are not regular: gaps are filled, or parts are split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not regular about a stack, in words that name its files."""
+"""Irregularities of a stack, in words that name its files."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class _WhereQuiet(type):
 
 
 class _AnyWarning(Warning, metaclass=_WhereQuiet):
-    """What a filter takes for the base of any warning, in a thread that is quiet."""
+    """Return the base of any warning for a filter, in a thread that is quiet."""
 
 
 @contextmanager

@@ -78,12 +78,12 @@ class Series:
 
     @cached_property
     def stacks(self) -> tuple[Stack, ...]:
-        """What can be one array each; the largest first."""
+        """Stacks, each of which can be one array; the largest first."""
         return stacks_of(self.uid, self.instances)
 
     @property
     def irregularities(self) -> tuple[str, ...]:
-        """What is not regular in its stacks, and instances that contradict each other."""
+        """Irregularities of its stacks, and instances that contradict each other."""
         # Conflicts inside a stack are among those of the series.
         found = (text for stack in self.stacks for text in stack.worded(but="conflict"))
         return (*self.conflicts, *found)
@@ -104,7 +104,7 @@ class Series:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Display name."""
         return f"series {uid(self.uid) or 'without a valid UID'}"
 
     def __repr__(self) -> str:

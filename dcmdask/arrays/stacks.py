@@ -80,7 +80,7 @@ class Stack:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Display name."""
         return f"series {uid(self.series_uid) or 'without a valid UID'}"
 
     @cached_property
@@ -121,7 +121,7 @@ class Stack:
 
     @property
     def kind(self) -> str:
-        """What the stack is, in one word."""
+        """Kind of the stack, in one word."""
         if is_mosaic(self.instances[0]):
             return "mosaic"
         if "LOCALIZER" in self.instances[0].image_type:
@@ -130,7 +130,7 @@ class Stack:
 
     @property
     def geometry(self) -> Geometry | None:
-        """Where the frames are in the patient; None where the headers give no position."""
+        """Geometry in the patient; None where the headers give no position."""
         return self.arrangement.geometry
 
     @property
@@ -160,12 +160,12 @@ class Stack:
 
     @property
     def irregularities(self) -> tuple[str, ...]:
-        """What is not regular, in words, with millimetres and files; empty where all is."""
+        """Irregularities, in words, with millimetres and files; empty where all is regular."""
         return self.worded()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know although the order is settled."""
+        """Notes for the user, although the order is settled."""
         notes = self.arrangement.notes
         if self.kind == "mosaic":
             notes = ("Siemens mosaics: each frame holds the tiles of a volume, as stored", *notes)

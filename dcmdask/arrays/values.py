@@ -33,7 +33,7 @@ _FLOAT32_BITS = 24
 
 @dataclass(frozen=True, eq=False)
 class Transformation:
-    """What turns the stored values of frames into others: a value, or an array for all frames.
+    """Conversion of stored values into others: a value, or an array for all frames.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class TransformedFrames(ArrayLike):
 
     @property
     def name(self) -> str:
-        """How messages call the source."""
+        """Display name of the source."""
         return self.frames.name
 
     @property

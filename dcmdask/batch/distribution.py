@@ -1,4 +1,4 @@
-"""How the values of one result are distributed over the series: pure, for a plot."""
+"""Distribution of one result over the series, for a plot: pure functions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Bar(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """How often which values occur.
+    """Distribution of the values of one result.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Distribution(NamedTuple):
 
     @property
     def drawn(self) -> int:
-        """How many values are in `bars`."""
+        """Number of values in `bars`."""
         return sum(bar.number for bar in self.bars)
 
 

@@ -1,4 +1,4 @@
-"""What tells one job from another: what its function does, and the options it is called with."""
+"""Identity of a job: the code of its function, and its options."""
 
 from __future__ import annotations
 

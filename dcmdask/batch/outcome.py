@@ -1,4 +1,4 @@
-"""What became of all series: so far, and in the end."""
+"""Outcome of a run: so far, and in the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What became of the series that were asked for.
+    """Outcome of the series that were asked for.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class BatchReport:
 
 
 class Progress(NamedTuple):
-    """How far a run has come: for a callback.
+    """Progress of a run, for a callback.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Progress(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What the records of a target say together.
+    """Results of a target, from its records.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What is written down of each series: one JSON object, whole, once all else is there."""
+"""Records: one JSON object for each series, written whole once all else is there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HASHED = re.compile(r"(series|file)-[0-9a-f]+(-\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What became of one series, or of a file that the scan could not look into.
+    """Record of one series, or of a file that the scan could not read.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a job's function returned: arrays to Zarr, pictures to PNG, numbers to a row."""
+"""Results of a job's function: arrays to Zarr, pictures to PNG, numbers to a row."""
 
 from __future__ import annotations
 

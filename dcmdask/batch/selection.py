@@ -1,4 +1,4 @@
-"""What a run is to process: the series of a source that are asked for and not done yet."""
+"""Selection of series: those of a source that are asked for and not done yet."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _KEYWORDS = {
 
 
 class Selection(NamedTuple):
-    """What is to be done, and what was done before.
+    """Series to process, and those done before.
 
     Attributes
     ----------

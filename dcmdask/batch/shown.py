@@ -1,4 +1,4 @@
-"""How far a run has come: a bar on a terminal, now and then a line in a log."""
+"""Progress of a run: a bar on a terminal, now and then a line in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the records of a job say together: how many, how long, and what failed for which cause."""
+"""Summary of the records of a job: numbers, times, and failures by cause."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Cause(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the series of a target.
+    """Summary of the series of a target.
 
     Attributes
     ----------
@@ -80,42 +80,42 @@ class Summary:
 
     @property
     def left_out(self) -> int:
-        """How many files the scan left out, though they may be part of a series."""
+        """Number of files left out by the scan that may be part of a series."""
         return sum(one.stage == SCAN for one in self.records)
 
     @property
     def series(self) -> int:
-        """How many series there are."""
+        """Number of series."""
         return len(self.records) - self.left_out
 
     @property
     def done(self) -> int:
-        """How many of them are done."""
+        """Number of series that are done."""
         return sum(one.done for one in self.records)
 
     @property
     def failed(self) -> int:
-        """How many of them failed."""
+        """Number of series that failed."""
         return self.series - self.done
 
     @property
     def frames(self) -> int:
-        """How many frames the series have."""
+        """Number of frames."""
         return sum(one.frames for one in self.records)
 
     @property
     def bytes(self) -> int:
-        """How many bytes their frames have, decoded."""
+        """Number of bytes of the decoded frames."""
         return sum(one.bytes for one in self.records)
 
     @property
     def retried(self) -> int:
-        """How many series were tried more than once."""
+        """Number of series that were tried more than once."""
         return sum(one.attempts > 1 for one in self.records)
 
     @property
     def jobs(self) -> int:
-        """How many jobs the records are of; options and versions of a function count."""
+        """Number of jobs that the records are of; options and versions of a function count."""
         return len({one.job for one in self.records})
 
 

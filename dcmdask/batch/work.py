@@ -1,4 +1,4 @@
-"""What a worker does: one series, from its headers to its record."""
+"""The work on one series, from its headers to its record."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _PROCESS = threading.Lock()
 
 
 class Job(NamedTuple):
-    """What all series of a run have in common; picklable.
+    """Parameters of all series of a run; picklable.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class Work(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of it.
+    """Result of the work on one series.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How subcommands word and print what they found."""
+"""Wording and printing of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Zarr chunks an array gets, so that no two tasks write the same one: pure functions."""
+"""Zarr chunks for Dask arrays, so that no two tasks write the same one: pure functions."""
 
 from __future__ import annotations
 

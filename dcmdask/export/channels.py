@@ -1,4 +1,4 @@
-"""What an OME-Zarr group says of its channels: what each is, its colour, its window."""
+"""Channels of an OME-Zarr group: label, colour, window."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLES = {
 
 
 class _Window(NamedTuple):
-    """Which stored values are shown from black to white, and which there may be."""
+    """Return the stored values from black to white, and the range that there may be."""
 
     start: float
     end: float

@@ -1,4 +1,4 @@
-"""Where the work is done: threads of this process, processes of this machine, or a cluster."""
+"""Choice of workers: threads of this process, processes of this machine, or a cluster."""
 
 from __future__ import annotations
 

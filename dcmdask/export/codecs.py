@@ -1,4 +1,4 @@
-"""How chunks are compressed."""
+"""Compression of chunks."""
 
 from __future__ import annotations
 

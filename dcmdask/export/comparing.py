@@ -1,4 +1,4 @@
-"""What a task of a verification does: read a region, and compare it with what it should be.
+"""The task of a verification: read a region, and compare it with the expected values.
 
 What is found is returned, not raised: an object that cannot be read, a level that is not
 made of the one below, a frame that its source decodes to something else.
@@ -42,7 +42,7 @@ class Difference(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What level 0 is compared with; picklable.
+    """Expected values of level 0; picklable.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Expected(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What all regions of a verification have in common; picklable.
+    """Parameters of all regions of a verification; picklable.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Check(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the task of a region found.
+    """Result of the task of a region.
 
     Attributes
     ----------

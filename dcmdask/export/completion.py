@@ -1,4 +1,4 @@
-"""Which objects a store is made of, and which regions have yet to be written.
+"""Objects that a store is made of, and regions that have yet to be written.
 
 A local file is renamed into place, an object store takes an object whole or not at all. So the
 objects of a region are the record of what was done, once their lengths show that none was cut
@@ -59,12 +59,12 @@ class Layout(NamedTuple):
 
     @property
     def regions(self) -> int:
-        """How many tasks it takes to write all levels."""
+        """Number of tasks that write all levels."""
         return sum(self.plan.count(level) for level in self.tasks)
 
 
 class Left(NamedTuple):
-    """What has yet to be done.
+    """Regions that have yet to be written.
 
     Attributes
     ----------

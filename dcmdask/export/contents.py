@@ -1,4 +1,4 @@
-"""What of a source goes into a store: frames, dimensions, coordinates, attributes."""
+"""Contents of a store: frames, dimensions, coordinates, attributes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LABELS = frozenset({SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"})
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store is to hold.
+    """Contents of a store.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What an OME-Zarr 0.5 group says of its arrays: axes, scales, translations, channels.
+"""Metadata of OME-Zarr 0.5: axes, scales, translations, channels.
 
 An image of OME-Zarr has at most the axes t, c, z, y and x, each of them even. What does not
 fit is refused, not bent. An axis of frames that are neither places nor times is called

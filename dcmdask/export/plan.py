@@ -1,4 +1,4 @@
-"""Which chunks, shards and regions an export has: pure functions, and what they decide.
+"""Plan of an export: chunks, shards and regions, by pure functions.
 
 A *region* is the smallest union of whole objects (shards, or chunks where there are none)
 that is made of whole frames. One task writes a region, so no object is written by two. The
@@ -61,7 +61,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is written, by which regions.
+    """Plan of an export: levels and regions.
 
     Attributes
     ----------

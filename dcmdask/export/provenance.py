@@ -1,4 +1,4 @@
-"""What a store says about where its frames come from, and nothing about whom they show.
+"""Provenance of a store: the technical header, and nothing about whom the frames show.
 
 A store is meant to be shared. So this is a list of what goes in, and even of the listed
 elements only values that cannot be a name: numbers, UIDs and the terms that the standard

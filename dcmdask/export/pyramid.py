@@ -1,4 +1,4 @@
-"""How a level of a pyramid is made from the one below: pure functions."""
+"""Levels of a pyramid, each made from the one below: pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task does: decode the frames of a region, and write each object that they fill."""
+"""The task of an export: decode the frames of a region, and write each object that they fill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Failure(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What all regions of an export have in common; picklable.
+    """Parameters of all regions of an export; picklable.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What an export did, in numbers."""
+"""Report of an export, in numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dcmdask.export.regions import Failure
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did.
+    """Report of an export.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Where a store is: made new, gone on with or replaced, and complete only at the end.
+"""Opening of stores: made new, resumed or replaced, and complete only at the end.
 
 The group's attribute ``dcmdask`` says ``"complete": false`` from the first to the last but
 one write. Its ``"plan"`` is what a later export has to have in common to go on.
@@ -70,7 +70,7 @@ class Place(NamedTuple):
 
     @property
     def url(self) -> str:
-        """What messages call it."""
+        """Display name."""
         return (
             self.root if self.fs is None or self.is_local else self.fs.unstrip_protocol(self.root)
         )

@@ -58,7 +58,7 @@ class Stored(NamedTuple):
 
     @property
     def fill_value(self) -> float | None:
-        """What missing frames hold."""
+        """Value of missing frames."""
         filling = self.told["plan"]["fill_value"]
         return None if filling is None else float(filling)
 

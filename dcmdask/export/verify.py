@@ -43,7 +43,7 @@ _FEW = 1000
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What a verification found.
+    """Report of a verification.
 
     Attributes
     ----------

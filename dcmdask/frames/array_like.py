@@ -1,4 +1,4 @@
-"""What arrays of frames have in common: NumPy's members, all but the values."""
+"""Base of arrays of frames: NumPy's members, all but the values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ArrayLike(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """How messages call the source."""
+        """Display name of the source."""
 
     @property
     @abstractmethod

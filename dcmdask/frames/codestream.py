@@ -1,4 +1,4 @@
-"""What a compressed frame says about itself.
+"""Parameters in the headers of compressed frames.
 
 Pure functions over the bytes of one frame: its fragments joined, item headers
 removed. Nothing is decoded and nothing is copied except headers, so the size a

@@ -34,7 +34,7 @@ UNVOUCHED_BYTES = 2**28
 
 
 class Decoding(NamedTuple):
-    """What a caller wants of decoding, beside pydicom's options.
+    """Options of decoding, beside pydicom's.
 
     Attributes
     ----------

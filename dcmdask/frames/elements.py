@@ -30,7 +30,7 @@ ReadAt = Callable[[int, int], bytes]
 
 
 class Encoding(NamedTuple):
-    """How a native data set is encoded (PS3.5 section 7.1); no big endian implicit VR."""
+    """Encoding of a native data set (PS3.5 section 7.1); no big endian implicit VR."""
 
     implicit: bool
     little_endian: bool
@@ -42,7 +42,7 @@ EXPLICIT_BIG: Final = Encoding(False, False)
 
 
 class Element(NamedTuple):
-    """Where one data element is: `offset` is that of its value's first byte.
+    """Place of one data element: `offset` is that of its value's first byte.
 
     An `undefined` length counts up to and including the sequence delimitation item; for
     pixel data, which is not skipped, it stays `UNDEFINED`.
@@ -122,7 +122,7 @@ class Window:
         return self.data[into : into + length]
 
     def header_at(self, offset: int, end: int) -> tuple[bytes, int, int]:
-        """What is held, where `offset` is in it, and where it ends for a header: >= 8 bytes."""
+        """Return the bytes held, and where `offset` is and ends in them; at least 8 bytes."""
         self.fill(offset, min(12, end - offset))
         at, limit = offset - self.start, min(len(self.data), end - self.start)
         if limit - at < 8:
@@ -236,7 +236,7 @@ def _skip(
     encoding: Encoding,
     told: Callable[[Item], object] = bool,
 ) -> int:
-    """Where a sequence ends; `told` is called with its own items, not with those inside them.
+    """Return the end of a sequence; `told` is called with its own items, not with inner ones.
 
     Headers repeat in functional groups, so their 8 bytes are looked up in `jumps`, which has
     how far to move on: one table for the encoding, one for what is in UN.

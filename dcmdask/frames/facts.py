@@ -1,4 +1,4 @@
-"""What a scan keeps of an instance: how its frames look, and where and when each was made.
+"""Description of an instance: look of its frames, position and time of each.
 
 Nothing here names a person; see PS3.15 Annex E for what does.
 """
@@ -76,7 +76,7 @@ _TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a scan keeps of one instance; picklable, about a kilobyte for a single frame.
+    """Description of one instance; picklable, about a kilobyte for a single frame.
 
     Attributes
     ----------

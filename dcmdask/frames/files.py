@@ -46,12 +46,12 @@ class LocalFile:
 
     @property
     def name(self) -> str:
-        """How messages call the source."""
+        """Display name of the source."""
         return self.path
 
     @property
     def token(self) -> tuple[object, ...]:
-        """What tells this content from another."""
+        """Identity of the content."""
         return ("file", self.path, self.size, self.modified)
 
 
@@ -72,7 +72,7 @@ class RemoteFile:
 
     @property
     def token(self) -> tuple[object, ...]:
-        """What tells this content from another."""
+        """Identity of the content."""
         return ("url", self.name, self.size, self.key)
 
 
@@ -95,7 +95,7 @@ class Memory:
 
     @property
     def token(self) -> tuple[object, ...]:
-        """What tells this content from another."""
+        """Identity of the content."""
         return ("bytes", self.digest)
 
 
@@ -109,7 +109,7 @@ class Member:
 
     @property
     def token(self) -> tuple[object, ...]:
-        """What tells this content from another."""
+        """Identity of the content."""
         return ("member", self.name, self.size)
 
 
@@ -142,12 +142,12 @@ class Inflated:
 
     @property
     def name(self) -> str:
-        """How messages call the source."""
+        """Display name of the source."""
         return self.deflated.name
 
     @property
     def token(self) -> tuple[object, ...]:
-        """What tells this content from another."""
+        """Identity of the content."""
         return ("inflated", self.start, *self.deflated.token)
 
 

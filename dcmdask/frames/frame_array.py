@@ -45,17 +45,17 @@ class FrameArray(ArrayLike):
 
     @property
     def name(self) -> str:
-        """How messages call the source."""
+        """Display name of the source."""
         return self._instance.name
 
     @property
     def transfer_syntax(self) -> UID:
-        """How the frames are encoded (PS3.5 section 10)."""
+        """Transfer syntax of the frames (PS3.5 section 10)."""
         return self._instance.pixels.transfer_syntax
 
     @property
     def decoding(self) -> Mapping[str, Any]:
-        """How frames are decoded: `raw`, `decoding_plugin`, and pydicom's options.
+        """Decoding options: `raw`, `decoding_plugin`, and pydicom's own.
 
         The options include the elements of group 0028 as they are used, overridden or not.
         """
@@ -64,12 +64,12 @@ class FrameArray(ArrayLike):
 
     @property
     def indexed_by(self) -> str:
-        """Where the frame index comes from, in words."""
+        """Origin of the frame index, in words."""
         return self._instance.indexed_by
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is odd about the data, as warned when it was opened."""
+        """Oddities of the data, as warned of when it was opened."""
         return self._instance.notes
 
     @property

@@ -1,4 +1,4 @@
-"""Where and when each frame was made, as a row of numbers for each frame."""
+"""Position and time of each frame, as a row of numbers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ LEAVES: Final = tuple(
         *(_UNASSIGNED if not macro or tag in _MACRO_OR_NOT else ()),
     )
 )
-"""Where the functional groups have them, by column."""
+"""Their paths in the functional groups, by column."""
 
 LUTS: Final = Leaf((0x00289132, 0x00283010, 0x00283002), len(ELEMENTS), "")
 """Behind these columns: the LUT Descriptor in the Frame VOI LUT macro (PS3.3 C.7.6.16.2.10)."""
@@ -138,7 +138,7 @@ _COMPONENTS: Final = {
 
 
 class Common(NamedTuple):
-    """What all frames of an instance have in common.
+    """Facts that all frames of an instance share.
 
     Attributes
     ----------

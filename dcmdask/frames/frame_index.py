@@ -1,4 +1,4 @@
-"""Where each frame is: tables, item headers and arithmetic held against the bytes there are."""
+"""The frame index: tables, item headers and arithmetic, checked against the bytes there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMOTE_LOOKS = 64
 
 @dataclass(frozen=True)
 class PixelDataElement:
-    """Where the pixel data's value is.
+    """Place of the value of the pixel data.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class PixelDataElement:
 
     @property
     def end(self) -> int:
-        """Where the value ends at the latest."""
+        """Latest possible end of the value."""
         if self.length == UNDEFINED:
             return self.source.size
         return min(self.offset + self.length, self.source.size)

@@ -56,7 +56,7 @@ class Leaf(NamedTuple):
 
 
 class _Kind:
-    """What is wanted of the items of one sequence, and the headers met in such items.
+    """Elements wanted of the items of one sequence, and the headers met in such items.
 
     `met` has by a header's first 8 bytes: the length of header and value, or 0 where a
     length of 4 bytes follows; the column or -1; for a sequence, the kind of its items.

@@ -1,4 +1,4 @@
-"""What is kept of a data set's header, and where its pixel data is."""
+"""The header of a data set: wanted elements, and the place of the pixel data."""
 
 from __future__ import annotations
 

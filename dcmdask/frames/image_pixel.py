@@ -1,4 +1,4 @@
-"""What the Image Pixel Module says about every frame (PS3.3 C.7.6.3), checked once."""
+"""The Image Pixel Module (PS3.3 C.7.6.3), checked once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
 
 @dataclass(frozen=True)
 class ImagePixel:
-    """How the frames of one instance look, decoded.
+    """Shape and type of the frames of one instance, decoded.
 
     Attributes
     ----------

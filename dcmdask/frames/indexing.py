@@ -1,4 +1,4 @@
-"""What an index says of each axis of an array of frames, by NumPy's rules.
+"""Indices of arrays of frames, axis by axis, by NumPy's rules.
 
 The axes that number the frames come first. Each takes an integer or a slice, and one of
 them may take an array of integers or booleans; the axes inside a frame take integers and

@@ -81,7 +81,7 @@ class Instance:
 
     @property
     def name(self) -> str:
-        """How messages call the source."""
+        """Display name of the source."""
         return self.source.name
 
     def read(self, frames: list[int]) -> list[bytes]:

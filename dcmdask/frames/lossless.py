@@ -30,7 +30,7 @@ _NO_CODE = 255
 
 
 class Coding(NamedTuple):
-    """How the header of a frame says that its samples are coded."""
+    """Coding of the samples, as the header of a frame has it."""
 
     codes: tuple[dict[int, str], ...]
     """For each component the code of each category."""

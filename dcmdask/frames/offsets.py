@@ -54,7 +54,7 @@ class NativeSpans:
 
     @property
     def token(self) -> tuple[int, ...]:
-        """What tells these spans from others."""
+        """Identity of the spans."""
         return self.start, self.frame_bits, self.count, self.unit
 
     def locate(self, frames: Offsets) -> tuple[list[int], list[int]]:
@@ -81,7 +81,7 @@ class ItemSpans:
 
     @cached_property
     def token(self) -> str:
-        """What tells these spans from others."""
+        """Identity of the spans."""
         digest = hashlib.blake2b(self.offsets.tobytes(), digest_size=16)
         digest.update(self.lengths.tobytes())
         return digest.hexdigest()
@@ -122,7 +122,7 @@ class Fragments(NamedTuple):
     offsets: Offsets
     """Of each item tag."""
     ends: Offsets
-    """Where each item ends."""
+    """End of each item."""
     fault: str | None
     """Why the walk stopped before the Sequence Delimitation Item, if it did."""
     cut: bool

@@ -1,4 +1,4 @@
-"""What a file without pixel data is: something else than an image, or perhaps a damaged one."""
+"""Files without pixel data: other objects than images, or damaged ones."""
 
 from __future__ import annotations
 
