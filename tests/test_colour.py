@@ -50,7 +50,7 @@ def test_some_triples(first: int) -> None:
     assert often <= 0.002 * LEVELS * 256**2 * 3
 
 
-@pytest.mark.matrix
+@pytest.mark.rare
 def test_all_triples() -> None:
     found = [differences(first) for first in range(0, 256, LEVELS)]
     assert max(most for most, _ in found) == 1

@@ -16,12 +16,12 @@ from dcmdask import DcmdaskWarning, to_zarr, verify
 from dcmdask.errors import DcmdaskError
 
 # Bytes of a stack, decoded; and how many of them there are to be at least.
-LARGEST, LEAST = 600_000, 50
+LARGEST, LEAST = 600_000, 30
 
 
 @pytest.mark.slow
 def test_real_series(corpus: Path, tmp_path: Path) -> None:
-    """Every small stack, both as a pyramid and plain; what is refused is refused first."""
+    """Every small stack, as a pyramid or plain by turns; what is refused is refused first."""
     seen = {"ome-zarr": 0, "zarr": 0}
     kept = (s for series in dcmdask.scan(corpus) for s in series.stacks)
     for number, stack in enumerate(kept):
@@ -29,8 +29,8 @@ def test_real_series(corpus: Path, tmp_path: Path) -> None:
             # Of real files much is odd, and other tests are about that.
             warnings.simplefilter("ignore", DcmdaskWarning)
             if stack.frames.nbytes <= LARGEST:
-                for form in seen:
-                    seen[form] += stored_and_read(stack, tmp_path / f"{number}-{form}", form)
+                form = list(seen)[number % 2]
+                seen[form] += stored_and_read(stack, tmp_path / str(number), form)
     assert min(seen.values()) >= LEAST, seen
 
 

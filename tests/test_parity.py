@@ -178,7 +178,7 @@ def test_ds_out(path: Path) -> None:
     assert streamed == theirs
 
 
-@pytest.mark.matrix
+@pytest.mark.rare
 @pytest.mark.parametrize("path", CASES)
 def test_every_plugin(path: Path) -> None:
     if path.name in ONLY_OURS:
