@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import commands
 import dask.array as da
 import numpy as np
 import pytest
@@ -40,8 +41,7 @@ main()
 
 
 def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dcmdask", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = commands.run(*arguments)
     assert "Traceback" not in done.stderr
     return done
 

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 import typer
@@ -40,13 +39,7 @@ def run(*arguments: Any, expected: int = 0) -> str:
 
 def command(*arguments: Any, expected: int = 0) -> tuple[str, str]:
     """What the command prints as a process of its own, and what it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dcmdask", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = commands.run(*arguments, timeout=120)
     assert done.returncode == expected, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr

@@ -5,10 +5,10 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 from made_series import AXIAL, SERIES, along, classic
@@ -19,8 +19,7 @@ CANARY = "CANARY"
 
 
 def run(*arguments: Any, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dcmdask", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = commands.run(*arguments)
     assert "Traceback" not in done.stderr
     assert code is None or done.returncode == code, done.stderr
     assert CANARY not in done.stdout + done.stderr

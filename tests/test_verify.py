@@ -5,11 +5,11 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import dask
 import numpy as np
 import pytest
@@ -503,8 +503,7 @@ def test_not_a_store(tmp_path: Path) -> None:
 
 
 def run(*arguments: Any, code: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dcmdask", "verify", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = commands.run("verify", *arguments)
     assert "Traceback" not in done.stderr
     assert done.returncode == code, done.stderr
     return done
