@@ -126,7 +126,7 @@ def understood(store: Path) -> Any:
 
 @pytest.mark.slow
 @settings(
-    max_examples=25,
+    max_examples=12,
     # The same examples in each run: no run of CI is a matter of luck.
     derandomize=True,
     print_blob=True,

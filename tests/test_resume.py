@@ -321,38 +321,6 @@ def test_killed_on_s3(remote: Exporter, server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_on_s3_at_random_moments(remote: Exporter, server: Server, tmp_path: Path) -> None:
-    src, frames = made(tmp_path, 24, 16, 64), 24
-    order = {"scheduler": "threads", "options": SHARDED}
-    remote.export(src, f"s3://{BUCKET}/warm.zarr", **order)
-    started = time.perf_counter()
-    answer = remote.export(src, f"s3://{BUCKET}/random.zarr", **order)
-    seconds = time.perf_counter() - started
-    assert answer is not None and "error" not in answer, answer
-    whole = server.objects("random.zarr/")
-    trials, moments = Trials(remote, src, frames, **order), random.Random(5)
-    for moment in range(10):
-        name = f"moment{moment}.zarr"
-        group = remote.start(src, f"s3://{BUCKET}/{name}", **order)
-        remote.go()
-        time.sleep(moments.uniform(0, seconds))
-        kill(group)
-        remote.ended()
-        # What was on its way may still arrive.
-        there = _settled(server, f"{name}/")
-        assert there == whole or not looks_complete(there)
-        now = partial(server.objects, f"{name}/")
-        trials.resumed(f"s3://{BUCKET}/{name}", there, whole, now, name)
-
-
-def _settled(server: Server, prefix: str) -> dict[str, bytes]:
-    there: dict[str, bytes] | None = None
-    while there != (there := server.objects(prefix)):
-        time.sleep(0.05)
-    return there
-
-
-@pytest.mark.slow
 def test_killed_cluster(exporter: Exporter, tmp_path: Path) -> None:
     frames, store = 24, tmp_path / "killed.zarr"
     src = made(tmp_path, frames, 16, 64)
