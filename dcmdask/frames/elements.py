@@ -55,6 +55,13 @@ class Element(NamedTuple):
     undefined: bool
 
 
+class RawValue(NamedTuple):
+    """An element's value as it stands in the file; the VR is None where it is implicit."""
+
+    vr: str | None
+    value: bytes
+
+
 class Item(NamedTuple):
     """The content of one sequence item, without its header and delimitation item."""
 

@@ -7,9 +7,8 @@ from math import nan
 from typing import Final, NamedTuple
 
 from dcmdask.frames.conversion import decimals, first_decimal, first_number, numbers
-from dcmdask.frames.elements import Encoding
+from dcmdask.frames.elements import Encoding, RawValue
 from dcmdask.frames.functional_groups import NUMBERS
-from dcmdask.frames.header import RawValue
 
 __all__ = ["ELEMENTS", "Diffusion", "private_diffusion"]
 
