@@ -322,7 +322,7 @@ def _loop(
 
     def again(work: Work, tried: bool = True) -> None:
         pause = _BACK_OFF * 2 ** (min(work.attempts, _DOUBLED) if tried else 0)
-        work = work._replace(attempts=work.attempts + tried)
+        work = replace(work, attempts=work.attempts + tried)
         heapq.heappush(later, (time.monotonic() + pause, next(tickets), work))
 
     def following() -> Work | None:

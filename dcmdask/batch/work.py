@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +62,8 @@ _LASTING = (
 _PROCESS = threading.Lock()
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True)
+class Job:
     """Parameters of all series of a run; picklable.
 
     Attributes
@@ -91,7 +92,8 @@ class Job(NamedTuple):
     thumbnails: bool = True
 
 
-class Work(NamedTuple):
+@dataclass(frozen=True)
+class Work:
     """A series to be processed.
 
     Attributes

@@ -7,6 +7,7 @@ made of the one below, a frame that its source decodes to something else.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,8 @@ class Expected(NamedTuple):
     absent: npt.NDArray[np.bool_] | None
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """Parameters of all regions of a verification; picklable.
 
     Attributes

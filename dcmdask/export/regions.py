@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,7 +35,8 @@ class Failure(NamedTuple):
     reason: str
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True)
+class Job:
     """Parameters of all regions of an export; picklable.
 
     Attributes
