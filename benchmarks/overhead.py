@@ -27,8 +27,8 @@ from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
 import dcmdask
-from dcmdask.frames.frame_array import FrameArray
-from dcmdask.frames.offsets import ItemSpans
+from dcmdask.dicom.offsets import ItemSpans
+from dcmdask.pixels.frame_array import FrameArray
 
 COUNTS = (10, 100, 1_000, 10_000, 100_000)
 KINDS = (

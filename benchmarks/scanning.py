@@ -237,14 +237,14 @@ def _paths(folder: str) -> list[str]:
 
 def dcmdask_scan(folder: str) -> int:
     """What users call: a process for each core, duplicates looked for, series made."""
-    from dcmdask.arrays.scan import scan
+    from dcmdask.archive.scan import scan
 
     return sum(map(len, scan(folder)))
 
 
 def dcmdask_one_process(folder: str) -> int:
     """The same facts of every file, one after the other."""
-    from dcmdask.arrays.scan_worker import describe_files
+    from dcmdask.archive.scan_worker import describe_files
 
     return len(describe_files(_paths(folder)))
 
@@ -388,8 +388,8 @@ def bars(taken: Mapping[str, Sequence[float]]) -> str:
 
 def scaling(folder: str, files: int) -> str:
     """Return how long describing takes by number of processes, their start included."""
-    from dcmdask.arrays.scan import BATCH
-    from dcmdask.arrays.scan_worker import describe_in_processes
+    from dcmdask.archive.scan import BATCH
+    from dcmdask.archive.scan_worker import describe_in_processes
 
     paths = _paths(folder)
     batches = [paths[at : at + BATCH] for at in range(0, len(paths), BATCH)]
@@ -415,7 +415,7 @@ def _cores() -> int:
 def memory(folder: str, files: int) -> str:
     """Return what the process that scans has at most, above what it needs for one file."""
     code = (
-        "import resource, sys; from dcmdask.arrays.scan import scan; found = scan(sys.argv[1]); "
+        "import resource, sys; from dcmdask.archive.scan import scan; found = scan(sys.argv[1]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
 

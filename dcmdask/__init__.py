@@ -19,39 +19,39 @@ from dcmdask.errors import *  # noqa: F403  the exceptions are all public, and c
 
 if TYPE_CHECKING:
     from dcmdask import batch as batch
-    from dcmdask.arrays.dask_array import from_dicom as from_dicom
-    from dcmdask.arrays.scan import Scan as Scan
-    from dcmdask.arrays.scan import scan as scan
-    from dcmdask.arrays.series import Series as Series
-    from dcmdask.arrays.stacks import Stack as Stack
-    from dcmdask.export.dask_writer import write_array as write_array
-    from dcmdask.export.report import ExportReport as ExportReport
-    from dcmdask.export.verify import VerifyReport as VerifyReport
-    from dcmdask.export.verify import verify as verify
-    from dcmdask.export.writer import to_zarr as to_zarr
-    from dcmdask.frames.frame_array import FrameArray as FrameArray
-    from dcmdask.frames.frame_array import open_frames as open_frames
-    from dcmdask.frames.pixels import iter_pixels as iter_pixels
-    from dcmdask.frames.pixels import pixel_array as pixel_array
+    from dcmdask.archive.from_dicom import from_dicom as from_dicom
+    from dcmdask.archive.scan import Scan as Scan
+    from dcmdask.archive.scan import scan as scan
+    from dcmdask.archive.series import Series as Series
+    from dcmdask.images.volume import Stack as Stack
+    from dcmdask.pixels.frame_array import FrameArray as FrameArray
+    from dcmdask.pixels.frame_array import open_frames as open_frames
+    from dcmdask.pixels.pixel_array import iter_pixels as iter_pixels
+    from dcmdask.pixels.pixel_array import pixel_array as pixel_array
+    from dcmdask.store.dask_writer import write_array as write_array
+    from dcmdask.store.report import ExportReport as ExportReport
+    from dcmdask.store.verification.verify import VerifyReport as VerifyReport
+    from dcmdask.store.verification.verify import verify as verify
+    from dcmdask.store.writer import to_zarr as to_zarr
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that importing the package stays quick.
 _HOMES = {
-    "ExportReport": "dcmdask.export.report",
-    "FrameArray": "dcmdask.frames.frame_array",
-    "Scan": "dcmdask.arrays.scan",
-    "Series": "dcmdask.arrays.series",
-    "Stack": "dcmdask.arrays.stacks",
-    "VerifyReport": "dcmdask.export.verify",
-    "from_dicom": "dcmdask.arrays.dask_array",
-    "iter_pixels": "dcmdask.frames.pixels",
-    "open_frames": "dcmdask.frames.frame_array",
-    "pixel_array": "dcmdask.frames.pixels",
-    "scan": "dcmdask.arrays.scan",
-    "to_zarr": "dcmdask.export.writer",
-    "verify": "dcmdask.export.verify",
-    "write_array": "dcmdask.export.dask_writer",
+    "ExportReport": "dcmdask.store.report",
+    "FrameArray": "dcmdask.pixels.frame_array",
+    "Scan": "dcmdask.archive.scan",
+    "Series": "dcmdask.archive.series",
+    "Stack": "dcmdask.images.volume",
+    "VerifyReport": "dcmdask.store.verification.verify",
+    "from_dicom": "dcmdask.archive.from_dicom",
+    "iter_pixels": "dcmdask.pixels.pixel_array",
+    "open_frames": "dcmdask.pixels.frame_array",
+    "pixel_array": "dcmdask.pixels.pixel_array",
+    "scan": "dcmdask.archive.scan",
+    "to_zarr": "dcmdask.store.writer",
+    "verify": "dcmdask.store.verification.verify",
+    "write_array": "dcmdask.store.dask_writer",
 }
 
 __all__ = [*errors.__all__, *_HOMES, "__version__", "batch"]  # noqa: PLE0604  all of them are strings

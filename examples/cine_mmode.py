@@ -11,7 +11,7 @@ from pathlib import Path
 import pydicom
 
 import dcmdask
-from dcmdask.arrays.picture import contact_sheet
+from dcmdask.arrays.pictures import contact_sheet
 
 LOOP = Path(pydicom.__file__).parent / "data" / "test_files" / "examples_ybr_color.dcm"
 

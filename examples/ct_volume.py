@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 
 import dcmdask
-from dcmdask.arrays.picture import orthogonal, picture
+from dcmdask.arrays.pictures import orthogonal, picture
 
 FOLDER = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests/98892001/CT5N"
 

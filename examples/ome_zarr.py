@@ -13,7 +13,7 @@ import pydicom
 import xarray
 
 import dcmdask
-from dcmdask.arrays.picture import orthogonal
+from dcmdask.arrays.pictures import orthogonal
 
 FOLDER = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests/98892001/CT5N"
 

@@ -104,9 +104,9 @@ def _export(order: dict[str, Any]) -> dict[str, Any]:
 
 def _report(order: dict[str, Any]) -> dict[str, Any]:
     from dcmdask.batch.folder import Folder
-    from dcmdask.batch.page import write_page
     from dcmdask.batch.records import records
-    from dcmdask.batch.summary import summarise
+    from dcmdask.report.page import write_page
+    from dcmdask.report.summary import summarise
 
     folder = Folder.of(order["store"])
     page = write_page(summarise(records(folder).values()), folder, order.get("page"))

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-LATE = ("s3fs", "distributed", "dcmdask.export.verify", "dcmdask.export.writer", "dcmdask.batch")
+LATE = ("s3fs", "distributed", "dcmdask.store.writer", "dcmdask.batch")
 
 
 def run(*arguments: Any, timeout: int = 60) -> subprocess.CompletedProcess[str]:

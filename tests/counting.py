@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dcmdask.frames import bulk, decode
+from dcmdask.pixels import bulk, decode
 
 
 def count_decodings(monkeypatch: pytest.MonkeyPatch, told: Callable[[int], None]) -> None:

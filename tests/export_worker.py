@@ -97,7 +97,7 @@ def _path() -> str:
 
 def serve() -> None:
     """Fork an export for each line of the standard input."""
-    for name in ("s3fs", "dcmdask.batch", "dcmdask.batch.page", "xarray", "pandas"):
+    for name in ("s3fs", "dcmdask.batch", "dcmdask.report.page", "xarray", "pandas"):
         # Once, and not in each fork.
         import_module(name)
     for line in sys.stdin:

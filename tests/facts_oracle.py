@@ -1,6 +1,6 @@
 """The facts of a data set as pydicom gives them, straight from its attributes.
 
-Slow and simple, so that :func:`dcmdask.frames.facts.describe` can be held against it.
+Slow and simple, so that :func:`dcmdask.dicom.description.describe` can be held against it.
 """
 
 import re
@@ -14,7 +14,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, DT, TM
 
-from dcmdask.frames.facts import FACTS
+from dcmdask.dicom.description import FACTS
 
 __all__ = ["facts_by_pydicom", "indices_by_pydicom"]
 

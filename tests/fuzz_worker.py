@@ -17,8 +17,8 @@ import numpy as np
 from pydicom import Dataset
 
 from dcmdask.errors import DcmdaskError
-from dcmdask.frames.frame_array import open_frames
-from dcmdask.frames.pixels import iter_pixels, pixel_array
+from dcmdask.pixels.frame_array import open_frames
+from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
 # Beyond what the process has when its libraries are loaded.
 MEMORY = 1 << 30

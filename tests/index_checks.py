@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 from dcmdask.errors import DcmdaskWarning
-from dcmdask.frames.frame_array import FrameArray, open_frames
+from dcmdask.pixels.frame_array import FrameArray, open_frames
 
 
 def opened(data: bytes, *notes: str, **options: Any) -> FrameArray:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from make_dicom import native, saved
 from pydicom.dataset import Dataset
 
-from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.facts import Described, describe
-from dcmdask.frames.files import locate
+from dcmdask.dicom.description import Described, describe
+from dcmdask.dicom.files import locate
+from dcmdask.pixels.array_like import ArrayLike
 
 
 def instance(src: Path | bytes) -> Described:

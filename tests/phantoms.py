@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dcmdask.frames.facts import FACTS
+from dcmdask.dicom.description import FACTS
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)

@@ -15,15 +15,15 @@ from instances import Held, instance, keys, single_files
 from make_dicom import encapsulated, native, noise, saved
 from pydicom.uid import ExplicitVRBigEndian, JPEGLSLossless, RLELossless
 
+from dcmdask.archive.from_dicom import from_dicom
 from dcmdask.arrays.arranged import ArrangedFrames
 from dcmdask.arrays.chunks import LEAST_CHUNKS, SECONDS_PER_OPENING, plan_chunks, to_dask
-from dcmdask.arrays.dask_array import from_dicom
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.joined import JoinedFrames
 from dcmdask.arrays.values import ModalityFrames, Transformation
 from dcmdask.errors import DecodeError
-from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.frame_array import open_frames
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.frame_array import open_frames
 
 FRAMES = noise(24, 4, 5, dtype="u2", bits=12)
 

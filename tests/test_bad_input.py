@@ -41,8 +41,8 @@ from dcmdask.errors import (
     PixelDataError,
     UnsupportedSyntaxError,
 )
-from dcmdask.frames.frame_array import open_frames
-from dcmdask.frames.pixels import iter_pixels, pixel_array
+from dcmdask.pixels.frame_array import open_frames
+from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
 GREY = noise(3, 16, 16)
 

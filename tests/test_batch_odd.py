@@ -34,7 +34,7 @@ from dcmdask.batch.records import Record, records
 from dcmdask.batch.results import keep
 from dcmdask.batch.selection import selected
 from dcmdask.cli.report import report as report_command
-from dcmdask.export.result_writer import result
+from dcmdask.store.result_writer import result
 
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import dcmdask
 from dcmdask import AmbiguousSourceError, HeaderError, IrregularSeriesError, Stack
-from dcmdask.arrays.picture import contact_sheet, orthogonal, picture
+from dcmdask.arrays.pictures import contact_sheet, orthogonal, picture
 from dcmdask.cli import app
 
 FRAMES = noise(3, 5, 7, dtype="i2", bits=12)

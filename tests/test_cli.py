@@ -28,7 +28,7 @@ STORE = "STORE"
 SLOW = """
 import sys, time
 from dcmdask.cli import main, progress
-from dcmdask.frames.frame_array import FrameArray
+from dcmdask.pixels.frame_array import FrameArray
 getitem = FrameArray.__getitem__
 def slow(self, key):
     time.sleep(0.1)

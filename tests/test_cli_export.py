@@ -127,7 +127,7 @@ def test_a_dry_run_says_what_is_then_written(series: Path, tmp_path: Path) -> No
 def test_a_region_that_does_not_fit(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcmdask.export.running.MEMORY_LIMIT", 8000)
+    monkeypatch.setattr("dcmdask.store.running.MEMORY_LIMIT", 8000)
     for option in ([], ["--dry-run"]):
         done = CliRunner().invoke(app, ["export", str(series), str(tmp_path / "a"), *option])
         assert isinstance(done.exception, dcmdask.AlignmentError)
@@ -219,7 +219,7 @@ def test_a_cluster_that_runs(address: str, series: Path, tmp_path: Path) -> None
 
 
 def test_nobody_answers(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcmdask.export.cluster.PATIENCE", "1s")
+    monkeypatch.setattr("dcmdask.store.cluster.PATIENCE", "1s")
     done = CliRunner().invoke(
         app,
         ["export", str(series), str(tmp_path / "a.zarr"), "--scheduler", "tcp://127.0.0.1:9"],

@@ -36,16 +36,16 @@ from pydicom.uid import (
 from real_files import corpus_files, corpus_id, packaged_files
 
 from dcmdask import DcmdaskWarning, DecodeError, open_frames
-from dcmdask.frames.codecs import (
+from dcmdask.pixels.codecs import (
     correct_bits,
     decode_into,
     is_available,
     is_ycbcr,
     own_decoder,
 )
-from dcmdask.frames.codestream import CodestreamError, Contradiction, parse
-from dcmdask.frames.guard import SYNTAXES, check
-from dcmdask.frames.lossless import verify
+from dcmdask.pixels.codestream import CodestreamError, Contradiction, parse
+from dcmdask.pixels.guard import SYNTAXES, check
+from dcmdask.pixels.lossless import verify
 
 ROWS, COLUMNS = 48, 56
 
@@ -218,7 +218,7 @@ def direct(stream: Stream) -> np.ndarray:
 
 
 def test_the_module_does_not_load_imagecodecs() -> None:
-    code = "import sys, dcmdask.frames.codecs as m; sys.exit('imagecodecs' in sys.modules)"
+    code = "import sys, dcmdask.pixels.codecs as m; sys.exit('imagecodecs' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

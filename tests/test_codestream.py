@@ -19,8 +19,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.frames.codestream import Codestream, CodestreamError, parse
-from dcmdask.frames.guard import SYNTAXES
+from dcmdask.pixels.codestream import Codestream, CodestreamError, parse
+from dcmdask.pixels.guard import SYNTAXES
 
 GRAY = np.add.outer(np.arange(24), np.arange(40)).astype("u1")
 RGB = np.stack([GRAY, GRAY[::-1], GRAY[:, ::-1]], axis=-1).copy()

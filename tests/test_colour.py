@@ -11,8 +11,8 @@ import pytest
 from pydicom.pixels import convert_color_space
 from pydicom.uid import JPEGBaseline8Bit
 
-from dcmdask.frames.codecs import decode_into
-from dcmdask.frames.guard import check
+from dcmdask.pixels.codecs import decode_into
+from dcmdask.pixels.guard import check
 
 # Values of Y in one picture; with all pairs of Cb and Cr it has 512 x 512 blocks.
 LEVELS = 4

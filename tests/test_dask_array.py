@@ -23,20 +23,20 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dcmdask.archive.from_dicom import from_dicom
 from dcmdask.arrays.chunks import (
     LEAST_CHUNKS,
     LEAST_TASK_SECONDS,
     SECONDS_PER_FRAME,
     plan_chunks,
 )
-from dcmdask.arrays.dask_array import from_dicom
+from dcmdask.dicom.files import LocalFile
+from dcmdask.dicom.image_pixel import image_pixel
+from dcmdask.dicom.instance import Instance
+from dcmdask.dicom.offsets import ItemSpans
 from dcmdask.errors import DecodeError
-from dcmdask.frames.decode import Decoding
-from dcmdask.frames.files import LocalFile
-from dcmdask.frames.frame_array import FrameArray, open_frames
-from dcmdask.frames.image_pixel import image_pixel
-from dcmdask.frames.instance import Instance
-from dcmdask.frames.offsets import ItemSpans
+from dcmdask.pixels.decode import Decoding
+from dcmdask.pixels.frame_array import FrameArray, open_frames
 
 FRAMES = noise(120, 12, 16, dtype="u2", bits=12)
 

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from phantoms import AXIAL, IRREGULAR, REGULAR, grid, without
 
-from dcmdask.arrays.axes import NUMBERS, TIMES
-from dcmdask.arrays.dimensions import Arrangement, arrange
-from dcmdask.arrays.mending import filled, parts
+from dcmdask.geometry.axes import NUMBERS, TIMES
+from dcmdask.geometry.dimensions import Arrangement, arrange
+from dcmdask.geometry.repair import filled, parts
 
 EVERYTHING = {**{name: make for name, (make, _) in IRREGULAR.items()}} | {
     name: (lambda make=make: make().facts) for name, make in REGULAR.items()

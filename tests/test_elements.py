@@ -27,7 +27,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from real_files import corpus_root
 
-from dcmdask.frames.elements import (
+from dcmdask.dicom.elements import (
     DEEPEST,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,

@@ -53,10 +53,10 @@ from dcmdask import (
     to_zarr,
     write_array,
 )
-from dcmdask.export import target
-from dcmdask.export.blocks import zarr_chunks
-from dcmdask.export.regions import write
-from dcmdask.export.running import Awaited
+from dcmdask.store import target
+from dcmdask.store.blocks import zarr_chunks
+from dcmdask.store.regions import write
+from dcmdask.store.running import Awaited
 
 CINE = packaged_file("examples_ybr_color.dcm")
 

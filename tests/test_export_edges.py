@@ -19,9 +19,9 @@ from pydicom.uid import JPEG2000Lossless
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from dcmdask import StoreExistsError, StoreLostError, to_zarr, verify
-from dcmdask.export import regions, running
-from dcmdask.export.regions import write
-from dcmdask.export.store import Place, check_resumable
+from dcmdask.store import regions, running
+from dcmdask.store.opening import Place, check_resumable
+from dcmdask.store.regions import write
 
 
 def about(store: Any) -> Any:

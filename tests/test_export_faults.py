@@ -39,9 +39,9 @@ from dcmdask import (
     verify,
     write_array,
 )
-from dcmdask.export import writer
-from dcmdask.export.ownership import TEMPORARY
-from dcmdask.export.plan import check_fits, planned
+from dcmdask.store import writer
+from dcmdask.store.ownership import TEMPORARY
+from dcmdask.store.plan import check_fits, planned
 
 OPTIONS: dict[str, Any] = {"chunks": [2, 8, 16], "shards": None}
 
@@ -625,7 +625,7 @@ def test_the_graph_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         offered.append((len(pickle.dumps(job)), len(list(numbers))))
         raise InterruptedError
 
-    monkeypatch.setattr("dcmdask.export.running.run", run)
+    monkeypatch.setattr("dcmdask.store.running.run", run)
     with pytest.raises(InterruptedError):
         to_zarr(native(frames), tmp_path / "out.zarr", chunks=100, shards=None)
     ((size, tasks),) = offered

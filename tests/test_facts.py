@@ -44,6 +44,8 @@ from pydicom.uid import (
 )
 from real_files import corpus_files, packaged_file, packaged_files
 
+from dcmdask.dicom import files, header, instance
+from dcmdask.dicom.description import FACTS, Described, describe, facts_of
 from dcmdask.errors import (
     DcmdaskError,
     HeaderError,
@@ -53,9 +55,7 @@ from dcmdask.errors import (
     PixelDataError,
     UnsupportedSyntaxError,
 )
-from dcmdask.frames import files, header, instance
-from dcmdask.frames.facts import FACTS, Described, describe, facts_of
-from dcmdask.frames.frame_array import open_frames
+from dcmdask.pixels.frame_array import open_frames
 
 NAN = float("nan")
 SYNTAXES = [*NATIVE, RLELossless]

@@ -23,8 +23,9 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
-from dcmdask.frames import files
-from dcmdask.frames.elements import (
+from dcmdask.dicom import files
+from dcmdask.dicom.description import describe
+from dcmdask.dicom.elements import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
@@ -34,8 +35,7 @@ from dcmdask.frames.elements import (
     Window,
     walk,
 )
-from dcmdask.frames.facts import describe
-from dcmdask.frames.functional_groups import LONGEST, Leaf, rows, rows_of_dataset, value_bytes
+from dcmdask.dicom.functional_groups import LONGEST, Leaf, rows, rows_of_dataset, value_bytes
 
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
 GROUPS = 0x52009230

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from phantoms import AXIAL, OBLIQUE, at_distances, grid, normal_of, without
 
-from dcmdask.arrays.geometry import Geometry, is_placed, locate
+from dcmdask.geometry.grid import Geometry, is_placed, locate
 
 
 @st.composite

@@ -20,8 +20,9 @@ from made_series import AXIAL, along, classic
 from make_dicom import noise
 
 from dcmdask import DcmdaskError, to_zarr, verify
-from dcmdask.export import comparing, completion
-from dcmdask.export.schema import check_told
+from dcmdask.store import completion
+from dcmdask.store.verification import comparing
+from dcmdask.store.verification.schema import check_told
 
 OPTIONS: dict[str, Any] = {
     "format": "ome-zarr",

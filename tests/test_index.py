@@ -31,10 +31,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dcmdask.dicom.instance import Instance, open_instance
+from dcmdask.dicom.offsets import ItemSpans
 from dcmdask.errors import DcmdaskWarning, HeaderError, PixelDataError
-from dcmdask.frames.frame_array import FrameArray, open_frames
-from dcmdask.frames.instance import Instance, open_instance
-from dcmdask.frames.offsets import ItemSpans
+from dcmdask.pixels.frame_array import FrameArray, open_frames
 
 NUMBER_OF_FRAMES = 0x00280008
 

@@ -22,12 +22,12 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from dcmdask import from_dicom
 from dcmdask.cli.info import info
+from dcmdask.dicom import files
+from dcmdask.dicom import header as reading
+from dcmdask.dicom.description import describe
+from dcmdask.dicom.inflation import InflatedFile
 from dcmdask.errors import DcmdaskError, HeaderError, PixelDataError
-from dcmdask.frames import files
-from dcmdask.frames import header as reading
-from dcmdask.frames.facts import describe
-from dcmdask.frames.frame_array import open_frames
-from dcmdask.frames.inflation import InflatedFile
+from dcmdask.pixels.frame_array import open_frames
 
 pytest.importorskip("resource")
 
@@ -110,9 +110,9 @@ class Pieces(io.RawIOBase):
 
 LITTLE_MEMORY = """
 import json, resource, sys
-import dcmdask, dcmdask.export.provenance, dcmdask.arrays.chunks
+import dcmdask, dcmdask.store.provenance, dcmdask.arrays.chunks
 from dcmdask.cli.info import info
-from dcmdask.frames import codecs
+from dcmdask.pixels import codecs
 import fsspec.implementations.zip, fsspec.implementations.tar
 dcmdask.from_dicom(sys.argv[3]).shape
 info(sys.argv[3], as_json=True)

@@ -28,6 +28,8 @@ from pydicom.uid import (
 
 from dcmdask.arrays import joined
 from dcmdask.arrays.joined import JoinedFrames
+from dcmdask.dicom.description import FACTS, describe
+from dcmdask.dicom.files import LocalFile, locate
 from dcmdask.errors import (
     DcmdaskWarning,
     DecodeError,
@@ -36,9 +38,7 @@ from dcmdask.errors import (
     PixelDataError,
     SourceChangedError,
 )
-from dcmdask.frames.facts import FACTS, describe
-from dcmdask.frames.files import LocalFile, locate
-from dcmdask.frames.frame_array import open_frames
+from dcmdask.pixels.frame_array import open_frames
 
 GREY = noise(9, 5, 6, dtype="u2", bits=12)
 SIGNED = noise(4, 5, 6, dtype="i2")

@@ -21,9 +21,9 @@ from phantoms import (
     without,
 )
 
-from dcmdask.arrays.dimensions import arrange
-from dcmdask.arrays.geometry import Irregularity, missing_steps
-from dcmdask.arrays.mending import filled, parts
+from dcmdask.geometry.dimensions import arrange
+from dcmdask.geometry.grid import Irregularity, missing_steps
+from dcmdask.geometry.repair import filled, parts
 
 # What no splitting mends.
 UNMENDABLE = {"tilt", "orientation", "spacing"}

@@ -17,9 +17,9 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
 )
 
+from dcmdask.dicom.offsets import NativeSpans
 from dcmdask.errors import PixelDataError
-from dcmdask.frames.frame_array import open_frames
-from dcmdask.frames.offsets import NativeSpans
+from dcmdask.pixels.frame_array import open_frames
 
 # How many there are.
 

@@ -33,11 +33,11 @@ from dcmdask import DcmdaskWarning, StoreExistsError, StoreLostError, batch
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.mark import claim
 from dcmdask.batch.outputs import Staging, settled
-from dcmdask.batch.page import write_page
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.source import source_of, times_of
-from dcmdask.batch.summary import summarise
 from dcmdask.batch.work import Job, Work, process_series
+from dcmdask.report.page import write_page
+from dcmdask.report.summary import summarise
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)

@@ -23,8 +23,8 @@ from pydicom.uid import (
 )
 
 from dcmdask.errors import DcmdaskError
-from dcmdask.frames import frame_array
-from dcmdask.frames.frame_array import open_frames
+from dcmdask.pixels import frame_array
+from dcmdask.pixels.frame_array import open_frames
 
 GREY = noise(7, 5, 6, dtype="i2")
 COLOUR = noise(4, 5, 6, 3)
@@ -98,7 +98,7 @@ def test_a_bare_data_set_needs_its_syntax(syntax: str) -> None:
 def test_a_token_is_the_same_in_another_process(tmp_path: Path) -> None:
     path = saved(tmp_path, native(GREY))
     code = (
-        "import sys; from dcmdask.frames.frame_array import open_frames as o\n"
+        "import sys; from dcmdask.pixels.frame_array import open_frames as o\n"
         "print(o(sys.argv[1]).token, o(open(sys.argv[1], 'rb').read(), raw=True).token)"
     )
     told = subprocess.run(

@@ -21,12 +21,12 @@ from pydicom.uid import (
 )
 from real_files import corpus_files, corpus_id, packaged_file, packaged_files
 
+from dcmdask.dicom.instance import open_instance
 from dcmdask.errors import DcmdaskError, NoPixelDataError, UnsupportedSyntaxError
-from dcmdask.frames import codecs
-from dcmdask.frames.decode import Decoding, general
-from dcmdask.frames.frame_array import FrameArray, open_frames
-from dcmdask.frames.instance import open_instance
-from dcmdask.frames.pixels import iter_pixels, pixel_array
+from dcmdask.pixels import codecs
+from dcmdask.pixels.decode import Decoding, general
+from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
 # Real files break rules; what is said about them is tested elsewhere.
 pytestmark = [

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from dcmdask.arrays.picture import GAP, GREY, contact_sheet, orthogonal, picture
+from dcmdask.arrays.pictures import GAP, GREY, contact_sheet, orthogonal, picture
 
 
 def sheet(path: Path) -> np.ndarray:

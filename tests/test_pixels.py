@@ -36,8 +36,8 @@ from pydicom.uid import (
 )
 
 from dcmdask.errors import DecodeError, FrameNumberError
-from dcmdask.frames import pixels
-from dcmdask.frames.pixels import iter_pixels, pixel_array
+from dcmdask.pixels import pixel_array as pixels
+from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
 FRAMES = noise(40, 12, 14, dtype="u2", bits=12)
 
@@ -289,7 +289,7 @@ def test_an_interrupt_ends_the_process(path: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "os.sched_getaffinity = lambda _: set(range(4))\n"
-        "from dcmdask.frames.pixels import iter_pixels\n"
+        "from dcmdask.pixels.pixel_array import iter_pixels\n"
         "for i, _ in enumerate(iter_pixels(sys.argv[1])):\n"
         "    if i == 3: signal.raise_signal(signal.SIGINT)\n"
     )

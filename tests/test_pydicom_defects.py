@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from dcmdask.errors import DcmdaskWarning
-from dcmdask.frames.pixels import iter_pixels, pixel_array
+from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
 FRAMES = noise(40, 12, 14, dtype="u2", bits=12)
 

@@ -13,7 +13,7 @@ from s3_here import BUCKET, Server, serving
 
 import dcmdask
 from dcmdask import UnreachableError, batch, cli
-from dcmdask.frames.reaching import options_of
+from dcmdask.dicom.access import options_of
 
 KEYS = ["key=key", "secret=secret"]
 

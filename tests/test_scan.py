@@ -39,12 +39,12 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLE
 from real_files import corpus_files, packaged_files
 
 import dcmdask
-import dcmdask.arrays.scan as scanning
-from dcmdask.arrays import discovery, duplicates, quiet, scan_worker
-from dcmdask.arrays.scan import Scan, Skipped, scan
-from dcmdask.arrays.scan_worker import describe_files
+import dcmdask.archive.scan as scanning
+from dcmdask.archive import discovery, duplicates, quiet, scan_worker
+from dcmdask.archive.scan import Scan, Skipped, scan
+from dcmdask.archive.scan_worker import describe_files
+from dcmdask.dicom import files
 from dcmdask.errors import DcmdaskWarning
-from dcmdask.frames import files
 
 FRAME = noise(1, 4, 6, dtype="u2")
 SERIES, OTHER_SERIES, STUDY = "1.2.4.10", "1.2.4.11", "1.2.5"
@@ -905,7 +905,7 @@ def with_a_worker(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 
 DEADLY = """
-import os, dcmdask.frames.facts as facts
+import os, dcmdask.dicom.description as facts
 describe = facts.describe
 def deadly(source):
     if os.path.basename(source.name) in ("33", "300"):
@@ -962,11 +962,11 @@ def test_whoever_interrupts_leaves_no_process(many: Path, error: type[BaseExcept
 
 SCRIPT = """
 import sys
-import dcmdask.arrays.scan
+import dcmdask.archive.scan
 print("no guard around what follows")
-dcmdask.arrays.scan.PATIENCE = 0
-dcmdask.arrays.scan_worker._FEW = 0
-print(dcmdask.arrays.scan.scan(sys.argv[1], progress={progress}))
+dcmdask.archive.scan.PATIENCE = 0
+dcmdask.archive.scan_worker._FEW = 0
+print(dcmdask.archive.scan.scan(sys.argv[1], progress={progress}))
 """
 
 

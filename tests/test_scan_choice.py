@@ -14,8 +14,8 @@ import pytest
 from make_dicom import native, noise
 
 import dcmdask
-from dcmdask.arrays import discovery, remote
-from dcmdask.arrays.scan import Scan, scan
+from dcmdask.archive import discovery, remote
+from dcmdask.archive.scan import Scan, scan
 
 FRAME = noise(1, 4, 6, dtype="u2")
 TEMPLATE = native(FRAME, Modality="MR", SeriesInstanceUID="1.2.4", SOPInstanceUID="1.2.3.00000")

@@ -13,8 +13,8 @@ from make_dicom import native, noise
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-import dcmdask.arrays.scan as scanning
-from dcmdask.arrays.scan import Skipped, scan
+import dcmdask.archive.scan as scanning
+from dcmdask.archive.scan import Skipped, scan
 from dcmdask.cli.output import skipped_files
 
 FEW, MANY = 100, 400

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 
 import dcmdask
 from dcmdask import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError, scan
-from dcmdask.arrays.series import Series
+from dcmdask.archive.series import Series
 
 FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
 EVEN = 2.5 * np.arange(6)
@@ -614,7 +614,7 @@ def test_the_values_of_one_file(tmp_path: Path) -> None:
 def test_one_frame_is_decoded_and_headers_are_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dcmdask.frames import bulk
+    from dcmdask.pixels import bulk
 
     paths = classic(tmp_path, FRAMES, along(AXIAL, EVEN))
     v = one(tmp_path).to_xarray(values="modality")
@@ -628,7 +628,7 @@ def test_one_frame_is_decoded_and_headers_are_not_read_again(
         decoded.extend(frames)
         return original(instance, how, frames, out)
 
-    for module in ("dcmdask.frames.bulk", "dcmdask.frames.frame_array"):
+    for module in ("dcmdask.pixels.bulk", "dcmdask.pixels.frame_array"):
         monkeypatch.setattr(f"{module}.decode_frames", counted, raising=False)
     np.testing.assert_array_equal(v.isel(z=3).values, FRAMES[3])
     assert decoded == [0]

@@ -29,6 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dcmdask.dicom.ranges import COALESCE_GAP, COALESCE_LENGTH, coalesce
 from dcmdask.errors import (
     DcmdaskError,
     HeaderError,
@@ -36,9 +37,8 @@ from dcmdask.errors import (
     NoPixelDataError,
     SourceChangedError,
 )
-from dcmdask.frames.frame_array import open_frames
-from dcmdask.frames.pixels import iter_pixels, pixel_array
-from dcmdask.frames.ranges import COALESCE_GAP, COALESCE_LENGTH, coalesce
+from dcmdask.pixels.frame_array import open_frames
+from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
 FRAMES = noise(6, 9, 10, dtype="u2")
 KINDS = {

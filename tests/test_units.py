@@ -7,9 +7,9 @@ from make_dicom import native, noise
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from dcmdask.arrays.labelled import units
-from dcmdask.frames import files
-from dcmdask.frames.facts import describe, facts_of
+from dcmdask.arrays.labels import units
+from dcmdask.dicom import files
+from dcmdask.dicom.description import describe, facts_of
 
 FRAME = noise(1, 2, 4, dtype="u2")
 CT, PT, MR = ({"Modality": modality} for modality in ("CT", "PT", "MR"))

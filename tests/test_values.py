@@ -30,7 +30,7 @@ from dcmdask.arrays.joined import JoinedFrames
 from dcmdask.arrays.lookup_tables import Lut, Luts, luts
 from dcmdask.arrays.values import BLOCK, ModalityFrames, Transformation
 from dcmdask.errors import DecodeError, HeaderError, MissingElementError
-from dcmdask.frames.frame_array import FrameArray, open_frames
+from dcmdask.pixels.frame_array import FrameArray, open_frames
 
 TYPES = {
     "u1": (1, 8),

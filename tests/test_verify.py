@@ -28,9 +28,9 @@ from zarr.storage import MemoryStore
 
 from dcmdask import open_frames, scan, to_zarr
 from dcmdask.errors import DcmdaskError
-from dcmdask.export.comparing import Difference
-from dcmdask.export.pyramid import halve
-from dcmdask.export.verify import VerifyReport, verify
+from dcmdask.store.pyramid import halve
+from dcmdask.store.verification.comparing import Difference
+from dcmdask.store.verification.verify import VerifyReport, verify
 
 GREY = noise(6, 9, 7, dtype="i2", bits=12)
 COLOUR = noise(4, 16, 24, samples=3)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.indexing import inner_shape, split
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.indexing import inner_shape, split
 
 ABSENT = -1
 
@@ -46,7 +46,7 @@ class ArrangedFrames(ArrayLike):
     Examples
     --------
     >>> from pydicom.data import get_testdata_file
-    >>> from dcmdask.frames.frame_array import open_frames
+    >>> from dcmdask.pixels.frame_array import open_frames
     >>> frames = open_frames(get_testdata_file("examples_ybr_color.dcm"))
     >>> arranged = ArrangedFrames(frames, np.arange(30).reshape(5, 6))
     >>> arranged.shape, arranged[2, 3:5, :, 0].shape

@@ -26,8 +26,8 @@ from pydicom.uid import (
 from dcmdask.arrays.arranged import ArrangedFrames
 from dcmdask.arrays.joined import JoinedFrames
 from dcmdask.arrays.values import TransformedFrames
-from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.frame_array import FrameArray
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.frame_array import FrameArray
 
 if TYPE_CHECKING:
     import dask.array as da

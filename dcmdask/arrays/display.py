@@ -18,7 +18,7 @@ from dcmdask.arrays.values import (
     value_range,
 )
 from dcmdask.errors import HeaderError, MissingElementError
-from dcmdask.frames.array_like import ArrayLike
+from dcmdask.pixels.array_like import ArrayLike
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
@@ -55,7 +55,7 @@ class DisplayFrames(TransformedFrames):
     Examples
     --------
     >>> from pydicom.data import get_testdata_file
-    >>> from dcmdask.frames.frame_array import open_frames
+    >>> from dcmdask.pixels.frame_array import open_frames
     >>> stored = open_frames(get_testdata_file("CT_small.dcm"))
     >>> window = Transformation(12, slope=1, intercept=-1024, center=-400, width=1500)
     >>> DisplayFrames(stored, window)[0, 0, :3].tolist()

@@ -14,15 +14,15 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from dcmdask.dicom import files
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.image_pixel import OVERRIDES, image_pixel
+from dcmdask.dicom.instance import open_instance
 from dcmdask.errors import HeaderError, SourceChangedError
-from dcmdask.frames import files
-from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.decode import Decoding, check_plugin
-from dcmdask.frames.facts import Described
-from dcmdask.frames.frame_array import FrameArray, check_options
-from dcmdask.frames.image_pixel import OVERRIDES, image_pixel
-from dcmdask.frames.indexing import InnerKey, frame_numbers, inner_shape, split
-from dcmdask.frames.instance import open_instance
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.decode import Decoding, check_plugin
+from dcmdask.pixels.frame_array import FrameArray, check_options
+from dcmdask.pixels.indexing import InnerKey, frame_numbers, inner_shape, split
 
 # How many frames there are is what the scan found, one by one.
 _OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})

@@ -11,10 +11,10 @@ from pydicom.uid import UID
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import Luts, luts
 from dcmdask.arrays.values import ModalityFrames, Transformation
+from dcmdask.dicom.description import Described, facts_of
+from dcmdask.dicom.header import read_whole_header
 from dcmdask.errors import HeaderError
-from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.facts import Described, facts_of
-from dcmdask.frames.header import read_whole_header
+from dcmdask.pixels.array_like import ArrayLike
 
 Values: TypeAlias = Literal["stored", "modality", "display"]
 VALUES: tuple[str, ...] = get_args(Values)

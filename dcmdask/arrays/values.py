@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from dcmdask.arrays.lookup_tables import Luts
 from dcmdask.errors import DecodeError, HeaderError
-from dcmdask.frames.array_like import ArrayLike
-from dcmdask.frames.indexing import frame_numbers, inner_shape, split
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.indexing import frame_numbers, inner_shape, split
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -170,7 +170,7 @@ class ModalityFrames(TransformedFrames):
     Examples
     --------
     >>> from pydicom.data import get_testdata_file
-    >>> from dcmdask.frames.frame_array import open_frames
+    >>> from dcmdask.pixels.frame_array import open_frames
     >>> stored = open_frames(get_testdata_file("CT_small.dcm"))
     >>> values = ModalityFrames(stored, Transformation(bits_stored=12, slope=1, intercept=-1024))
     >>> values.dtype, values[0, 0, :3].tolist()

@@ -20,9 +20,9 @@ from dcmdask import __version__
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.batch.selection import Selection
+from dcmdask.dicom.files import Stored, read
 from dcmdask.errors import ClusterError, DcmdaskError
-from dcmdask.export.running import known_workers
-from dcmdask.frames.files import Stored, read
+from dcmdask.store.running import known_workers
 
 # Seconds that a cluster has for its first worker, and workers have for an answer.
 _PATIENCE = 30

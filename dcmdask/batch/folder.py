@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from dcmdask.export.ownership import check_ours, files_below
-from dcmdask.frames import files
+from dcmdask.dicom import files
+from dcmdask.store.ownership import check_ours, files_below
 
 # It is not there, is a folder, or a loop of links.
 _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)

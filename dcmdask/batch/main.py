@@ -20,10 +20,10 @@ from dcmdask.batch.records import SCAN, Record
 from dcmdask.batch.run import run
 from dcmdask.batch.selection import selected
 from dcmdask.batch.shown import shown
+from dcmdask.dicom.access import TARGET, options_of, reaching
+from dcmdask.dicom.terms import plain
 from dcmdask.errors import DcmdaskError
-from dcmdask.export.cluster import cluster, half_of_this_machine
-from dcmdask.frames.reaching import TARGET, options_of, reaching
-from dcmdask.frames.terms import plain
+from dcmdask.store.cluster import cluster, half_of_this_machine
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,11 +6,11 @@ import json
 import re
 
 from dcmdask import __version__
-from dcmdask.arrays.marks import TARGET, is_mark
+from dcmdask.archive.marks import TARGET, is_mark
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import StoreExistsError
-from dcmdask.export.ownership import check_ours
+from dcmdask.store.ownership import check_ours
 
 # A mark that a process was killed at.
 _BEGUN = re.compile(rf"\.{re.escape(TARGET)}\.[0-9a-f]{{32}}\.partial")

@@ -22,8 +22,8 @@ from dcmdask.batch.identity import digest
 from dcmdask.batch.mark import claim
 from dcmdask.batch.records import RECORDS, Record, is_current, records
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.export.ownership import check_ours
-from dcmdask.export.target import NODE, sync_below
+from dcmdask.store.ownership import check_ours
+from dcmdask.store.target import NODE, sync_below
 
 OUTPUTS = "series"
 _NEW = ".new-"

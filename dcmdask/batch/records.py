@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
-from dcmdask.arrays.discovery import Skipped
-from dcmdask.arrays.grouping import by_series
-from dcmdask.arrays.series import Series
+from dcmdask.archive.discovery import Skipped
+from dcmdask.archive.grouping import by_series
+from dcmdask.archive.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.source import source_of_files

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from dask.base import compute
 
-from dcmdask.arrays.picture import picture
+from dcmdask.arrays.pictures import picture
 from dcmdask.batch.outcome import COLUMNS
 from dcmdask.batch.outputs import Staging
-from dcmdask.export.result_writer import result
+from dcmdask.store.result_writer import result
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -36,9 +36,9 @@ from dcmdask.batch.records import Record, key_of, records
 from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.work import Work, alone_with
 from dcmdask.batch.workers import Workers
+from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
-from dcmdask.export.cluster import all_kept, cluster, dashboard_of, half_of_this_machine
-from dcmdask.frames.reaching import TARGET, reaching
+from dcmdask.store.cluster import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.system import CPU_COUNT
 
-from dcmdask.arrays.discovery import sources
-from dcmdask.arrays.scan import Scan, scan
-from dcmdask.arrays.series import Series
+from dcmdask.archive.discovery import sources
+from dcmdask.archive.scan import Scan, scan
+from dcmdask.archive.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import identity, script_of
 from dcmdask.batch.pickling import pickled
@@ -29,10 +29,10 @@ from dcmdask.batch.records import (
 )
 from dcmdask.batch.source import checksum_of, source_of, source_of_files, times_of
 from dcmdask.batch.work import Job, Work
+from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.dicom.files import Stored
 from dcmdask.errors import StoreExistsError
-from dcmdask.export.ownership import check_apart
-from dcmdask.frames.files import Stored
-from dcmdask.frames.reaching import TARGET, reaching
+from dcmdask.store.ownership import check_apart
 
 if TYPE_CHECKING:
     import pandas as pd

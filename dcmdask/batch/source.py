@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from dcmdask.arrays.series import Series
+from dcmdask.archive.series import Series
 from dcmdask.batch.identity import digest
-from dcmdask.frames.facts import Described
-from dcmdask.frames.files import LocalFile, opened
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.files import LocalFile, opened
 
 _BLOCK = 2**20
 

@@ -8,11 +8,11 @@ import warnings
 
 import numpy as np
 
-from dcmdask.arrays.picture import picture
-from dcmdask.arrays.series import Series
-from dcmdask.arrays.stacks import Stack
+from dcmdask.archive.series import Series
+from dcmdask.arrays.pictures import picture
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import DcmdaskWarning
+from dcmdask.images.volume import Stack
 
 # Of the longer side, in samples of the frame.
 _SIDE = 240

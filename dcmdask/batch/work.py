@@ -17,13 +17,14 @@ import dask
 from distributed.protocol import pickle
 from filelock import FileLock, Timeout
 
-from dcmdask.arrays.series import Series
+from dcmdask.archive.series import Series
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outputs import Staging, in_use, settled
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
 from dcmdask.batch.results import keep
 from dcmdask.batch.source import checksum_of
 from dcmdask.batch.thumbnail import thumbnail, thumbnail_key
+from dcmdask.dicom.access import is_of_network
 from dcmdask.errors import (
     AlignmentError,
     AmbiguousSourceError,
@@ -35,7 +36,6 @@ from dcmdask.errors import (
     StoreExistsError,
     StoreLostError,
 )
-from dcmdask.frames.reaching import is_of_network
 
 # Where an error belongs that was raised by us; the first that fits.
 _STAGES: Mapping[type[DcmdaskError], str] = {

@@ -27,8 +27,8 @@ from dcmdask.cli.report import report
 from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
 from dcmdask.cli.verify import verify
+from dcmdask.dicom.terms import plain
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
-from dcmdask.frames.terms import plain
 
 NOT_DONE = 2
 # As a shell counts signals.

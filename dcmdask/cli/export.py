@@ -12,12 +12,12 @@ import typer
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.verify import as_told
-from dcmdask.frames.reaching import options_of
-from dcmdask.frames.terms import plain
+from dcmdask.dicom.access import options_of
+from dcmdask.dicom.terms import plain
 
 if TYPE_CHECKING:
-    from dcmdask.export.prepared import Prepared
-    from dcmdask.export.report import ExportReport
+    from dcmdask.store.prepared import Prepared
+    from dcmdask.store.report import ExportReport
 
 # Done, but not all of it.
 FAILURES = 1
@@ -138,7 +138,7 @@ def export(
     notices: both write the same bytes, which does no harm.
     """
     from dcmdask.cli.progress import counting
-    from dcmdask.export.cluster import cluster
+    from dcmdask.store.cluster import cluster
 
     asked: dict[str, Any] = {
         "format": format,
@@ -162,7 +162,7 @@ def export(
         if dry_run:
             _show_plan(source, asked, as_json)
             return
-        from dcmdask.export.writer import to_zarr
+        from dcmdask.store.writer import to_zarr
 
         with counting("regions") as advance:
             report = to_zarr(
@@ -176,7 +176,7 @@ def export(
             )
         found = None
         if verify is not None:
-            from dcmdask.export.verify import verify as compare
+            from dcmdask.store.verification.verify import verify as compare
 
             with counting("regions compared") as advance:
                 found = compare(
@@ -202,9 +202,9 @@ def export(
 
 
 def _show_plan(source: str, asked: Mapping[str, Any], as_json: bool) -> None:
-    from dcmdask.export.plan import check_fits
-    from dcmdask.export.prepared import prepare
-    from dcmdask.export.running import room
+    from dcmdask.store.plan import check_fits
+    from dcmdask.store.prepared import prepare
+    from dcmdask.store.running import room
 
     prepared = prepare(source, **asked)
     share, why = room()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.series import series_info
+from dcmdask.dicom.access import options_of
 from dcmdask.errors import DcmdaskWarning
-from dcmdask.frames.reaching import options_of
 
 if TYPE_CHECKING:
-    from dcmdask.frames.frame_array import FrameArray
+    from dcmdask.pixels.frame_array import FrameArray
 
 
 def info(
@@ -29,9 +29,9 @@ def info(
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
-    from dcmdask.arrays.collection import is_collection
-    from dcmdask.frames import files
-    from dcmdask.frames.frame_array import open_frames
+    from dcmdask.archive.collection import is_collection
+    from dcmdask.dicom import files
+    from dcmdask.pixels.frame_array import open_frames
 
     storage_options = options_of(storage_option or ())
     if is_collection(file, storage_options):
@@ -64,8 +64,8 @@ def _facts(frames: FrameArray) -> dict[str, Any]:
     from pydicom.uid import JPEGExtended12Bit
 
     from dcmdask.arrays.chunks import plan_chunks
-    from dcmdask.export.provenance import ELEMENTS, technical_header
-    from dcmdask.frames import codecs
+    from dcmdask.pixels import codecs
+    from dcmdask.store.provenance import ELEMENTS, technical_header
 
     syntax = frames.transfer_syntax
     tags = [tag_for_keyword(keyword) for keyword in (*ELEMENTS, "SharedFunctionalGroupsSequence")]

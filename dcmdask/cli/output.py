@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dcmdask.frames.terms import plain
+from dcmdask.dicom.terms import plain
 
 if TYPE_CHECKING:
-    from dcmdask.arrays.scan import Scan
+    from dcmdask.archive.scan import Scan
 
 # As a shell counts the signal.
 BROKEN_PIPE = 141

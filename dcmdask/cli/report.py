@@ -9,11 +9,11 @@ import typer
 
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show, table
-from dcmdask.frames.reaching import TARGET, options_of, reaching
-from dcmdask.frames.terms import plain
+from dcmdask.dicom.access import TARGET, options_of, reaching
+from dcmdask.dicom.terms import plain
 
 if TYPE_CHECKING:
-    from dcmdask.batch.summary import Cause, Summary
+    from dcmdask.report.summary import Cause, Summary
 
 # How many causes people are told of, and how much of a message; --json has all.
 CAUSES = 20
@@ -42,7 +42,7 @@ def report(
     """
     from dcmdask.batch.folder import Folder
     from dcmdask.batch.records import records
-    from dcmdask.batch.summary import summarise
+    from dcmdask.report.summary import summarise
 
     if page is not None and not html:
         raise ValueError(f"{page}: a second argument is where --html writes to")
@@ -54,7 +54,7 @@ def report(
     summary = summarise(found.values())
     written = None
     if html:
-        from dcmdask.batch.page import write_page
+        from dcmdask.report.page import write_page
 
         with reaching(page, TARGET):
             written = write_page(summary, folder, page)
@@ -112,7 +112,7 @@ def _facts(summary: Summary) -> dict[str, Any]:
 def _for_people(summary: Summary) -> str:
     from dask.utils import format_bytes
 
-    from dcmdask.batch.summary import duration
+    from dcmdask.report.summary import duration
 
     longest = f"{duration(summary.longest.seconds)} ({summary.longest.name})"
     lines = [

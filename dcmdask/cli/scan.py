@@ -14,10 +14,10 @@ import typer
 
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, show, skipped_files, table
-from dcmdask.frames.reaching import options_of
+from dcmdask.dicom.access import options_of
 
 if TYPE_CHECKING:
-    from dcmdask.arrays.scan import Scan
+    from dcmdask.archive.scan import Scan
 
 
 def scan(
@@ -41,7 +41,7 @@ def scan(
     counted and named. Nothing that is printed names a person; UIDs are. Exit code 1: some
     files are damaged or unreadable, and may be part of a series.
     """
-    import dcmdask.arrays.scan as scanning
+    import dcmdask.archive.scan as scanning
     from dcmdask.cli.progress import counting
 
     if as_json and as_csv:

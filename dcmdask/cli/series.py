@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dcmdask.cli.output import counted, listing, show, skipped_files
 
 if TYPE_CHECKING:
-    from dcmdask.arrays.series import Series
-    from dcmdask.arrays.stacks import Stack
+    from dcmdask.archive.series import Series
+    from dcmdask.images.volume import Stack
 
 
 def series_info(source: str, as_json: bool, **how: Any) -> None:
@@ -23,7 +23,7 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
     **how
         As for :func:`dcmdask.scan`.
     """
-    from dcmdask.arrays.scan import scan
+    from dcmdask.archive.scan import scan
     from dcmdask.cli.progress import counting
 
     with counting("files") as advance:
@@ -46,7 +46,7 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
 
 
 def _facts(series: Series) -> dict[str, Any]:
-    from dcmdask.frames.terms import uid
+    from dcmdask.dicom.terms import uid
 
     return {
         "uid": uid(series.uid),

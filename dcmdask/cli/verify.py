@@ -10,11 +10,11 @@ import typer
 
 from dcmdask.cli import options
 from dcmdask.cli.output import show
-from dcmdask.frames.reaching import options_of
-from dcmdask.frames.terms import plain
+from dcmdask.dicom.access import options_of
+from dcmdask.dicom.terms import plain
 
 if TYPE_CHECKING:
-    from dcmdask.export.verify import VerifyReport
+    from dcmdask.store.verification.verify import VerifyReport
 
 
 def as_told(report: VerifyReport) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def verify(
     differences.
     """
     from dcmdask.cli.progress import counting
-    from dcmdask.export.verify import verify as check
+    from dcmdask.store.verification.verify import verify as check
 
     with counting("regions") as advance:
         report = check(

@@ -1,0 +1,1 @@
+"""Discovery, scan and series of an archive."""

@@ -1,0 +1,59 @@
+"""Collections of files that are to be one array."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from dcmdask.archive.discovery import may_be_lost
+from dcmdask.archive.scan import Scan
+from dcmdask.dicom.access import reaching
+from dcmdask.dicom.instance import outside
+from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
+from dcmdask.images.volume import Stack
+
+# How many series or files a message lists.
+_LISTED = 10
+
+
+def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Return whether `src` stands for files, and not for one."""
+    if not isinstance(src, str | os.PathLike):
+        one = isinstance(src, bytes | bytearray | memoryview | Dataset) or hasattr(src, "read")
+        return not one and isinstance(src, Iterable)
+    name = os.fsdecode(src)
+    if "://" not in name:
+        return os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name))
+    import fsspec
+
+    with reaching(name):
+        fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
+        return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
+
+
+def only_stack(found: Scan) -> Stack:
+    """Return the one stack of the one series, and warn of files that may belong to it."""
+    if len(found) != 1:
+        series = [f"- {one!r}" for one in found[:_LISTED]]
+        skipped = [f"- {one.path}: {one.reason}" for one in found.skipped[:_LISTED]]
+        if not series:
+            head = f"there are no DICOM images; files looked at: {found.files}"
+            raise AmbiguousSourceError("\n".join([head, *skipped]))
+        listed = "\n".join(series)
+        raise AmbiguousSourceError(
+            f"{len(found)} series where one is meant, in {found.files} files:\n{listed}\n"
+            "scan(...) gives all of them, and each has to_dask() and to_xarray()"
+        )
+    if lost := list(filter(may_be_lost, found.skipped)):
+        named = "; ".join(f"{one.path}: {one.reason}" for one in lost[:_LISTED])
+        warnings.warn(
+            f"left out, though maybe part of the series ({len(lost)}): {named}",
+            DcmdaskWarning,
+            stacklevel=outside(),
+        )
+    return found[0].only_stack()

@@ -1,0 +1,175 @@
+"""The members of an archive, which is opened once for a scan and read in its order."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, BinaryIO, cast
+
+from dcmdask.archive.discovery import Choice, Skipped, matches
+from dcmdask.archive.quiet import quiet
+from dcmdask.archive.remote import members, url_of
+from dcmdask.archive.scan_worker import Outcome, describe_located
+from dcmdask.dicom import files
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.inflation import ReadForward
+from dcmdask.errors import HeaderError
+
+# Bytes of the beginning of a member that can be read twice without going back in the archive.
+_KEPT = 2**25
+
+
+def archive_of(url: str) -> str | None:
+    """Return the archive that a URL leads into, if it does: without the path of the member.
+
+    Examples
+    --------
+    >>> archive_of("zip://**::s3://bucket/a.zip")
+    'zip://::s3://bucket/a.zip'
+    >>> archive_of("s3://bucket/a.zip")
+    """
+    import fsspec
+    from fsspec.archive import AbstractArchiveFileSystem
+
+    protocol, _, path = url.partition("://")
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+    except (ValueError, ImportError):
+        return None
+    if not issubclass(kind, AbstractArchiveFileSystem):
+        return None
+    _, chained, rest = path.partition("::")
+    return f"{protocol}://{chained}{rest}"
+
+
+class Archive:
+    """An archive that is open, for one thread.
+
+    Parameters
+    ----------
+    archive : str
+        As :func:`archive_of` returns it.
+    storage_options : mapping
+    """
+
+    def __init__(self, archive: str, storage_options: Mapping[str, Any]) -> None:
+        import fsspec
+
+        self._options = storage_options
+        self._fs, _ = fsspec.core.url_to_fs(archive, **storage_options)
+        self._open = _opener(self._fs)
+        self._paths: dict[str, str] = {}
+
+    def discover(self, urls: Sequence[str], chosen: Choice) -> Iterator[str | Skipped]:
+        """Yield the URLs of members in the order of the archive, each once.
+
+        Parameters
+        ----------
+        urls : sequence of str
+            Members, folders and patterns of this archive.
+        chosen : Choice
+
+        Raises
+        ------
+        FileNotFoundError
+            One of them is not there, or matches nothing.
+        """
+        found: dict[str, str] = {}
+        for url in urls:
+            path = url.partition("::")[0].partition("://")[2].strip("/")
+            for one in members(self._fs, url, path, chosen, _find):
+                if isinstance(one, Skipped):
+                    yield one
+                else:
+                    found.setdefault(one, url_of(url, path, one))
+        for path in _listed(self._fs):
+            if path in found:
+                self._paths[found[path]] = path
+                yield found[path]
+
+    def describe(self, url: str, known: dict[Any, Any]) -> Outcome:
+        """Return what a member is, as :func:`describe_files` does of files."""
+        path = self._paths[url]
+        info = _listed(self._fs)[path]
+        remote = files.remote_file(url, self._options, self._fs, path, info)
+        with quiet(), _Kept(partial(self._open, path), url) as file:
+            member = files.Member(url, remote.size, cast(BinaryIO, file))
+            outcome = describe_located(url, lambda: member, known)
+        return replace(outcome, source=remote) if isinstance(outcome, Described) else outcome
+
+
+def _listed(fs: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return what is in an archive by path, in its order; folders come first."""
+    fs.exists("")  # lists them
+    listed: Mapping[str, Mapping[str, Any]] = fs.dir_cache
+    return listed
+
+
+def _find(fs: Any, path: str, is_pattern: bool) -> Iterator[str]:
+    """Find in one pass: fsspec looks at all members of a tar file for each folder in it."""
+    if path and not is_pattern and fs.info(path)["type"] != "directory":
+        yield path
+        return
+    for name, info in _listed(fs).items():
+        if info["type"] == "directory":
+            continue
+        if matches(path, name) if is_pattern else not path or f"{name}/".startswith(f"{path}/"):
+            yield name
+
+
+def _opener(fs: Any) -> Callable[[str], BinaryIO]:
+    """Return what opens a member by its path, in a time that does not grow with their number."""
+    tar = getattr(fs, "tar", None)
+    if tar is None:
+        return cast("Callable[[str], BinaryIO]", partial(fs.open, mode="rb"))
+    by_path = {re.sub("/+", "/", one.name.rstrip("/")): one for one in tar}
+    return lambda path: tar.extractfile(by_path[path])
+
+
+class _Kept(ReadForward):
+    """A member of which the beginning is kept once it was read.
+
+    To go back in a tar.gz file is to begin again at its first byte, and some headers are
+    looked at twice.
+    """
+
+    def __init__(self, open_member: Callable[[], BinaryIO], name: str) -> None:
+        self._open, self._name = open_member, name
+        self._file: BinaryIO | None = None
+        self._kept = bytearray()
+
+    def _length(self) -> int:
+        return self._member().seek(0, io.SEEK_END)
+
+    def readinto(self, room: Any, /) -> int:
+        at, end = self._at, self._at + len(room)
+        if end > files.INFLATE_LIMIT:
+            raise HeaderError(
+                f"the header is longer than {files.INFLATE_LIMIT} bytes", source=self._name
+            )
+        if len(self._kept) < end <= _KEPT:
+            self._kept += self._read(len(self._kept), end)
+        data = bytes(self._kept[at:end])
+        if end > _KEPT:
+            data += self._read(at + len(data), end)
+        room[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _read(self, begin: int, end: int) -> bytes:
+        file = self._member()
+        file.seek(begin)
+        return file.read(end - begin)
+
+    def _member(self) -> BinaryIO:
+        if self._file is None:
+            self._file = self._open()
+        return self._file
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()

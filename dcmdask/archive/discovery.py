@@ -1,0 +1,309 @@
+"""Discovery of local files: folders and patterns, listed while they are read."""
+
+from __future__ import annotations
+
+import glob
+import heapq
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatch
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from dcmdask.archive.marks import MARKS, MOST, is_mark
+
+# What is left of a pattern below a folder, one entry for each way to have got there.
+Tails: TypeAlias = "frozenset[tuple[str, ...]]"
+
+_EVERYTHING: Tails = frozenset({("**",)})
+_OTHER_FILES = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+Kind: TypeAlias = Literal["not DICOM", "no pixel data", "copy", "doubtful"]
+
+
+class Skipped(NamedTuple):
+    """A file or folder that a scan left out.
+
+    Attributes
+    ----------
+    path : str
+    reason : str
+        In words, without what is in the file.
+    kind : {"not DICOM", "no pixel data", "copy", "doubtful"}
+        ``"not DICOM"`` is also of what cannot be a DICOM file: empty files, pipes, sockets,
+        devices, links to folders, folders that dcmdask wrote. ``"no pixel data"`` is of
+        reports, plans and the like, ``"copy"`` of an instance that is there. Whatever is
+        ``"doubtful"`` may be part of a series: damaged, unreadable, gone, or a link that
+        leads nowhere.
+    """
+
+    path: str
+    reason: str
+    kind: Kind = "doubtful"
+
+
+EMPTY = "an empty file"
+
+
+def may_be_lost(one: Skipped) -> bool:
+    """Return whether a series may lack it; an empty file may be a copy that failed."""
+    return one.kind == "doubtful" or one.reason == EMPTY
+
+
+def sources(src: Any) -> list[str]:
+    """Return absolute local paths and patterns, and URLs.
+
+    Parameters
+    ----------
+    src : str, path-like, or iterable of these
+
+    Raises
+    ------
+    FileNotFoundError
+        A local path is not there, nor a pattern.
+    """
+    many = [src] if isinstance(src, str | bytes | os.PathLike) else src
+    found = [_absolute(one) for one in many]
+    for one in found:
+        if not is_url(one) and not _is_pattern(one):
+            os.stat(one)
+    return found
+
+
+def is_url(source: str) -> bool:
+    """Return whether fsspec is to reach it; an absolute path has no two slashes in a row."""
+    return "://" in source
+
+
+def _absolute(one: Any) -> str:
+    if isinstance(one, bytes):
+        raise TypeError("a scan takes paths, patterns and URLs, and not the bytes of a file")
+    if one == "":
+        # Often a variable of a shell that is not set; it would stand for the current folder.
+        raise ValueError("a source is an empty string; '.' is the current folder")
+    if not isinstance(one, str) or "://" not in one:
+        return os.path.abspath(os.fsdecode(one))
+    if one.startswith(("file://", "local://")) and "::" not in one:
+        import fsspec
+
+        return os.path.abspath(str(fsspec.core.url_to_fs(one)[1]))
+    return one
+
+
+class Choice(NamedTuple):
+    """Choice of what is scanned.
+
+    Attributes
+    ----------
+    exclude : tuple of str
+        Patterns of :mod:`fnmatch` for what is left out: with a slash of the path below the
+        source, otherwise of the name of a file or folder.
+    follow_links : bool
+        Whether links to folders are followed; local ones only.
+    """
+
+    exclude: tuple[str, ...] = ()
+    follow_links: bool = False
+
+    def leaves_out(self, path: str) -> bool:
+        """Return whether a file or folder is left out, by its path below the source."""
+        if not self.exclude:
+            return False
+        path = path.replace(os.sep, "/")
+        name = path.rpartition("/")[2]
+        return any(fnmatch(path if "/" in one else name, one) for one in self.exclude)
+
+
+_ALL = Choice()
+
+
+def choice(exclude: Iterable[str] | str, follow_links: bool) -> Choice:
+    """Return what :func:`dcmdask.scan` was asked for."""
+    patterns = (exclude,) if isinstance(exclude, str) else exclude
+    return Choice(tuple(one.rstrip("/") for one in patterns), follow_links)
+
+
+def discover(source: str, chosen: Choice = _ALL) -> Iterator[str | Skipped]:
+    """Yield the files of a local source, each once, in no order that means anything.
+
+    Folders below the source that dcmdask wrote are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing under this name, or nothing that matches the pattern.
+    """
+    if _is_pattern(source):
+        yield from _matching(source, chosen)
+    elif os.path.isdir(source):
+        yield from _walk(source, _EVERYTHING, chosen)
+    else:
+        yield _file_or_reason(source)
+
+
+def is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:
+    """Return whether `read` gives a mark of dcmdask's, and does not fail."""
+    try:
+        return is_mark(name, read())
+    except Exception:
+        # A damaged archive raises more than OSError; whatever it is, it is no mark.
+        return False
+
+
+def written_by_us(folder: str) -> Skipped:
+    """Return what is said of a folder that dcmdask wrote."""
+    return Skipped(folder, "written by dcmdask, and not scanned", "not DICOM")
+
+
+# Local files
+
+
+def _is_pattern(path: str) -> bool:
+    # A file may be called "a[1].dcm".
+    return glob.has_magic(path) and not os.path.lexists(path)
+
+
+def _matching(pattern: str, chosen: Choice) -> Iterator[str | Skipped]:
+    """Yield what a pattern names, and all that is below the folders that it names.
+
+    ``**`` stands for any number of folders. Unlike :func:`glob.iglob` this follows no
+    symbolic links unless asked to, includes hidden files and does not hide what cannot be
+    read.
+    """
+    parts = pattern.split(os.sep)
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    folder = os.sep.join(parts[:fixed]) + os.sep
+    matches = 0
+    if os.path.isdir(folder):
+        for one in _walk(folder, frozenset({tuple(parts[fixed:])}), chosen):
+            matches += 1
+            yield one
+    if not matches and not chosen.exclude:
+        raise FileNotFoundError(f"nothing matches {pattern}")
+
+
+def _walk(root: str, tails: Tails, chosen: Choice) -> Iterator[str | Skipped]:
+    """Yield the files below a folder that match; links that are not followed are named."""
+    waiting, links = [(root, tails)], list[tuple[str, Tails]]()
+    reached = set[tuple[int, int, Tails]]()
+    start = len(os.path.join(root, ""))
+    while waiting or links:
+        # Links come last, by name: what can be reached without one keeps its own path.
+        folder, tails = waiting.pop() if waiting else heapq.heappop(links)
+        try:
+            if chosen.follow_links:
+                status = os.stat(folder)
+                if (place := (status.st_dev, status.st_ino, tails)) in reached:
+                    yield Skipped(folder, "a folder that is scanned by another path", "not DICOM")
+                    continue
+                reached.add(place)
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+            if folder != root and any(map(_is_marked, entries)):
+                yield written_by_us(folder)
+                continue
+            for entry in entries:
+                if not (below := _step(tails, entry.name)):
+                    continue
+                if chosen.leaves_out(entry.path[start:]):
+                    continue
+                under = entry.path, _EVERYTHING if () in below else below
+                if _is_folder(entry):
+                    waiting.append(under)
+                elif chosen.follow_links and _is_odd(entry) and os.path.isdir(entry.path):
+                    heapq.heappush(links, under)
+                elif () in below:
+                    yield _file_or_reason(entry.path) if _is_odd(entry) else entry.path
+        except OSError as error:
+            yield Skipped(folder, f"a folder that cannot be read: {error.strerror or error}")
+
+
+def _is_marked(entry: os.DirEntry[str]) -> bool:
+    return (
+        entry.name in MARKS
+        and entry.is_file()
+        and is_readable_mark(entry.name, partial(_beginning, entry.path))
+    )
+
+
+def _beginning(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(MOST)
+
+
+def _step(tails: Tails, name: str) -> Tails:
+    """Return what of the pattern is left below `name`; with () among it, `name` matches."""
+    if tails is _EVERYTHING:
+        return _ANYTHING
+    return frozenset(left for tail in tails for left in _left(tail, name))
+
+
+_ANYTHING: Tails = frozenset({("**",), ()})
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Return whether a pattern names a path with slashes, or a folder that it lies in.
+
+    Examples
+    --------
+    >>> matches("a*/b", "a1/b/c"), matches("**/c", "c"), matches("*/*.dcm", "a.dcm")
+    (True, True, False)
+    """
+    tails: Tails = frozenset({tuple(pattern.split("/"))})
+    for part in path.split("/"):
+        tails = _step(tails, part)
+        if () in tails:
+            return True
+    return False
+
+
+def _left(tail: tuple[str, ...], name: str) -> Iterator[tuple[str, ...]]:
+    if tail[0] == "**":
+        yield tail
+        if len(tail) == 1:
+            yield ()
+        else:
+            yield from _left(tail[1:], name)
+    elif fnmatch(name, tail[0]):
+        yield tail[1:]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A junction of Windows leads elsewhere, like a link; Python tells from 3.12 on.
+    junction = getattr(entry, "is_junction", bool)
+    return entry.is_dir(follow_symlinks=False) and not junction()
+
+
+def _is_odd(entry: os.DirEntry[str]) -> bool:
+    """Return whether it has to be looked at closely; a plain file costs no system call."""
+    return not entry.is_file(follow_symlinks=False)
+
+
+def _file_or_reason(path: str) -> str | Skipped:
+    """Return `path` if it is a file, also behind a link, otherwise why it is skipped."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if os.path.islink(path):
+            return Skipped(path, "a symbolic link that leads nowhere")
+        return Skipped(path, unreadable(error))
+    if stat.S_ISREG(mode):
+        return path
+    if stat.S_ISDIR(mode):
+        return Skipped(path, "a link to a folder, which is not followed", "not DICOM")
+    what = _OTHER_FILES.get(stat.S_IFMT(mode), "something")
+    return Skipped(path, f"{what} that is not a file", "not DICOM")
+
+
+def unreadable(error: OSError) -> str:
+    """Return why a file could not be read, in words without its name."""
+    if isinstance(error, FileNotFoundError):
+        return "it vanished after it was listed"
+    return f"it cannot be read: {error.strerror or type(error).__name__}"

@@ -1,0 +1,129 @@
+"""`from_dicom`: one file, or the one series in a folder, as a lazy Dask array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+from pydicom.dataset import Dataset
+
+from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.scan import scan
+from dcmdask.arrays.chunks import Chunks, to_dask
+from dcmdask.arrays.valued import Values, check_values, valued
+from dcmdask.dicom import files
+from dcmdask.dicom.description import describe
+from dcmdask.geometry.repair import OnIrregular, check_on_irregular
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.frame_array import FrameArray, open_frames
+
+
+def from_dicom(
+    src: Any,
+    *,
+    values: Values = "stored",
+    on_irregular: OnIrregular = "error",
+    order_by: str | Sequence[str] | None = None,
+    fill_value: float | None = None,
+    chunks: Chunks = "auto",
+    raw: bool = False,
+    decoding_plugin: str = "",
+    storage_options: Mapping[str, Any] | None = None,
+    **decoding_options: Any,
+) -> da.Array:
+    """Open a DICOM file, or the one series in a folder, as a lazy Dask array of frames.
+
+    Nothing is decoded. A slice of the array decodes only the frames that it names: ``x[5]``,
+    ``x[::50]`` and ``x[10:20, :64, :64]`` are handed down to the frames. A list or mask of
+    frames and a negative step are not: whole chunks are decoded; index what
+    :func:`open_frames` gives for that. The multiprocessing scheduler sends the frame index
+    with every task, the distributed one once to each worker.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, or iterable of paths
+        One file, as for :func:`open_frames`: its frames in the order that they are stored
+        in. Bytes and data sets become part of the graph. Or a folder, a list, a glob
+        pattern or an archive, as for :func:`scan`, with one series of one stack in it: its
+        frames in spatial order.
+    values : {"stored", "modality", "display"}
+        As the decoder gives them; in the units of the modality, such as Hounsfield units, by
+        each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+    on_irregular : {"error", "keep", "fill"}
+        For positions of a series that are missing, double or uneven: raise; keep the frames
+        that there are, in spatial order; or put `fill_value` where frames are missing. Not for
+        one file, whose frames stay in the order that they are stored in: ``scan(path)[0]``
+        arranges those.
+    order_by : str or sequence of str, optional
+        Attributes that tell frames of one position of a series apart, such as
+        ``"TriggerTime"``, as for :meth:`Stack.ordered_by`. By default what the headers say.
+    fill_value : number, optional
+        For missing frames. By default NaN for floating point, otherwise Pixel Padding Value
+        (0028,0120) in the same units, or 0 where there is none.
+    chunks : int, str, tuple or dict, optional
+        Frames per chunk; a chunk is made of whole frames. ``"auto"`` plans by the cost
+        of decoding: at most 0.2 s and a quarter of Dask's ``array.chunk-size`` a chunk,
+        and at least 32 chunks, unless there are fewer frames or a chunk would take less
+        than 3 ms. A size such as ``"64 MiB"``, ``-1`` for all frames, a tuple for all axes
+        or a dict by axis work as in Dask, as long as rows, columns and samples stay whole.
+    raw, decoding_plugin, storage_options, **decoding_options
+        As for :func:`open_frames`. ``raw=True`` goes with stored values only.
+
+    Returns
+    -------
+    dask.array.Array
+        (frames, rows, columns), or (frames, rows, columns, samples) for 3 samples; also
+        for a single frame. Of a series of several dimensions the frames follow each
+        other with z fastest; :meth:`Series.to_dask` keeps the dimensions. The name is a
+        hash of the source (path, size and modification time, or content) and all options.
+
+    Raises
+    ------
+    ValueError
+        `chunks` would split rows, columns or samples.
+    AmbiguousSourceError
+        There are several series or stacks, or none; the message lists them.
+    IrregularSeriesError
+        A series is not regular, and `on_irregular` does not settle it; the message says
+        where, in mm.
+    DcmdaskError
+        As for :func:`open_frames`.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> x = from_dicom(get_testdata_file("examples_ybr_color.dcm"), chunks=10)
+    >>> x
+    dask.array<from_dicom, shape=(30, 240, 320, 3), dtype=uint8, chunksize=(10, 240, 320, 3), \
+chunktype=numpy.ndarray>
+    >>> int(x[5].max().compute())
+    220
+    """
+    opening = {"raw": raw, "decoding_plugin": decoding_plugin, **decoding_options}
+    check_values(values, opening)
+    check_on_irregular(on_irregular)
+    if isinstance(src, FrameArray):
+        if raw or decoding_plugin or storage_options or decoding_options or values != "stored":
+            raise TypeError("a FrameArray has its options already; open it with others")
+        return to_dask(src, chunks)
+    if is_collection(src, storage_options):
+        stack = only_stack(scan(src, storage_options=storage_options))
+        frames: ArrayLike = stack.flattened(
+            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
+        )
+        return to_dask(frames, chunks)
+    if on_irregular != "error" or order_by or fill_value is not None:
+        raise ValueError(
+            "on_irregular, order_by and fill_value are for series: the frames of one file stay in "
+            "the order that they are stored in; scan(path)[0] arranges them"
+        )
+    frames = open_frames(src, storage_options=storage_options, **opening)
+    if values != "stored":
+        if isinstance(src, Dataset):
+            raise TypeError(f"{values} values are for files; pass the path or the bytes")
+        limit = decoding_options.get("inflate_limit", files.INFLATE_LIMIT)
+        source = files.locate(src, storage_options, limit)
+        one = describe(source, decoding_options.get("transfer_syntax_uid"))
+        frames = valued(frames, [one], values, decoding_options)
+    return to_dask(frames, chunks)

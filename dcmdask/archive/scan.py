@@ -1,0 +1,310 @@
+"""`scan`: a tree of files becomes a sequence of series."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, overload
+
+from dcmdask.archive.containers import Archive, archive_of
+from dcmdask.archive.discovery import (
+    Choice,
+    Skipped,
+    choice,
+    discover,
+    is_url,
+    may_be_lost,
+    sources,
+)
+from dcmdask.archive.grouping import series_of
+from dcmdask.archive.remote import discover as discover_url
+from dcmdask.archive.scan_worker import (
+    Outcome,
+    describe_files,
+    describe_in_processes,
+    in_threads,
+)
+from dcmdask.archive.series import Series
+from dcmdask.archive.series_table import COLUMNS, row
+from dcmdask.dicom.description import Described
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "Scan", "Skipped", "scan"]
+
+# Files that are described together: the answer of a worker process is worth its trip.
+BATCH = 64
+# Seconds after which it pays to start processes, which takes about as long: some thousand
+# files on a disk that is quick, a hundred on one that is not.
+PATIENCE = 0.25
+# Requests to a server that are under way at once.
+REMOTE_THREADS = 16
+
+
+def scan(
+    src: Any,
+    *,
+    exclude: Iterable[str] | str = (),
+    follow_links: bool = False,
+    progress: Callable[[int, int | None], object] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Scan:
+    """Find the series under a folder, or among files; only headers are read.
+
+    Names, suffixes and nesting do not matter. Where it takes longer than a moment, a process
+    for each core reads the local files. What is no part of a series is named in `skipped`
+    and stops nothing: files that are not DICOM, have no pixel data, are damaged or vanish
+    meanwhile, folders that cannot be read, links to folders, and folders below `src` that
+    dcmdask wrote.
+
+    Of files with the same SOP Instance UID in one series, those with the same pixel data,
+    lookup tables and facts are one instance: the first by name is kept. Where they differ all
+    are kept, and the series says so among its irregularities. Instances without a Series
+    Instance UID are grouped by study, modality and folder.
+
+    Parameters
+    ----------
+    src : str, path-like, or iterable of these
+        A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of
+        fsspec that is one of these, also inside an archive: ``"zip://**::archive.zip"``.
+        Folders that a pattern names are scanned whole.
+    exclude : str or iterable of str, optional
+        Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
+        to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
+        path below `src`. Folders that are left out are not entered. What `src` names itself
+        is not left out.
+    follow_links : bool, optional
+        Follow links to folders. Each folder is scanned once, also where links lead round in
+        a circle.
+    progress : callable, optional
+        Called now and then with the number of files that are done, and how many there are,
+        which is None until all are found.
+    storage_options : mapping, optional
+        Keyword arguments for the fsspec file system of URLs.
+
+    Returns
+    -------
+    Scan
+        Of series, sorted by Study and Series Instance UID; empty where nothing was found.
+
+    Raises
+    ------
+    FileNotFoundError
+        A path is not there, or a pattern matches nothing.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> found = scan(Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests" / "98892003")
+    >>> found
+    <Scan: 7 series, 17 instances of 17 files>
+    >>> len(found[0])
+    7
+    """
+    listed = sources(src)
+    if storage_options and not all(map(is_url, listed)):
+        raise ValueError("storage_options are for URLs, and a source is a local path")
+    listing = _Listing(listed, storage_options or {}, choice(exclude, follow_links))
+    described: list[Described] = []
+    skipped: list[Skipped] = []
+    done = 0
+    with closing(_outcomes(listing)) as outcomes:
+        for some in outcomes:
+            for one in some:
+                if isinstance(one, Skipped):
+                    skipped.append(one)
+                else:
+                    described.append(one)
+            done += len(some)
+            if progress is not None:
+                progress(done, listing.files if listing.complete else None)
+    skipped += listing.skipped
+    series, copies = series_of(described, sorted(filter(may_be_lost, skipped)))
+    skipped += copies
+    return Scan(series, sorted(skipped), done)
+
+
+class Scan(Sequence[Series]):
+    """The series that :func:`scan` found.
+
+    A sequence: ``scan[0]`` is a `Series`, ``scan[2:5]`` a tuple of them, and
+    ``scan["1.2.3"]`` the one with this Series Instance UID.
+
+    Attributes
+    ----------
+    skipped : tuple of Skipped
+        ``(path, reason, kind)`` of what is no part of a series, sorted by path.
+    doubtful : tuple of Skipped
+        Those of `skipped` that may be part of a series: damaged, unreadable, gone.
+    files : int
+        How many files were looked into.
+    """
+
+    def __init__(self, series: Iterable[Series], skipped: Iterable[Skipped], files: int) -> None:
+        self._series = tuple(series)
+        self.skipped = tuple(skipped)
+        self.doubtful = tuple(one for one in self.skipped if one.kind == "doubtful")
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    @overload
+    def __getitem__(self, key: int | str) -> Series: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Series, ...]: ...
+    def __getitem__(self, key: int | str | slice) -> Series | tuple[Series, ...]:
+        if not isinstance(key, str):
+            return self._series[key]
+        found = [one for one in self if one.uid == key]
+        if len(found) != 1:
+            raise KeyError(
+                f"{len(found)} of {len(self)} series have the Series Instance UID {key!r}"
+            )
+        return found[0]
+
+    def __repr__(self) -> str:
+        instances = sum(map(len, self))
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<Scan: {len(self)} series, {instances} instances of {self.files} files{skipped}>"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return technical facts of each series, as JSON has types for them.
+
+        Nothing in it is personal; UIDs are there, so that the source can be found again.
+
+        Returns
+        -------
+        list of dict
+            ``kinds`` are those of the stacks. ``rows``, ``columns``, ``samples`` and ``dtype``
+            are None where instances differ, ``dims``, ``shape`` and ``spacing`` (z, y, x in mm,
+            None where it is not known) where there is not exactly one stack.
+            ``irregularities`` are in words.
+        """
+        return list(map(row, self))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return :meth:`rows` as a pandas data frame, one row for each series.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from pydicom.data import get_testdata_file
+        >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/77654033"
+        >>> table = scan(folder).to_frame()
+        >>> table[["modality", "frames", "dims", "regular"]]
+          modality  frames           dims  regular
+        0       CR       1  [frame, y, x]     True
+        1       CR       1  [frame, y, x]     True
+        2       CR       1  [frame, y, x]     True
+        3       CT       4      [z, y, x]    False
+        >>> table[~table.regular].irregularities.item()
+        ['gaps are uneven, from 1.25 to 202.5 mm (median 1.25): 202.5 mm behind the frame that \
+is 0 mm from the first']
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("a data frame needs pandas: pip install 'dcmdask[table]'") from error
+        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
+
+
+# Files
+
+
+@dataclass
+class _Listing:
+    """Sources, and what listing them has come to so far."""
+
+    sources: Sequence[str]
+    storage_options: Mapping[str, Any]
+    chosen: Choice
+    skipped: list[Skipped] = field(default_factory=list)
+    files: int = 0
+    listed: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.listed == len(self.sources)
+
+    def batches(self, remote: bool, size: int) -> Iterator[list[str]]:
+        """Yield the files of local or remote sources, `size` at a time, while listing them."""
+        found = self._paths(remote)
+        # Folders and patterns that overlap lead to the same file.
+        paths = found if len(self.sources) == 1 else _once(found)
+        while batch := list(islice(paths, size)):
+            self.files += len(batch)
+            yield batch
+
+    def archives(self) -> dict[str, list[str]]:
+        """Return the archives among the sources, and what of each is to be scanned."""
+        found: dict[str, list[str]] = {}
+        for source in self.sources:
+            if is_url(source) and (archive := archive_of(source)):
+                found.setdefault(archive, []).append(source)
+        return found
+
+    def opened(self, found: Iterable[str | Skipped], sources: int) -> list[str]:
+        """Return the members of an archive that so many of the sources lead to."""
+        members = list(self._kept(found))
+        self.files += len(members)
+        self.listed += sources
+        return members
+
+    def _paths(self, remote: bool) -> Iterator[str]:
+        for source in self.sources:
+            if is_url(source) is not remote or (remote and archive_of(source)):
+                continue
+            if remote:
+                found = discover_url(source, self.storage_options, self.chosen)
+            else:
+                found = discover(source, self.chosen)
+            yield from self._kept(found)
+            self.listed += 1
+
+    def _kept(self, found: Iterable[str | Skipped]) -> Iterator[str]:
+        for one in found:
+            if isinstance(one, Skipped):
+                self.skipped.append(one)
+            else:
+                yield one
+
+
+def _once(paths: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for path in paths:
+        if path not in seen:
+            seen.add(path)
+            yield path
+
+
+def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
+    """Yield what each file is, some at a time, in any order."""
+    known: dict[Any, Any] = {}
+    batches = listing.batches(remote=False, size=BATCH)
+    started = time.monotonic()
+    for batch in batches:
+        if time.monotonic() - started > PATIENCE:
+            # A scan that ends before need not wait for dask to be imported.
+            from dask.system import CPU_COUNT
+
+            yield from describe_in_processes(chain([batch], batches), CPU_COUNT)
+        else:
+            yield describe_files(batch, known=known)
+    for name, urls in listing.archives().items():
+        archive = Archive(name, listing.storage_options)
+        for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
+            yield [archive.describe(url, known)]
+    describe = partial(describe_files, storage_options=listing.storage_options, known=known)
+    yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)

@@ -1,0 +1,369 @@
+"""Describing files, in this process or in others: both ends of the pipe.
+
+Describing is Python code, so it takes a process for each core to be quick. They are plain
+child processes with pipes: multiprocessing would run the caller's script again or copy a
+process that has threads, and Dask's worker processes may have no children of its kind.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import IO, Any, TypeAlias, TypeVar, cast
+
+from dcmdask.archive.discovery import EMPTY, Kind, Skipped, unreadable
+from dcmdask.archive.quiet import quiet
+from dcmdask.dicom import files
+from dcmdask.dicom.description import Described, describe
+from dcmdask.dicom.without_pixels import lost_pixels
+from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError, UnsupportedSyntaxError
+
+Outcome: TypeAlias = "Described | Skipped"
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# The path of the modules comes first, so that the child finds what its parent has; -P keeps
+# whatever lies in the working directory from being imported.
+PROGRAM = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
+    "from dcmdask.archive.scan_worker import serve; serve()"
+)
+# What other modules print while they are imported comes before this.
+_READY = b"the describing of files begins here\n"
+# What a process that has gone leaves behind at the other end of its pipes.
+_GONE = (OSError, EOFError, pickle.UnpicklingError)
+# Seconds for a process that closed its pipes to end by itself and tell why.
+_PARTING = 1.0
+_UID = re.compile(r"\([0-9.]{1,64}\)")
+# What a message quotes; behind a tag it is the name of the element, otherwise a value.
+_QUOTED = re.compile(
+    r"""(\([0-9A-F]{4},[0-9A-F]{4}\) )?(?:b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*")"""
+)
+# Batches for each worker that are under way or wait for it.
+_AHEAD = 2
+# Of no more than so many processes, this one has the time to describe files as well.
+_FEW = 4
+
+
+# Describing
+
+
+def describe_files(
+    paths: Iterable[str],
+    storage_options: Mapping[str, Any] | None = None,
+    known: dict[Any, Any] | None = None,
+) -> list[Outcome]:
+    """Return what each file is, or why it can be no part of a series.
+
+    Parameters
+    ----------
+    paths : iterable of str
+    storage_options : mapping, optional
+    known : dict, optional
+        Values that were met before, which equal ones are replaced by.
+    """
+    known = {} if known is None else known
+    # What is odd about a header is warned of when its frames are opened.
+    with quiet():
+        return [_described(path, storage_options, known) for path in paths]
+
+
+def _described(
+    path: str, storage_options: Mapping[str, Any] | None, known: dict[Any, Any]
+) -> Outcome:
+    return describe_located(path, partial(files.locate, path, storage_options), known)
+
+
+def describe_located(
+    path: str, locate: Callable[[], files.Stored], known: dict[Any, Any]
+) -> Outcome:
+    """Return what a file is, or why it can be no part of a series.
+
+    Parameters
+    ----------
+    path : str
+    locate : callable
+        Returns where its bytes are.
+    known : dict
+        As for :func:`describe_files`.
+    """
+    try:
+        source = locate()
+        if not source.size:
+            return Skipped(path, EMPTY, "not DICOM")
+        try:
+            return _sharing(describe(source), known)
+        except NoPixelDataError:
+            if lost := lost_pixels(source):
+                return Skipped(path, f"no pixel data, and {lost}: it is probably truncated")
+            return Skipped(path, "no pixel data", "no pixel data")
+    except Exception as error:
+        return Skipped(path, *_reason(error))
+
+
+def _reason(error: Exception) -> tuple[str, Kind]:
+    """Return what is wrong in words, without the name of the file or what is in it."""
+    if isinstance(error, NotDicomError):
+        return "not a DICOM file", "not DICOM"
+    return _damage(error), "doubtful"
+
+
+def _damage(error: Exception) -> str:
+    if isinstance(error, DcmdaskError):
+        words = str(error).removeprefix(f"{error.source}: ")
+        if isinstance(error, UnsupportedSyntaxError):
+            return words if _UID.search(words) else "its transfer syntax is no UID"
+        words, _, _ = words.partition("; pydicom says")
+        return _QUOTED.sub(lambda quoted: quoted[0] if quoted[1] else "…", words)
+    if isinstance(error, OSError):
+        return unreadable(error)
+    return f"it cannot be described: {type(error).__name__}"
+
+
+_REPEATED = (
+    "sop_class_uid",
+    "study_uid",
+    "series_uid",
+    "frame_of_reference_uid",
+    "modality",
+    "image_type",
+    "transfer_syntax",
+    "photometric_interpretation",
+    "pixel_keyword",
+    "units",
+)
+
+
+def _sharing(one: Described, known: dict[Any, Any]) -> Described:
+    """Return `one` with values that are in memory once; pickled together they stay so."""
+    values = {name: getattr(one, name) for name in _REPEATED}
+    return replace(one, **{k: known.setdefault(value, value) for k, value in values.items()})
+
+
+def _in_flight(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    limit: int,
+    here: Callable[[Task], Result] | None = None,
+) -> Iterator[Result]:
+    """Yield results as they come; at most `limit` tasks are taken before one is done.
+
+    Instead of waiting for it, `here` does a task in this thread.
+    """
+    running: set[Future[Result]] = set()
+    for task in tasks:
+        if len(running) >= limit:
+            done, running = wait(running, 0 if here else None, FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+            if here and not done:
+                yield here(task)
+                continue
+        running.add(pool.submit(function, task))
+    while running:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in done)
+
+
+def in_threads(
+    function: Callable[[Task], Result], tasks: Iterable[Task], threads: int
+) -> Iterator[Result]:
+    """Yield results as they come, from threads that end with the iterator."""
+    pool = ThreadPoolExecutor(threads, "dcmdask-scan")
+    try:
+        yield from _in_flight(pool, function, tasks, threads * _AHEAD)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# The parent's end
+
+
+def describe_in_processes(batches: Iterable[list[str]], processes: int) -> Iterator[list[Outcome]]:
+    """Describe batches of local files in child processes, which end with the iterator.
+
+    Every file has one outcome, in any order. Where a process ends on its own, the files of
+    its batch are described again one by one, and one that ends a process again is skipped.
+
+    Parameters
+    ----------
+    batches : iterable of list of str
+    processes : int
+        How many describe. Where they are few, this one does it too, while it has nothing
+        else to do: a child process takes longer to start than to describe a thousand files.
+    """
+    here = describe_files if processes <= _FEW else None
+    workers = processes - (here is not None)
+    if not workers:
+        yield from map(describe_files, batches)
+        return
+    crew = _Crew()
+    pool = ThreadPoolExecutor(workers, "dcmdask-scan")
+    try:
+        yield from _in_flight(pool, crew.describe, batches, workers * _AHEAD, here)
+    finally:
+        crew.give_up()
+        pool.shutdown(cancel_futures=True)
+        crew.end()
+
+
+class _Crew:
+    """Worker processes: a thread that describes takes an idle one, or starts one."""
+
+    def __init__(self) -> None:
+        self._workers: list[_Worker] = []
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._given_up = False
+        self._lock = threading.Lock()
+
+    def describe(self, paths: list[str]) -> list[Outcome]:
+        try:
+            outcomes = self._ask(paths)
+        except _NotStartedError:
+            # This process can do it as well, if slower.
+            return [] if self._given_up else describe_files(paths)
+        if isinstance(outcomes, list):
+            return outcomes
+        return [self._describe_alone(path) for path in paths]
+
+    def _describe_alone(self, path: str) -> Outcome:
+        """Describe a file that may have ended a process."""
+        try:
+            outcomes = self._ask([path])
+        except _NotStartedError:
+            return Skipped(path, "a process that read it ended, and no other could be started")
+        if isinstance(outcomes, list):
+            return outcomes[0]
+        return Skipped(path, f"reading it ended the process ({outcomes})")
+
+    def _ask(self, paths: list[str]) -> list[Outcome] | str:
+        """Return what a worker says of the files, or how it ended."""
+        try:
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = self._start()
+        try:
+            outcomes = worker.ask(paths)
+        except _GONE:
+            return worker.end()
+        self._idle.put(worker)
+        return outcomes
+
+    def _start(self) -> _Worker:
+        with self._lock:
+            if self._given_up:
+                raise _NotStartedError
+            try:
+                worker = _Worker()
+            except OSError as error:
+                raise _NotStartedError from error
+            self._workers.append(worker)
+        try:
+            worker.wait()
+        except _GONE as error:
+            worker.end()
+            raise _NotStartedError from error
+        return worker
+
+    def give_up(self) -> None:
+        """Kill all workers, so that nobody waits for them, and start no more."""
+        with self._lock:
+            self._given_up = True
+            for worker in self._workers:
+                worker.kill()
+
+    def end(self) -> None:
+        """Close what the workers leave behind."""
+        for worker in self._workers:
+            worker.end()
+
+
+class _NotStartedError(Exception):
+    """There is no worker process to ask."""
+
+
+class _Worker:
+    """A child process that runs :func:`serve`; for one thread at a time."""
+
+    def __init__(self) -> None:
+        if getattr(sys, "frozen", False) or not sys.executable:
+            raise OSError("this program brings no Python interpreter along")
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # There is a process for each core, so threads for each would be in the way.
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def wait(self) -> None:
+        """Wait until it can be asked."""
+        self._send(sys.path)
+        for line in self._from:
+            if line == _READY:
+                return
+        raise EOFError("the process ended while it started")
+
+    def ask(self, paths: list[str]) -> list[Outcome]:
+        self._send(paths)
+        return cast("list[Outcome]", pickle.load(self._from))
+
+    def _send(self, value: object) -> None:
+        to = cast("IO[bytes]", self._process.stdin)
+        pickle.dump(value, to, pickle.HIGHEST_PROTOCOL)
+        to.flush()
+
+    @property
+    def _from(self) -> IO[bytes]:
+        return cast("IO[bytes]", self._process.stdout)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> str:
+        """Take leave of a process that has gone; return how it ended."""
+        try:
+            code = self._process.wait(_PARTING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            # What was not sent yet cannot be.
+            with suppress(OSError):
+                cast("IO[bytes]", pipe).close()
+        return f"exit code {code}" if code >= 0 else f"{signal.strsignal(-code)}"
+
+
+# The child's end
+
+
+def serve() -> None:
+    """Describe the files of each batch that comes in, until there are no more."""
+    # Control-C goes to the parent as well, which knows what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    # Nothing but answers may go where the parent reads them.
+    with os.fdopen(os.dup(1), "wb") as out:
+        os.dup2(2, 1)
+        out.write(b"\n" + _READY)
+        out.flush()
+        while True:
+            try:
+                paths = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            pickle.dump(describe_files(paths), out, pickle.HIGHEST_PROTOCOL)
+            out.flush()

@@ -1,0 +1,1 @@
+"""A file's bytes to elements, header, functional groups and frame index; no pixels are touched."""

@@ -1,0 +1,447 @@
+"""Bytes of a source: where they are and how they are read. Knows no DICOM.
+
+A source is a small immutable value that pickles and holds no handle: every
+:func:`read` opens, reads and closes. A handle that is shared by threads or
+survives a fork returns the bytes of somebody else's seek, silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from dcmdask.dicom.access import reaching
+from dcmdask.dicom.inflation import EXPANSION, InflatedFile, read_whole
+from dcmdask.dicom.ranges import coalesce
+from dcmdask.errors import SourceChangedError
+
+# What file systems call an entity tag or a checksum; and, where there is none, the last change.
+_OF_CONTENT = frozenset({"etag", "md5", "md5hash", "content_md5", "crc", "crc32c"})
+_OF_CHANGE = frozenset(
+    {"mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "date_time"}
+)
+# What one look into a remote header fetches.
+REMOTE_BLOCK = 256 * 1024
+# Bytes of a source that can only be taken into memory as a whole.
+INFLATE_LIMIT = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A regular file of this machine's file systems."""
+
+    path: str
+    size: int
+    modified: int
+    """Modification time in nanoseconds since the epoch."""
+
+    @property
+    def name(self) -> str:
+        """Display name of the source."""
+        return self.path
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """Identity of the content."""
+        return ("file", self.path, self.size, self.modified)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """An object that fsspec reaches.
+
+    The file system is made anew in each process: asynchronous ones do not
+    survive a fork. Its key (an entity tag, a checksum or a modification time, where the
+    server gives one) is part of the token; reads do not ask for it again, which would be
+    one more request for each.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(compare=False, repr=False)
+    size: int
+    key: str
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """Identity of the content."""
+        return ("url", self.name, self.size, self.key)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that the caller holds."""
+
+    data: bytes = field(repr=False)
+    name: str = "<bytes>"
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self.data)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the content."""
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """Identity of the content."""
+        return ("bytes", self.digest)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of an archive that is open; for one reader, and not to be kept."""
+
+    name: str
+    size: int
+    file: BinaryIO = field(compare=False, repr=False)
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """Identity of the content."""
+        return ("member", self.name, self.size)
+
+
+Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
+
+
+@dataclass(frozen=True)
+class Inflated:
+    """The data set that is deflated (PS3.5 A.5) from `start` to the end of a source.
+
+    Offsets count from its first byte.
+
+    Not random access: to :func:`read` from it, each process inflates the whole data set
+    once; :func:`opened`, it is inflated as far as it is read.
+    """
+
+    deflated: Stored
+    start: int
+    limit: int = field(default=INFLATE_LIMIT, compare=False)
+    """Bytes that the data set may have."""
+    length: int | None = field(default=None, compare=False)
+    """Bytes that it has; None as long as nobody has counted them."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, or of those that there may be at most."""
+        if self.length is None:
+            return EXPANSION * (self.deflated.size - self.start)
+        return self.length
+
+    @property
+    def name(self) -> str:
+        """Display name of the source."""
+        return self.deflated.name
+
+    @property
+    def token(self) -> tuple[object, ...]:
+        """Identity of the content."""
+        return ("inflated", self.start, *self.deflated.token)
+
+
+Source: TypeAlias = Stored | Inflated
+
+
+def locate(
+    src: Any, storage_options: Mapping[str, Any] | None = None, limit: int = INFLATE_LIMIT
+) -> Stored:
+    """Return where the bytes of `src` are.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes-like or Stored
+        A local path, an fsspec URL, a binary file-like (reopened by its name
+        where it is a plain file, otherwise read once into memory; its position
+        is restored), the bytes themselves, or what this function returned before:
+        reading then notices that a local file has changed in between.
+    storage_options : mapping, optional
+        Keyword arguments for the fsspec file system.
+    limit : int, optional
+        Bytes that may be read into memory of a file-like, or of a URL that is not given in
+        parts.
+
+    Raises
+    ------
+    PixelDataError
+        There are more.
+    """
+    if isinstance(src, LocalFile | RemoteFile | Memory):
+        return src
+    if isinstance(src, bytes):
+        return Memory(src)
+    if isinstance(src, bytearray | memoryview):
+        return Memory(bytes(src))
+    if hasattr(src, "read"):
+        return _locate_file_like(src, limit)
+    if isinstance(src, str) and "://" in src:
+        return _locate_url(src, storage_options or {}, limit)
+    path = os.fsdecode(src)
+    if storage_options:
+        raise ValueError(f"storage_options are for URLs, and {path!r} is a local path")
+    return _locate_path(path)
+
+
+def _locate_path(path: str) -> LocalFile:
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a directory, and one DICOM file is meant")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path} is not a regular file; read it first and pass the bytes")
+    return LocalFile(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+
+
+def is_local(fs: Any) -> bool:
+    """Return whether a file system of fsspec's is that of this machine."""
+    # By name, so that its module is not imported for this.
+    return type(fs).__name__ == "LocalFileSystem"
+
+
+def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
+    import fsspec
+
+    with reaching(url):
+        fs, path = fsspec.core.url_to_fs(url, **options)
+        info = None if is_local(fs) else fs.info(path)
+    if info is None:
+        return _locate_path(path)
+    if info.get("type") == "directory":
+        raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
+    if info.get("size") is None or not _gives_ranges(fs, path, info):
+        # No block size stands for one stream over HTTP.
+        with fs.open(path, "rb", block_size=0 if _is_http(fs) else None) as file:
+            return Memory(read_whole(file, url, limit), name=url)
+    return remote_file(url, options, fs, path, info)
+
+
+def remote_file(
+    url: str, options: Mapping[str, Any], fs: Any, path: str, info: Mapping[str, Any]
+) -> RemoteFile:
+    """Return a file of which fsspec says `info`."""
+    # Not all file systems put what tells one content from another into their own key, and that
+    # of an archive is another one each time it is opened.
+    told = _named(info, _OF_CONTENT) or _named(info, _OF_CHANGE) or fs.ukey(path)
+    return RemoteFile(url, dict(options), int(info["size"]), str(told))
+
+
+def _named(info: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
+    return sorted((key, str(value)) for key, value in info.items() if key.lower() in names)
+
+
+def _is_http(fs: Any) -> bool:
+    return type(fs).__name__ == "HTTPFileSystem"
+
+
+def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
+    """Return whether parts can be asked for: a web server may answer with everything."""
+    if not _is_http(fs) or info.get("partial"):
+        return True
+    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
+    with fs.open(path, "rb", block_size=0, headers=headers) as file:
+        return len(file.read(2)) == 1
+
+
+def _locate_file_like(src: Any, limit: int) -> Stored:
+    if (path := _own_path(src)) is not None:
+        return _locate_path(path)
+    name = getattr(src, "name", None)
+    name = name if isinstance(name, str) else "<file-like>"
+    if isinstance(src, io.BytesIO):
+        # It is in memory already.
+        return Memory(src.getvalue(), name)
+    position = src.tell()
+    src.seek(0)
+    try:
+        return Memory(read_whole(src, name, limit), name)
+    finally:
+        src.seek(position)
+
+
+def _own_path(src: Any) -> str | None:
+    """Return the path that gives the same bytes as `src`, if there is one.
+
+    A `name` alone does not say so: that of a ``gzip.GzipFile`` names the
+    compressed file, and a file may have been replaced since it was opened.
+    """
+    raw = getattr(src, "raw", src)
+    if not isinstance(raw, io.FileIO) or not isinstance(raw.name, str):
+        return None
+    if src.writable():
+        src.flush()
+    try:
+        same = os.path.samestat(os.fstat(raw.fileno()), os.stat(raw.name))
+    except OSError:
+        return None
+    return raw.name if same else None
+
+
+def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+    """Return the ranges of `source` that start at `offsets` and have `lengths`.
+
+    Raises
+    ------
+    SourceChangedError
+        The source is not, or no longer, the one that was located.
+    """
+    if isinstance(source, Memory | Inflated):
+        data = source.data if isinstance(source, Memory) else _inflated(source)
+        parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
+    elif isinstance(source, RemoteFile):
+        parts = _read_remote(source, offsets, lengths)
+    else:
+        with opened(source) as file:
+            parts = [_read_at(file, o, n) for o, n in zip(offsets, lengths, strict=True)]
+    for part, offset, length in zip(parts, offsets, lengths, strict=True):
+        if len(part) != length:
+            raise _shorter(len(part), length, offset, source.name)
+    return parts
+
+
+def _shorter(found: int, wanted: int, offset: int, name: str) -> SourceChangedError:
+    return SourceChangedError(
+        f"{found} of {wanted} bytes at offset {offset}: the source is shorter than when it was "
+        "opened",
+        source=name,
+    )
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """Open `source` for one reader that goes through it in order.
+
+    Raises
+    ------
+    SourceChangedError
+        The local file differs in size or modification time from the one located.
+    """
+    if isinstance(source, RemoteFile):
+        import fsspec
+
+        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
+        with fs.open(path, "rb", block_size=REMOTE_BLOCK) as file:
+            yield file
+    elif isinstance(source, LocalFile):
+        with open(source.path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if (status.st_size, status.st_mtime_ns) != (source.size, source.modified):
+                raise SourceChangedError(
+                    f"the file has changed since it was opened ({status.st_size} bytes now, "
+                    f"{source.size} then); open it again",
+                    source=source.name,
+                )
+            yield cast(BinaryIO, file)
+    elif isinstance(source, Member):
+        yield source.file
+    elif isinstance(source, Inflated):
+        with opened(source.deflated) as file:
+            yield cast(BinaryIO, InflatedFile(file, source.start, source.limit, source.name))
+    else:
+        yield io.BytesIO(source.data)
+
+
+def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> None:
+    """Fill `room` with the bytes at `offset` of a local file that is :func:`opened`.
+
+    Raises
+    ------
+    SourceChangedError
+        The file ends before.
+    """
+    file.seek(offset)
+    filled = 0
+    # Mostly one call; each gives at most 2 GiB.
+    while filled < len(room):
+        count = cast(io.RawIOBase, file).readinto(room[filled:])
+        if not count:
+            raise _shorter(filled, len(room), offset, source.name)
+        filled += count
+
+
+def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    data = file.read(length)
+    # An unbuffered file gives at most 2 GiB a call.
+    while len(data) < length and (more := file.read(length - len(data))):
+        data += more
+    return data
+
+
+def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+    import fsspec
+
+    requests = coalesce(offsets, lengths)
+    starts, ends = [one[0] for one in requests], [one[1] for one in requests]
+    with reaching(source.name):
+        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
+        blocks = fs.cat_ranges([path] * len(requests), starts, ends, on_error="raise")
+    parts = [b""] * len(offsets)
+    for (start, end, members), block in zip(requests, blocks, strict=True):
+        if len(block) > end - start:
+            raise SourceChangedError(
+                f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
+                "not give ranges",
+                source=source.name,
+            )
+        for member in members:
+            begin = offsets[member] - start
+            parts[member] = bytes(block[begin : begin + lengths[member]])
+    return parts
+
+
+# Data sets inflated by this process, newest last. Few: they are whole files.
+_INFLATED: OrderedDict[tuple[object, ...], bytearray] = OrderedDict()
+_INFLATED_KEPT = 4
+_INFLATED_LOCK = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Give a forked process a lock that no thread of its parent's holds."""
+    global _INFLATED_LOCK  # noqa: PLW0603  readers look the name up
+    _INFLATED_LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def measured(source: Inflated) -> Inflated:
+    """Return a deflated data set with its size, which is counted in constant memory.
+
+    Raises
+    ------
+    PixelDataError
+        The deflated stream is damaged, ends early, or is longer than its limit.
+    """
+    if source.length is not None:
+        return source
+    with opened(source) as file:
+        return replace(source, length=file.seek(0, io.SEEK_END))
+
+
+def _inflated(source: Inflated) -> memoryview:
+    # One lock for all: two threads must not inflate the same file twice.
+    with _INFLATED_LOCK:
+        if source.token in _INFLATED:
+            _INFLATED.move_to_end(source.token)
+            return memoryview(_INFLATED[source.token])
+        data = bytearray(measured(source).size)
+        with opened(source) as file:
+            read_into(file, 0, memoryview(data), source)
+        _INFLATED[source.token] = data
+        # Together they take no more than one may.
+        while len(_INFLATED) > 1 and (
+            len(_INFLATED) > _INFLATED_KEPT or sum(map(len, _INFLATED.values())) > source.limit
+        ):
+            _INFLATED.popitem(last=False)
+        return memoryview(data)

@@ -1,0 +1,281 @@
+"""The frame index: tables, item headers and arithmetic, checked against the bytes there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+from pydicom.uid import RLELossless
+
+from dcmdask.dicom import files, offsets
+from dcmdask.dicom.elements import UNDEFINED
+from dcmdask.dicom.image_pixel import ImagePixel
+from dcmdask.errors import HeaderError, PixelDataError
+
+# How many entries of an offset table are looked up in a remote source, where
+# each look is a request; every item is checked again when its frame is decoded.
+REMOTE_LOOKS = 64
+
+
+@dataclass(frozen=True)
+class PixelDataElement:
+    """Place of the value of the pixel data.
+
+    Attributes
+    ----------
+    source : Source
+    offset, length : int
+        Of the value; the length as the element says, possibly `UNDEFINED`.
+    extended_offset_table : pair, optional
+        Offsets and lengths (PS3.3 C.7.6.3.1.8), as bytes or integers.
+    """
+
+    source: files.Source
+    offset: int
+    length: int
+    extended_offset_table: tuple[bytes | Sequence[int], bytes | Sequence[int]] | None = None
+
+    @property
+    def end(self) -> int:
+        """Latest possible end of the value."""
+        if self.length == UNDEFINED:
+            return self.source.size
+        return min(self.offset + self.length, self.source.size)
+
+
+Indexed: TypeAlias = tuple[offsets.Spans, str, list[str]]
+"""Spans, where they come from, and what is odd about them."""
+
+
+def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
+    """Index by arithmetic (PS3.5 8.1.1), and hold the result against the bytes that are there."""
+    name, declared, bits = place.source.name, pixels.number_of_frames, pixels.frame_bits
+    if place.length == UNDEFINED:
+        raise PixelDataError(
+            f"the pixel data has an undefined length, as if it were encapsulated, and the transfer "
+            f"syntax {pixels.transfer_syntax.name!r} says that it is not",
+            source=name,
+        )
+    actual = place.end - place.offset
+    unit = 2 if pixels.swaps_words else 1
+    expected = -(-declared * bits // (8 * unit)) * unit
+    whole = 8 * actual // bits
+    if actual < expected:
+        raise PixelDataError(
+            f"{actual} bytes of pixel data hold {whole} whole frames of {bits / 8:g} bytes, and "
+            f"(0028,0008) 'Number of Frames' says {declared} ({expected} bytes): "
+            + _cause(place)
+            + _remedy(whole),
+            source=name,
+        )
+    notes: list[str] = []
+    surplus = actual - expected - expected % 2
+    if surplus > 0 and pixels.photometric_interpretation == "YBR_FULL_422":
+        if actual >= expected // 2 * 3:
+            raise HeaderError(
+                f"{actual} bytes of pixel data are half as much again as the {expected} that "
+                "(0028,0004) 'Photometric Interpretation' YBR_FULL_422 needs; it is probably "
+                "'RGB' or 'YBR_FULL': pass photometric_interpretation",
+                source=name,
+            )
+    elif surplus > 0 and allow_excess and whole > declared:
+        notes.append(_excess(whole, declared))
+        declared = whole
+        surplus = 0
+    if surplus > 0:
+        notes.append(
+            f"{surplus} bytes of pixel data are left over behind {declared} frames: padding, or "
+            "wrong Rows, Columns or Bits Allocated"
+        )
+    spans = offsets.NativeSpans(place.offset, bits, declared, unit)
+    return spans, "arithmetic over native pixel data", notes
+
+
+def _cause(place: PixelDataElement) -> str:
+    missing = place.offset + place.length - place.source.size
+    if missing > 0:
+        return f"the file is truncated, {missing} bytes are missing"
+    return "Rows, Columns, Bits Allocated or Number of Frames is wrong, or the data is damaged"
+
+
+def _remedy(whole: int) -> str:
+    return f"; number_of_frames={whole} opens those that are whole" if whole else ""
+
+
+def _excess(found: int, declared: int) -> str:
+    return (
+        f"there are {found} frames, and (0028,0008) 'Number of Frames' says {declared}: all "
+        f"{found} are counted; allow_excess_frames=False keeps to {declared}"
+    )
+
+
+def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
+    """Index by tables and item headers (PS3.5 A.4).
+
+    A table only says where frames start; the walk over the item headers says what is
+    there, and decides where the two disagree.
+    """
+    name, declared = place.source.name, pixels.number_of_frames
+    notes: list[str] = []
+    one_each = pixels.transfer_syntax == RLELossless
+    with files.opened(place.source) as file:
+        try:
+            basic, start = offsets.read_basic_offset_table(file, place.offset, place.end)
+        except ValueError as error:
+            raise PixelDataError(str(error), source=name) from error
+        table, lengths, called = _offset_table(place, basic)
+        if isinstance(place.source, files.RemoteFile) and len(table) >= declared:
+            remote = _look_up(file, place.source, start, place.end, table)
+            if remote is not None:
+                return _keep(remote, called, notes, declared, allow_excess)
+        fragments = offsets.walk_fragments(file, start, place.end)
+        if not len(fragments.offsets):
+            raise PixelDataError(
+                f"there are no frames: {fragments.fault or 'the pixel data holds no items'}",
+                source=name,
+            )
+        spans: offsets.ItemSpans | None = None
+        if len(table):
+            try:
+                grouped = _group(fragments, table, lengths, declared)
+                _check_frames(file, fragments, grouped, one_each)
+                spans = grouped
+            except offsets.BrokenTable as error:
+                notes.append(f"the {called} is wrong ({error}): the items decide")
+        if spans is None:
+            spans, more = _by_items(file, fragments, declared, one_each)
+            called, notes = "item headers", notes + more
+    if len(spans) < declared:
+        raise PixelDataError(
+            f"{len(fragments.offsets)} items hold {len(spans)} whole frames, and (0028,0008) "
+            f"'Number of Frames' says {declared}: "
+            + (fragments.fault or "the number is wrong, or frames are missing")
+            + _remedy(len(spans)),
+            source=name,
+        )
+    # pydicom leaves the delimiter out of the value of a data set's element.
+    if fragments.fault and (fragments.cut or place.length == UNDEFINED):
+        notes.append(fragments.fault)
+    return _keep(spans, called, notes, declared, allow_excess)
+
+
+def _keep(
+    spans: offsets.ItemSpans, called: str, notes: list[str], declared: int, allow_excess: bool
+) -> Indexed:
+    found = len(spans)
+    if found > declared and allow_excess:
+        notes.append(_excess(found, declared))
+    elif found > declared:
+        spans = spans.first(declared)
+    return spans, called, notes
+
+
+def _offset_table(
+    place: PixelDataElement, basic: offsets.Offsets
+) -> tuple[offsets.Offsets, offsets.Offsets | None, str]:
+    """Return the table to use, the lengths that go with it, and its name.
+
+    Both kinds count from the first fragment's item tag.
+    """
+    if place.extended_offset_table is None:
+        return basic, None, "Basic Offset Table"
+    try:
+        table, lengths = map(_integers, place.extended_offset_table)
+    except TypeError as error:
+        raise HeaderError(f"extended_offsets are offsets and lengths: {error}") from error
+    return table, lengths, "Extended Offset Table"
+
+
+def _integers(column: bytes | Sequence[int]) -> offsets.Offsets:
+    if isinstance(column, bytes):
+        whole = column[: len(column) // 8 * 8]
+        return np.frombuffer(whole, dtype="<u8").astype(np.int64)
+    try:
+        return np.asarray(column, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise HeaderError(f"an offset table is not of integers: {error}") from error
+
+
+def _group(
+    fragments: offsets.Fragments,
+    table: offsets.Offsets,
+    lengths: offsets.Offsets | None,
+    declared: int,
+) -> offsets.ItemSpans:
+    if len(table) < declared:
+        raise offsets.BrokenTable(f"it has {len(table)} entries for {declared} frames")
+    spans = offsets.group_by_table(fragments, table)
+    if lengths is not None:
+        if len(lengths) != len(table):
+            raise offsets.BrokenTable(f"{len(lengths)} lengths go with its {len(table)} entries")
+        # One item per frame (PS3.3 table C.7-11a); the length may leave out the padding.
+        padding = spans.lengths - 8 - lengths[: len(spans)]
+        if (odd := np.flatnonzero((padding < 0) | (padding > 1))).size:
+            frame = int(odd[0])
+            raise offsets.BrokenTable(
+                f"entry {frame} says {lengths[frame]} bytes, and its item has "
+                f"{spans.lengths[frame] - 8}"
+            )
+    return spans
+
+
+def _check_frames(
+    file: BinaryIO, fragments: offsets.Fragments, spans: offsets.ItemSpans, one_each: bool
+) -> None:
+    """Hold the frames of a table against what their items hold.
+
+    A table with too few entries gives several frames as one.
+    """
+    first = np.searchsorted(fragments.offsets, spans.offsets)
+    last = np.searchsorted(fragments.offsets, spans.offsets + spans.lengths) - 1
+    several = np.flatnonzero(last > first)
+    for frame in several.tolist():
+        inner = fragments.select(int(first[frame]), int(last[frame]))
+        if one_each or any(offsets.end_markers(file, inner)):
+            raise offsets.BrokenTable(
+                f"the {last[frame] - first[frame] + 1} items of its frame {frame} hold more than "
+                "one frame"
+            )
+
+
+def _by_items(
+    file: BinaryIO, fragments: offsets.Fragments, declared: int, one_each: bool
+) -> tuple[offsets.ItemSpans, list[str]]:
+    """Tell frames apart without a table."""
+    count = len(fragments.offsets)
+    if one_each or count <= declared:
+        return offsets.one_fragment_each(fragments), []
+    ended = offsets.end_markers(file, fragments)
+    if declared == 1:
+        if fragments.cut and not ended[-1]:
+            return offsets.one_fragment_each(fragments).first(0), []
+        notes = []
+        if sum(ended) > 1:
+            notes.append(
+                f"one frame is declared, and {sum(ended)} of its {count} fragments end like a "
+                "frame; number_of_frames says how many there are"
+            )
+        return offsets.all_one_frame(fragments), notes
+    spans = offsets.group_by_markers(fragments, ended)
+    if ended[-1]:
+        return spans, []
+    if fragments.cut or len(spans) > declared:
+        return spans.first(len(spans) - 1), []
+    return spans, [f"frame {len(spans) - 1} has no end marker and may be damaged"]
+
+
+def _look_up(
+    file: BinaryIO, source: files.RemoteFile, start: int, end: int, table: offsets.Offsets
+) -> offsets.ItemSpans | None:
+    """Take spans from a table without a walk; None where the table cannot be right."""
+    starts = table + start
+    if starts[0] != start or starts[-1] >= end or (np.diff(starts) <= 0).any():
+        return None
+    looks = np.unique(np.linspace(0, len(starts) - 1, REMOTE_LOOKS).astype(int))
+    tags = files.read(source, starts[looks].tolist(), [4] * len(looks))
+    last = offsets.walk_fragments(file, int(starts[-1]), end)
+    if any(tag != offsets.ITEM for tag in tags) or last.cut or not len(last.ends):
+        return None
+    return offsets.ItemSpans(starts, np.diff(starts, append=last.ends[-1]))

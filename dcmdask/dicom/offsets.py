@@ -1,0 +1,298 @@
+"""From tables and item headers to the spans of frames.
+
+A *span* is the contiguous range of bytes that one frame's encoded pixel data
+takes in the source. For encapsulated data it starts at the first item tag of
+the frame and ends where the last item of the frame ends (PS3.5 A.4), so that
+an empty Basic Offset Table item in front of it makes it valid encapsulated
+pixel data of one frame. For native data it is the smallest range of bytes (or,
+for 8-bit samples in big endian OW words, of words) that covers the frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.dicom.elements import UNDEFINED
+
+Offsets: TypeAlias = npt.NDArray[np.int64]
+
+ITEM = b"\xfe\xff\x00\xe0"
+SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"
+END_MARKER = b"\xff\xd9"
+# Where an end marker is looked for: real padding behind it is up to 15 bytes.
+FRAGMENT_TAIL = 32
+
+
+class BrokenTable(ValueError):
+    """An offset table that does not describe the items; the item walk decides instead."""
+
+
+@dataclass(frozen=True)
+class NativeSpans:
+    """Spans of frames that lie one behind the other without headers (PS3.5 8.1.1).
+
+    Frame `i` starts at bit ``i * frame_bits`` behind `start`. Neighbouring
+    spans overlap only where frames of 1-bit pixels share a byte or, with
+    ``unit=2``, where frames with an odd number of bytes share a word.
+    """
+
+    start: int
+    frame_bits: int
+    count: int
+    unit: int = 1
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def token(self) -> tuple[int, ...]:
+        """Identity of the spans."""
+        return self.start, self.frame_bits, self.count, self.unit
+
+    def locate(self, frames: Offsets) -> tuple[list[int], list[int]]:
+        """Return offsets and lengths of the spans of `frames`."""
+        unit_bits = 8 * self.unit
+        first = frames * self.frame_bits // unit_bits
+        last = -(-((frames + 1) * self.frame_bits) // unit_bits)
+        return (self.start + first * self.unit).tolist(), ((last - first) * self.unit).tolist()
+
+    def skip_bits(self, frame: int) -> int:
+        """Return how many bits of the span of `frame` come before the frame."""
+        return frame * self.frame_bits % (8 * self.unit)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemSpans:
+    """Spans of encapsulated frames: ascending, disjoint, each one or more whole items."""
+
+    offsets: Offsets
+    lengths: Offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @cached_property
+    def token(self) -> str:
+        """Identity of the spans."""
+        digest = hashlib.blake2b(self.offsets.tobytes(), digest_size=16)
+        digest.update(self.lengths.tobytes())
+        return digest.hexdigest()
+
+    def locate(self, frames: Offsets) -> tuple[list[int], list[int]]:
+        """Return offsets and lengths of the spans of `frames`."""
+        return self.offsets[frames].tolist(), self.lengths[frames].tolist()
+
+    def first(self, count: int) -> ItemSpans:
+        """Return the spans of the first `count` frames."""
+        return ItemSpans(self.offsets[:count], self.lengths[:count])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Frames mostly follow each other, so lengths of four bytes say it all.
+        gaps = self.offsets[1:] - self.offsets[:-1] - self.lengths[:-1]
+        lengths = self.lengths
+        if len(lengths) and int(lengths.max()) <= UNDEFINED:
+            lengths = lengths.astype(np.uint32)
+        first = int(self.offsets[0]) if len(self.offsets) else 0
+        return (_spans_from_lengths, (first, lengths, gaps if gaps.any() else None))
+
+
+def _spans_from_lengths(first: int, lengths: npt.NDArray[Any], gaps: Offsets | None) -> ItemSpans:
+    lengths = lengths.astype(np.int64)
+    steps = lengths[:-1] if gaps is None else lengths[:-1] + gaps
+    offsets = np.full(len(lengths), first, dtype=np.int64)
+    np.cumsum(steps, out=offsets[1:])
+    offsets[1:] += first
+    return ItemSpans(offsets, lengths)
+
+
+Spans: TypeAlias = NativeSpans | ItemSpans
+
+
+class Fragments(NamedTuple):
+    """The items of encapsulated pixel data behind the Basic Offset Table item."""
+
+    offsets: Offsets
+    """Of each item tag."""
+    ends: Offsets
+    """End of each item."""
+    fault: str | None
+    """Why the walk stopped before the Sequence Delimitation Item, if it did."""
+    cut: bool
+    """Whether something that is not a whole item follows."""
+
+    def select(self, first: int, stop: int) -> Fragments:
+        """Return the fragments from `first` up to `stop`."""
+        return self._replace(offsets=self.offsets[first:stop], ends=self.ends[first:stop])
+
+
+def read_basic_offset_table(file: BinaryIO, offset: int, end: int) -> tuple[Offsets, int]:
+    """Return the entries of the Basic Offset Table and the offset of the first fragment.
+
+    Entries count from the first fragment's item tag (PS3.5 A.4).
+
+    Raises
+    ------
+    ValueError
+        There is no item at `offset`: this is not encapsulated pixel data.
+    """
+    file.seek(offset)
+    header = file.read(8)
+    if len(header) < 8 or header[:4] != ITEM:
+        raise ValueError(
+            f"the pixel data at offset {offset} starts with {header[:4].hex(' ') or 'nothing'} "
+            "instead of an item tag (FFFE,E000); the transfer syntax may be wrong"
+        )
+    length = int.from_bytes(header[4:], "little")
+    if length % 4 or offset + 8 + length > end:
+        raise ValueError(
+            f"the Basic Offset Table at offset {offset} has a length of {length} bytes, "
+            f"and {end - offset - 8} bytes are left; the file may be truncated"
+        )
+    table = np.frombuffer(file.read(length), dtype="<u4").astype(np.int64)
+    return table, offset + 8 + length
+
+
+def walk_fragments(file: BinaryIO, start: int, end: int) -> Fragments:
+    """Walk the item headers from `start`; read nothing else.
+
+    Parameters
+    ----------
+    file : binary file
+    start : int
+        Offset of the first fragment's item tag.
+    end : int
+        Where the pixel data ends at the latest.
+    """
+    offsets: list[int] = []
+    ends: list[int] = []
+    seek, read, add, close = file.seek, file.read, offsets.append, ends.append
+    unpack = struct.Struct("<4sL").unpack
+    position = start
+    fault, cut = None, False
+    while position + 8 <= end:
+        seek(position)
+        tag, length = unpack(read(8))
+        if tag != ITEM:
+            if tag != SEQUENCE_DELIMITER:
+                cut = True
+                fault = f"no item tag but {tag.hex(' ')} at offset {position}"
+            break
+        stop = position + 8 + length
+        if stop > end:
+            cut = True
+            what = "an undefined length" if length == UNDEFINED else f"a length of {length} bytes"
+            fault = (
+                f"the item at offset {position} has {what}, and {end - position - 8} bytes are left"
+            )
+            break
+        add(position)
+        close(stop)
+        position = stop
+    else:
+        cut = position < end
+        fault = f"no Sequence Delimitation Item: the pixel data ends at offset {end}"
+    return Fragments(np.array(offsets, np.int64), np.array(ends, np.int64), fault, cut)
+
+
+def group_by_table(fragments: Fragments, table: Offsets) -> ItemSpans:
+    """Group fragments into frames where an offset table says that frames start.
+
+    Parameters
+    ----------
+    fragments : Fragments
+    table : array of int
+        Offsets of the first fragment of each frame from the first fragment of all.
+
+    Raises
+    ------
+    BrokenTable
+        The table does not start at the first fragment, does not ascend, or
+        points between items.
+    """
+    offsets, ends = fragments.offsets, fragments.ends
+    if not len(offsets):
+        raise BrokenTable("there are no items")
+    starts = table + offsets[0]
+    if starts[0] != offsets[0]:
+        raise BrokenTable(f"its first entry is {table[0]} and not 0")
+    if (descending := np.flatnonzero(np.diff(starts) <= 0)).size:
+        frame = int(descending[0]) + 1
+        raise BrokenTable(f"entry {frame} ({table[frame]}) is not above entry {frame - 1}")
+    first = np.searchsorted(offsets, starts)
+    found = first < len(offsets)
+    found[found] = offsets[first[found]] == starts[found]
+    known = len(starts) if found.all() else int(np.argmin(found))
+    missed = known < len(starts)
+    if missed and (fragments.fault is None or starts[known] < ends[-1]):
+        raise BrokenTable(f"entry {known} ({table[known]}) does not point at an item")
+    # Where the walk broke off, the last frame found may lack items.
+    lacking = starts[known] > ends[-1] if missed else fragments.cut
+    return _join(offsets, ends, first[:known]).first(known - 1 if lacking else known)
+
+
+def group_by_markers(fragments: Fragments, ended: Sequence[bool]) -> ItemSpans:
+    """Group fragments into frames: a frame ends with a fragment that has an end marker."""
+    first = np.flatnonzero(np.concatenate([[True], np.asarray(ended[:-1], bool)]))
+    return _join(fragments.offsets, fragments.ends, first)
+
+
+def one_fragment_each(fragments: Fragments) -> ItemSpans:
+    """Take each fragment for a frame."""
+    return ItemSpans(fragments.offsets, fragments.ends - fragments.offsets)
+
+
+def all_one_frame(fragments: Fragments) -> ItemSpans:
+    """Take all fragments for one frame."""
+    return _join(fragments.offsets, fragments.ends, np.zeros(1, np.int64))
+
+
+def _join(offsets: Offsets, ends: Offsets, first: Offsets) -> ItemSpans:
+    """Make a frame of the fragments from each of `first` up to the next."""
+    starts = offsets[first]
+    stops = np.concatenate([offsets[first[1:]], ends[-1:]])
+    return ItemSpans(starts, stops - starts)
+
+
+def end_markers(file: BinaryIO, fragments: Fragments) -> list[bool]:
+    """Return for each fragment whether a codestream's end marker is in its last bytes."""
+    ended = []
+    for offset, end in zip(fragments.offsets.tolist(), fragments.ends.tolist(), strict=True):
+        begin = max(offset + 8, end - FRAGMENT_TAIL)
+        file.seek(begin)
+        ended.append(END_MARKER in file.read(end - begin))
+    return ended
+
+
+def payload(span: bytes | memoryview) -> bytes | memoryview:
+    """Return the encoded frame that the items of `span` hold, fragments joined.
+
+    One fragment is not copied.
+
+    Raises
+    ------
+    ValueError
+        The items do not fill the span exactly: the offset table it came from was wrong,
+        or the file is damaged.
+    """
+    view = memoryview(span)
+    fragments = []
+    position = 0
+    while position < len(span):
+        length = int.from_bytes(view[position + 4 : position + 8], "little")
+        stop = position + 8 + length
+        if view[position : position + 4] != ITEM or stop > len(span):
+            raise ValueError(
+                f"byte {position} of the {len(span)} that the frame takes is not the start of an "
+                "item that ends within them; the offset table is wrong or the data is damaged"
+            )
+        fragments.append(view[position + 8 : stop])
+        position = stop
+    return fragments[0] if len(fragments) == 1 else b"".join(fragments)

@@ -1,1 +1,0 @@
-"""From lazy arrays to Zarr stores. The only floor that knows zarr."""

@@ -1,0 +1,1 @@
+"""Positions, order and dimensions of frames: pure functions."""

@@ -1,0 +1,133 @@
+"""Coordinates of arranged frames: what of the facts is said along which axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.geometry.axes import Axis
+from dcmdask.geometry.grid import Floats, Geometry, Integers
+
+Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
+
+# Most telling first.
+MILLISECONDS = ("trigger_time", "reference_time", "acquisition_time")
+# Columns that become coordinates where they vary.
+_TOLD = (*MILLISECONDS, "echo_time", "b_value", "slope", "intercept")
+# Stands for what a header does not say, among values that are compared.
+_UNSAID = np.inf
+
+
+def labels(
+    facts: npt.NDArray[Any],
+    dims: tuple[str, ...],
+    numbers: Integers,
+    geometry: Geometry,
+    axes: Sequence[Axis],
+) -> Coordinates:
+    """Return the coordinates of an arrangement.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of `dcmdask.dicom.description.FACTS`.
+    dims : tuple of str
+    numbers : ndarray of int64
+        Rows of `facts`, -1 for none; of the lengths of `dims`.
+    geometry : Geometry
+    axes : sequence of Axis
+        The dimensions in front of ``z``.
+    """
+    found = told(facts, dims, numbers)
+    found["z"] = (("z",), z_of(geometry))
+    for axis in axes:
+        rows = _firsts(numbers, dims.index(axis.name))
+        if axis.name == "t":
+            times = _times(facts, numbers, dims.index("t"))
+            if times is not None:
+                found["t"] = (("t",), times)
+        elif axis.name == "component":
+            words = [word.decode().lower() or "unknown" for word in facts["component"][rows]]
+            found["component"] = (("component",), np.array(words))
+        elif axis.name == "diffusion":
+            found["b_value"] = (("diffusion",), facts["b_value"][rows])
+            weighted = facts["b_value"][rows, np.newaxis] > 0
+            direction = np.where(weighted, facts["direction"][rows], np.nan)
+            found["direction"] = (("diffusion", "patient"), direction)
+        elif axis.name == "echo":
+            if axis.column != "echo_number" and np.isfinite(facts["echo_time"][rows]).all():
+                found["echo"] = (("echo",), facts["echo_time"][rows])
+                found.pop("echo_time", None)
+            else:
+                found["echo_number"] = (("echo",), facts["echo_number"][rows])
+        elif axis.values is not None:
+            found[axis.name] = ((axis.name,), axis.values[rows])
+    return found
+
+
+def told(facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers) -> Coordinates:
+    """Return the columns that vary, along the axes that they vary along.
+
+    Image Position as ``position_x``, ``position_y`` and ``position_z``, on the patient's axes.
+    Also ``missing``, where `numbers` has no frame for some places.
+    """
+    found: Coordinates = {}
+    absent = numbers < 0
+    columns = {column: facts[column] for column in _TOLD}
+    columns |= {f"position_{axis}": facts["position"][:, i] for i, axis in enumerate("xyz")}
+    for column, values in columns.items():
+        if column in MILLISECONDS and np.isfinite(values).any():
+            values = values - np.nanmin(values)
+        said = np.where(np.isfinite(values), values, _UNSAID)
+        along, reduced = _reduced(np.where(absent, np.nan, said[numbers]), dims)
+        if along:
+            reduced[reduced == _UNSAID] = np.nan
+            found[column] = (along, reduced)
+    if absent.any():
+        along, reduced = _reduced(absent.astype(np.float64), dims)
+        found["missing"] = (along, reduced.astype(bool))
+    return found
+
+
+def _reduced(values: Floats, dims: tuple[str, ...]) -> tuple[tuple[str, ...], Floats]:
+    """Drop the axes along which nothing changes; NaN is equal to anything."""
+    kept: list[str] = []
+    for dim in dims:
+        # Unlike min and max these pass NaN over.
+        low, high = (f.reduce(values, axis=len(kept)) for f in (np.fmin, np.fmax))
+        if np.array_equal(low, high, equal_nan=True):
+            values = high
+        else:
+            kept.append(dim)
+    return tuple(kept), values
+
+
+def z_of(geometry: Geometry) -> Floats:
+    """Index times spacing where that is the truth, otherwise the measured distances."""
+    gap = geometry.spacing[0]
+    if np.isnan(gap):
+        return geometry.positions
+    even = np.arange(len(geometry.positions), dtype=np.float64) * gap
+    return even if np.abs(even - geometry.positions).max() < gap / 10 else geometry.positions
+
+
+def _firsts(numbers: Integers, axis: int) -> Integers:
+    """Return a row of the facts for each index of an axis; each has one."""
+    along = np.moveaxis(numbers, axis, 0).reshape(numbers.shape[axis], -1)
+    rows: Integers = along[np.arange(len(along)), np.argmax(along >= 0, axis=1)]
+    return rows
+
+
+def _times(facts: npt.NDArray[Any], numbers: Integers, axis: int) -> Floats | None:
+    """Return ms from the earliest frame for each t; None where no column of times ascends."""
+    for column in (*MILLISECONDS, "content_time"):
+        times = np.where(numbers >= 0, facts[column][numbers], np.inf)
+        each: Floats = np.moveaxis(times, axis, 0).reshape(numbers.shape[axis], -1).min(axis=1)
+        # Not of NaN, which is the least of the times that it is among.
+        if (np.diff(each) > 0).all():
+            first: float = each[0]
+            return np.asarray(each - first)
+    return None

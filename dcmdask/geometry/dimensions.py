@@ -1,0 +1,277 @@
+"""Dimensions, order and coordinates of the frames of a stack.
+
+Pure functions over a table of facts. Positions decide about ``z``; `dcmdask.geometry.axes` about
+the dimensions by which frames that share a position are told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.dicom.frame_facts import DAY
+from dcmdask.geometry.axes import (
+    NUMBERS,
+    Axis,
+    Indices,
+    chosen_axes,
+    find_axes,
+    notes_on,
+    plausible,
+)
+from dcmdask.geometry.coordinates import Coordinates, labels, told
+from dcmdask.geometry.grid import Floats, Geometry, Integers, Irregularity, is_placed, locate
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Place of each frame of a stack.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        Some of ``"t"``, ``"diffusion"``, ``"echo"``, ``"component"``, then ``"z"``; or
+        ``("frame",)`` where frames have no position.
+    numbers : ndarray of int64
+        Rows of the facts, of the lengths of `dims`; -1 where there is no frame.
+    coordinates : dict
+        Name to (dims, values). ``z`` in mm from the first position, times in ms from the
+        earliest frame, ``echo`` in ms, ``b_value`` in s/mm2; ``missing`` where some are.
+    geometry : Geometry or None
+        None for ``("frame",)``.
+    irregularities : tuple of Irregularity
+        Those of the geometry and of the dimensions; empty where all is regular.
+    notes : tuple of str
+        What the order rests on, where that is less than certain.
+    """
+
+    dims: tuple[str, ...]
+    numbers: Integers
+    coordinates: Coordinates
+    geometry: Geometry | None
+    irregularities: tuple[Irregularity, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def arrange(
+    facts: npt.NDArray[Any],
+    stored: Integers | None = None,
+    indices: Indices | None = None,
+    order_by: Sequence[str] = (),
+) -> Arrangement:
+    """Order the frames of one stack.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of `dcmdask.dicom.description.FACTS`, of one shape, type and orientation.
+    stored : ndarray of int, optional
+        (n,): the number of each frame in its instance, which breaks ties.
+    indices : Indices, optional
+        Dimension Index Values, where all frames are of one instance that has them.
+    order_by : sequence of str, optional
+        Keywords of `dcmdask.geometry.axes.ORDER_BY` by which alone frames that share a position
+        are told apart.
+
+    Returns
+    -------
+    Arrangement
+        It does not depend on the order of the rows.
+    """
+    stored = np.zeros(len(facts), np.int64) if stored is None else stored
+    midnight = _midnight_notes(facts)
+    facts = plausible(facts)
+    placed = is_placed(facts)
+    if not placed.all():
+        return _in_number_order(facts, stored, placed)
+    geometry, z = locate(facts)
+    notes = _contradictions(facts, z, indices)
+    if np.bincount(z).max() == 1:
+        numbers = np.argsort(z)
+        coordinates = labels(facts, ("z",), numbers, geometry, ())
+        found = geometry.irregularities
+        return Arrangement(("z",), numbers, coordinates, geometry, found, notes)
+    axes = chosen_axes(facts, z, order_by) if order_by else find_axes(facts, z, indices)
+    if axes is None:
+        return _side_by_side(facts, stored, z, geometry, _shared(z, geometry, order_by), notes)
+    notes += notes_on(axes, facts, z)
+    dims = (*(axis.name for axis in axes), "z")
+    numbers = _grid(axes, z)
+    irregularities = (*geometry.irregularities, *_holes(numbers, dims, geometry))
+    coordinates = labels(facts, dims, numbers, geometry, axes)
+    return Arrangement(dims, numbers, coordinates, geometry, irregularities, midnight + notes)
+
+
+# The order of frames that have no position
+
+
+def _in_number_order(
+    facts: npt.NDArray[Any], stored: Integers, placed: npt.NDArray[np.bool_]
+) -> Arrangement:
+    order = _settled(facts, stored)
+    irregularities: tuple[Irregularity, ...] = ()
+    if placed.any():
+        rows = np.flatnonzero(~placed)
+        message = f"{len(rows)} of {len(facts)} frames have no position or orientation"
+        irregularities = (Irregularity("position", message, tuple(rows.tolist())),)
+    coordinates = told(facts, ("frame",), order)
+    notes = _order_notes(facts["instance_number"][order], stored[order])
+    return Arrangement(("frame",), order, coordinates, None, irregularities, notes)
+
+
+def _order_notes(number: Floats, frame: Integers) -> tuple[str, ...]:
+    """Say what the order of frames rests on, by instance and their number in it."""
+    if len(np.unique(frame)) == len(frame) and not number[0] < number[-1]:
+        # All are of one instance, and in the order in which it stores them.
+        return ()
+    if np.isnan(number).any() or ((np.diff(number) == 0) & (np.diff(frame) == 0)).any():
+        return (
+            "frames have no position, and Instance Number (0020,0013) is absent or the same "
+            "for some: their order is arbitrary",
+        )
+    return ("frames have no position: they are in the order of Instance Number (0020,0013)",)
+
+
+def _settled(facts: npt.NDArray[Any], stored: Integers) -> Integers:
+    """Return the rows by Instance Number; ties by acquisition, then by all that they say."""
+    instance, acquisition = facts["instance_number"], facts["acquisition_number"]
+    keys = (instance, acquisition, stored, facts["acquisition_time"])
+    order = np.lexsort(keys[::-1])
+    same = np.full(len(facts) - 1, True)
+    for key in keys:
+        before, after = key[order][:-1], key[order][1:]
+        same &= (before == after) | (np.isnan(before) & np.isnan(after))
+    if not same.any():
+        return order
+    run = np.concatenate([[0], np.cumsum(~same)])
+    content = facts[order].view(f"S{facts.dtype.itemsize}")
+    return order[np.lexsort((content, run))]
+
+
+def _grid(axes: Sequence[Axis], z: Integers) -> Integers:
+    levels = [axis.level for axis in axes]
+    lengths = [int(level.max()) + 1 for level in (*levels, z)]
+    numbers = np.full(lengths, -1, np.int64)
+    numbers[(*levels, z)] = np.arange(len(z))
+    return numbers
+
+
+# What is not regular about it
+
+
+def _holes(numbers: Integers, dims: tuple[str, ...], geometry: Geometry) -> list[Irregularity]:
+    holes = np.argwhere(numbers < 0)
+    if not len(holes):
+        return []
+    listed = [
+        ", ".join(f"{dim} {place}" for dim, place in zip(dims[:-1], hole[:-1], strict=True))
+        + f" at {geometry.positions[hole[-1]]:.4g} mm"
+        for hole in holes[:3]
+    ]
+    more = f" and {len(holes) - 3} more" if len(holes) > 3 else ""
+    message = f"{len(holes)} of {numbers.size} frames are missing: {'; '.join(listed)}{more}"
+    return [Irregularity("missing", message, _beside(numbers))]
+
+
+def _beside(numbers: Integers) -> tuple[int, ...]:
+    """Return for each hole the frame before it along z, or the next where there is none."""
+    along = numbers.reshape(-1, numbers.shape[-1])
+    here = np.where(along >= 0, np.arange(along.shape[1]), -1)
+    before = np.maximum.accumulate(here, axis=1)
+    # Of an empty line along z there is none at all, and -1 remains.
+    nearest = np.where(before >= 0, before, np.argmax(along >= 0, axis=1)[:, np.newaxis])
+    beside = np.take_along_axis(along, nearest, axis=1)[along < 0]
+    return tuple(dict.fromkeys(beside[beside >= 0].tolist()))
+
+
+def _shared(z: Integers, geometry: Geometry, order_by: Sequence[str]) -> Irregularity:
+    """Say that frames share positions without a place of their own for each."""
+    counts = np.bincount(z)
+    most = int(np.bincount(counts).argmax())
+    if most > 1 and counts.max() == most and counts.min() < most:
+        short = np.flatnonzero(counts < most)
+        message = (
+            f"frames are missing: {np.sum(counts == most)} positions have {most} frames, and "
+            f"{len(short)} have fewer ({_listed(counts, short)} at {_at(geometry, short)} mm from "
+            "the first); nothing tells which ones are missing"
+        )
+        return Irregularity("missing", message, _tuple(counts[z] < most))
+    places = np.flatnonzero(counts > 1)
+    shared = f"{len(places)} positions" if len(places) > 1 else "a position"
+    by = ", ".join(order_by) or "times, echoes, diffusion weightings or components"
+    message = (
+        f"{counts[places].sum()} frames share {shared}, at {_at(geometry, places)} mm from the "
+        f"first, and no grid of {by} has a place for each"
+    )
+    return Irregularity("duplicate", message, _tuple(counts[z] > 1))
+
+
+def _tuple(chosen: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(chosen).tolist())
+
+
+def _at(geometry: Geometry, places: Integers) -> str:
+    return _listed(geometry.positions, places)
+
+
+def _listed(values: npt.NDArray[Any], places: Integers) -> str:
+    more = f" and {len(places) - 8} more" if len(places) > 8 else ""
+    return ", ".join(f"{values[place]:.4g}" for place in places[:8]) + more
+
+
+def _side_by_side(
+    facts: npt.NDArray[Any],
+    stored: Integers,
+    z: Integers,
+    geometry: Geometry,
+    irregularity: Irregularity,
+    notes: tuple[str, ...],
+) -> Arrangement:
+    """Frames in the order of positions, however many each has."""
+    settled = _settled(facts, stored)
+    order = settled[np.argsort(z[settled], kind="stable")]
+    found = (*geometry.irregularities, irregularity)
+    geometry = replace(geometry, affine=None, irregularities=found)
+    coordinates = told(facts, ("z",), order)
+    coordinates["z"] = (("z",), geometry.positions[z[order]])
+    return Arrangement(("z",), order, coordinates, geometry, found, notes)
+
+
+def _midnight_notes(facts: npt.NDArray[Any]) -> tuple[str, ...]:
+    """Say where times of day were taken to go on behind midnight, and the numbers deny it."""
+    times = facts["acquisition_time"]
+    before = facts[(times >= 0) & (times < DAY)]
+    behind = facts[(times >= DAY) & (times < 2 * DAY)]
+    for column in NUMBERS if len(before) and len(behind) else ():
+        if behind[column].max() < before[column].min():
+            return (
+                f"Acquisition Time (0008,0032) without a date seems to pass midnight, but "
+                f"{NUMBERS[column]} says that the earlier times of day were first",
+            )
+    return ()
+
+
+def _contradictions(
+    facts: npt.NDArray[Any], z: Integers, indices: Indices | None
+) -> tuple[str, ...]:
+    """Say where numbers that should follow the positions do not."""
+    index = facts["position_index"]
+    if indices is not None and "z" in indices.names and not np.isfinite(index).any():
+        index = indices.values[:, indices.names.index("z")].astype(np.float64)
+    known = np.isfinite(index)
+    if not known.any():
+        return ()
+    order = np.lexsort((index[known], z[known]))
+    steps = np.diff(index[known][order])
+    between = np.diff(z[known][order]) > 0
+    up, down = (steps[between] > 0).all(), (steps[between] < 0).all()
+    if (up or down) and (steps[~between] == 0).all():
+        return ()
+    return (
+        "In-Stack Position Number (0020,9057) or its dimension index contradicts Image Position "
+        "(0020,0032): the positions decide",
+    )

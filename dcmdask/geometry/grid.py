@@ -1,0 +1,395 @@
+"""Geometry of frames in the patient: order along the normal, affine, irregularities.
+
+Pure functions over positions and orientations (PS3.3 C.7.6.2.1.1). Positions decide; what
+a header says of spacing between slices, slice location or gantry tilt is not looked at,
+since it may be absent or wrong. All lengths are in millimetres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+# Two positions closer than this are one, unless the pixels themselves are nearly as small.
+_SAME = 0.01
+_OF_A_PIXEL = 0.05
+# Headers are not more precise; nor do they tell more where pixels have no spacing.
+_PRECISE, _WITHOUT_PIXELS = 1e-5, 1e-3
+# Positions that are off an even grid by less than this part of its step are on it.
+_EVEN = 0.01
+# No patient is larger, and no table longer.
+_FAR = 1e6
+# Direction cosines may be this far from orthonormal: headers round them.
+_ORTHONORMAL = 1e-3
+# With a smaller area between them they span no plane.
+_A_PLANE = 0.1
+# A shear of less (a tenth of a degree) comes from rounded direction cosines.
+_TILTED = 2e-3
+# How many missing positions a message lists.
+_LISTED = 8
+
+
+class Irregularity(NamedTuple):
+    """One thing that keeps frames from being a regular grid.
+
+    Attributes
+    ----------
+    kind : str
+        ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"tilt"``, ``"position"``,
+        ``"orientation"`` or ``"spacing"``.
+    message : str
+        In words, with millimetres.
+    frames : tuple of int
+        The rows of the facts that it is about.
+    """
+
+    kind: str
+    message: str
+    frames: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid of a stack.
+
+    Attributes
+    ----------
+    affine : ndarray or None
+        (4, 4): takes (column x, row y, slice z) indices of pixel centres to the patient's
+        LPS axes in mm. None where one affine would be a lie: positions with gaps, uneven or
+        scattered, or pixels without a spacing. For a single position z is the normal times
+        the slice thickness, or 1 mm where that is not known.
+    spacing : tuple of float
+        Between z, y and x indices in mm. z is measured along the normal; NaN for a single
+        position without thickness and for uneven ones.
+    orientation : tuple of float
+        Direction cosines along a row, then along a column.
+    positions : ndarray
+        (n,): the distance of each position from the first, along the normal, ascending.
+    irregularities : tuple of Irregularity
+        Empty where the grid is regular.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> from dcmdask import scan
+    >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests"
+    >>> geometry = scan(folder / "98892001/CT5N")[0].stacks[0].geometry
+    >>> geometry.regular, geometry.codes, geometry.spacing
+    (True, 'LPS', (2.5, 0.488281, 0.488281))
+
+    Where the middle of the third frame is in the patient, in mm to the left, back and head:
+
+    >>> x, y, z = 7.5, 7.5, 2
+    >>> (geometry.affine @ [x, y, z, 1])[:3].round(3)
+    array([ -68.538, -139.338,    3.762])
+
+    Four frames that are no even grid have no affine:
+
+    >>> uneven = scan(folder / "77654033/CT2")[0].stacks[0].geometry
+    >>> uneven.regular, uneven.affine is None, uneven.positions
+    (False, True, array([  0.  , 202.5 , 203.75, 205.  ]))
+    >>> uneven.irregularities[0].kind
+    'uneven'
+    """
+
+    affine: Floats | None
+    spacing: tuple[float, float, float]
+    orientation: tuple[float, ...]
+    positions: Floats
+    irregularities: tuple[Irregularity, ...] = ()
+
+    @property
+    def regular(self) -> bool:
+        """Whether the positions are an even grid without gaps or tilt."""
+        return not self.irregularities
+
+    @property
+    def codes(self) -> str:
+        """The patient's direction that each of x, y and z points to, such as ``"LPS"``.
+
+        Left, Right, Posterior, Anterior, Superior (head) or Inferior.
+        """
+        row, column = np.array(self.orientation).reshape(2, 3)
+        return "".join(
+            "RAI LPS"[4 * (v[axis] > 0) + axis]
+            for v in (row, column, np.cross(row, column))
+            for axis in [int(np.argmax(np.abs(v)))]
+        )
+
+
+def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
+    """Return the grid of frames that have positions, and the z index of each.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of `dcmdask.dicom.description.FACTS`; position and orientation are given.
+
+    Returns
+    -------
+    geometry : Geometry
+    z : ndarray of int64
+        (n,): which of `geometry.positions` each frame is at.
+    """
+    orientation, found = _orientation(facts["orientation"])
+    spacing, more = _pixel_spacing(facts["spacing"])
+    found += more
+    normal = np.cross(*orientation.reshape(2, 3))
+    normal /= np.linalg.norm(normal)
+    same = _tolerance(spacing)
+    z = clusters(facts["position"] @ normal, same)
+    origins = _origins(facts["position"], z)
+    found += _scattered(facts["position"], origins, z, same)
+    along = origins @ normal
+    shear, more = _shear(origins, along, normal, same, z)
+    found += more
+    steps, more = _steps(along, same, z)
+    found += more
+    gap = _thickness(facts["thickness"])
+    step = normal * (gap if gap > 0 else 1.0)
+    if len(along) > 1:
+        gap = (along[-1] - along[0]) / steps.sum() if steps is not None else np.nan
+        step = gap * (normal + shear)
+    affine = None
+    if not {one.kind for one in found} - {"tilt", "orientation"}:
+        affine = affine_of(orientation, spacing, origins[0], step)
+    shape = (float(gap), float(spacing[0]), float(spacing[1]))
+    geometry = Geometry(affine, shape, tuple(orientation.tolist()), along - along[0], tuple(found))
+    return geometry, z
+
+
+def affine_of(
+    orientation: Sequence[float] | Floats,
+    spacing: Sequence[float] | Floats,
+    origin: Floats,
+    step: Floats,
+) -> Floats:
+    """Return the affine of a grid (PS3.3 C.7.6.2.1.1).
+
+    Parameters
+    ----------
+    orientation : (6,)
+    spacing : (2,)
+        Between rows, then between columns.
+    origin : (3,)
+        Position of the first frame.
+    step : (3,)
+        From one frame to the next.
+    """
+    row, column = np.array(orientation).reshape(2, 3)
+    between_rows, between_columns = spacing
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([row * between_columns, column * between_rows, step])
+    affine[:3, 3] = origin
+    return affine
+
+
+def clusters(values: Floats, same: float) -> Integers:
+    """Return for each value the rank of its cluster, values up to `same` apart being one.
+
+    Where values creep on by less than that, only those that are hardly different are one.
+
+    Examples
+    --------
+    >>> clusters(np.array([5.0, 0.0, 5.001, 2.5]), 0.01)
+    array([2, 0, 2, 1])
+    >>> clusters(np.array([0, 0.006, 0.012, 0.018]), 0.01)
+    array([0, 1, 2, 3])
+    """
+    order = np.argsort(values, kind="stable")
+    ascending = values[order]
+    rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > same)])
+    starts = np.flatnonzero(np.diff(rank, prepend=-1))
+    if (ascending - ascending[starts][rank]).max() > same:
+        rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > min(same, _PRECISE))])
+    result = np.empty(len(values), np.int64)
+    result[order] = rank
+    return result
+
+
+def missing_steps(positions: Floats, same: float) -> Integers | None:
+    """Return how many grid steps lie between neighbours, or None where no grid fits.
+
+    A grid fits if most neighbours are one step apart, and no more of it is missing than is
+    there.
+
+    Examples
+    --------
+    >>> missing_steps(np.array([0, 2.5, 5, 10, 12.5]), 0.01)
+    array([1, 1, 2, 1])
+    """
+    gaps = np.diff(positions)
+    if not len(gaps):
+        return np.empty(0, np.int64)
+    # The smallest gap is one step; averaged over its like it is known precisely.
+    step = gaps[gaps < 1.25 * gaps.min()].mean()
+    steps = np.rint(gaps / step)
+    whole = steps.sum()
+    if 2 * (steps == 1).sum() < len(steps) or whole + 1 > 2 * len(positions):
+        return None
+    step = gaps.sum() / whole
+    off = positions - positions[0] - step * np.concatenate([[0], np.cumsum(steps)])
+    return None if np.abs(off).max() > allowed(step, same) else steps.astype(np.int64)
+
+
+def allowed(step: float, same: float) -> float:
+    """Return how far positions may be off a grid with this step, in mm."""
+    return min(max(2 * same, _EVEN * step), step / 10)
+
+
+def _tolerance(spacing: Floats) -> float:
+    smallest = spacing.min()
+    if not smallest > 0:
+        return _WITHOUT_PIXELS
+    return float(np.clip(_OF_A_PIXEL * smallest, _PRECISE, _SAME))
+
+
+def same_position(geometry: Geometry) -> float:
+    """Return how close two positions of this grid have to be to be one, in mm."""
+    return _tolerance(np.array(geometry.spacing[1:]))
+
+
+def _most_common(values: Floats) -> Floats:
+    if (values == values[0]).all():
+        # Adding makes 0 of -0.
+        return np.asarray(values[0] + 0.0)
+    distinct, counts = np.unique(values, axis=0, return_counts=True)
+    return np.asarray(distinct[np.argmax(counts)] + 0.0)
+
+
+def _orientation(orientations: Floats) -> tuple[Floats, list[Irregularity]]:
+    orientation = _most_common(orientations)
+    row, column = orientation.reshape(2, 3)
+    lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
+    dot = float(row @ column)
+    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(dot)) <= _ORTHONORMAL:
+        return orientation, []
+    words = ", ".join(f"{value:g}" for value in orientation)
+    message = (
+        f"Image Orientation ({words}) is not orthonormal: lengths {lengths[0]:.4g} and "
+        f"{lengths[1]:.4g}, dot product {dot:.4g}"
+    )
+    rows = np.flatnonzero((orientations == orientation).all(axis=1))
+    return orientation, [Irregularity("orientation", message, _tuple(rows))]
+
+
+def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which frames have a position, and an orientation that spans a plane."""
+    orientation = facts["orientation"]
+    # Also false for NaN.
+    told = (np.abs(facts["position"]) < _FAR).all(1) & (np.abs(orientation) < _FAR).all(1)
+    row, column = np.where(told[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
+    placed: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
+    return placed
+
+
+def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
+    known = np.isfinite(spacings).all(axis=1)
+    spacing = _most_common(spacings[known] if known.any() else spacings[:1])
+    if known.any() and (spacing > 0).all():
+        return spacing, []
+    if np.isnan(spacing).all():
+        message = "there is no Pixel Spacing (0028,0030)"
+    else:
+        message = f"Pixel Spacing is {spacing[0]:g} x {spacing[1]:g} mm"
+    rows = np.arange(len(spacings))
+    return np.full(2, np.nan), [Irregularity("spacing", message, _tuple(rows))]
+
+
+def _thickness(thickness: Floats) -> float:
+    known = thickness[(thickness > 0) & (thickness < _FAR)]
+    return float(known[0]) if len(known) and (known == known[0]).all() else np.nan
+
+
+def _origins(positions: Floats, z: Integers) -> Floats:
+    """Return a position for each z: the one that most of its frames have, or else the smallest."""
+    order = np.lexsort((*positions.T[::-1], z))
+    ascending, place = positions[order], z[order]
+    changes = (np.diff(ascending, axis=0) != 0).any(axis=1) | (np.diff(place) > 0)
+    starts = np.flatnonzero(np.concatenate([[True], changes]))
+    counts = np.diff(np.append(starts, len(z)))
+    best = starts[np.lexsort((starts, -counts, place[starts]))]
+    return np.asarray(ascending[best[np.flatnonzero(np.diff(place[best], prepend=-1))]])
+
+
+def _scattered(positions: Floats, origins: Floats, z: Integers, same: float) -> list[Irregularity]:
+    """Frames at one distance that do not begin at one point of their plane."""
+    apart = np.linalg.norm(positions - origins[z], axis=1)
+    rows = np.flatnonzero(apart > same)
+    if not len(rows):
+        return []
+    message = (
+        f"{len(rows)} frames share their distance along the normal with others and begin up to "
+        f"{apart.max():.4g} mm beside them"
+    )
+    return [Irregularity("position", message, _tuple(rows))]
+
+
+def _shear(
+    origins: Floats, along: Floats, normal: Floats, same: float, z: Integers
+) -> tuple[Floats, list[Irregularity]]:
+    """Return how far the origin moves in the plane for a millimetre along the normal."""
+    if len(along) == 1:
+        return np.zeros(3), []
+    along = along - along[0]
+    sideways = origins - origins[0] - np.outer(along, normal)
+    shear = sideways[-1] / along[-1]
+    if np.linalg.norm(sideways, axis=1).max() <= same:
+        return shear, []
+    off = np.linalg.norm(sideways - np.outer(along, shear), axis=1)
+    lean = float(np.linalg.norm(shear))
+    if off.max() > max(same, allowed(np.diff(along).min(), same)):
+        worst = int(np.argmax(off))
+        message = (
+            f"origins do not lie on a line: at {along[worst]:.4g} mm one is {off[worst]:.4g} mm "
+            "beside it"
+        )
+        return shear, [Irregularity("position", message, _tuple(np.flatnonzero(z == worst)))]
+    if lean < _TILTED:
+        return shear, []
+    each = lean * float(np.median(np.diff(along)))
+    message = (
+        f"the gantry is tilted by {np.degrees(np.arctan(lean)):.4g}°: each frame begins "
+        f"{each:.4g} mm beside the one before"
+    )
+    ends = np.flatnonzero((z == 0) | (z == z.max()))
+    return shear, [Irregularity("tilt", message, _tuple(ends))]
+
+
+def _steps(along: Floats, same: float, z: Integers) -> tuple[Integers | None, list[Irregularity]]:
+    steps = missing_steps(along, same)
+    gaps = np.diff(along)
+    if steps is None:
+        typical = float(np.median(gaps))
+        worst = int(np.argmax(np.abs(gaps - typical)))
+        message = (
+            f"gaps are uneven, from {gaps.min():.4g} to {gaps.max():.4g} mm (median "
+            f"{typical:.4g}): {gaps[worst]:.4g} mm behind the frame that is "
+            f"{along[worst] - along[0]:.4g} mm from the first"
+        )
+        return None, [Irregularity("uneven", message, _tuple(np.flatnonzero(z == worst + 1)))]
+    if not len(steps) or steps.max() == 1:
+        return steps, []
+    step = (along[-1] - along[0]) / steps.sum()
+    places = np.setdiff1d(np.arange(steps.sum() + 1), np.concatenate([[0], np.cumsum(steps)]))
+    listed = ", ".join(f"{place * step:.4g}" for place in places[:_LISTED])
+    more = f" and {len(places) - _LISTED} more" if len(places) > _LISTED else ""
+    message = (
+        f"{len(places)} of {steps.sum() + 1} positions {step:.4g} mm apart are missing, at "
+        f"{listed}{more} mm from the first frame"
+    )
+    before = np.flatnonzero(np.isin(z, np.flatnonzero(steps > 1)))
+    return steps, [Irregularity("missing", message, _tuple(before))]
+
+
+def _tuple(rows: Integers) -> tuple[int, ...]:
+    return tuple(rows.tolist())

@@ -1,0 +1,1 @@
+"""Objects as arrays with dimensions, one module for each kind."""

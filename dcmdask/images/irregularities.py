@@ -1,0 +1,59 @@
+"""Irregularities of a stack, in words that name its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.terms import uid
+from dcmdask.geometry.grid import Integers, Irregularity
+
+# How many files a message names.
+_NAMED = 3
+
+
+def worded(
+    irregularities: Iterable[Irregularity],
+    instances: Sequence[Described],
+    owner: Integers,
+    stored: Integers,
+) -> tuple[str, ...]:
+    """Return irregularities in words, with the files of a few of the frames they are about.
+
+    Parameters
+    ----------
+    irregularities : iterable of Irregularity
+    instances : sequence of Described
+    owner, stored : ndarray of int64
+        For each frame the instance that it belongs to, and its number in that.
+    """
+    told = []
+    for one in irregularities:
+        names = []
+        for row in one.frames[:_NAMED]:
+            instance = instances[owner[row]]
+            which = f", frame {stored[row]}" if len(instance) > 1 else ""
+            names.append(instance.source.name + which)
+        more = len(one.frames) - len(names)
+        near = "near " if one.kind == "missing" else ""
+        listed = "; ".join(names) + (f" and {more} more" if more > 0 else "")
+        told.append(f"{one.message} ({near}{listed})" if names else one.message)
+    return tuple(told)
+
+
+def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregularity]:
+    """Name instances that have the same UID and, as they are all here, not the same pixels."""
+    counts = Counter(one.sop_instance_uid for one in instances if one.sop_instance_uid)
+    if len(counts) == len(instances):
+        return []
+    found = []
+    for told, count in counts.items():
+        if count > 1:
+            same = [i for i, one in enumerate(instances) if one.sop_instance_uid == told]
+            rows = np.flatnonzero(np.isin(owner, same))
+            message = f"{count} different files have the SOP Instance UID {uid(told) or '…'}"
+            found.append(Irregularity("conflict", message, tuple(rows.tolist())))
+    return found

@@ -1,0 +1,1 @@
+"""A frame's bytes to an array: codestream, codecs, decoding; no Dask."""

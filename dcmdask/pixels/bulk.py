@@ -1,0 +1,142 @@
+"""Many frames of one instance: read in runs, decoded one by one into one array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.dicom import files, offsets
+from dcmdask.dicom.instance import Instance
+from dcmdask.pixels import shortcut
+from dcmdask.pixels.decode import Decoding, Span, allocate, decode_into
+
+# Encoded bytes that one read holds in memory at most, unless one frame has more. Of a
+# local file so few that they are still in the processor's cache when they are decoded.
+READ_BYTES = 4 * 2**20
+LOCAL_READ_BYTES = 2**20
+
+
+def batches(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Split spans of these lengths into runs that are read together.
+
+    Yields
+    ------
+    start, stop : int
+        Of the run; at most `limit` bytes, or one span.
+
+    Examples
+    --------
+    >>> list(batches([3, 3, 3, 9, 1], 6))
+    [(0, 2), (2, 3), (3, 4), (4, 5)]
+    """
+    start = total = 0
+    for position, length in enumerate(lengths):
+        if total and total + length > limit:
+            yield start, position
+            start, total = position, 0
+        total += length
+    if start < len(lengths):
+        yield start, len(lengths)
+
+
+def spans_of(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[int, int, Span]]:
+    """Yield position in `frames`, frame and span, a run at a time in memory.
+
+    A span is to be used before the next one is asked for: its memory is used again.
+    """
+    starts, lengths = instance.spans.locate(np.asarray(frames, np.int64))
+    read = _read_local if isinstance(instance.source, files.LocalFile) else _read
+    yield from zip(range(len(frames)), frames, read(instance.source, starts, lengths), strict=True)
+
+
+def _read(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
+    for first, stop in batches(lengths, READ_BYTES):
+        yield from files.read(source, starts[first:stop], lengths[first:stop])
+
+
+def _read_local(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
+    """Read neighbours in one call, into memory that is used again.
+
+    Each call gives up the interpreter's lock, and waiting for it takes longer than to
+    read a small frame; new memory of this size comes in fresh pages, which cost more
+    than what they are filled with.
+    """
+    room = bytearray()
+    with files.opened(source) as file:
+        for first, stop in batches(lengths, LOCAL_READ_BYTES):
+            needed = sum(lengths[first:stop])
+            if len(room) < needed:
+                room = bytearray(needed)
+            view = memoryview(room)
+            filled = 0
+            for offset, length in _joined(starts[first:stop], lengths[first:stop]):
+                files.read_into(file, offset, view[filled : filled + length], source)
+                filled += length
+            taken = 0
+            for length in lengths[first:stop]:
+                yield view[taken : taken + length]
+                taken += length
+
+
+def _joined(starts: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of spans, those that follow each other without a gap as one."""
+    offset, joined = starts[0], 0
+    for start, length in zip(starts, lengths, strict=True):
+        if start != offset + joined:
+            yield offset, joined
+            offset, joined = start, 0
+        joined += length
+    yield offset, joined
+
+
+def decode_frames(
+    instance: Instance, how: Decoding, frames: Sequence[int], out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
+    """Decode `frames` into `out`, or into a new array, and return it.
+
+    Parameters
+    ----------
+    instance : Instance
+    how : Decoding
+    frames : sequence of int
+    out : ndarray, optional
+        (len(frames), *frame shape), C-contiguous.
+    """
+    if _read_straight(instance, how):
+        if out is None:
+            out = np.empty((len(frames), *instance.pixels.frame_shape), instance.pixels.dtype)
+        _read_native(instance, frames, out)
+        return out
+    for position, frame, encoded in spans_of(instance, frames):
+        if out is None:
+            out = allocate(instance, how, frames, encoded)
+        decode_into(instance, how, frame, encoded, out[position])
+    if out is None:
+        out = np.empty((0, *instance.pixels.frame_shape), instance.pixels.dtype)
+    return out
+
+
+def _read_straight(instance: Instance, how: Decoding) -> bool:
+    """Return whether the bytes of a local file are the frames, but for unused bits."""
+    return (
+        not how.plugin
+        and isinstance(instance.source, files.LocalFile)
+        and shortcut.is_stored_as_decoded(instance.pixels, how.raw)
+    )
+
+
+def _read_native(instance: Instance, frames: Sequence[int], out: npt.NDArray[Any]) -> None:
+    """Read native frames without an object between the file and `out`.
+
+    Bytes objects of this size come in fresh pages of the system, which cost five times
+    what reading them takes.
+    """
+    assert isinstance(instance.spans, offsets.NativeSpans)
+    starts, _ = instance.spans.locate(np.asarray(frames, np.int64))
+    with files.opened(instance.source) as file:
+        for start, frame in zip(starts, out, strict=True):
+            files.read_into(file, start, memoryview(frame).cast("B"), instance.source)
+            shortcut.drop_unused_bits(instance.pixels, frame, frame)

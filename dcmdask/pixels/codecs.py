@@ -1,0 +1,378 @@
+"""imagecodecs as the first codec: in the form of a pydicom plugin, and straight into an array.
+
+:func:`own_decoder` gives a pydicom decoder that carries only this plugin.
+:func:`decode_into` skips the decoder for one frame whose header is already known; what it
+stores is what the plugin returns, before pydicom's corrections, which :func:`correct_bits`
+repeats. :func:`dcmdask.pixels.guard.check` comes before either.
+
+imagecodecs is imported when something is decoded, not with this module.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from pydicom.pixels.common import PhotometricInterpretation as PI
+from pydicom.pixels.decoders.base import Decoder, DecodeRunner
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
+
+from dcmdask.dicom.image_pixel import YBR
+from dcmdask.errors import DcmdaskWarning
+from dcmdask.pixels.codestream import Buffer, Codestream, CodestreamError, Damaged
+from dcmdask.pixels.guard import SYNTAXES, check
+from dcmdask.pixels.lossless import verify
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "DECODER_DEPENDENCIES",
+    "RGB_IDS",
+    "correct_bits",
+    "decode_into",
+    "interleave",
+    "is_available",
+    "is_ycbcr",
+    "own_decoder",
+]
+
+# 2024.1.1 is the first with libjpeg-turbo 3 in its wheels: 12-bit and lossless JPEG.
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys(
+    SYNTAXES, ("numpy", "imagecodecs>=2024.1.1")
+)
+
+_CODECS = {
+    "jpeg": "JPEG8",
+    "jpeg-lossless": "JPEG8",
+    "jpeg-ls": "JPEGLS",
+    "jpeg2000": "JPEG2K",
+    "rle": "DICOMRLE",
+}
+# A warning of libjpeg's, behind the last pixel.
+_SURPLUS = "extraneous bytes before marker 0xd9"
+RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
+_decoders: dict[str, Decoder] = {}
+
+
+def is_available(uid: str) -> bool:
+    """Return whether imagecodecs is installed with the codec for transfer syntax `uid`."""
+    if uid not in SYNTAXES:
+        return False
+    try:
+        import imagecodecs
+    except ImportError:
+        return False
+    codec = getattr(imagecodecs, _CODECS[SYNTAXES[uid]])
+    if not codec.available:
+        return False
+    # Without libjpeg-turbo 3 there is only 8-bit DCT, and the mode is not told by `available`.
+    return _CODECS[SYNTAXES[uid]] != "JPEG8" or bool(getattr(codec, "all_precisions", False))
+
+
+def own_decoder(uid: str) -> Decoder | None:
+    """Return this process's decoder for `uid` with imagecodecs as its only plugin.
+
+    pydicom's process-wide decoders stay as they are: a plugin added to them would be
+    absent in worker processes, and `add_plugin` is not thread-safe.
+
+    Parameters
+    ----------
+    uid : str
+        The Transfer Syntax UID.
+
+    Returns
+    -------
+    pydicom.pixels.decoders.base.Decoder or None
+        None where imagecodecs does not decode the transfer syntax.
+    """
+    decoder = _decoders.get(uid)
+    if decoder is None and is_available(uid):
+        decoder = Decoder(UID(uid))
+        decoder.add_plugin("imagecodecs", (__name__, "_decode_frame"))
+        # Only a decoder that has its plugin is ever visible to another thread.
+        decoder = _decoders.setdefault(str(uid), decoder)
+    return decoder
+
+
+def decode_into(
+    data: Buffer,
+    uid: str,
+    out: NDArray[Any],
+    *,
+    codestream: Codestream,
+    rgb: bool = False,
+) -> None:
+    """Decode one frame into an array.
+
+    The values are those of the codec, sign and unused bits uncorrected, colours as they are
+    coded: YCbCr stays YCbCr, brought to full resolution, and the components that JPEG 2000
+    itself transformed come back as RGB.
+
+    Parameters
+    ----------
+    data : bytes, bytearray or memoryview
+        The frame.
+    uid : str
+        The Transfer Syntax UID.
+    out : numpy.ndarray
+        Shape (rows, columns) for one sample, (rows, columns, samples) for more; writable,
+        C-contiguous, native byte order, an integer type of Bits Allocated bits. Where its
+        item size is that of the codestream nothing is copied.
+    codestream : Codestream
+        What :func:`check` returned for `data`.
+    rgb : bool, optional
+        Convert YCbCr to RGB in the codec (ITU-T T.871, fixed point): 8-bit JPEG only,
+        and only where :func:`is_ycbcr` holds. Off by 1 from pydicom's floating point in
+        0.03 % of samples.
+
+    Raises
+    ------
+    ValueError
+        If `out` does not fit the codestream, or `rgb` is asked of anything else.
+    RuntimeError
+        If the codec fails.
+    Damaged
+        If libjpeg warns, where :func:`_decode_watched` asks it.
+    """
+    if rgb and (codestream.kind, codestream.precision, codestream.components) != ("jpeg", 8, 3):
+        raise ValueError("only a JPEG frame of three 8-bit components is converted to RGB")
+    if not (out.flags.c_contiguous and out.flags.writeable and out.dtype.isnative):
+        raise ValueError("out must be C-contiguous, writable and in native byte order")
+    if codestream.kind == "rle":
+        _decode_rle(data, out)
+        return
+    several = (codestream.components,) if codestream.components > 1 else ()
+    shape = (codestream.rows, codestream.columns, *several)
+    if out.shape != shape or out.itemsize < codestream.itemsize:
+        raise ValueError(
+            f"out has shape {out.shape} and {out.itemsize} bytes an item, the codestream "
+            f"{shape} and {codestream.itemsize}"
+        )
+    if out.itemsize == codestream.itemsize:
+        _decode(data, out, codestream, rgb)
+    else:
+        # As pydicom does it: the codec's bits are read with the header's sign, then widened.
+        narrow = np.empty(shape, f"{out.dtype.kind}{codestream.itemsize}")
+        _decode(data, narrow, codestream, rgb)
+        out[...] = narrow
+
+
+def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) -> None:
+    """Decode into `out`, whose shape and item size are those of the codestream.
+
+    Every imagecodecs function compares both with what it is about to write; none minds
+    the sign.
+    """
+    import imagecodecs
+
+    # imagecodecs takes a memoryview; its annotations leave it out.
+    data = cast(bytes, data)
+    if codestream.kind == "jpeg2000":
+        # OpenJPEG would apply what JP2 boxes say about colour; pydicom does not go by them.
+        source = cast(bytes, memoryview(data)[codestream.offset :])
+        imagecodecs.jpeg2k_decode(source, numthreads=1, out=out)
+    elif codestream.kind == "jpeg-ls":
+        if codestream.components > 1 and codestream.interleave == 0:
+            planes = np.empty((codestream.components, *out.shape[:2]), out.dtype)
+            imagecodecs.jpegls_decode(data, out=planes)
+            interleave(planes, out)
+        else:
+            imagecodecs.jpegls_decode(data, out=out)
+    elif _decode_watched(data, out, codestream, rgb):
+        pass
+    elif codestream.components == 1:
+        imagecodecs.jpeg8_decode(data, out=out)
+    else:
+        # Told that input and output are YCbCr, libjpeg converts nothing, whatever the
+        # components are; left alone it would turn what it takes for YCbCr into RGB.
+        imagecodecs.jpeg8_decode(
+            data, colorspace="YCBCR", outcolorspace="RGB" if rgb else "YCBCR", out=out
+        )
+    if codestream.kind == "jpeg-lossless":
+        verify(data, codestream, out)
+
+
+def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) -> bool:
+    """Decode 8-bit JPEG to grey or RGB; return whether that was possible.
+
+    libjpeg warns where damage left it with coded data that make no sense, and makes something up.
+    imagecodecs keeps its warnings to itself. Surplus bytes are a warning of ours.
+
+    Raises
+    ------
+    Damaged
+        libjpeg warns. It does so for most pieces that are cut out of the coded data, half of
+        those that are zeroed and a third of the bits that are flipped; README has the figures.
+    """
+    if (codestream.kind, codestream.precision) != ("jpeg", 8) or not (
+        rgb or codestream.components == 1
+    ):
+        return False
+    import simplejpeg
+
+    decode = partial(
+        simplejpeg.decode_jpeg, data, "RGB" if rgb else "GRAY", buffer=out.view(np.uint8)
+    )
+    try:
+        decode(strict=True)
+    except ValueError as error:
+        try:
+            decode(strict=False)
+        except ValueError:
+            # It is not made for this kind of JPEG, or nothing decodes it.
+            return False
+        if _SURPLUS in str(error):
+            # Some encoders pad, and all pixels are there; no proof of damage.
+            warnings.warn(
+                f"an 8-bit JPEG frame has surplus bytes behind its coded data: {error}; its pixels "
+                "are those that other software shows",
+                DcmdaskWarning,
+                stacklevel=2,
+            )
+            return True
+        raise Damaged(
+            f"the codestream is damaged: {error}; decoding_plugin names one of pydicom's to decode "
+            "it all the same"
+        ) from error
+    return True
+
+
+def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
+    """Decode RLE segments, which hold one byte of one sample each (PS3.5 G.2)."""
+    import imagecodecs
+
+    # Told that a pixel of several samples is one item of as many bytes as there are segments,
+    # the codec puts each byte where it belongs: planes need not be put together afterwards.
+    samples = out.shape[2] if out.ndim == 3 else 1
+    dtype = f"V{samples * out.itemsize}" if samples > 1 else f"<u{out.itemsize}"
+    target = memoryview(cast("Buffer", out)).cast("B")
+    # imagecodecs returns a shorter view where the segments hold fewer bytes.
+    done = imagecodecs.dicomrle_decode(cast(bytes, data), dtype, out=target)
+    if len(done) != len(target):
+        raise CodestreamError(
+            f"the RLE segments hold {len(done)} bytes, the frame has {len(target)}"
+        )
+    if samples > 1 and out.itemsize > 1 and sys.byteorder == "little":
+        # The segments of a sample begin with its most significant byte.
+        out.byteswap(inplace=True)
+
+
+def interleave(planes: NDArray[Any], out: NDArray[Any]) -> None:
+    """Store planes (samples, rows, columns) by pixel; a copy of the transpose takes four times as
+    long.
+    """
+    for sample, plane in enumerate(planes):
+        out[..., sample] = plane
+
+
+def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
+    """Return one decoded frame: pydicom's decoding plugin function.
+
+    Parameters
+    ----------
+    src : bytes
+        The frame.
+    runner : pydicom.pixels.decoders.base.DecodeRunner
+        Gives the header's values; `bits_allocated`, `planar_configuration` and
+        `photometric_interpretation` are set to those of the result.
+
+    Returns
+    -------
+    bytearray
+        The samples in native byte order, colour by pixel.
+    """
+    uid = runner.transfer_syntax
+    # A frame before this one may have narrowed `bits_allocated` to its own precision.
+    allocated = max(runner.bits_allocated, (runner.bits_stored + 7) // 8 * 8)
+    samples = runner.samples_per_pixel
+    stream = check(
+        src,
+        uid,
+        rows=runner.rows,
+        columns=runner.columns,
+        samples=samples,
+        bits_allocated=runner.bits_allocated if uid == RLELossless else allocated,
+    )
+    itemsize = stream.itemsize or runner.bits_allocated // 8
+    shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]
+    frame = bytearray(itemsize * runner.rows * runner.columns * samples)
+    out = np.frombuffer(frame, dtype=f"u{itemsize}").reshape(shape)
+    decode_into(src, uid, out, codestream=stream)
+
+    runner.set_option("bits_allocated", 8 * itemsize)
+    runner.set_option("planar_configuration", 0)
+    if uid in JPEG2000TransferSyntaxes and runner.photometric_interpretation in (
+        PI.YBR_ICT,
+        PI.YBR_RCT,
+    ):
+        runner.set_option("photometric_interpretation", PI.RGB)
+    return frame
+
+
+def is_ycbcr(codestream: Codestream, photometric_interpretation: str) -> bool:
+    """Return whether pydicom and libjpeg both take a JPEG frame for YCbCr.
+
+    pydicom goes by Photometric Interpretation and by component identifiers that spell RGB
+    (PS3.5 8.2.1, PS3.3 C.7.6.3.1.2). libjpeg goes by a JFIF marker, then by the transform
+    of an Adobe marker, then by the identifiers. A frame that pydicom takes for YCbCr only
+    because of its JFIF marker is left to pydicom, which warns.
+    """
+    return (
+        codestream.kind == "jpeg"
+        and codestream.components == 3
+        and photometric_interpretation in YBR
+        and codestream.component_ids not in RGB_IDS
+        and (codestream.jfif or codestream.adobe_transform != 0)
+    )
+
+
+def correct_bits(
+    out: NDArray[Any],
+    uid: str,
+    *,
+    codestream: Codestream,
+    bits_stored: int,
+    pixel_representation: int,
+    photometric_interpretation: str,
+) -> None:
+    """Make the sign and the unused bits of a decoded frame what pydicom makes them.
+
+    pydicom shifts left, then right with the sign: for JPEG and RLE by the unused bits of
+    the header, for signed JPEG-LS by those of the codestream, for monochrome JPEG 2000
+    likewise where codestream and header disagree about the sign (PS3.5 8.1.1).
+
+    Parameters
+    ----------
+    out : numpy.ndarray
+        What :func:`decode_into` filled, of Bits Allocated bits, signed as Pixel
+        Representation says; changed in place.
+    uid : str
+        The Transfer Syntax UID.
+    codestream : Codestream
+        What :func:`check` returned for the frame.
+    bits_stored, pixel_representation, photometric_interpretation : int, int, str
+        The header's values.
+    """
+    bits = 8 * out.itemsize
+    if uid in JPEG2000TransferSyntaxes:
+        differs = codestream.signed != bool(pixel_representation)
+        monochrome = photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
+        shift = bits - codestream.precision if differs and monochrome else 0
+    elif uid in JPEGLSTransferSyntaxes:
+        shift = bits - codestream.precision if pixel_representation else 0
+    elif pixel_representation or not 0 < codestream.precision <= bits_stored:
+        shift = bits - bits_stored
+    else:
+        # No value of an unsigned codestream this narrow has a bit where the shift would
+        # take one away.
+        shift = 0
+    if shift > 0 and not pixel_representation:
+        # What two shifts leave of an unsigned value, in one pass.
+        np.bitwise_and(out, (1 << (bits - shift)) - 1, out=out)
+    elif shift > 0:
+        np.left_shift(out, shift, out=out)
+        np.right_shift(out, shift, out=out)

@@ -1,0 +1,267 @@
+"""The frames of one instance as an array-like that decodes what it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dcmdask.dicom import files
+from dcmdask.dicom.header import read_whole_header
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
+from dcmdask.dicom.instance import PIXEL_KEYWORDS, Instance, open_instance
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.bulk import decode_frames, spans_of
+from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
+from dcmdask.pixels.indexing import InnerKey, frame_number, frame_numbers, inner_shape, split
+
+
+class FrameArray(ArrayLike):
+    """Frames as an array (frames, rows, columns) or (frames, rows, columns, samples).
+
+    Made by :func:`open_frames`. Holds the frame index and no open file, so it can be
+    pickled, shared by threads and used behind a fork; nothing is decoded before it is
+    indexed. Each access reads and decodes exactly the frames that it names.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of three or four dimensions, also for a single frame.
+    dtype : numpy.dtype
+        As pydicom gives it, in the byte order of the data set.
+    """
+
+    def __init__(self, instance: Instance, how: Decoding, dataset: Dataset | None = None) -> None:
+        self._instance = instance
+        self._how = how
+        self._dataset = dataset
+        self.shape = (len(instance), *instance.pixels.frame_shape)
+        self.dtype = instance.pixels.dtype
+
+    @property
+    def name(self) -> str:
+        """Display name of the source."""
+        return self._instance.name
+
+    @property
+    def transfer_syntax(self) -> UID:
+        """Transfer syntax of the frames (PS3.5 section 10)."""
+        return self._instance.pixels.transfer_syntax
+
+    @property
+    def decoding(self) -> Mapping[str, Any]:
+        """Decoding options: `raw`, `decoding_plugin`, and pydicom's own.
+
+        The options include the elements of group 0028 as they are used, overridden or not.
+        """
+        raw, plugin = self._how
+        return {**self._instance.pixels.options, "raw": raw, "decoding_plugin": plugin}
+
+    @property
+    def indexed_by(self) -> str:
+        """Origin of the frame index, in words."""
+        return self._instance.indexed_by
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Oddities of the data, as warned of when it was opened."""
+        return self._instance.notes
+
+    @property
+    def token(self) -> str:
+        """Hash of the source (path, size and modification time, or content) and all options."""
+        pixels = self._instance.pixels
+        told = (
+            self._instance.source.token,
+            sorted((key, str(value)) for key, value in pixels.options.items()),
+            str(pixels.transfer_syntax),
+            self._instance.spans.token,
+            tuple(self._how),
+        )
+        return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set without its pixel data, read when it is first asked for."""
+        if self._dataset is None:
+            self._dataset = read_whole_header(self._instance.source, self.transfer_syntax)
+        return self._dataset
+
+    def elements(self, tags: Iterable[int]) -> Dataset:
+        """Return the elements with these tags; no others are read into memory."""
+        if self._dataset is not None:
+            return self._dataset
+        return read_whole_header(self._instance.source, self.transfer_syntax, tags)
+
+    def encoded(self, frame: int) -> bytes:
+        """Return the span of `frame`: its items, or the bytes that cover a native frame.
+
+        Parameters
+        ----------
+        frame : int
+            From 0; negative numbers count from the end.
+        """
+        return self._instance.read([frame_number(frame, len(self), self.name)])[0]
+
+    def decode_into(self, out: npt.NDArray[Any], frames: Sequence[int]) -> None:
+        """Decode `frames` into `out`, without a copy where the byte orders are the same.
+
+        Parameters
+        ----------
+        out : ndarray
+            (len(frames), *frame shape), C-contiguous, of this dtype in any byte order.
+        frames : sequence of int
+            From 0.
+
+        Raises
+        ------
+        DecodeError
+            A frame does not decode; `out` holds those before it.
+        """
+        if out.dtype == self.dtype:
+            decode_frames(self._instance, self._how, frames, out)
+        else:
+            out[...] = decode_frames(self._instance, self._how, frames)
+
+    def __repr__(self) -> str:
+        return f"<FrameArray {self.shape} {self.dtype}, {self.transfer_syntax.name}, {self.name}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if not isinstance(self._instance.source, files.Memory):
+            # Read again where it is asked for: it may be larger than the index.
+            state["_dataset"] = None
+        return state
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        """Decode the frames that `key` names, and return what it selects of them.
+
+        Parameters
+        ----------
+        key : int, slice, Ellipsis, tuple of them, or one array or list for the frames
+            The frame axis takes one array of integers or booleans; the others take
+            integers and slices.
+
+        Raises
+        ------
+        FrameNumberError
+            An index is out of range; also an IndexError.
+        IndexError
+            Something that this array does not take.
+        DecodeError
+            A frame does not decode; the others stay readable.
+        """
+        (outer,), inner = split(key, self.ndim)
+        frames = self._decode(frame_numbers(outer, len(self), self.name), inner)
+        if not isinstance(outer, int):
+            return frames
+        frame: npt.NDArray[Any] = frames[0]
+        return frame
+
+    def _decode(self, frames: list[int], inner: InnerKey) -> npt.NDArray[Any]:
+        instance, how = self._instance, self._how
+        shape, whole = inner_shape(inner, self.shape[1:])
+        if whole:
+            return decode_frames(instance, how, frames)
+        out = np.empty((0, *shape), self.dtype)
+        scratch: npt.NDArray[Any] | None = None
+        for position, frame, encoded in spans_of(instance, frames):
+            if scratch is None:
+                (scratch,) = allocate(instance, how, [frame], encoded)
+                out = np.empty((len(frames), *shape), self.dtype)
+            decode_into(instance, how, frame, encoded, scratch)
+            out[position] = scratch[inner]
+        return out
+
+
+def open_frames(
+    src: Any,
+    *,
+    raw: bool = False,
+    decoding_plugin: str = "",
+    storage_options: Mapping[str, Any] | None = None,
+    **decoding_options: Any,
+) -> FrameArray:
+    """Open one DICOM file as an array-like of its frames; nothing is decoded.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes or pydicom.Dataset
+        A local path, an fsspec URL, a binary file-like (reopened by its name where it is
+        a plain file, otherwise read once into memory), the bytes of a file, or a data set.
+    raw : bool, optional
+        Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB. For 8-bit
+        JPEG the conversion is done by the codec (ITU-T T.871), which differs from pydicom's
+        by 1 in 0.03 % of samples; name any `decoding_plugin` for pydicom's.
+    decoding_plugin : str, optional
+        Used alone: ``"imagecodecs"``, or one of pydicom's for the transfer syntax. By
+        default imagecodecs is tried, then whatever pydicom has.
+    storage_options : mapping, optional
+        For the fsspec file system of a URL.
+    **decoding_options
+        pydicom's decoding options; overrides of group 0028 by pydicom's keywords (`rows`,
+        `bits_stored`, `photometric_interpretation`, `number_of_frames`, ...), and
+        `transfer_syntax_uid`, needed for data sets without file meta information. And
+        `inflate_limit`: bytes that a deflated data set, a file-like, or a URL whose server
+        gives no parts may take in memory, by default 1 GiB.
+
+    Returns
+    -------
+    FrameArray
+        (frames, rows, columns), or (frames, rows, columns, samples) for 3 samples; also
+        for a single frame.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        An option that does not exist or does not make sense here; a plugin that does not
+        exist, or lacks what it depends on.
+    FileNotFoundError, IsADirectoryError, OSError
+        As :func:`open` raises them.
+    NotDicomError, HeaderError, MissingElementError, NoPixelDataError
+        The header cannot be read, or contradicts itself.
+    PixelDataError
+        There are fewer frames than declared, or more bytes than `inflate_limit`.
+    UnsupportedSyntaxError
+        Nothing decodes the transfer syntax.
+
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> frames = open_frames(get_testdata_file("examples_ybr_color.dcm"))
+    >>> frames.shape
+    (30, 240, 320, 3)
+    >>> frames[5, :, 10].shape
+    (240, 3)
+    """
+    check_options(decoding_options)
+    instance = open_instance(src, decoding_options, storage_options)
+    how = Decoding(bool(raw), decoding_plugin)
+    check_plugin(instance, decoding_plugin)
+    dataset = None
+    if isinstance(src, Dataset):
+        tags = src.keys() - PIXEL_KEYWORDS.keys()
+        dataset = Dataset({tag: src.get_item(tag) for tag in sorted(tags)})
+        if hasattr(src, "file_meta"):
+            dataset.file_meta = src.file_meta
+    return FrameArray(instance, how, dataset)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what is neither an override of group 0028 nor a decoding option.
+
+    Raises
+    ------
+    TypeError
+    """
+    unknown = sorted(options.keys() - OVERRIDES - DECODING_OPTIONS)
+    if unknown:
+        raise TypeError(
+            f"{', '.join(map(repr, unknown))}: not an option here; options are "
+            f"{', '.join(sorted(OVERRIDES | DECODING_OPTIONS))}"
+        )

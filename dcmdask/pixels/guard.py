@@ -1,0 +1,189 @@
+"""Whether a frame's codestream is of the frame that the header describes.
+
+Pure: nothing is decoded, nothing is allocated. imagecodecs needs the question asked, since
+it allocates what a codestream asks for and fills up one that is cut short.
+"""
+
+from __future__ import annotations
+
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from dcmdask.dicom.image_pixel import ImagePixel
+from dcmdask.pixels.codestream import (
+    Buffer,
+    Codestream,
+    CodestreamError,
+    Contradiction,
+    Unsuited,
+    parse,
+)
+from dcmdask.pixels.lossless import coding
+
+__all__ = ["SYNTAXES", "check", "check_frame", "notices_damage"]
+
+# The kind of codestream that each transfer syntax may hold. libjpeg-turbo reads the DCT
+# processes and the lossless one, and is the fastest of imagecodecs' three lossless readers.
+# HTJ2K goes through OpenJPEG: imagecodecs' own HTJ2K codec returns garbage where it fails.
+SYNTAXES: dict[str, str] = {
+    JPEGBaseline8Bit: "jpeg",
+    JPEGExtended12Bit: "jpeg",
+    JPEGLossless: "jpeg-lossless",
+    JPEGLosslessSV1: "jpeg-lossless",
+    JPEGLSLossless: "jpeg-ls",
+    JPEGLSNearLossless: "jpeg-ls",
+    JPEG2000Lossless: "jpeg2000",
+    JPEG2000: "jpeg2000",
+    HTJ2KLossless: "jpeg2000",
+    HTJ2KLosslessRPCL: "jpeg2000",
+    HTJ2K: "jpeg2000",
+    RLELossless: "rle",
+}
+
+
+def check(
+    data: Buffer, uid: str, *, rows: int, columns: int, samples: int, bits_allocated: int
+) -> Codestream:
+    """Return the parameters of one frame once they agree with the header.
+
+    A codec allocates what a codestream asks for, and libjpeg makes up the rest of one that
+    is cut short. This runs before either can happen.
+
+    Parameters
+    ----------
+    data : bytes, bytearray or memoryview
+        The frame: fragments joined, item headers removed.
+    uid : str
+        The Transfer Syntax UID.
+    rows, columns, samples, bits_allocated : int
+        The header's Rows, Columns, Samples per Pixel and Bits Allocated.
+
+    Returns
+    -------
+    Codestream
+        What :func:`dcmdask.pixels.codecs.decode_into` needs to know.
+
+    Raises
+    ------
+    CodestreamError
+        The codestream is not understood, or ends early.
+    Contradiction
+        It is not of the frame that the header describes.
+    Unsuited
+        It is of a form that imagecodecs does not decode as pydicom's plugins do.
+    """
+    stream = parse(data, uid)
+    if stream.kind == "rle":
+        _check_rle(stream, samples, bits_allocated)
+    else:
+        _check_size(stream, rows, columns, samples, bits_allocated)
+    if stream.kind != SYNTAXES[uid]:
+        raise Unsuited(
+            f"the codestream is {stream.kind}, transfer syntax {UID(uid).name} is {SYNTAXES[uid]}"
+        )
+    if not stream.complete:
+        # pylibjpeg and pyjpegls make something up for what is missing.
+        raise CodestreamError(
+            f"the codestream ends early: no end marker in the {len(data)} bytes of the frame; "
+            "decoding_plugin names one of pydicom's to decode it all the same"
+        )
+    if stream.kind == "jpeg2000":
+        _check_j2k(stream)
+    elif stream.kind != "rle":
+        _check_jpeg(stream)
+    if stream.kind == "jpeg-lossless":
+        coding(bytes(data[: stream.scan]), stream._replace(end=0))
+    return stream
+
+
+def check_frame(data: Buffer, pixels: ImagePixel) -> Codestream:
+    """:func:`check` for the frames that `pixels` describes."""
+    return check(
+        data,
+        pixels.transfer_syntax,
+        rows=pixels.rows,
+        columns=pixels.columns,
+        samples=pixels.samples,
+        bits_allocated=pixels.bits_allocated,
+    )
+
+
+def notices_damage(codestream: Codestream) -> bool:
+    """Return whether decoding fails where a frame is damaged as often as pydicom's plugins do.
+
+    That is not always: no checksum protects a frame, and what is left of it may make sense.
+    Not for 12-bit DCT: of 460 damaged frames libjpeg decoded 99 that pylibjpeg refuses.
+    """
+    return codestream.kind != "jpeg" or codestream.precision == 8
+
+
+def _check_size(
+    stream: Codestream, rows: int, columns: int, samples: int, bits_allocated: int
+) -> None:
+    """Compare the codestream's own size with the header."""
+    if (stream.rows, stream.columns) != (rows, columns):
+        raise Contradiction(
+            f"the codestream has {stream.rows} rows and {stream.columns} columns, "
+            f"the header {rows} (0028,0010) Rows and {columns} (0028,0011) Columns"
+        )
+    if stream.components != samples:
+        raise Contradiction(
+            f"the codestream has {stream.components} components, "
+            f"the header {samples} (0028,0002) Samples per Pixel"
+        )
+    if stream.itemsize * 8 > max(bits_allocated, 8):
+        raise Contradiction(
+            f"the codestream has a precision of {stream.precision} bits, "
+            f"the header {bits_allocated} (0028,0100) Bits Allocated"
+        )
+
+
+def _check_rle(stream: Codestream, samples: int, bits_allocated: int) -> None:
+    """Compare the number of segments with the header (PS3.5 G.2)."""
+    if bits_allocated % 8:
+        raise Unsuited(f"RLE frames of {bits_allocated} (0028,0100) Bits Allocated")
+    expected = samples * bits_allocated // 8
+    if stream.components != expected:
+        raise Contradiction(
+            f"the frame has {stream.components} RLE segments, {samples} samples of "
+            f"{bits_allocated} (0028,0100) Bits Allocated need {expected}"
+        )
+
+
+def _check_j2k(stream: Codestream) -> None:
+    """Refuse what OpenJPEG decodes and imagecodecs then changes or cannot store."""
+    if any(pair != (1, 1) for pair in stream.sampling) or not stream.uniform:
+        raise Unsuited(
+            "the JPEG 2000 components differ in precision, sign or sampling "
+            f"{stream.sampling}, which imagecodecs would take for YCbCr"
+        )
+    if stream.precision > 32 or stream.tiles > 65535:
+        raise Unsuited(
+            f"{stream.precision} bits and {stream.tiles} tiles are beyond 32 bits and the "
+            "65535 tiles of ITU-T T.800 A.4.2"
+        )
+
+
+def _check_jpeg(stream: Codestream) -> None:
+    """Refuse what libjpeg decodes without a word although no standard allows it."""
+    if stream.adobe_transform not in (None, 0, 1, 2):
+        # GDCM ends the process over it, so this frame is for no other decoder either.
+        raise CodestreamError(
+            f"colour transform {stream.adobe_transform} of the Adobe marker is not defined"
+        )
+    if stream.process == 0xC2:
+        # One small stream can ask for any number of passes over the frame.
+        raise Unsuited("progressive JPEG is not in the transfer syntaxes of PS3.5 8.2.1")

@@ -1,0 +1,145 @@
+"""Decode one frame without pydicom's decoder, where what that does is known.
+
+Each shortcut stores what :func:`dcmdask.pixels.decode.general` returns, to the bit but
+for one stated exception (8-bit JPEG to RGB), or does nothing and says so. The tests hold
+the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.dicom import offsets
+from dcmdask.dicom.image_pixel import OVERRIDES, YBR, ImagePixel
+from dcmdask.pixels import codecs, guard
+from dcmdask.pixels.codestream import Codestream, CodestreamError, Contradiction, Damaged
+
+# Any other option changes what decoding does, and pydicom knows how.
+_KNOWN_OPTIONS = OVERRIDES | {"pixel_keyword", "pixel_vr", "allow_excess_frames"}
+
+
+def applies(pixels: ImagePixel) -> bool:
+    """Return whether the caller left decoding as it is by default."""
+    return pixels.options.keys() <= _KNOWN_OPTIONS
+
+
+def decode_native(
+    pixels: ImagePixel,
+    spans: offsets.NativeSpans,
+    raw: bool,
+    frame: int,
+    encoded: bytes | memoryview,
+    out: npt.NDArray[Any],
+) -> bool:
+    """Store a native frame in `out`; return whether that was possible."""
+    if not _is_plain_native(pixels, raw):
+        return False
+    if pixels.bits_allocated == 1:
+        skipped = spans.skip_bits(frame)
+        bits = np.unpackbits(np.frombuffer(encoded, "u1"), bitorder="little")
+        stored = bits[skipped : skipped + spans.frame_bits]
+    else:
+        stored = np.frombuffer(encoded, pixels.dtype)
+    if _is_by_plane(pixels):
+        planes = stored.reshape(pixels.samples, pixels.rows, pixels.columns)
+        codecs.interleave(planes, out)
+        stored = out
+    drop_unused_bits(pixels, stored.reshape(out.shape), out)
+    return True
+
+
+def is_stored_as_decoded(pixels: ImagePixel, raw: bool) -> bool:
+    """Return whether native bytes are the decoded frame, but for unused bits."""
+    return (
+        not pixels.transfer_syntax.is_encapsulated
+        and applies(pixels)
+        and _is_plain_native(pixels, raw)
+        and pixels.bits_allocated > 1
+        and not _is_by_plane(pixels)
+    )
+
+
+def drop_unused_bits(pixels: ImagePixel, stored: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Store samples in `out`, which may be `stored`, with the bits above Bits Stored as pydicom
+    makes them (PS3.5 8.1.1): zero, or copies of the sign.
+    """
+    shift = pixels.bits_allocated - pixels.bits_stored
+    if not shift or pixels.keyword != "PixelData":
+        if stored is not out:
+            out[...] = stored
+    elif pixels.signed:
+        np.left_shift(stored, shift, out=out)
+        np.right_shift(out, shift, out=out)
+    else:
+        # What two shifts leave of an unsigned value, in one pass.
+        np.bitwise_and(stored, (1 << pixels.bits_stored) - 1, out=out)
+
+
+def _is_plain_native(pixels: ImagePixel, raw: bool) -> bool:
+    interpretation = pixels.photometric_interpretation
+    converted = interpretation == "YBR_FULL_422" or (interpretation == "YBR_FULL" and not raw)
+    return not pixels.swaps_words and not converted
+
+
+def _is_by_plane(pixels: ImagePixel) -> bool:
+    return pixels.samples > 1 and pixels.options["planar_configuration"] == 1
+
+
+def decode_encapsulated(
+    pixels: ImagePixel, raw: bool, payload: bytes | memoryview, out: npt.NDArray[Any]
+) -> bool:
+    """Store an encapsulated frame in `out`; return whether that was possible.
+
+    Raises
+    ------
+    Contradiction
+        The codestream is not of the frame that the header describes.
+    Damaged
+        Its decoder warns.
+    """
+    syntax = pixels.transfer_syntax
+    if syntax not in guard.SYNTAXES or not out.dtype.isnative:
+        return False
+    try:
+        stream = guard.check_frame(payload, pixels)
+    except Contradiction:
+        raise
+    except CodestreamError:
+        return False
+    if not guard.notices_damage(stream):
+        return False
+    rgb = not raw and pixels.photometric_interpretation in YBR
+    if not _colours_known(stream, pixels, rgb):
+        return False
+    try:
+        codecs.decode_into(payload, syntax, out, codestream=stream, rgb=rgb)
+    except Damaged:
+        raise
+    except (RuntimeError, ValueError):
+        # The general path says why, and tries what else there is.
+        return False
+    codecs.correct_bits(
+        out,
+        syntax,
+        codestream=stream,
+        bits_stored=pixels.bits_stored,
+        pixel_representation=int(pixels.signed),
+        photometric_interpretation=pixels.photometric_interpretation,
+    )
+    return True
+
+
+def _colours_known(stream: Codestream, pixels: ImagePixel, rgb: bool) -> bool:
+    """Return whether the codec alone gives the colours that pydicom gives."""
+    interpretation = pixels.photometric_interpretation
+    if rgb:
+        return stream.precision == 8 and codecs.is_ycbcr(stream, interpretation)
+    if pixels.samples == 1 or stream.kind in ("jpeg2000", "rle"):
+        return True
+    # pydicom believes these two over the header, with a warning.
+    spells_rgb = stream.component_ids in codecs.RGB_IDS and interpretation != "RGB"
+    says_ybr = stream.jfif and "YBR" not in interpretation
+    return not spells_rgb and not says_ybr

@@ -1,0 +1,161 @@
+"""Channels of an OME-Zarr group: label, colour, window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.arrays.values import value_range
+from dcmdask.dicom.description import facts_of
+from dcmdask.geometry.grid import Floats
+from dcmdask.store.contents import Contents
+from dcmdask.store.plan import Plan
+
+# Dimensions that become c.
+CHANNELS = ("diffusion", "echo", "component")
+_WHITE = "FFFFFF"
+_SAMPLES = {
+    "RGB": (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF")),
+    "YBR": (("Y", _WHITE), ("CB", _WHITE), ("CR", _WHITE)),
+}
+
+
+class _Window(NamedTuple):
+    """Return the stored values from black to white, and the range that there may be."""
+
+    start: float
+    end: float
+    least: float
+    greatest: float
+    inverted: bool = False
+
+
+def labels(contents: Contents) -> list[str]:
+    """Return what each c is, in words; one label where there is no such axis."""
+    for dim in CHANNELS:
+        if dim in contents.dims:
+            told = {
+                name: values
+                for name, (along, values) in contents.coordinates.items()
+                if along == (dim,)
+            }
+            count = contents.frames.shape[contents.dims.index(dim)]
+            return [_label(dim, {name: told[name][i] for name in told}, i) for i in range(count)]
+    if contents.colour:
+        return [label for label, _ in _samples(contents)]
+    return [str(contents.attributes.get("units") or contents.values)]
+
+
+def _label(dim: str, told: dict[str, Any], number: int) -> str:
+    if "component" in told:
+        return str(told["component"])
+    if "echo" in told:
+        return f"echo {told['echo']:g} ms"
+    if "echo_number" in told:
+        return f"echo {told['echo_number']:g}"
+    if "b_value" in told:
+        direction = [float(told.get(f"direction_{axis}", np.nan)) for axis in "xyz"]
+        along = ", ".join(f"{part:.3g}" for part in direction)
+        weighting = f"b {told['b_value']:g} s/mm2"
+        return f"{weighting} ({along})" if np.isfinite(direction).all() else weighting
+    return f"{dim} {number}"
+
+
+def _samples(contents: Contents) -> Sequence[tuple[str, str]]:
+    """Return name and colour of each sample."""
+    header: Any = contents.attributes["header"]
+    interpretation, count = header["PhotometricInterpretation"], contents.frames.shape[-1]
+    known = _SAMPLES.get("YBR" if interpretation.startswith("YBR") else interpretation, ())
+    if len(known) == count:
+        return known
+    return [(f"sample {number}", _WHITE) for number in range(count)]
+
+
+def described(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
+    """Return how viewers are to show each c; nothing where there is nothing to tell.
+
+    That is so of labels, of values of which the range is not known, and of a single channel
+    without a window, of which a viewer had better look at the values.
+    """
+    window = None if contents.labels else _window(contents, plan.dtype)
+    if window is None:
+        return []
+    whole = (window.start, window.end) == (window.least, window.greatest)
+    if whole and "c" not in plan.dims and contents.values != "display":
+        return []
+    colours = [colour for _, colour in _samples(contents)] if contents.colour else None
+    together = colours is not None and _WHITE not in colours
+    return [
+        {
+            "label": label,
+            "color": colours[number] if colours is not None else _WHITE,
+            "active": together or number == 0,
+            "inverted": window.inverted,
+            "window": {
+                "start": window.start,
+                "end": window.end,
+                "min": window.least,
+                "max": window.greatest,
+            },
+        }
+        for number, label in enumerate(labels(contents))
+    ]
+
+
+def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
+    """Return the window of all frames, in the values that are stored; None without a range.
+
+    Where there is no window that all share, it is the whole range.
+    """
+    if contents.values == "display":
+        return _Window(0.0, 255.0, 0.0, 255.0)
+    instances, facts = contents.instances, facts_of(contents.instances)
+    if any(one.pixel_keyword != "PixelData" for one in instances):
+        return None
+    # Of the rescaling, absent is 1 and 0.
+    slopes = np.where(np.isfinite(facts["slope"]), facts["slope"], 1.0)
+    intercepts = np.where(np.isfinite(facts["intercept"]), facts["intercept"], 0.0)
+    by_table = any(one.has_modality_lut for one in instances)
+    ranges = np.array([value_range(one.bits_stored, one.signed) for one in instances], float)
+    stored = contents.values == "stored"
+    if stored or contents.colour:
+        ends = ranges
+    elif not by_table:
+        lowest, highest = ranges[:, 0].min(), ranges[:, 1].max()
+        ends = np.array([slopes * end + intercepts for end in (lowest, highest)])
+    elif dtype.kind in "iu":
+        ends = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], float)
+    else:
+        return None
+    header: Any = contents.attributes["header"]
+    inverted = header["PhotometricInterpretation"] == "MONOCHROME1"
+    least, greatest = float(ends.min()), float(ends.max())
+    whole = _Window(least, greatest, least, greatest, inverted)
+    edges = _common_window(facts)
+    if contents.colour or edges is None or (stored and by_table):
+        return whole
+    if stored:
+        if len(np.unique(slopes)) > 1 or len(np.unique(intercepts)) > 1 or slopes[0] == 0:
+            return whole
+        # A window is about the values behind the rescaling (PS3.3 C.11.2.1.2).
+        edges = np.sort((edges - intercepts[0]) / slopes[0])
+        inverted ^= bool(slopes[0] < 0)
+    return _Window(float(edges[0]), float(edges[1]), least, greatest, inverted)
+
+
+def _common_window(facts: npt.NDArray[Any]) -> Floats | None:
+    """Return the ends of the window that all frames have (PS3.3 C.11.2.1.2, C.11.2.1.3)."""
+    columns = ("window_center", "window_width", "window_function")
+    if any(len({value.tobytes() for value in facts[column]}) > 1 for column in columns):
+        return None
+    center, width = float(facts["window_center"][0]), float(facts["window_width"][0])
+    half = width / 2
+    edges = np.array([center - half, center + half])
+    if facts["window_function"][0].strip().upper() in (b"", b"LINEAR"):
+        # From the middle of a value to the middle of another.
+        edges[1] -= 1
+    # Not so for NaN.
+    return edges if edges[0] < edges[1] < np.inf else None

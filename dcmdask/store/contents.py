@@ -1,0 +1,289 @@
+"""Contents of a store: frames, dimensions, coordinates, attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, SegmentationStorage
+
+from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.scan import scan
+from dcmdask.archive.series import Series
+from dcmdask.arrays.labels import attributes, coordinates
+from dcmdask.arrays.valued import Values, check_values, fill_for, valued
+from dcmdask.dicom import files
+from dcmdask.dicom.description import Described, describe
+from dcmdask.dicom.header import read_whole_header
+from dcmdask.errors import DcmdaskError
+from dcmdask.geometry.coordinates import Coordinates, told
+from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.repair import OnIrregular
+from dcmdask.images.volume import Stack
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.store.provenance import (
+    Json,
+    decoding,
+    elements,
+    identifiers,
+    jsonable,
+    technical_header,
+)
+
+DIMENSION_NAMES = ("frame", "row", "column", "sample")
+# Numbers that stand for things: a mean of two of them stands for nothing, or a third thing.
+_LABELS = frozenset({SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"})
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Contents of a store.
+
+    Attributes
+    ----------
+    frames : array-like
+        (..., rows, columns[, samples]), the values as they are to be stored.
+    dims : tuple of str
+        One for each axis of `frames`.
+    coordinates : dict
+        Name to (dims, values).
+    attributes : dict
+        JSON values; nothing personal.
+    values : str
+    instances : sequence of Described
+        Whose frames they are; empty where that was not looked into.
+    arrangement : Arrangement or None
+        Of a stack; None for the frames of one file as they are stored.
+    """
+
+    frames: ArrayLike
+    dims: tuple[str, ...]
+    coordinates: Coordinates
+    attributes: dict[str, Json]
+    values: Values = "stored"
+    instances: Sequence[Described] = ()
+    arrangement: Arrangement | None = None
+
+    @property
+    def colour(self) -> bool:
+        """Whether there are samples."""
+        return self.dims[-1] == "sample"
+
+    @property
+    def labels(self) -> bool:
+        """Whether the values stand for things or colours, and a mean of two for neither."""
+        return any(
+            one.sop_class_uid in _LABELS
+            or (self.values != "display" and one.photometric_interpretation == "PALETTE COLOR")
+            for one in self.instances
+        )
+
+    def fill_value(self, wanted: float | None) -> float:
+        """Return what stands for a frame that cannot be decoded.
+
+        Raises
+        ------
+        ValueError
+            `wanted` is None, and the headers do not settle it.
+        """
+        return fill_for(self.frames, self.instances, self.values) if wanted is None else wanted
+
+
+def contents(
+    src: Any,
+    *,
+    arranged: bool,
+    values: Values,
+    on_irregular: OnIrregular,
+    order_by: str | Sequence[str] | None = None,
+    fill_value: float | None,
+    with_identifiers: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    **opening: Any,
+) -> Contents:
+    """Return what of `src` goes into a store; nothing is decoded.
+
+    Parameters
+    ----------
+    src : Stack, Series, or as for :func:`dcmdask.from_dicom`
+    arranged : bool
+        Arrange the frames of one file, too, instead of leaving them as they are stored.
+    values, on_irregular, order_by, fill_value, storage_options, **opening
+        As for :func:`dcmdask.from_dicom`.
+    with_identifiers : bool
+        Also tell what names the patient, the examination and the source.
+
+    Raises
+    ------
+    AmbiguousSourceError, IrregularSeriesError, DcmdaskError
+        As :func:`dcmdask.from_dicom` does.
+    """
+    check_values(values, opening)
+    if isinstance(src, FrameArray):
+        if opening or storage_options or values != "stored" or arranged:
+            raise TypeError(
+                "a FrameArray has its options already and is stored as it is; pass the path"
+            )
+        return _of_frames(src, src, [], values, with_identifiers)
+    stack = src if isinstance(src, Stack) else None
+    if isinstance(src, Series):
+        src.tell_left_out()
+        stack = src.only_stack()
+    elif stack is None and (arranged or is_collection(src, storage_options)):
+        if isinstance(src, Dataset | bytes | bytearray | memoryview) or hasattr(src, "read"):
+            raise TypeError("what is arranged in space comes from files: pass a path or URL")
+        stack = only_stack(scan(src, storage_options=storage_options))
+    if stack is not None:
+        stack = stack.ordered_by(order_by)
+        return _of_stack(stack, values, on_irregular, fill_value, opening, with_identifiers)
+    if on_irregular != "error" or order_by:
+        raise ValueError(
+            "on_irregular and order_by are for series: the frames of one file stay in the order "
+            "that they are stored in; pass scan(path)[0] to arrange them"
+        )
+    stored = open_frames(src, storage_options=storage_options, **opening)
+    if isinstance(src, Dataset):
+        if values != "stored":
+            raise TypeError(f"{values} values are for files; pass the path or the bytes")
+        return _of_frames(stored, stored, [], values, with_identifiers)
+    try:
+        one = describe(files.locate(src, storage_options), opening.get("transfer_syntax_uid"))
+    except DcmdaskError:
+        # The frames are there, whatever is wrong with what is said of them.
+        if values != "stored":
+            raise
+        return _of_frames(stored, stored, [], values, with_identifiers)
+    frames = valued(stored, [one], values, opening)
+    return _of_frames(stored, frames, [one], values, with_identifiers)
+
+
+def _of_frames(
+    stored: FrameArray,
+    frames: ArrayLike,
+    described: Sequence[Described],
+    values: Values,
+    with_identifiers: bool,
+) -> Contents:
+    found: Coordinates = {}
+    for one in described:
+        if len(one) == len(frames):
+            found = told(one.facts, ("frame",), np.arange(len(one)))
+    how = stored.decoding
+    syntaxes = [str(stored.transfer_syntax)]
+    named = identifiers(stored.dataset, [stored.name]) if with_identifiers else {}
+    return Contents(
+        frames,
+        DIMENSION_NAMES[: frames.ndim],
+        found,
+        {
+            "values": values,
+            "source": {"token": frames.token, "decoding": decoding(how)},
+            "header": technical_header(stored.dataset, syntaxes, how, values),
+            **named,
+        },
+        values,
+        described,
+    )
+
+
+def _of_stack(
+    stack: Stack,
+    values: Values,
+    on_irregular: OnIrregular,
+    fill_value: float | None,
+    opening: Mapping[str, Any],
+    with_identifiers: bool,
+) -> Contents:
+    stack, frames, arrangement = stack.assembled(
+        values, on_irregular, fill_value=fill_value, **opening
+    )
+    dims = (*arrangement.dims, "y", "x", "sample")[: frames.ndim]
+    first = stack.instances[0]
+    syntaxes = sorted({one.transfer_syntax for one in stack.instances})
+    how = {
+        "photometric_interpretation": first.photometric_interpretation,
+        # Floating point has none.
+        **({"bits_stored": first.bits_stored} if first.pixel_keyword == "PixelData" else {}),
+        "raw": False,
+        **opening,
+    }
+    dataset = read_whole_header(first.source, UID(first.transfer_syntax))
+    header = technical_header(dataset, syntaxes, how, values)
+    for keyword in _differing(stack):
+        header.pop(keyword, None)
+    if len(stack.instances) > 1:
+        _only_of_all(header)
+    if any(one.lossy for one in stack.instances):
+        header["LossyImageCompression"] = "01"
+        if len(stack.instances) > 1:
+            header |= _lossy_history(stack)
+    sources = [one.source.name for one in stack.instances]
+    named = identifiers(dataset, sources) if with_identifiers else {}
+    geometry = attributes(arrangement, stack.instances, stack.facts, values, stack.series_uid)
+    return Contents(
+        frames,
+        dims,
+        coordinates(frames.shape, dims, arrangement),
+        {
+            **{name: jsonable(value) for name, value in geometry.items()},
+            "source": {"token": frames.token, "decoding": decoding(how)},
+            "header": header,
+            **named,
+        },
+        values,
+        stack.instances,
+        arrangement,
+    )
+
+
+def _only_of_all(header: dict[str, Json]) -> None:
+    """Leave out of a header what was only compared in part between instances."""
+    for keyword in ("FrameTime", "CineRate"):
+        header.pop(keyword, None)
+    for keyword in ("WindowCenter", "WindowWidth"):
+        if isinstance(told := header.get(keyword), list):
+            header[keyword] = told[0]
+
+
+def _lossy_history(stack: Stack) -> dict[str, Json]:
+    """Return ratios and methods of lossy compression: lists of those that instances have."""
+    found: dict[str, list[Json]] = {}
+    for one in stack.instances:
+        if one.lossy:
+            told = elements(read_whole_header(one.source, UID(one.transfer_syntax)))
+            for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+                values = found.setdefault(keyword, [])
+                if keyword in told and told[keyword] not in values:
+                    values.append(told[keyword])
+    return {keyword: values[0] if len(values) == 1 else values for keyword, values in found.items()}
+
+
+def _differing(stack: Stack) -> list[str]:
+    """Return keywords of which the first instance's value is not that of all frames."""
+    columns = {
+        "WindowCenter": "window_center",
+        "WindowWidth": "window_width",
+        "RescaleSlope": "slope",
+        "RescaleIntercept": "intercept",
+        "SliceThickness": "thickness",
+    }
+    # Compared as bytes, since an absent number is not equal to itself.
+    found = [
+        keyword
+        for keyword, column in columns.items()
+        if len({value.tobytes() for value in stack.facts[column]}) > 1
+    ]
+    for keyword, attribute in (
+        ("SOPInstanceUID", "sop_instance_uid"),
+        ("SOPClassUID", "sop_class_uid"),
+        ("StudyInstanceUID", "study_uid"),
+        ("BitsStored", "bits_stored"),
+        ("Modality", "modality"),
+    ):
+        if len({getattr(one, attribute) for one in stack.instances}) > 1:
+            found.append(keyword)
+    return found

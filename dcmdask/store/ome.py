@@ -1,0 +1,316 @@
+"""Metadata of OME-Zarr 0.5: axes, scales, translations, channels.
+
+An image of OME-Zarr has at most the axes t, c, z, y and x, each of them even. What does not
+fit is refused, not bent. An axis of frames that are neither places nor times is called
+``frame`` and has no type, which the format allows in the place of c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+
+from dcmdask.dicom.description import facts_of
+from dcmdask.dicom.header import read_whole_header
+from dcmdask.errors import IrregularSeriesError, LayoutError
+from dcmdask.geometry.coordinates import MILLISECONDS, Coordinates
+from dcmdask.geometry.grid import Floats, Geometry
+from dcmdask.store.channels import CHANNELS, described, labels
+from dcmdask.store.contents import Contents
+from dcmdask.store.plan import Plan
+
+# What keeps a grid from being expressed by a scale and a translation. Of a tilt, and of
+# direction cosines that are not orthonormal, the affine in our own attributes tells.
+_UNEVEN = frozenset({"missing", "uneven", "duplicate", "position"})
+# z is halved up to this times the spacing in the plane.
+_THICK = 1.5
+# Times are even if they are off by less than this part of a step.
+_EVEN_TIMES = 1e-3
+_INSTEAD = "format='zarr' (--format zarr) stores it as it is"
+_FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
+
+
+class Axes(NamedTuple):
+    """The axes of the stored arrays.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of level 0.
+    dims : tuple of str
+        Some of ``"t"``, ``"c"`` or ``"frame"``, ``"z"``, ``"y"``, ``"x"``, in this order.
+    frame_axes : tuple of int
+        Those that number frames, as the leading axes of the contents' frames do.
+    samples_axis : int or None
+        Where c is, if it is that of the samples.
+    halved : tuple of int
+        Axes along which a level has half the length of the one below.
+    """
+
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    frame_axes: tuple[int, ...]
+    samples_axis: int | None
+    halved: tuple[int, ...]
+
+
+def axes(contents: Contents) -> Axes:
+    """Return the axes that arranged frames have in OME-Zarr.
+
+    Samples become c, in front of the space; so does a dimension of diffusion weightings,
+    echoes or components. Frames without a position are t if they are of one instance that
+    says when each was made, or if there is just one. z is halved where its spacing is at
+    most 1.5 times that in the plane; of two in the plane, the larger, since halving y and x
+    alone would make both of them coarser than z.
+
+    Raises
+    ------
+    LayoutError
+        More than one dimension would have to be c.
+    IrregularSeriesError
+        The frames are no even grid.
+    """
+    frames, geometry = contents.frames, _geometry(contents)
+    own = contents.dims[: frames.frame_axes]
+    lengths = dict(zip(contents.dims, frames.shape, strict=True))
+    stored_as = dict.fromkeys(CHANNELS, "c")
+    # A single frame has one time, whatever that is.
+    if own == ("frame",) and (len(frames) == 1 or _times(contents) is not None):
+        stored_as["frame"] = "t"
+    stored = [stored_as.get(dim, dim) for dim in own]
+    beyond = [dim for dim, name in zip(own, stored, strict=True) if name in ("c", "frame")]
+    beyond += ["sample"] * contents.colour
+    if len(beyond) > 1:
+        raise LayoutError(
+            f"OME-Zarr has one axis beyond t, z, y and x, and {' and '.join(beyond)} "
+            f"({' and '.join(str(lengths[dim]) for dim in beyond)} long) need it; {_INSTEAD}",
+            source=frames.name,
+        )
+    if geometry is not None:
+        _check_even(geometry, frames.name)
+    space = ["y", "x"]
+    if stored[-1] == "z":
+        space = [stored.pop(), *space]
+    dims = (*stored, *(["c"] if contents.colour else []), *space)
+    shape = [lengths[dim] for dim in own]
+    shape[len(stored) : len(stored)] = [lengths["sample"]] if contents.colour else []
+    shape += [lengths["y"], lengths["x"]]
+    samples_axis = len(stored) if contents.colour else None
+    return Axes(
+        tuple(shape),
+        dims,
+        tuple(axis for axis in range(len(dims) - 2) if axis != samples_axis),
+        samples_axis,
+        tuple(
+            axis
+            for axis, dim in enumerate(dims)
+            if shape[axis] > 1 and (dim in ("y", "x") or (dim == "z" and _is_fine(geometry)))
+        ),
+    )
+
+
+def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, Any]:
+    """Return the value of the group's attribute ``ome``, validated.
+
+    Lengths are in millimetres and times in milliseconds; an axis of which the spacing is
+    not known, or which is not even in time, has the scale 1 and no unit. A translation is
+    the position of the first pixel's centre in the patient, along the stack's own normal,
+    columns and rows; of a level above, that of the middle of the pixels that its first one
+    is the mean of.
+
+    Parameters
+    ----------
+    contents : Contents
+    plan : Plan
+        Made of what :func:`axes` returned.
+    names : sequence of str
+        Of the arrays, one for each level.
+
+    Raises
+    ------
+    ImportError
+        yaozarrs is not installed.
+    """
+    try:
+        from yaozarrs import v05
+    except ImportError as error:
+        raise ImportError("OME-Zarr needs yaozarrs: pip install 'dcmdask[ome]'") from error
+
+    spacing, origin = _spacing(contents), _origin(contents)
+    scale = [spacing.get(dim, 1.0) for dim in plan.dims]
+    datasets = []
+    for level, name in enumerate(names):
+        factors = [2**level if axis in plan.halved else 1 for axis in range(len(scale))]
+        at = [origin.get(dim, 0.0) for dim in plan.dims]
+        if not contents.labels:
+            at = [
+                first + (factor - 1) / 2 * step
+                for first, factor, step in zip(at, factors, scale, strict=True)
+            ]
+        transformations = [
+            {
+                "type": "scale",
+                "scale": [f * step for f, step in zip(factors, scale, strict=True)],
+            },
+            {"type": "translation", "translation": at},
+        ]
+        datasets.append({"path": name, "coordinateTransformations": transformations})
+    multiscale: dict[str, Any] = {
+        "axes": [_axis(dim, dim in spacing) for dim in plan.dims],
+        "datasets": datasets,
+    }
+    modality = contents.attributes.get("modality")
+    if modality:
+        multiscale["name"] = modality
+    if len(names) > 1:
+        multiscale["type"] = "first" if contents.labels else "mean"
+    told: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
+    if channels := described(contents, plan):
+        told["omero"] = {"channels": channels}
+    dumped: dict[str, Any] = v05.Image.model_validate(told).model_dump(
+        mode="json", exclude_none=True
+    )
+    return dumped
+
+
+def coordinates(contents: Contents, dims: Sequence[str]) -> Coordinates:
+    """Return the coordinates that an axis has in OME-Zarr only: labels of c, times of frames.
+
+    Parameters
+    ----------
+    contents : Contents
+    dims : sequence of str
+        Of the stored arrays.
+    """
+    found: Coordinates = {}
+    if "c" in dims:
+        found["c"] = (("c",), np.array(labels(contents)))
+    if contents.dims[0] == "frame" and (told := _times(contents)) is not None:
+        found["t"] = (("t",), told)
+    return found
+
+
+# Axes
+
+
+def _geometry(contents: Contents) -> Geometry | None:
+    return None if contents.arrangement is None else contents.arrangement.geometry
+
+
+def _check_even(geometry: Geometry, source: str) -> None:
+    reasons = [one.message for one in geometry.irregularities if one.kind in _UNEVEN]
+    if reasons:
+        raise IrregularSeriesError(
+            f"OME-Zarr has no place for frames that are no even grid: {'; '.join(reasons)}; "
+            "on_irregular='fill' puts empty frames into gaps, scan(...)[0].stacks[0].split() gives "
+            f"the regular parts, and {_INSTEAD}",
+            source=source,
+        )
+
+
+def _is_fine(geometry: Geometry | None) -> bool:
+    """Return whether z may be halved; False where a spacing is not known."""
+    if geometry is None:
+        return False
+    between_frames, *in_plane = geometry.spacing
+    return bool(between_frames <= _THICK * max(in_plane))
+
+
+def _axis(dim: str, measured: bool) -> dict[str, str]:
+    if dim == "frame":
+        return {"name": dim}
+    kind, unit = {"t": ("time", "millisecond"), "c": ("channel", "")}.get(
+        dim, ("space", "millimeter")
+    )
+    return {"name": dim, "type": kind, **({"unit": unit} if measured else {})}
+
+
+# Scale and translation
+
+
+def _spacing(contents: Contents) -> dict[str, float]:
+    """Return mm between z, y and x, and ms between t, as far as they are known."""
+    geometry = _geometry(contents)
+    if geometry is not None:
+        lengths = dict(zip("zyx", geometry.spacing, strict=True))
+    else:
+        # Of frames without a position.
+        each = np.unique(facts_of(contents.instances)["spacing"], axis=0)
+        lengths = dict(zip("yx", each[0].tolist(), strict=True)) if len(each) == 1 else {}
+    found = {dim: length for dim, length in lengths.items() if 0 < length < np.inf}
+    times = _times(contents)
+    if times is not None and len(times) > 1:
+        step = float(times[-1] - times[0]) / (len(times) - 1)
+        off = np.abs(times - times[0] - step * np.arange(len(times))).max()
+        if off <= _EVEN_TIMES * step:
+            found["t"] = step
+    return found
+
+
+def _origin(contents: Contents) -> dict[str, float]:
+    """Return the centre of the first pixel, in mm along the stack's own z, y and x."""
+    geometry = _geometry(contents)
+    if geometry is None or geometry.affine is None:
+        return {}
+    row, column = np.array(geometry.orientation).reshape(2, 3)
+    # Dot products where these are orthonormal, and still the same point where not quite.
+    directions = np.column_stack([np.cross(row, column), column, row])
+    along = np.linalg.solve(directions, geometry.affine[:3, 3])
+    return dict(zip("zyx", along.tolist(), strict=True))
+
+
+def _times(contents: Contents) -> Floats | None:
+    """Return when each t was, in ms from the first; None where that is not known.
+
+    Of frames without a position: those of one instance, in its order, by Frame Time Vector,
+    Frame Time or Cine Rate (PS3.3 C.7.6.5) or else by their own times.
+    """
+    if contents.dims[0] != "frame":
+        return contents.coordinates["t"][1] if "t" in contents.coordinates else None
+    arrangement, count = contents.arrangement, len(contents.frames)
+    if arrangement is None or len(contents.instances) != 1 or count < 2:
+        return None
+    if not np.array_equal(arrangement.numbers, np.arange(count)):
+        return None
+    one = contents.instances[0]
+    times = _cine_times(read_whole_header(one.source, UID(one.transfer_syntax)), count)
+    if times is not None:
+        return times
+    for column in MILLISECONDS:
+        along, values = contents.coordinates.get(column, ((), np.zeros(0)))
+        if along == ("frame",) and (np.diff(values) > 0).all():
+            return np.asarray(values - values[0])
+    return None
+
+
+def _cine_times(dataset: Dataset, count: int) -> Floats | None:
+    pointers = _values(dataset, "FrameIncrementPointer")
+    if pointers and not {_FRAME_TIME, _FRAME_TIME_VECTOR}.intersection(pointers):
+        # What differs from frame to frame is something else.
+        return None
+    vector = np.array(_values(dataset, "FrameTimeVector"), np.float64)
+    if len(vector) == count and (vector[1:] > 0).all():
+        return np.asarray(np.cumsum(vector) - vector[0])
+    for keyword in ("FrameTime", "CineRate"):
+        for value in _values(dataset, keyword)[:1]:
+            if value > 0:
+                step = value if keyword == "FrameTime" else 1000 / value
+                return np.arange(count, dtype=np.float64) * step
+    return None
+
+
+def _values(dataset: Dataset, keyword: str) -> list[float]:
+    """Return the numbers of an element, none where one is not valid."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:
+        # It is so damaged that pydicom fails in one of its many ways.
+        return []
+    values = list(value) if isinstance(value, MultiValue) else [value]
+    finite = all(isinstance(one, int | float) and np.isfinite(one) for one in values)
+    return values if finite else []

@@ -1,0 +1,205 @@
+"""Provenance of a store: the technical header, and nothing about whom the frames show.
+
+A store is meant to be shared. So this is a list of what goes in, and even of the listed
+elements only values that cannot be a name: numbers, UIDs and the terms that the standard
+defines. Text, dates, private elements and source paths are not on it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import JPEG2000TransferSyntaxes
+
+from dcmdask import __version__
+from dcmdask.dicom.image_pixel import YBR
+from dcmdask.dicom.terms import MODALITIES
+
+Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _term(pattern: str) -> Callable[[str], str | None]:
+    return lambda text: text if re.fullmatch(pattern, text) else None
+
+
+_uid = _term(r"[0-9.]{1,64}")
+
+# Keyword to what makes a JSON value of one value's text, or None of what must not go in.
+ELEMENTS: Mapping[str, Callable[[str], Json]] = {
+    "SOPClassUID": _uid,
+    "SOPInstanceUID": _uid,
+    "StudyInstanceUID": _uid,
+    "SeriesInstanceUID": _uid,
+    "FrameOfReferenceUID": _uid,
+    "Modality": _term(MODALITIES.replace(" ", "|")),
+    "PixelSpacing": _number,
+    "ImageOrientationPatient": _number,
+    "SliceThickness": _number,
+    "RescaleSlope": _number,
+    "RescaleIntercept": _number,
+    "WindowCenter": _number,
+    "WindowWidth": _number,
+    "FrameTime": _number,
+    "CineRate": _number,
+    "LossyImageCompression": _term("00|01"),
+    "LossyImageCompressionRatio": _number,
+    "LossyImageCompressionMethod": _term(r"ISO_\d+_\d+"),
+}
+# What a store says only if it is asked to.
+IDENTIFIERS = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
+    *("StudyDate", "StudyTime", "SeriesDate", "SeriesTime", "AcquisitionDateTime"),
+    *("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime"),
+    *("AccessionNumber", "StudyID", "StudyDescription", "SeriesDescription", "ProtocolName"),
+    *("InstitutionName", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber"),
+    *("BodyPartExamined", "SeriesNumber"),
+)
+# Where a multi-frame object says for all frames what others say at the top (PS3.3 C.7.6.16).
+SHARED: Mapping[str, str] = {
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "WindowCenter": "FrameVOILUTSequence",
+    "WindowWidth": "FrameVOILUTSequence",
+}
+# What the values that are stored have behind them.
+_APPLIED: Mapping[str, tuple[str, ...]] = {
+    "stored": (),
+    "modality": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
+    "display": (
+        *("RescaleSlope", "RescaleIntercept", "BitsStored"),
+        *("WindowCenter", "WindowWidth"),
+    ),
+}
+
+
+def jsonable(value: Any) -> Json:
+    """Return numbers as JSON writes them, which has no NaN."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, tuple | list):
+        return [jsonable(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def decoding(how: Mapping[str, Any]) -> dict[str, Json]:
+    """Return the options that frames are decoded with, as far as JSON can say them."""
+    plain = bool | int | float | str
+    return {key: value for key, value in how.items() if isinstance(value, plain)}
+
+
+def technical_header(
+    dataset: Dataset, syntaxes: Sequence[str], how: Mapping[str, Any], values: str
+) -> dict[str, Json]:
+    """Return the elements that describe the values that are stored, by DICOM keyword.
+
+    Parameters
+    ----------
+    dataset : pydicom.Dataset
+    syntaxes : sequence of str
+        The UIDs of the transfer syntaxes that the frames came in.
+    how : mapping
+        The options that they are decoded with.
+    values : str
+        What is applied already is left out: the rescaling of modality values, and also the
+        window of display values.
+    """
+    header: dict[str, Json] = {
+        "TransferSyntaxUID": syntaxes[0] if len(syntaxes) == 1 else list(syntaxes),
+        "PhotometricInterpretation": _interpretation(syntaxes, how),
+    }
+    if "bits_stored" in how:
+        header["BitsStored"] = int(how["bits_stored"])
+    header |= elements(dataset)
+    for keyword in _APPLIED[values]:
+        header.pop(keyword, None)
+    if values == "display" and header["PhotometricInterpretation"] != "RGB":
+        grey = header["PhotometricInterpretation"] != "PALETTE COLOR"
+        header["PhotometricInterpretation"] = "MONOCHROME2" if grey else "RGB"
+    return header
+
+
+def elements(dataset: Dataset) -> dict[str, Json]:
+    """Return the values of `ELEMENTS` that a data set has, and that are valid."""
+    values: dict[str, Json] = {}
+    for keyword, convert in ELEMENTS.items():
+        found = [convert(text) for text in _texts(dataset, keyword)]
+        if found and None not in found:
+            values[keyword] = found[0] if len(found) == 1 else found
+    return values
+
+
+def versions() -> dict[str, Json]:
+    """Return the versions of what decodes and writes."""
+    others = {
+        name: version(name) for name in ("imagecodecs", "numpy", "pydicom", "simplejpeg", "zarr")
+    }
+    return {"dcmdask": __version__, **others}
+
+
+def identifiers(dataset: Dataset, sources: Sequence[str]) -> dict[str, Json]:
+    """Return what names a patient, an examination and the source, for those who ask for it."""
+    named: dict[str, Json] = {}
+    for keyword in IDENTIFIERS:
+        # A value that pydicom cannot make sense of is one that nobody can.
+        with warnings.catch_warnings(), suppress(Exception):
+            warnings.simplefilter("ignore")
+            if keyword in dataset and str(dataset[keyword].value or ""):
+                named[keyword] = str(dataset[keyword].value)
+    return {"identifiers": {**named, "sources": list(sources)}}
+
+
+def _interpretation(syntaxes: Sequence[str], how: Mapping[str, Any]) -> str:
+    """Return the photometric interpretation of the decoded frames."""
+    coded = str(how["photometric_interpretation"])
+    if how.get("force_ybr"):
+        return "YBR_FULL"
+    codec_converts = coded in ("YBR_ICT", "YBR_RCT") and all(
+        syntax in JPEG2000TransferSyntaxes for syntax in syntaxes
+    )
+    if codec_converts or how.get("force_rgb"):
+        return "RGB"
+    if coded not in YBR:
+        return coded
+    # Decoded, no sub-sampling is left.
+    return "RGB" if how.get("as_rgb", not how["raw"]) else "YBR_FULL"
+
+
+def _texts(dataset: Dataset, keyword: str) -> list[str]:
+    """Return the values of an element as text, from the top or what all frames share."""
+    if keyword not in dataset:
+        try:
+            dataset = dataset.SharedFunctionalGroupsSequence[0][SHARED[keyword]][0]
+        except Exception:
+            # Not there, or so damaged that pydicom fails in one of its many ways.
+            return []
+        if keyword not in dataset:
+            return []
+    # As it stands in the file: converting a value that is not valid warns or raises, and
+    # such a value is left out here.
+    value = dataset.get_item(keyword).value
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace").split("\\")
+    elif not isinstance(value, MultiValue | list | tuple):
+        value = [value]
+    texts = [str(one if one is not None else "").strip(" \0") for one in value]
+    return [] if texts == [""] else texts

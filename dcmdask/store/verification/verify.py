@@ -1,0 +1,397 @@
+"""Whether a store is whole, and what its source says: every object read, levels made again."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dcmdask import __version__
+from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.store import ome
+from dcmdask.store.completion import Layout, key_of, lacking
+from dcmdask.store.opening import KEY, Target, located, with_options
+from dcmdask.store.prepared import MASK, Prepared
+from dcmdask.store.running import room, run_levels
+from dcmdask.store.verification.comparing import (
+    Check,
+    Difference,
+    Found,
+    check_level,
+    check_region,
+    told,
+    unequal,
+)
+from dcmdask.store.verification.reopened import Reopened, reopen
+from dcmdask.store.verification.stored import Stored, layout_of, lost, open_stored
+
+# How many differences are listed where people read.
+_LISTED = 20
+# Objects that there should be are looked for one by one, unless there are so many for each that
+# is there, and a few.
+_MANY = 4
+_FEW = 1000
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Report of a verification.
+
+    Attributes
+    ----------
+    store : str
+        The path or URL of the store.
+    complete : bool
+        Whether the export came to its end.
+    regions : tuple of int
+        How many regions were checked, and how many there are.
+    levels : int
+        Of the pyramid; 1 where there is none.
+    source_token_same : bool or None
+        Whether the source is, by path, size and time, the one that was exported; None
+        where none was given.
+    notes : tuple of str
+        What is good to know, and no difference.
+    differences : tuple of Difference
+        ``(where, what)`` of each thing that is not as it should be.
+    seconds : float
+        From the call to the end.
+    """
+
+    store: str
+    complete: bool
+    regions: tuple[int, int]
+    levels: int
+    source_token_same: bool | None
+    notes: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no difference."""
+        return not self.differences
+
+    def __str__(self) -> str:
+        count = len(self.differences)
+        if count:
+            found = f"{count} difference{'s' if count > 1 else ''}"
+        else:
+            found = "whole" if self.source_token_same is None else "the same as the source"
+        checked, of = self.regions
+        levels = f", {self.levels} levels" if self.levels > 1 else ""
+        lines = [f"{self.store}: {found}; {checked} of {of} regions{levels}, {self.seconds:.1f} s"]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  {where}: {what}" for where, what in self.differences[:_LISTED]]
+        if count > _LISTED:
+            lines.append(f"  and {count - _LISTED} more")
+        return "\n".join(lines)
+
+
+# What an export says of itself, and not of the source.
+_OF_EXPORT = frozenset({"complete", "plan", "versions", "arrays"})
+
+
+def verify(
+    store: Target,
+    source: Any = None,
+    *,
+    fraction: float = 1.0,
+    progress: Callable[[int, int | None], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
+    **opening: Any,
+) -> VerifyReport:
+    """Check a store that :func:`to_zarr` wrote: that it is whole, and what its source says.
+
+    Each object has to be there and readable, and each level of a pyramid made of the one
+    below. With `source`, frames are decoded again, without the short cuts of an export, and
+    compared value by value, as are coordinates and attributes. Without it a changed value
+    shows only where an object has a checksum, as shards have for their index, or where a
+    level does not fit another.
+
+    Parameters
+    ----------
+    store : str, path-like or zarr.abc.store.Store
+    source : optional
+        What was exported, as for :func:`to_zarr`. It may be elsewhere by now.
+    fraction : float
+        Of the regions, from 0 to 1; at least one region of each level. The same fraction
+        takes the same regions each time.
+    progress : callable, optional
+        Called with the number of regions checked, and of all that will be.
+    storage_options : mapping, optional
+        For the fsspec file system of `source`.
+    target_options : mapping, optional
+        For that of `store`.
+    **opening
+        Options of :func:`to_zarr` that the frames were opened with, `fill_value` among them,
+        as far as the store does not tell them.
+
+    Returns
+    -------
+    VerifyReport
+        What is damaged or different is in it, and not raised. 8-bit JPEG of which the export
+        let the codec convert the colours may differ by 1 from what is decoded here (see
+        `raw` of :func:`open_frames`): that is counted in a note.
+
+    Raises
+    ------
+    ValueError
+        `store` is not a store that :func:`to_zarr` wrote.
+    DcmdaskError
+        The source cannot be opened, as for :func:`to_zarr`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pydicom.data import get_testdata_file
+    >>> from dcmdask import to_zarr
+    >>> source = get_testdata_file("CT_small.dcm")
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> report = to_zarr(source, f"{folder.name}/ct.zarr")
+    >>> found = verify(report.store, source)
+    >>> found.ok, found.complete, found.source_token_same, found.regions
+    (True, True, True, (1, 1))
+    >>> folder.cleanup()
+    """
+    started = time.perf_counter()
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction is from 0 to 1, not {fraction!r}")
+    if source is None and (opening or storage_options):
+        raise TypeError("options for opening a source, and no source")
+    with reaching(store, TARGET):
+        place = located(with_options(store, target_options))
+        there = open_stored(place)
+    differences = [*there.differences]
+    notes: list[str] = []
+    complete = there.told.get("complete") is True
+    if not complete:
+        what = "the export did not come to its end; the same with resume goes on with it"
+        differences.append(Difference("complete", what))
+    found: Reopened | None = None
+    if source is not None:
+        found = reopen(source, there.told, storage_options, opening)
+        notes += found.notes
+        differences += found.differences
+    # What is of another shape is not compared any further.
+    prepared = None if found is None or found.expected is None else found.prepared
+    regions = (0, 0)
+    gone: dict[str, str] = {}
+    chosen: dict[int, list[int]] = {}
+    large = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
+    if there.arrays:
+        layout, sizes = layout_of(there, prepared), place.sizes()
+        many = sum(math.prod(there.told["arrays"][name]) for name in layout.names)
+        if many > _MANY * len(sizes) + _FEW:
+            # Looking for each of them might not end.
+            what = f"at least {many - len(sizes)} of {many} objects are missing"
+            differences.append(Difference("objects", what))
+            gone = dict(islice(lacking(layout, there.arrays, sizes), _LISTED))
+        elif beyond := _too_large(_regions(there, layout)):
+            large |= beyond
+        else:
+            gone = lost(there, layout, sizes)
+            chosen = _chosen(layout, str(there.told["plan"]["source"]), fraction)
+        differences += [Difference(key, what) for key, what in gone.items()]
+        check = Check(
+            place,
+            layout,
+            there.arrays,
+            there.mask,
+            frozenset(gone),
+            there.labels,
+            there.fill_value,
+            None if found is None else found.expected,
+        )
+        results = _checked(check, chosen, progress)
+        differences += [one for result in results for one in result.differences]
+        notes += _noted(results)
+        regions = (sum(map(len, chosen.values())), layout.regions)
+        if prepared is not None:
+            differences += _attributes(there, prepared, layout, notes)
+    differences += [Difference(name, what) for name, what in large.items()]
+    if not regions[0] and not differences:
+        differences.append(Difference("regions", "none was checked"))
+    expected = None if prepared is None else dict(prepared.coordinates)
+    if expected is not None and there.mask is not None:
+        # Level 0 is compared with it.
+        expected.pop(MASK, None)
+    differences += _coordinates(there, expected, gone | large)
+    return VerifyReport(
+        store=str(store),
+        complete=complete,
+        regions=regions,
+        levels=len(there.names),
+        source_token_same=None if found is None else found.token_same,
+        notes=tuple(notes),
+        # Two levels may both name an object that they need.
+        differences=tuple(dict.fromkeys(differences)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+# What is checked
+
+
+def _chosen(layout: Layout, token: str, fraction: float) -> dict[int, list[int]]:
+    """Return the regions of each level that are checked; of one token always the same."""
+    random = np.random.default_rng(list(token.encode()))
+    chosen = {}
+    for level in layout.tasks:
+        count = layout.plan.count(level)
+        some = min(count, max(1, math.ceil(fraction * count)))
+        chosen[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
+    return chosen
+
+
+def _regions(there: Stored, layout: Layout) -> dict[str, tuple[zarr.Array[Any], Sequence[int]]]:
+    """Return each array that regions are read of, and the lengths of what is read at a time."""
+    found: dict[str, tuple[zarr.Array[Any], Sequence[int]]] = {
+        name: (array, layout.plan.unit(level))
+        for level, (name, array) in enumerate(zip(layout.names, there.arrays, strict=True))
+    }
+    if there.mask is not None:
+        found[MASK] = (there.mask, there.mask.chunks)
+    return found
+
+
+def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dict[str, str]:
+    """Return in words which arrays would take more memory than a task may, as to_zarr refuses."""
+    most, why = room()
+    found = {}
+    for name, (array, lengths) in read.items():
+        # A chunk is decoded as a whole, however little of it is in the array.
+        size = math.prod(map(max, array.chunks, lengths)) * array.dtype.itemsize
+        if size > most:
+            found[name] = f"not read: {size} bytes at a time, and a task may take {most} ({why})"
+    return found
+
+
+def _checked(
+    check: Check,
+    chosen: Mapping[int, Sequence[int]],
+    progress: Callable[[int, int | None], None] | None,
+) -> list[Found]:
+    return run_levels(
+        lambda level: partial(check_level, level=level) if level else check_region,
+        check,
+        chosen,
+        progress,
+    )
+
+
+def _noted(results: Sequence[Found]) -> list[str]:
+    notes = []
+    rounded = [count for result in results for count in result.rounded]
+    if rounded:
+        notes.append(
+            f"{sum(rounded)} values of {len(rounded)} frames differ by 1, as colours do that a "
+            "JPEG codec converts (see raw of open_frames)"
+        )
+    decodable = [frame for result in results for frame in result.decodable]
+    if decodable:
+        notes.append(
+            f"{len(decodable)} frames that are marked as missing decode now, the first of them "
+            f"{decodable[0] if len(decodable[0]) > 1 else decodable[0][0]}"
+        )
+    return notes
+
+
+def _coordinates(
+    there: Stored, expected: Mapping[str, Any] | None, without: Container[str]
+) -> list[Difference]:
+    """Read each coordinate but those `without` names, and compare it with the source's."""
+    differences = []
+    for name, array in there.coordinates.items():
+        if name in without or key_of(name, [0] * array.ndim) in without:
+            continue
+        try:
+            values = np.asarray(array[...])
+        except Exception as error:
+            differences.append(Difference(name, f"it is damaged: {told(error)}"))
+            continue
+        if expected is None:
+            continue
+        if name not in expected:
+            differences.append(Difference(name, "the source gives no such coordinate"))
+            continue
+        dims, source, attributes = expected[name]
+        if dict(array.attrs) != attributes:
+            differences.append(Difference(name, f"its attributes are not {attributes}"))
+        own: Any = array.metadata
+        if tuple(own.dimension_names) != dims or values.shape != source.shape:
+            what = (
+                f"it is {values.shape} along {own.dimension_names}, and {source.shape} along {dims}"
+            )
+            differences.append(Difference(name, f"{what} of the source"))
+        elif (count := int(unequal(values, source).sum())) > 0:
+            what = f"{count} of {values.size} values differ from the source"
+            differences.append(Difference(name, what))
+    if expected is not None and there.told.get("version") == __version__:
+        known = {
+            *there.coordinates,
+            *(one.where.removesuffix("/zarr.json") for one in there.differences),
+        }
+        for name in sorted(expected.keys() - known):
+            differences.append(Difference(name, "this coordinate is missing"))
+    return differences
+
+
+def _attributes(
+    there: Stored, prepared: Prepared, layout: Layout, notes: list[str]
+) -> list[Difference]:
+    """Compare what the group says with what the source gives."""
+    if there.told.get("version") != __version__:
+        notes.append(
+            f"the store was written by dcmdask {there.told.get('version')}, and this is "
+            f"{__version__}: attributes are not compared"
+        )
+        return []
+    own, source = (_comparable(one) for one in (there.told, prepared.attributes[KEY]))
+    differing = [
+        f"{KEY}.{name}"
+        for name in sorted(own.keys() | source.keys())
+        if own.get(name) != source.get(name)
+    ]
+    differing += _of_arrays(there, prepared)
+    if there.told["plan"]["format"] != "zarr":
+        expected = ome.metadata(prepared.contents, layout.plan, layout.names)
+        if there.group.attrs.asdict().get("ome") != json.loads(json.dumps(expected)):
+            differing.append("ome")
+    return [Difference(name, "this attribute differs from the source's") for name in differing]
+
+
+def _of_arrays(there: Stored, prepared: Prepared) -> list[str]:
+    """Return what the arrays say of their axes, unit and coordinates and the source does not."""
+    dims = tuple(prepared.plan.dims)
+    found = []
+    for name, array in zip(there.names, there.arrays, strict=False):
+        own: Any = array.metadata
+        if tuple(own.dimension_names or ()) != dims:
+            found.append(f"{name}.dimension_names")
+    _, made = next(prepared.arrays())
+    expected = dict(made.get("attributes", {}))
+    told = dict(there.arrays[0].attrs) if there.arrays else expected
+    # Which frames are missing is a coordinate of the export alone.
+    named = (set(str(one.pop("coordinates", "")).split()) for one in (expected, told))
+    if (expected, next(named) - {MASK}) != (told, next(named) - {MASK}):
+        found.append(f"{there.names[0]}.attributes")
+    return found
+
+
+def _comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what does not depend on where the source is, or how far the export came."""
+    told = {name: value for name, value in attributes.items() if name not in _OF_EXPORT}
+    told["source"] = {**told.get("source", {}), "token": None}
+    if "identifiers" in told:
+        told["identifiers"] = {**told["identifiers"], "sources": None}
+    return told

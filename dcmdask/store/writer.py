@@ -1,0 +1,306 @@
+"""DICOM frames into Zarr stores, one task per region."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from pydicom.dataset import Dataset
+
+from dcmdask.archive.discovery import sources
+from dcmdask.archive.series import Series
+from dcmdask.arrays.valued import Values
+from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.errors import StoreExistsError, StoreLostError
+from dcmdask.geometry.repair import OnIrregular
+from dcmdask.images.volume import Stack
+from dcmdask.pixels.frame_array import FrameArray
+from dcmdask.store.codecs import SMALL
+from dcmdask.store.completion import Layout, lacking, left
+from dcmdask.store.opening import (
+    CONFIG,
+    Place,
+    Target,
+    complete,
+    located,
+    opened,
+    with_options,
+)
+from dcmdask.store.ownership import check_apart
+from dcmdask.store.plan import Wanted, check_fits
+from dcmdask.store.prepared import Format, Prepared, prepare
+from dcmdask.store.regions import Failure, Job, write_level, write_region
+from dcmdask.store.report import ExportReport, bytes_stored
+from dcmdask.store.running import room, run_levels
+
+
+def to_zarr(
+    src: Any,
+    store: Target,
+    *,
+    format: Format = "zarr",
+    chunks: Wanted = "auto",
+    shards: Wanted = "auto",
+    compressors: Any = "auto",
+    levels: int | str = "auto",
+    values: Values = "stored",
+    on_irregular: OnIrregular = "error",
+    order_by: str | Sequence[str] | None = None,
+    on_error: Literal["fail", "fill"] = "fail",
+    fill_value: float | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    with_identifiers: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
+    **opening: Any,
+) -> ExportReport:
+    """Write DICOM frames to a Zarr 3 group, whole or marked as incomplete.
+
+    Each frame is decoded once (again where one of its region is filled), and each object is
+    written once, by whatever scheduler Dask is set to. What was written is kept where an
+    export ends early, and `resume` does the rest. The attribute ``dcmdask`` of the group holds
+    the technical header, where the frames come from, and ``"complete"``, which is true only once
+    all is there. Names, dates and other personal data do not go in.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, Series or Stack
+        One file, whose frames are stored in the order that they are in; or what
+        :func:`from_dicom` takes for a series, a series or a stack, arranged in space.
+    store : str, path-like or zarr.abc.store.Store
+        A local path, a URL for fsspec, or a store of zarr's. With several processes it has
+        to be one that all of them reach.
+    format : {"zarr", "ome-zarr"}
+        One array, ``pixels``; or OME-Zarr 0.5: arrays ``0``, ``1``, ... of a pyramid with
+        axes t, c, z, y, x.
+    chunks : "auto", int or sequence of int
+        A number for each axis of the stored array but the samples; an int is a number of
+        whole frames. By default about half a MiB, as thick as it is good to read a volume
+        by blocks.
+    shards : "auto", int, sequence of int or None
+        Likewise, multiples of `chunks`. By default up to 64 MiB of whole frames, where there
+        are more than 64 chunks; None for none.
+    compressors : optional
+        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
+        None nothing.
+    levels : int or "auto"
+        Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
+    values, on_irregular, order_by, storage_options, **opening
+        As for :func:`from_dicom`.
+    target_options : mapping, optional
+        Keyword arguments for the fsspec file system of `store`, where that is a URL.
+    on_error : {"fail", "fill"}
+        Where a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
+        coordinate ``missing`` and list it in the report.
+    fill_value : number, optional
+        As for :func:`from_dicom`.
+    resume : bool
+        Go on with an export that ended early: of the same source and options. Where there
+        is none, begin.
+    overwrite : bool
+        Replace the Zarr store that is there, if dcmdask wrote it and it holds nothing else.
+        A local store takes its place only once it is whole; elsewhere the old one is removed
+        first.
+    with_identifiers : bool
+        Also store what names the patient, the examination and the source files.
+    progress : callable, optional
+        Called with the number of regions written, and of all.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    AlignmentError
+        Chunks and shards do not go together, or a region of whole frames takes more than a
+        sixth of a worker's memory, divided among its threads: a task takes up to four times its
+        region. Nothing was written.
+    StoreExistsError
+        Something is there that is not to be replaced, or of another source or other options,
+        or another export is writing it. Nothing was written. (On object stores nobody
+        notices two exports of one source; they write the same.)
+    StoreLostError
+        What was written is not in the store.
+    ValueError
+        `store` is the source, or holds it, or lies in it where a scan would find it. Nothing
+        was opened.
+    DcmdaskError
+        Others, as for :func:`from_dicom`; :exc:`DecodeError` for a frame that does not
+        decode. What was written can be gone on with.
+
+    Examples
+    --------
+    >>> import tempfile, zarr
+    >>> from pydicom.data import get_testdata_file
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> report = to_zarr(get_testdata_file("examples_ybr_color.dcm"), f"{folder.name}/cine.zarr")
+    >>> report.shape, report.chunks
+    ((30, 240, 320, 3), (2, 240, 320, 3))
+    >>> group = zarr.open_group(report.store, mode="r")
+    >>> group["pixels"].metadata.dimension_names
+    ('frame', 'row', 'column', 'sample')
+    >>> group.attrs["dcmdask"]["header"]["Modality"], group.attrs["dcmdask"]["complete"]
+    ('US', True)
+    >>> folder.cleanup()
+    """
+    started = time.perf_counter()
+    if resume and overwrite:
+        raise ValueError("resume goes on, and overwrite begins anew: not both")
+    target, store = store, with_options(store, target_options)
+    if isinstance(src, Iterator) and not hasattr(src, "read"):
+        # It is gone through twice.
+        src = list(src)
+    place = located(store)
+    if place.fs is not None:
+        check_apart(_names(src), place.url, target_options)
+    prepared = prepare(
+        src,
+        format=format,
+        chunks=chunks,
+        shards=shards,
+        compressors=compressors,
+        levels=levels,
+        values=values,
+        on_irregular=on_irregular,
+        order_by=order_by,
+        on_error=on_error,
+        fill_value=fill_value,
+        with_identifiers=with_identifiers,
+        storage_options=storage_options,
+        **opening,
+    )
+    check_fits(prepared.plan, *room())
+    with (
+        reaching(target, TARGET),
+        opened(store, prepared.attributes, overwrite=overwrite, resume=resume) as found,
+    ):
+        group, place, there = found
+        written, failures = _write(prepared, group, place, there, progress)
+        complete(group)
+        stored = bytes_stored(group.store)
+    level, layout = prepared.plan.levels[0], prepared.layout
+    return ExportReport(
+        store=str(target),
+        shape=level.shape,
+        dtype=prepared.plan.dtype,
+        chunks=level.chunks,
+        bytes_decoded=int(np.prod(level.shape, dtype=object)) * prepared.plan.dtype.itemsize,
+        bytes_stored=stored,
+        seconds=time.perf_counter() - started,
+        token=prepared.contents.frames.token,
+        shards=level.shards,
+        levels=len(prepared.plan.levels),
+        regions=layout.regions,
+        written=written,
+        failures=tuple(failures),
+    )
+
+
+def _names(src: Any) -> list[str]:
+    """Return the paths and URLs that a source is read from; none of what is in memory."""
+    if isinstance(src, Series | Stack):
+        return sorted({one.source.name.rpartition("/")[0] for one in src.instances})
+    if isinstance(src, FrameArray) or hasattr(src, "read"):
+        name = getattr(src, "name", "<")
+        return [name] if isinstance(name, str) and not name.startswith("<") else []
+    return [] if isinstance(src, Dataset | bytes | bytearray | memoryview) else sources(src)
+
+
+def _write(
+    prepared: Prepared,
+    group: zarr.Group,
+    place: Place,
+    there: Mapping[str, int | None],
+    progress: Callable[[int, int | None], None] | None,
+) -> tuple[int, list[Failure]]:
+    """Write the regions that are not there, and return how many and what was filled."""
+    layout, plan = prepared.layout, prepared.plan
+    arrays = tuple(_array(group, name, **made) for name, made in prepared.arrays())
+    mask = _array(group, layout.mask, **prepared.mask()) if layout.mask else None
+    _write_coordinates(group, prepared)
+    todo = left(layout, there, dict(lacking(layout, arrays, there)) if there else ())
+    place.remove(todo.stale)
+    absent = prepared.absent
+    job = Job(
+        prepared.contents.frames,
+        plan,
+        arrays,
+        mask,
+        absent if layout.mask else None,
+        prepared.fill_value,
+        prepared.contents.labels,
+    )
+    found = run_levels(
+        lambda level: partial(write_level, level=level) if level else write_region,
+        job,
+        todo.regions,
+        progress,
+    )
+    failures = list(chain.from_iterable(found))
+    _check_whole(layout, place, arrays)
+    return len(found), failures if mask is None else _filled(mask, absent, failures)
+
+
+def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
+    """Return an array of the group, made if it is not there."""
+    try:
+        if name in group:
+            array = zarr.open_array(group.store, path=name, mode="r+", zarr_format=3)
+            if array.metadata.to_dict() != zarr.create_array({}, **made).metadata.to_dict():
+                raise ValueError("it is not as it was written")
+            # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
+            return array.with_config(CONFIG)
+    except OSError:
+        raise
+    except Exception as error:
+        # Of damaged metadata zarr raises anything.
+        raise StoreExistsError(
+            f"{group.store}: the metadata of array {name!r} is damaged ({error}), so that nothing "
+            "can go on here"
+        ) from error
+    return group.create_array(name, **made, config=CONFIG)
+
+
+def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
+    for name, (dims, values, attributes) in prepared.coordinates.items():
+        # Small, and made anew: a process may have been killed between shape and values.
+        group.create_array(
+            name,
+            data=values,
+            chunks=values.shape,
+            compressors=SMALL,
+            dimension_names=dims,
+            attributes=attributes,
+            overwrite=True,
+            config=CONFIG,
+        )
+
+
+def _check_whole(layout: Layout, place: Place, arrays: tuple[zarr.Array[Any], ...]) -> None:
+    """Refuse to call a store complete of which an object is not there, or not whole."""
+    lost = sum(1 for _ in lacking(layout, arrays, place.sizes()))
+    if lost:
+        many = sum(1 for _ in layout.all_keys())
+        raise StoreLostError(
+            f"{many - lost} of {many} objects are in the store, and whole: can all worker "
+            "processes reach it?",
+            source=place.root,
+        )
+
+
+def _filled(mask: zarr.Array[Any], absent: Any, failures: list[Failure]) -> list[Failure]:
+    """Return all frames that were filled, those of earlier tries without a reason."""
+    known = dict(failures)
+    missing = np.asarray(mask[...])
+    if absent is not None:
+        missing &= ~absent
+    indices = [tuple(int(i) for i in one) for one in np.argwhere(missing)]
+    return [Failure(index, known.get(index, "filled by an earlier try")) for index in indices]
