@@ -162,6 +162,18 @@ def test_no_offence_where_there_is_none(source: str, name: str) -> None:
     assert offences(source, name) == []
 
 
+def test_the_architecture_lists_every_module() -> None:
+    text = (Path(__file__).parents[1] / "docs/architecture.md").read_text("utf-8")
+    listed = set()
+    for part in text.partition("## Modules")[2].split("### ")[1:]:
+        floor, _, table = part.partition("/\n")
+        listed |= {f"{floor}/{name}" for name in re.findall(r"^\| `(\w+\.py)` \|", table, re.M)}
+    modules = [path.relative_to(PACKAGE) for path in MODULES if path.stem != "__init__"]
+    assert listed == {path.as_posix() for path in modules if len(path.parts) > 1}
+    for named in re.findall(r"`([a-z/_]+\.py)`", text.partition("## Modules")[0]):
+        assert (PACKAGE / named).is_file() or named.startswith("tests/"), named
+
+
 def test_modules_are_short() -> None:
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in MODULES}
     too_long = {str(path): lines for path, lines in lengths.items() if lines > LONGEST_MODULE}

@@ -112,7 +112,7 @@ def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
     plots += [
         (key, distribution([one.numbers.get(key) for one in done])) for key in columns[:_PLOTS]
     ]
-    ours = resources.files("dcmdask.batch")
+    ours = resources.files("dcmdask.report")
     template, style, script = (
         ours.joinpath(f"page.{suffix}").read_text("utf-8") for suffix in ("html", "css", "js")
     )
