@@ -54,7 +54,7 @@ import sys
 from dcmdask import batch
 
 def process(series, log: str = "", job: str = "good"):
-    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    sys.path.insert(0, {str(Path(__file__).parents[1])!r})
     import batch_jobs
     return getattr(batch_jobs, job)(series, log)
 

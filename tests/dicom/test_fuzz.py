@@ -122,7 +122,7 @@ ONLY_LINUX = pytest.mark.skipif(
 
 def decode_all(folder: Path, timeout: int) -> None:
     """Use every file of `folder` in a process of its own that must come to its end."""
-    worker = Path(__file__).with_name("fuzz_worker.py")
+    worker = Path(__file__).parents[1] / "fuzz_worker.py"
     root = str(Path(dcmdask.__file__).parents[1])
     ended = subprocess.run(
         [sys.executable, worker, folder],
@@ -145,7 +145,7 @@ def decode_all(folder: Path, timeout: int) -> None:
 
 @ONLY_LINUX
 def test_fuzz(tmp_path: Path) -> None:
-    # More of it: DCMDASK_FUZZ_ROUNDS=1000 DCMDASK_FUZZ_SEED=1 pytest tests/test_fuzz.py
+    # More of it: DCMDASK_FUZZ_ROUNDS=1000 DCMDASK_FUZZ_SEED=1 pytest tests/dicom/test_fuzz.py
     seed = int(os.environ.get("DCMDASK_FUZZ_SEED", "0"))
     rounds = int(os.environ.get("DCMDASK_FUZZ_ROUNDS", MUTATIONS))
     made = bases()

@@ -256,7 +256,7 @@ def test_a_driver_that_is_killed(series: Path, tmp_path: Path, log: str) -> None
         "from dcmdask import batch\n"
         "def process(series, log: str = ''):\n"
         "    import sys\n"
-        f"    sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"    sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "    from batch_jobs import slow\n"
         "    return slow(series, log)\n"
         "if __name__ == '__main__':\n"
