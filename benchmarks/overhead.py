@@ -141,6 +141,11 @@ def single(folder: Path, most: int) -> str:
         add(f"open_frames, {count} JPEG frames", took, "ms", None)
     add(IMPORT, process(IMPORT), "s", 0.3)
     add("the same process without it", process("pass"), "s", None)
+    pydicom = process("import pydicom")
+    add("import pydicom", pydicom, "s", None)
+    for name in ("info", "scan"):
+        add(f"dcmdask {name} FILE", command(name, path), "s", 2 * pydicom)
+    add("dcmdask --help", command("--help"), "s", 2 * pydicom)
     return table(["once", "takes", "bar", "reached"], rows)
 
 
@@ -171,6 +176,12 @@ def one_of(x) -> float:
     took = 1e3 * seconds(compute)
     assert set(decoded) == {(16, 16)}  # frames beyond the tenth do not exist: none was touched
     return took
+
+
+def command(*arguments: str) -> float:
+    """Return the seconds that the command takes as a process of its own."""
+    line = [sys.executable, "-m", "dcmdask", *arguments]
+    return seconds(lambda: subprocess.run(line, check=True, stdout=subprocess.DEVNULL), 3)
 
 
 def process(statement: str) -> float:
