@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan as Scan
     from dcmdask.archive.scan import scan as scan
     from dcmdask.archive.series import Series as Series
+    from dcmdask.arrays import pictures as pictures
     from dcmdask.images.volume import Stack as Stack
     from dcmdask.pixels.frame_array import FrameArray as FrameArray
     from dcmdask.pixels.frame_array import open_frames as open_frames
@@ -54,12 +55,15 @@ _HOMES = {
     "write_array": "dcmdask.store.dask_writer",
 }
 
-__all__ = [*errors.__all__, *_HOMES, "__version__", "batch"]  # noqa: PLE0604  all of them are strings
+# Modules that are public as they are.
+_MODULES = {"batch": "dcmdask.batch", "pictures": "dcmdask.arrays.pictures"}
+
+__all__ = [*errors.__all__, *_HOMES, *_MODULES, "__version__"]  # noqa: PLE0604  all of them are strings
 
 
 def __getattr__(name: str) -> Any:
-    if name == "batch":
-        return import_module("dcmdask.batch")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'dcmdask' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pydicom
 
 import dcmdask
-from dcmdask.arrays.pictures import contact_sheet
 
 LOOP = Path(pydicom.__file__).parent / "data" / "test_files" / "examples_ybr_color.dcm"
 
@@ -24,7 +23,7 @@ def main(path: Path = LOOP, folder: Path = Path()) -> None:
     # An operation gives another lazy array. compute() decodes chunk after chunk on all
     # cores and forgets each when its sum is known: the loop need not fit in memory.
     mean = x.mean(axis=0).compute().round().astype("uint8")
-    contact_sheet([mean], folder / "mean.png")
+    dcmdask.pictures.contact_sheet([mean], folder / "mean.png")
     print(f"mean of {len(x)} frames: {folder / 'mean.png'}")
 
     # M-mode: a single line of the picture, here the middle column, drawn against time.
@@ -35,7 +34,7 @@ def main(path: Path = LOOP, folder: Path = Path()) -> None:
     # (frames, rows[, samples]) to (rows, frames[, samples]): time runs to the right. Each
     # moment is drawn eight pixels wide, or thirty frames would be a thin strip.
     mmode = line.swapaxes(0, 1).repeat(8, axis=1)
-    contact_sheet([mmode], folder / "mmode.png")
+    dcmdask.pictures.contact_sheet([mmode], folder / "mmode.png")
     print(f"column {column} over time: {folder / 'mmode.png'}")
 
 

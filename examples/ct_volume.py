@@ -12,7 +12,6 @@ import numpy as np
 import pydicom
 
 import dcmdask
-from dcmdask.arrays.pictures import orthogonal, picture
 
 FOLDER = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests/98892001/CT5N"
 
@@ -25,14 +24,14 @@ def main(folder: Path = FOLDER, output: Path = Path()) -> None:
     print(f"{dict(volume.sizes)} {volume.dtype} {volume.attrs['units']}, nothing decoded yet")
 
     # One frame, in a window for soft tissue.
-    picture(volume.isel(z=0), output / "frame.png", window=(40, 400))
+    dcmdask.pictures.frame(volume.isel(z=0), output / "frame.png", window=(40, 400))
     # Three planes through the middle; the pixels of the picture are square whatever the
     # distance between frames.
-    orthogonal(volume, output / "planes.png", window=(40, 400))
+    dcmdask.pictures.planes(volume, output / "planes.png", window=(40, 400))
     # The largest value along the patient's front to back. Each frame is decoded once, on
     # all cores, and forgotten when its share is known.
     projection = volume.max("y", keep_attrs=True).compute()
-    picture(projection[::-1], output / "projection.png", window=(300, 1200))
+    dcmdask.pictures.frame(projection[::-1], output / "projection.png", window=(300, 1200))
     print(f"frame.png, planes.png and projection.png are in {output.resolve().name}")
 
     # For other tools: the affine takes voxel indices (x, y, z) to the patient's axes, in mm.

@@ -15,7 +15,6 @@ import pydicom
 import zarr
 
 import dcmdask
-from dcmdask.arrays.pictures import contact_sheet
 
 LOOP = Path(pydicom.__file__).parent / "data" / "test_files" / "examples_ybr_color.dcm"
 
@@ -38,7 +37,7 @@ def main(folder: Path = Path("demo-output")) -> int:
     same = pixels.shape == expected.shape and difference <= 1
     print(f"Read it back: {len(pixels)} frames, at most {difference} from what pydicom decodes.")
 
-    contact_sheet(pixels, sheet)
+    dcmdask.pictures.contact_sheet(pixels, sheet)
     print(f"Drew all frames: {sheet}")
     python = os.path.relpath(sys.executable)
     mmode = os.path.relpath(Path(__file__).with_name("cine_mmode.py"))

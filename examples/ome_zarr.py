@@ -13,7 +13,6 @@ import pydicom
 import xarray
 
 import dcmdask
-from dcmdask.arrays.pictures import orthogonal
 
 FOLDER = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests/98892001/CT5N"
 
@@ -35,7 +34,7 @@ def main(folder: Path = FOLDER, output: Path = Path()) -> None:
     about = group.attrs["dcmdask"]
     print(f"{dict(volume.sizes)} {volume.dtype} {about['units']}, z = {volume.z.values} mm")
     volume.attrs["spacing"] = about["spacing"]
-    orthogonal(volume, output / "planes.png", window=(40, 400))
+    dcmdask.pictures.planes(volume, output / "planes.png", window=(40, 400))
     print(f"planes.png is in {output.resolve().name}")
 
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import dcmdask
 from dcmdask import AmbiguousSourceError, HeaderError, IrregularSeriesError, Stack
-from dcmdask.arrays.pictures import contact_sheet, orthogonal, picture
+from dcmdask.arrays import pictures
 from dcmdask.cli import app
 
 FRAMES = noise(3, 5, 7, dtype="i2", bits=12)
@@ -265,9 +265,9 @@ def test_who_asks_for_names_gets_them(folders: dict[str, Path], tmp_path: Path) 
 def test_pictures(folders: dict[str, Path], tmp_path: Path, told: list[str]) -> None:
     for name in ("classic", "enhanced"):
         v = dcmdask.scan(folders[name])[0].to_xarray("modality")
-        told.append(str(picture(v[0], tmp_path / f"{name} 1")))
-        told.append(str(contact_sheet(v, tmp_path / f"{name} 2")))
-        told.append(str(orthogonal(v, tmp_path / f"{name} 3")))
+        told.append(str(pictures.frame(v[0], tmp_path / f"{name} 1")))
+        told.append(str(pictures.contact_sheet(v, tmp_path / f"{name} 2")))
+        told.append(str(pictures.planes(v, tmp_path / f"{name} 3")))
     made = [path.read_bytes() for path in tmp_path.iterdir()]
     assert len(made) == 6
     told += [data.decode("latin-1") for data in made]

@@ -59,6 +59,7 @@ PUBLIC = {
     "from_dicom",
     "iter_pixels",
     "open_frames",
+    "pictures",
     "pixel_array",
     "scan",
     "to_zarr",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+__all__ = ["contact_sheet", "frame", "planes", "projection"]
 
 GAP = 4
 GREY = 128
@@ -19,14 +21,14 @@ Path: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 Window: TypeAlias = "tuple[float, float] | None"
 
 
-def picture(
-    frame: Any, path: Path, *, window: Window = None, spacing: tuple[float, float] | None = None
+def frame(
+    values: Any, path: Path, *, window: Window = None, spacing: tuple[float, float] | None = None
 ) -> tuple[float, float]:
     """Write one frame, or a plane of a volume, to a PNG file.
 
     Parameters
     ----------
-    frame : array-like
+    values : array-like
         (rows, columns) of grey values, or (rows, columns, 3) of RGB; also a lazy one.
         Unsigned 8-bit values are shown as they are; any others are stretched.
     path : path or binary file
@@ -44,22 +46,22 @@ def picture(
     Raises
     ------
     ValueError
-        `frame` has another shape, the window shows nothing, or `spacing` is none or would make a
+        `values` have another shape, the window shows nothing, or `spacing` is none or would make a
         picture of more than 10 000 rows or columns.
     TypeError
-        `frame` holds no real numbers.
+        `values` are no real numbers.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     picture(np.arange(12).reshape(3, 4), f"{folder}/a.png", window=(4, 8))
+    ...     frame(np.arange(12).reshape(3, 4), f"{folder}/a.png", window=(4, 8))
     (0.0, 8.0)
     """
-    plane = np.asarray(frame)
+    plane = np.asarray(values)
     _check(plane[np.newaxis])
     low, high = _range(plane, window)
-    shown = _square(_grey(plane, low, high), spacing or _spacing_of(frame, 2))
+    shown = _square(_grey(plane, low, high), spacing or _spacing_of(values, 2))
     Image.fromarray(shown).save(path, format="PNG")
     return low, high
 
@@ -83,7 +85,7 @@ def contact_sheet(
     columns : int, optional
         Frames in a row; by default so many that the sheet is about square.
     window, spacing
-        As for :func:`picture`, for all frames alike.
+        As for :func:`frame`, for all frames alike.
 
     Returns
     -------
@@ -93,7 +95,7 @@ def contact_sheet(
     Raises
     ------
     ValueError, TypeError
-        As for :func:`picture`; also where there are no frames.
+        As for :func:`frame`; also where there are no frames.
 
     Examples
     --------
@@ -102,11 +104,11 @@ def contact_sheet(
     ...     contact_sheet(np.arange(24).reshape(2, 3, 4), f"{folder}/sheet.png")
     (0.0, 23.0)
     """
-    planes = np.asarray(frames)
-    _check(planes)
-    low, high = _range(planes, window)
+    values = np.asarray(frames)
+    _check(values)
+    low, high = _range(values, window)
     spacing = spacing or _spacing_of(frames, 2)
-    shown = [_square(_grey(plane, low, high), spacing) for plane in planes]
+    shown = [_square(_grey(plane, low, high), spacing) for plane in values]
     count, (height, width) = len(shown), shown[0].shape[:2]
     across = min(count, columns or max(1, round(math.sqrt(count * height / width))))
     down = math.ceil(count / across)
@@ -120,7 +122,7 @@ def contact_sheet(
     return low, high
 
 
-def orthogonal(
+def planes(
     volume: Any,
     path: Path,
     *,
@@ -142,7 +144,7 @@ def orthogonal(
     at : tuple of int, optional
         Indices of the voxel; by default the middle.
     window
-        As for :func:`picture`, for all planes alike.
+        As for :func:`frame`, for all planes alike.
     spacing : tuple of float, optional
         Along z, y and x in mm; of an :class:`xarray.DataArray` it is read from the coordinates.
 
@@ -154,7 +156,7 @@ def orthogonal(
     Raises
     ------
     ValueError, TypeError
-        As for :func:`picture`; `volume` is empty or has not three axes.
+        As for :func:`frame`; `volume` is empty or has not three axes.
     IndexError
         There is no voxel `at` that place.
 
@@ -162,22 +164,21 @@ def orthogonal(
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     orthogonal(np.arange(60).reshape(3, 4, 5), f"{folder}/a.png", spacing=(2, 1, 1))
+    ...     planes(np.arange(60).reshape(3, 4, 5), f"{folder}/a.png", spacing=(2, 1, 1))
     (2.0, 57.0)
     """
-    if len(volume.shape) != 3 or 0 in volume.shape:
-        raise ValueError(f"orthogonal planes are those of (z, y, x), not of {volume.shape}")
+    _check_volume(volume)
     z, y, x = at or tuple(length // 2 for length in volume.shape)
     dz, dy, dx = between = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
     _check_spacing(between)
-    planes = [np.asarray(volume[z]), np.asarray(volume[::-1, y]), np.asarray(volume[::-1, :, x])]
-    for plane in planes:
+    cut = [np.asarray(volume[z]), np.asarray(volume[::-1, y]), np.asarray(volume[::-1, :, x])]
+    for plane in cut:
         _check(plane[np.newaxis])
-    low, high = _range(np.concatenate([plane.ravel() for plane in planes]), window)
+    low, high = _range(np.concatenate([plane.ravel() for plane in cut]), window)
     finest = min(dz, dy, dx)
     shown = [
         _resized(_grey(plane, low, high), height / finest, width / finest)
-        for plane, (height, width) in zip(planes, ((dy, dx), (dz, dx), (dz, dy)), strict=True)
+        for plane, (height, width) in zip(cut, ((dy, dx), (dz, dx), (dz, dy)), strict=True)
     ]
     height = max(len(plane) for plane in shown)
     width = sum(plane.shape[1] + GAP for plane in shown) - GAP
@@ -188,6 +189,63 @@ def orthogonal(
         left += plane.shape[1] + GAP
     Image.fromarray(sheet).save(path, format="PNG")
     return low, high
+
+
+def projection(
+    volume: Any,
+    path: Path,
+    *,
+    along: Literal["z", "y", "x"] = "y",
+    how: Literal["max", "mean", "min"] = "max",
+    window: Window = None,
+    spacing: tuple[float, float, float] | None = None,
+) -> tuple[float, float]:
+    """Write a projection of a volume to a PNG file.
+
+    Along y or x the last frame is on top, which is the head where frames ascend from the feet.
+
+    Parameters
+    ----------
+    volume : array-like
+        (z, y, x) of grey values; a lazy one is reduced as it is computed.
+    path : path or binary file
+    along : {"z", "y", "x"}
+        The axis that is projected; by default y, as seen from the front.
+    how : {"max", "mean", "min"}
+    window
+        As for :func:`frame`.
+    spacing : tuple of float, optional
+        Along z, y and x in mm; of an :class:`xarray.DataArray` it is read from the coordinates.
+
+    Returns
+    -------
+    tuple of float
+        The values that are shown black and white.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for :func:`planes`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     projection(np.arange(60).reshape(3, 4, 5), f"{folder}/a.png", along="z")
+    (40.0, 59.0)
+    """
+    _check_volume(volume)
+    axis = "zyx".index(along)
+    between = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
+    reducible = volume if hasattr(volume, how) else np.asarray(volume)
+    plane = np.asarray(getattr(reducible, how)(axis=axis))
+    left = between[:axis] + between[axis + 1 :]
+    return frame(plane if along == "z" else plane[::-1], path, window=window, spacing=left)
+
+
+def _check_volume(volume: Any) -> None:
+    if len(volume.shape) != 3 or 0 in volume.shape:
+        raise ValueError(f"a volume has (z, y, x), all of them at least 1, and not {volume.shape}")
 
 
 def _check(frames: npt.NDArray[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from dask.base import compute
 
-from dcmdask.arrays.pictures import picture
+from dcmdask.arrays.pictures import frame as picture_of
 from dcmdask.batch.outcome import COLUMNS
 from dcmdask.batch.outputs import Staging
 from dcmdask.store.result_writer import result
@@ -91,7 +91,7 @@ def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str
         _, computed = compute(lazy, others)
     for (key, one), frame in zip(pictures.items(), computed, strict=False):
         held = io.BytesIO()
-        picture(frame, held, window=one.window, spacing=one.spacing)
+        picture_of(frame, held, window=one.window, spacing=one.spacing)
         staging.write(names[key], held.getvalue())
     plain = {
         key: _plain(key, value)

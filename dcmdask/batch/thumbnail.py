@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from dcmdask.archive.series import Series
-from dcmdask.arrays.pictures import picture
+from dcmdask.arrays import pictures
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import DcmdaskWarning
 from dcmdask.images.volume import Stack
@@ -42,7 +42,7 @@ def thumbnail(series: Series) -> bytes:
     frame = frames[tuple(length // 2 for length in leading)]
     step = math.ceil(max(frame.shape[:2]) / _SIDE)
     held = io.BytesIO()
-    picture(np.asarray(frame[::step, ::step]), held, spacing=_spacing(stack))
+    pictures.frame(np.asarray(frame[::step, ::step]), held, spacing=_spacing(stack))
     return held.getvalue()
 
 

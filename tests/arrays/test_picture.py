@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from dcmdask.arrays.pictures import GAP, GREY, contact_sheet, orthogonal, picture
+from dcmdask.arrays import pictures
+from dcmdask.arrays.pictures import GAP, GREY, contact_sheet, planes, projection
 
 
 def sheet(path: Path) -> np.ndarray:
@@ -62,17 +63,17 @@ def test_what_is_no_picture(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 def test_pixels_that_are_not_square(tmp_path: Path) -> None:
     frame = np.tile(np.arange(0, 200, 20, dtype="u1"), (4, 1))
-    picture(frame, tmp_path / "a.png", spacing=(3.0, 1.5))
+    pictures.frame(frame, tmp_path / "a.png", spacing=(3.0, 1.5))
     shown = sheet(tmp_path / "a.png")
     assert shown.shape == (8, 10)
     np.testing.assert_array_equal(shown, np.repeat(frame, 2, axis=0))
     labelled = xr.DataArray(frame, {"z": np.arange(4) * 5.0, "x": np.arange(10) * 2.5}, ("z", "x"))
-    picture(labelled, tmp_path / "a.png")
+    pictures.frame(labelled, tmp_path / "a.png")
     assert sheet(tmp_path / "a.png").shape == (8, 10)
-    picture(labelled[::-1], tmp_path / "a.png")
+    pictures.frame(labelled[::-1], tmp_path / "a.png")
     assert sheet(tmp_path / "a.png").shape == (8, 10)
     # A gap in z has no one spacing.
-    picture(labelled.isel(z=[0, 1, 3]), tmp_path / "a.png")
+    pictures.frame(labelled.isel(z=[0, 1, 3]), tmp_path / "a.png")
     assert sheet(tmp_path / "a.png").shape == (3, 10)
 
 
@@ -81,39 +82,56 @@ def test_labels_tell_the_aspect_of_sheets_and_volumes(tmp_path: Path) -> None:
     volume = xr.DataArray(np.zeros((3, 4, 6), "u1"), along, ("z", "y", "x"))
     contact_sheet(volume, tmp_path / "a.png", columns=3)
     assert sheet(tmp_path / "a.png").shape == (8, 3 * 6 + 2 * GAP)
-    orthogonal(volume, tmp_path / "a.png")
+    planes(volume, tmp_path / "a.png")
     assert sheet(tmp_path / "a.png").shape == (15, 6 + GAP + 6 + GAP + 8)
 
 
 def test_a_window_is_black_to_white(tmp_path: Path) -> None:
     frame = np.array([[-1000, -160, 100, 240, 3000]], "i2")
-    assert picture(frame, tmp_path / "a.png", window=(40, 400)) == (-160, 240)
+    assert pictures.frame(frame, tmp_path / "a.png", window=(40, 400)) == (-160, 240)
     assert sheet(tmp_path / "a.png").tolist() == [[0, 0, 166, 255, 255]]
 
 
 def test_orthogonal_planes(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype="u1")
-    orthogonal(volume, tmp_path / "a.png", at=(1, 2, 3))
+    planes(volume, tmp_path / "a.png", at=(1, 2, 3))
     shown = sheet(tmp_path / "a.png")
     assert shown.shape == (4, 5 + GAP + 5 + GAP + 4)
     np.testing.assert_array_equal(shown[:4, :5], volume[1])
     np.testing.assert_array_equal(shown[:3, 5 + GAP : 10 + GAP], volume[::-1, 2])
     np.testing.assert_array_equal(shown[:3, 10 + 2 * GAP :], volume[::-1, :, 3])
-    orthogonal(volume, tmp_path / "a.png", spacing=(2.0, 1.0, 1.0))
+    planes(volume, tmp_path / "a.png", spacing=(2.0, 1.0, 1.0))
     assert sheet(tmp_path / "a.png").shape == (6, 5 + GAP + 5 + GAP + 4)
     with pytest.raises(ValueError, match=r"\(z, y, x\)"):
-        orthogonal(volume[0], tmp_path / "a.png")
-    with pytest.raises(ValueError, match="orthogonal planes are those of"):
-        orthogonal(volume[:0], tmp_path / "a.png")
+        planes(volume[0], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a volume has"):
+        planes(volume[:0], tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a spacing of .* has no shape"):
-        orthogonal(volume, tmp_path / "a.png", spacing=(0.0, 1.0, 1.0))
+        planes(volume, tmp_path / "a.png", spacing=(0.0, 1.0, 1.0))
     with pytest.raises(TypeError, match="real numbers"):
-        orthogonal(volume.astype(complex), tmp_path / "a.png")
+        planes(volume.astype(complex), tmp_path / "a.png")
     with pytest.raises(IndexError):
-        orthogonal(volume, tmp_path / "a.png", at=(99, 0, 0))
+        planes(volume, tmp_path / "a.png", at=(99, 0, 0))
 
 
 def test_a_spacing_that_would_fill_the_memory(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"make a picture of 80000 x 8, and 10000 is the most"):
-        picture(np.zeros((8, 8)), tmp_path / "a.png", spacing=(10_000, 1))
+        pictures.frame(np.zeros((8, 8)), tmp_path / "a.png", spacing=(10_000, 1))
     assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("along", ["z", "y", "x"])
+@pytest.mark.parametrize("how", ["max", "mean", "min"])
+def test_projection(along: str, how: str, tmp_path: Path) -> None:
+    """The last frame on top; also of what is lazy, labelled or no array of NumPy's."""
+    volume = np.random.default_rng(0).integers(0, 200, (4, 5, 6)).astype("u1")
+    expected = getattr(volume.astype("f8"), how)("zyx".index(along))
+    if along != "z":
+        expected = expected[::-1]
+    made = [volume, da.from_array(volume, chunks=2), xr.DataArray(volume, dims=("z", "y", "x"))]
+    for one in made:
+        projection(one, tmp_path / "a.png", along=along, how=how, window=(128, 256))
+        shown = np.asarray(Image.open(tmp_path / "a.png"))
+        np.testing.assert_allclose(shown, expected * 255 / 256, atol=0.51)
+    with pytest.raises(ValueError, match="a volume has"):
+        projection(volume[0], tmp_path / "a.png")
