@@ -154,7 +154,7 @@ def of_stack(stack: Stack, settled: str) -> list[str]:
     found = [repr(stack), stack.name, repr(stack.notes), repr(stack.irregularities)]
     found += [repr(stack.frames), repr(stack.geometry), repr(stack.arrangement)]
     for values in ("stored", "modality", "display"):
-        x, v = stack.to_dask(values, settled), stack.to_xarray(values, settled)
+        x, v = (make(values, on_irregular=settled) for make in (stack.to_dask, stack.to_xarray))
         found += [repr(x), x.name, x._repr_html_(), v.data.name]
         found += [repr(v), v._repr_html_(), str(v.to_dict(data=False))]
         found += [repr(one) for one in v.coords.values()]
@@ -317,7 +317,7 @@ def test_what_is_shared_has_no_paths(
     told += [repr(found), repr(found.rows()), json.dumps(found.rows()), found.to_frame().to_csv()]
     told += [repr(series.metadata), repr(series.stacks[0].geometry)]
     for values in ("stored", "modality", "display"):
-        v = series.to_xarray(values, "keep")
+        v = series.to_xarray(values, on_irregular="keep")
         told += [repr(v), str(v.to_dict(data=False)), *map(repr, v.coords.values())]
     # The table alone: with --json and for people, files that were skipped are named as well.
     told.append(CliRunner().invoke(app, ["scan", "--csv", str(folder)]).output)

@@ -147,12 +147,12 @@ class Series:
     def to_dask(
         self,
         values: Values = "stored",
-        on_irregular: OnIrregular = "error",
-        chunks: Chunks = "auto",
         *,
+        on_irregular: OnIrregular = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        **opening: Any,
+        chunks: Chunks = "auto",
+        **decoding_options: Any,
     ) -> da.Array:
         """Return the only stack as a lazy Dask array (..., z, rows, columns[, samples]).
 
@@ -166,18 +166,23 @@ class Series:
         stack = self.only_stack()
         self.tell_left_out()
         return stack.to_dask(
-            values, on_irregular, chunks, order_by=order_by, fill_value=fill_value, **opening
+            values,
+            on_irregular=on_irregular,
+            order_by=order_by,
+            fill_value=fill_value,
+            chunks=chunks,
+            **decoding_options,
         )
 
     def to_xarray(
         self,
         values: Values = "stored",
-        on_irregular: OnIrregular = "error",
-        chunks: Chunks = "auto",
         *,
+        on_irregular: OnIrregular = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        **opening: Any,
+        chunks: Chunks = "auto",
+        **decoding_options: Any,
     ) -> xr.DataArray:
         """Return the only stack as an :class:`xarray.DataArray` with labels, units and affine.
 
@@ -205,7 +210,12 @@ class Series:
         stack = self.only_stack()
         self.tell_left_out()
         return stack.to_xarray(
-            values, on_irregular, chunks, order_by=order_by, fill_value=fill_value, **opening
+            values,
+            on_irregular=on_irregular,
+            order_by=order_by,
+            fill_value=fill_value,
+            chunks=chunks,
+            **decoding_options,
         )
 
 

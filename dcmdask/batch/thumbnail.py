@@ -37,7 +37,7 @@ def thumbnail(series: Series) -> bytes:
     with warnings.catch_warnings():
         # Of what is odd about the stack the job was told.
         warnings.simplefilter("ignore", DcmdaskWarning)
-        frames = stack.to_dask("display", "keep")
+        frames = stack.to_dask("display", on_irregular="keep")
     leading = stack.arrangement.numbers.shape
     frame = frames[tuple(length // 2 for length in leading)]
     step = math.ceil(max(frame.shape[:2]) / _SIDE)

@@ -255,12 +255,12 @@ class Stack:
     def to_dask(
         self,
         values: Values = "stored",
-        on_irregular: OnIrregular = "error",
-        chunks: Chunks = "auto",
         *,
+        on_irregular: OnIrregular = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        **opening: Any,
+        chunks: Chunks = "auto",
+        **decoding_options: Any,
     ) -> da.Array:
         """Return the stack as a lazy Dask array.
 
@@ -275,14 +275,14 @@ class Stack:
             are, in spatial order (where a grid of several dimensions is not complete, its
             holes hold `fill_value`); or put `fill_value` where positions and frames are
             missing. `split` gives the regular parts.
-        chunks : int, str, tuple or dict, optional
-            As for :func:`dcmdask.from_dicom`, of frames along the flattened leading axes.
         order_by : str or sequence of str, optional
             Attributes that tell frames of one position apart, as for :meth:`ordered_by`.
         fill_value : number, optional
             For missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
-        **opening
+        chunks : int, str, tuple or dict, optional
+            As for :func:`dcmdask.from_dicom`, of frames along the flattened leading axes.
+        **decoding_options
             `raw`, `decoding_plugin` and pydicom's decoding options, as for
             :func:`dcmdask.from_dicom`.
 
@@ -298,7 +298,7 @@ class Stack:
             The stack is not regular, and `on_irregular` does not settle it.
         """
         _, frames, _ = self.assembled(
-            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
+            values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
         )
         # Whoever only looks at geometry need not wait for dask.array to be imported.
         from dcmdask.arrays.chunks import to_dask
@@ -308,12 +308,12 @@ class Stack:
     def to_xarray(
         self,
         values: Values = "stored",
-        on_irregular: OnIrregular = "error",
-        chunks: Chunks = "auto",
         *,
+        on_irregular: OnIrregular = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        **opening: Any,
+        chunks: Chunks = "auto",
+        **decoding_options: Any,
     ) -> xr.DataArray:
         """Return the stack as an :class:`xarray.DataArray` with labels, units and affine.
 
@@ -331,7 +331,7 @@ class Stack:
         from dcmdask.arrays.labels import labelled
 
         stack, frames, arrangement = self.assembled(
-            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
+            values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
         )
         array = to_dask(frames, chunks)
         return labelled(array, arrangement, stack.instances, stack.facts, values, self.series_uid)
@@ -343,7 +343,7 @@ class Stack:
         *,
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        **opening: Any,
+        **decoding_options: Any,
     ) -> ArrangedFrames:
         """Return the frames as an array-like (frames, rows, columns[, samples]), z fastest.
 
@@ -354,7 +354,9 @@ class Stack:
         numbers = arrangement.numbers.reshape(-1)
         if on_irregular == "keep":
             numbers = numbers[numbers >= 0]
-        return stack._array(replace(arrangement, numbers=numbers), values, fill_value, opening)
+        return stack._array(
+            replace(arrangement, numbers=numbers), values, fill_value, decoding_options
+        )
 
     def assembled(
         self,
@@ -363,7 +365,7 @@ class Stack:
         *,
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        **opening: Any,
+        **decoding_options: Any,
     ) -> tuple[Stack, ArrangedFrames, Arrangement]:
         """Return the stack in the order asked for, its frames as an array-like, how they lie.
 
@@ -371,18 +373,18 @@ class Stack:
         """
         stack = self.ordered_by(order_by)
         arrangement = stack._arranged(on_irregular)
-        return stack, stack._array(arrangement, values, fill_value, opening), arrangement
+        return stack, stack._array(arrangement, values, fill_value, decoding_options), arrangement
 
     def _array(
         self,
         arrangement: Arrangement,
         values: Values,
         fill_value: float | None,
-        opening: Mapping[str, Any],
+        decoding_options: Mapping[str, Any],
     ) -> ArrangedFrames:
-        check_values(values, opening)
-        joined = JoinedFrames(self.instances, **opening)
-        frames = valued(joined, self.instances, values, opening)
+        check_values(values, decoding_options)
+        joined = JoinedFrames(self.instances, **decoding_options)
+        frames = valued(joined, self.instances, values, decoding_options)
         numbers = np.where(arrangement.numbers >= 0, self.frame_numbers[arrangement.numbers], -1)
         if fill_value is None and (numbers < 0).any():
             fill_value = fill_for(frames, self.instances, values)

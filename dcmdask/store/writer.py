@@ -59,7 +59,7 @@ def to_zarr(
     progress: Callable[[int, int | None], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     target_options: Mapping[str, Any] | None = None,
-    **opening: Any,
+    **decoding_options: Any,
 ) -> ExportReport:
     """Write DICOM frames to a Zarr 3 group, whole or marked as incomplete.
 
@@ -92,7 +92,7 @@ def to_zarr(
         None nothing.
     levels : int or "auto"
         Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
-    values, on_irregular, order_by, storage_options, **opening
+    values, on_irregular, order_by, storage_options, **decoding_options
         As for :func:`from_dicom`.
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`, where that is a URL.
@@ -175,7 +175,7 @@ def to_zarr(
         fill_value=fill_value,
         with_identifiers=with_identifiers,
         storage_options=storage_options,
-        **opening,
+        **decoding_options,
     )
     check_fits(prepared.plan, *room())
     with (

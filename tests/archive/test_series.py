@@ -110,7 +110,7 @@ def test_gaps_are_named_and_filled(tmp_path: Path) -> None:
     assert (v.values[3] == -2000).all() and (v.values[6] == -2000).all()
     np.testing.assert_array_equal(v.values[[0, 1, 2, 4, 5, 7]], FRAMES)
     assert (stack.to_dask(on_irregular="fill", fill_value=7)[3] == 7).all().compute()
-    modality = stack.to_xarray("modality", "fill")
+    modality = stack.to_xarray("modality", on_irregular="fill")
     if modality.dtype.kind == "f":
         assert np.isnan(modality.values[3]).all()
     parts = [part.to_dask() for part in stack.split()]
@@ -428,10 +428,10 @@ def test_no_padding_that_is_right_for_all(tmp_path: Path) -> None:
     )  # fmt: skip
     series = one(tmp_path)
     with pytest.raises(ValueError, match="pass fill_value"):
-        series.to_dask("modality", "fill")
-    filled = series.to_dask("modality", "fill", fill_value=-7).compute()
+        series.to_dask("modality", on_irregular="fill")
+    filled = series.to_dask("modality", on_irregular="fill", fill_value=-7).compute()
     assert (filled[3] == -7).all() and (filled[5] == FRAMES[4] + 4).all()
-    kept = series.to_dask("modality", "keep").compute()
+    kept = series.to_dask("modality", on_irregular="keep").compute()
     np.testing.assert_array_equal(kept, FRAMES + np.arange(6)[:, np.newaxis, np.newaxis])
 
 

@@ -108,7 +108,7 @@ def verify(
     progress: Callable[[int, int | None], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     target_options: Mapping[str, Any] | None = None,
-    **opening: Any,
+    **decoding_options: Any,
 ) -> VerifyReport:
     """Check a store that :func:`to_zarr` wrote: that it is whole, and what its source says.
 
@@ -132,7 +132,7 @@ def verify(
         For the fsspec file system of `source`.
     target_options : mapping, optional
         For that of `store`.
-    **opening
+    **decoding_options
         Options of :func:`to_zarr` that the frames were opened with, `fill_value` among them,
         as far as the store does not tell them.
 
@@ -166,7 +166,7 @@ def verify(
     started = time.perf_counter()
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction is from 0 to 1, not {fraction!r}")
-    if source is None and (opening or storage_options):
+    if source is None and (decoding_options or storage_options):
         raise TypeError("options for opening a source, and no source")
     with reaching(store, TARGET):
         place = located(with_options(store, target_options))
@@ -179,7 +179,7 @@ def verify(
         differences.append(Difference("complete", what))
     found: Reopened | None = None
     if source is not None:
-        found = reopen(source, there.told, storage_options, opening)
+        found = reopen(source, there.told, storage_options, decoding_options)
         notes += found.notes
         differences += found.differences
     # What is of another shape is not compared any further.
