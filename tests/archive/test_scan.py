@@ -796,7 +796,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are described in two other processes, however few they are."""
     monkeypatch.setattr(scanning, "PATIENCE", 0)
-    monkeypatch.setattr(scanning, "CPU_COUNT", 2)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 2)
     monkeypatch.setattr(scan_worker, "_FEW", 0)
 
 
@@ -864,7 +864,7 @@ def test_this_process_describes_as_well(
     monkeypatch.setattr(scan_worker, "describe_files", counting)
     monkeypatch.setattr(scan_worker, "_FEW", 4)
     monkeypatch.setattr(scanning, "BATCH", 16)
-    monkeypatch.setattr(scanning, "CPU_COUNT", processes)
+    monkeypatch.setattr("dask.system.CPU_COUNT", processes)
     assert outcome(scan(many)) == expected
     # While the others start there is time enough.
     assert set(here) == {threading.main_thread()}

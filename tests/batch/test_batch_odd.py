@@ -562,7 +562,7 @@ def test_lines_of_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(showing, "_LINE", 0.0)
-    with showing.shown() as show:
+    with showing.shown() as (show, _):
         show(Progress(files=12))
         show(Progress(files=20, total=4, dashboard="http://127.0.0.1:1/status"))
         there = "http://127.0.0.1:1/status"

@@ -18,7 +18,7 @@ import pytest
 from dcmdask.batch.code import normalised
 from dcmdask.batch.identity import digest, identity, script_of
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 
 # A module of somebody's, with all kinds of things to call.
 JOBS = """

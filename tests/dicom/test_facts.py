@@ -215,6 +215,8 @@ CLASSIC: dict[str, Any] = {
     "TriggerTime": "12.5",
     "AcquisitionDate": "20200229",
     "AcquisitionTime": "235959.25",
+    "ContentDate": "20200301",
+    "ContentTime": "000001",
     "FrameReferenceTime": "1500.5",
     "EchoTime": "30.1",
     "EchoNumbers": "2",
@@ -240,6 +242,7 @@ def test_classic(syntax: UID) -> None:
     assert row["position"].tolist() == [-120.5, 33.125, 0.001]
     assert row["component"] == b"PHASE"
     assert row["acquisition_time"] == 1_583_020_799_250
+    assert row["content_time"] == 1_583_020_801_000
     assert (row["window_center"], row["window_width"]) == (40, 400)
     assert (row["b_value"], row["direction"].tolist()) == (1000, [0, 0.6, 0.8])
     assert all(np.all(row[name] == row[name]) for name in FACTS.names if name != "position_index")

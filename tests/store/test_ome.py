@@ -516,7 +516,7 @@ def test_what_is_no_even_grid_is_refused(
     classic(tmp_path, noise(4, 5, 6), along(AXIAL, distances))
     with pytest.raises(IrregularSeriesError, match=kept) as caught:
         prepared(tmp_path, on_irregular="keep")
-    for advice in ("on_irregular='fill'", "'split'", "format='zarr'"):
+    for advice in ("on_irregular='fill'", "split()", "format='zarr'"):
         assert advice in str(caught.value)
     if filled:
         made = prepared(tmp_path, on_irregular="fill", fill_value=0)
