@@ -89,8 +89,8 @@ def run(
     source : str, path-like, iterable of these, or Scan
         As for :func:`dcmdask.scan`.
     target : str or path-like
-        A folder, or a URL for fsspec. It may lie in the source if it is new or was made by an
-        earlier run: a scan leaves it out by its mark, the file ``dcmdask.json``.
+        A folder, or a URL for fsspec, that is new, empty or of an earlier run. It may lie in the
+        source: a scan leaves it out by its mark, the file ``dcmdask.json``.
     client : distributed.Client, optional
         By default processes of this machine, one for two cores, which nobody else can reach.
     options : mapping, optional
