@@ -58,7 +58,7 @@ class DcmdaskError(Exception):
     Parameters
     ----------
     message : str
-        What happened, with the numbers and the likely cause.
+        Description, with the numbers and the likely cause.
     source : str, optional
         The file that it happened in; put in front of the message.
     frame : int, optional

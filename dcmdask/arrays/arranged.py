@@ -25,10 +25,10 @@ class ArrangedFrames(ArrayLike):
     frames : array-like
         (frames, rows, columns[, samples]).
     numbers : array of int64
-        Which frame lies where, of any shape; -1 where there is none. A frame may be in
+        Frame at each place, of any shape; -1 for none. A frame may be in
         several places, or in none.
     fill_value : number, optional
-        What is where there is no frame; needed if there is such a place.
+        Value of places without a frame; needed if there are some.
 
     Attributes
     ----------

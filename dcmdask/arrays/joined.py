@@ -53,9 +53,9 @@ class JoinedFrames(ArrayLike):
     dtype : numpy.dtype
         Of stored values, in native byte order, whatever that of the files is.
     transfer_syntaxes : Counter of str
-        How many frames are encoded in each, by UID.
+        Number of frames encoded in each, by UID.
     read_singly : int
-        How many frames are opened each time that they are read.
+        Number of frames that are opened each time that they are read.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def frame(
         Unsigned 8-bit values are shown as they are; any others are stretched.
     path : path or binary file
     window : (center, width), optional
-        What is stretched from black to white; by default the smallest to the largest value.
+        Range that is stretched from black to white; by default the smallest to the largest value.
     spacing : (between rows, between columns), optional
         In mm; where the two differ the picture is resized so that it has the right shape. Of
         an :class:`xarray.DataArray` it is read from the coordinates of its two dimensions.

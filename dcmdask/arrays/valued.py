@@ -46,7 +46,7 @@ def valued(
     instances : sequence of Described
     values : {"stored", "modality", "display"}
     overrides : mapping
-        What the frames were opened with in place of their headers' elements.
+        Options that replaced elements of the headers when the frames were opened.
 
     Raises
     ------

@@ -29,7 +29,7 @@ class Picture(NamedTuple):
     frame : array-like
         (rows, columns) of grey values, or (rows, columns, 3) of RGB; also a lazy one.
     window : (center, width), optional
-        What is stretched from black to white; by default the smallest to the largest value.
+        Range that is stretched from black to white; by default the smallest to the largest value.
     spacing : (between rows, between columns), optional
         In mm, so that the picture has the right shape; an :class:`xarray.DataArray` knows it.
     """

@@ -32,8 +32,8 @@ OrderBy = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEYWORD",
-        help="What tells frames of one position of a series apart, such as TriggerTime. Can be "
-        "given several times.",
+        help="Attribute that tells frames of one position of a series apart, such as "
+        "TriggerTime. Can be given several times.",
     ),
 ]
 Scheduler = Annotated[
@@ -46,7 +46,9 @@ Workers = Annotated[
 ]
 InflateLimit = Annotated[
     int | None,
-    typer.Option(min=1, metavar="BYTES", help="What a deflated data set may inflate to; 1 GiB."),
+    typer.Option(
+        min=1, metavar="BYTES", help="Limit of what a deflated data set inflates to; 1 GiB."
+    ),
 ]
 Exclude = Annotated[
     list[str] | None,

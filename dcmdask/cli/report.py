@@ -22,7 +22,7 @@ LONGEST = 300
 
 def report(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="What a job wrote to: a folder or a URL.")
+        str, typer.Argument(metavar="TARGET", help="Target of a job: a folder or a URL.")
     ],
     page: Annotated[
         str | None,

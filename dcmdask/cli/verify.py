@@ -28,7 +28,7 @@ def as_told(report: VerifyReport) -> dict[str, Any]:
 
 def verify(
     store: Annotated[
-        str, typer.Argument(metavar="STORE", help="What was exported: a path or a URL.")
+        str, typer.Argument(metavar="STORE", help="A store that was exported: a path or a URL.")
     ],
     source: Annotated[
         str | None,

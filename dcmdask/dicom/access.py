@@ -45,7 +45,7 @@ def reaching(url: Any, option: str = SOURCE) -> Iterator[None]:
     url
         Nothing is changed where it is no URL.
     option : str
-        What takes options for its file system.
+        The parameter that takes options for its file system.
 
     Raises
     ------

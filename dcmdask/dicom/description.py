@@ -81,7 +81,7 @@ class Described:
     Attributes
     ----------
     source : Source
-        Where its bytes are; of a deflated file, as it is stored.
+        Source of its bytes; of a deflated file, as it is stored.
     sop_class_uid, sop_instance_uid, study_uid, series_uid, frame_of_reference_uid : str
         Empty where the header has none.
     modality, photometric_interpretation, pixel_keyword : str

@@ -145,7 +145,7 @@ def rows(
 class _Reader:
     """Goes through what the window holds; positions count from its first byte.
 
-    What is not held is `Truncated`, whether or not the source has it.
+    Bytes that are not held raise `Truncated`, whether or not the source has them.
     """
 
     def __init__(self, window: Window, encoding: Encoding, end: int) -> None:

@@ -57,7 +57,7 @@ class Header:
     Attributes
     ----------
     source : Source
-        What offsets count from: the file, or the inflated data set of a deflated one.
+        Source that offsets count from: the file, or the inflated data set of a deflated one.
     transfer_syntax : UID
     encoding : Encoding
     values : dict of int to RawValue

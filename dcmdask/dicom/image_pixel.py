@@ -68,7 +68,7 @@ class ImagePixel:
     Attributes
     ----------
     options : mapping
-        What pydicom's decoders are given: the elements of group 0028 by pydicom's
+        Options for pydicom's decoders: the elements of group 0028 by pydicom's
         keywords, `pixel_keyword`, and the caller's overrides and decoding options.
     transfer_syntax : UID
     """

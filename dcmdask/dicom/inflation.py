@@ -59,7 +59,7 @@ class InflatedFile(ReadForward):
     limit : int
         Bytes that the data set may have.
     name : str
-        How messages call the source.
+        Display name of the source.
 
     Raises
     ------

@@ -60,14 +60,14 @@ class Instance:
     Attributes
     ----------
     source : Source
-        What the spans count from.
+        Source that the spans count from.
     pixels : ImagePixel
     spans : Spans
         One per frame, as many as there are.
     indexed_by : str
-        Where the spans come from, in words.
+        Origin of the spans, in words.
     notes : tuple of str
-        What is odd about the data, as warned when it was opened.
+        Oddities of the data, as warned of when it was opened.
     """
 
     source: files.Source

@@ -169,7 +169,7 @@ def walk_fragments(file: BinaryIO, start: int, end: int) -> Fragments:
     start : int
         Offset of the first fragment's item tag.
     end : int
-        Where the pixel data ends at the latest.
+        Latest possible end of the pixel data.
     """
     offsets: list[int] = []
     ends: list[int] = []

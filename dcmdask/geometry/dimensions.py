@@ -46,7 +46,7 @@ class Arrangement:
     irregularities : tuple of Irregularity
         Those of the geometry and of the dimensions; empty where all is regular.
     notes : tuple of str
-        What the order rests on, where that is less than certain.
+        Reasons of the order, where it is less than certain.
     """
 
     dims: tuple[str, ...]

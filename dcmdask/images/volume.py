@@ -47,7 +47,7 @@ class Stack:
     instances : tuple of Described
         Whose frames are in it.
     frame_numbers : ndarray of int64
-        Which frames, counted through all frames of `instances`.
+        Numbers of frames, counted through all frames of `instances`.
     order_by : tuple of str, optional
         As for :meth:`ordered_by`.
 

@@ -20,7 +20,7 @@ class ArrayLike(ABC):
         The axes that number the frames, then rows, columns and, for colour, samples.
     dtype : numpy.dtype
     frame_axes : int
-        How many of the axes number the frames.
+        Number of axes that number the frames.
     """
 
     shape: tuple[int, ...]

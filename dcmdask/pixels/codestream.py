@@ -99,7 +99,7 @@ class Codestream(NamedTuple):
     interleave : int
         JPEG-LS interleave mode of the first scan.
     offset : int
-        Where the codestream starts: behind a JP2 header, otherwise 0.
+        Start of the codestream: behind a JP2 header, otherwise 0.
     tiles : int
         The number of JPEG 2000 tiles; 1 for every other kind.
     scan : int

@@ -25,10 +25,10 @@ def split(key: Any, ndim: int, frame_axes: int = 1) -> tuple[tuple[FrameKey, ...
     Parameters
     ----------
     key : object
-        What stands between the brackets.
+        The index, as it stands between the brackets.
     ndim : int
     frame_axes : int, optional
-        How many of the axes number the frames.
+        Number of axes that number the frames.
 
     Raises
     ------

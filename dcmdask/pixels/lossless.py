@@ -51,7 +51,7 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
     codestream : Codestream
         Its parameters; `kind` is ``"jpeg-lossless"``.
     samples : numpy.ndarray
-        What a codec decoded: (rows, columns) or (rows, columns, samples), 8 or 16 bits.
+        Decoded frame: (rows, columns) or (rows, columns, samples), 8 or 16 bits.
 
     Raises
     ------

@@ -28,7 +28,7 @@ class Bar(NamedTuple):
     ----------
     label : str
     number : int
-        How many values.
+        Number of values.
     """
 
     label: str
@@ -44,16 +44,16 @@ class Distribution(NamedTuple):
         Bins that adjoin, from the smallest number to the largest; or texts and truths, the most
         frequent first.
     numeric : bool
-        Which of the two.
+        One of the two kinds.
     low, median, high : float
         Of the numbers; 0 where there are none.
     first, last : float
-        Where the first bin begins and the last one ends: of whole numbers, the last one in it; 0
+        Begin of the first bin and end of the last one: of whole numbers, the last one in it; 0
         where there are none.
     absent : int
-        How many values are None, NaN or infinite.
+        Number of values that are None, NaN or infinite.
     left_out : int
-        How many others are not in `bars`: strings among numbers, numbers beyond 1e300, outliers,
+        Number of others outside `bars`: strings among numbers, numbers beyond 1e300, outliers,
         rare strings.
     """
 

@@ -59,12 +59,12 @@ def write_page(summary: Summary, folder: Folder, path: str | None = None) -> str
     folder : Folder
         The target.
     path : str, optional
-        Where to; by default ``report.html`` in the target.
+        Path of the page; by default ``report.html`` in the target.
 
     Returns
     -------
     str
-        Where it is.
+        Path of the page.
 
     Raises
     ------

@@ -64,7 +64,7 @@ class Summary:
     causes : tuple of Cause
         Each failed record is in one of them; the most frequent first.
     odd : tuple of Cause
-        What the notes of series that are done say, alike.
+        Notes of series that are done, alike.
     seconds, median : float
         Of all last attempts together, and of one.
     longest : Record

@@ -75,7 +75,7 @@ def cluster(
     scheduler : str or None
         The address of a Dask scheduler that runs already.
     workers : int or None
-        How many processes of this machine to start instead.
+        Number of processes of this machine to start instead.
     threads : int, optional
         Of each such process; by default all cores are used once.
     dashboard : bool

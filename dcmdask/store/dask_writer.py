@@ -63,7 +63,7 @@ def write_array(
         that of the Dask chunks, which have to be of one shape; the last along an axis
         may be smaller.
     compressors : optional
-        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
+        As zarr takes them. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
         None nothing.
     overwrite : bool, optional
         Replace the Zarr store that is there, if dcmdask wrote it and it holds nothing else.
@@ -83,7 +83,7 @@ def write_array(
     StoreExistsError
         Something is there that is not to be replaced; nothing was computed.
     StoreLostError
-        What was written is not in the store.
+        Objects that were written are not in the store.
     TypeError, ValueError
         `x` is no Dask array, or something that zarr does not take; nothing was computed.
 

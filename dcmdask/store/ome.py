@@ -47,7 +47,7 @@ class Axes(NamedTuple):
     frame_axes : tuple of int
         Those that number frames, as the leading axes of the contents' frames do.
     samples_axis : int or None
-        Where c is, if it is that of the samples.
+        Index of c, if it is that of the samples.
     halved : tuple of int
         Axes along which a level has half the length of the one below.
     """

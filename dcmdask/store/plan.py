@@ -70,7 +70,7 @@ class Plan:
     frame_axes : tuple of int
         Those that number frames; the others are rows, columns and samples.
     samples_axis : int or None
-        Where the samples are.
+        Index of the samples' axis.
     halved : tuple of int
         Axes along which a level has half the length of the one below.
     dtype : numpy.dtype
@@ -206,7 +206,7 @@ def check_fits(plan: Plan, limit: int, why: str) -> None:
     limit : int
         Bytes.
     why : str
-        What the limit is, in words.
+        The limit, in words.
 
     Raises
     ------

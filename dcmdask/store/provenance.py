@@ -120,7 +120,7 @@ def technical_header(
     how : mapping
         The options that they are decoded with.
     values : str
-        What is applied already is left out: the rescaling of modality values, and also the
+        Elements that were applied are left out: the rescaling of modality values, and also the
         window of display values.
     """
     header: dict[str, Json] = {

@@ -137,7 +137,7 @@ def decoded_or_filled(
     Raises
     ------
     DcmdaskError
-        What is wrong is with a disk or a network, and not with a frame.
+        The fault is one of a disk or a network, and not of a frame.
     """
     try:
         return frames[along], []

@@ -42,9 +42,9 @@ class ExportReport:
     levels : int
         Of the pyramid; 1 where there is none.
     regions : int
-        How many tasks it takes to write all levels.
+        Number of tasks that write all levels.
     written : int
-        How many of them wrote; the others had written all that is theirs before.
+        Number of tasks that wrote; the others had written all of theirs before.
     failures : tuple of Failure
         ``(frame, reason)`` of each frame that could not be decoded and was filled.
     """

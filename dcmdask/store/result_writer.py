@@ -51,7 +51,7 @@ def result(
     Raises
     ------
     StoreLostError
-        What was written is not in the store.
+        Objects that were written are not in the store.
     TypeError
         The value, or an attribute of it, has no place in a Zarr store.
     """

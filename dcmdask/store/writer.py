@@ -88,7 +88,7 @@ def to_zarr(
         Likewise, multiples of `chunks`. By default up to 64 MiB of whole frames, where there
         are more than 64 chunks; None for none.
     compressors : optional
-        What zarr takes. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
+        As zarr takes them. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
         None nothing.
     levels : int or "auto"
         Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
@@ -128,7 +128,7 @@ def to_zarr(
         or another export is writing it. Nothing was written. (On object stores nobody
         notices two exports of one source; they write the same.)
     StoreLostError
-        What was written is not in the store.
+        Objects that were written are not in the store.
     ValueError
         `store` is the source, or holds it, or lies in it where a scan would find it. Nothing
         was opened.

@@ -80,7 +80,7 @@ class Check:
     labels : bool
         Whether levels are made of labels.
     fill_value : float or None
-        What missing frames hold.
+        Value of missing frames.
     expected : Expected or None
         None where there is no source.
     """

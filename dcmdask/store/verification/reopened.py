@@ -35,7 +35,7 @@ class Reopened(NamedTuple):
     prepared : Prepared
         Of the same source and options, but for chunks, shards and levels.
     expected : Expected or None
-        What level 0 should hold; None where shape or type are not those of the store.
+        Expected values of level 0; None where shape or type are not those of the store.
     token_same : bool
     notes : list of str
     differences : list of Difference

@@ -34,9 +34,9 @@ class Stored(NamedTuple):
     mask : zarr.Array or None
         Of which frames are missing.
     coordinates : dict
-        What else there is, by name.
+        Other arrays, by name.
     differences : list of Difference
-        What is wrong with the metadata.
+        Faults of the metadata.
     """
 
     group: zarr.Group

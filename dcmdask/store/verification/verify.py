@@ -52,14 +52,14 @@ class VerifyReport:
     complete : bool
         Whether the export came to its end.
     regions : tuple of int
-        How many regions were checked, and how many there are.
+        Numbers of regions that were checked, and of all.
     levels : int
         Of the pyramid; 1 where there is none.
     source_token_same : bool or None
         Whether the source is, by path, size and time, the one that was exported; None
         where none was given.
     notes : tuple of str
-        What is good to know, and no difference.
+        Remarks that are no difference.
     differences : tuple of Difference
         ``(where, what)`` of each thing that is not as it should be.
     seconds : float
@@ -122,7 +122,7 @@ def verify(
     ----------
     store : str, path-like or zarr.abc.store.Store
     source : optional
-        What was exported, as for :func:`to_zarr`. It may be elsewhere by now.
+        The source, as for :func:`to_zarr`. It may be elsewhere by now.
     fraction : float
         Of the regions, from 0 to 1; at least one region of each level. The same fraction
         takes the same regions each time.
@@ -139,7 +139,7 @@ def verify(
     Returns
     -------
     VerifyReport
-        What is damaged or different is in it, and not raised. 8-bit JPEG of which the export
+        Damage and differences are in it, and not raised. 8-bit JPEG of which the export
         let the codec convert the colours may differ by 1 from what is decoded here (see
         `raw` of :func:`open_frames`): that is counted in a note.
 
