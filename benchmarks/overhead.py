@@ -123,7 +123,7 @@ def single(folder: Path, most: int) -> str:
     def add(what: str, value: float, unit: str, bar: float | None) -> None:
         reached = "" if bar is None else "yes" if value <= bar else "no"
         rows.append(
-            [what, f"{value:.3g} {unit}", "" if bar is None else f"{bar:g} {unit}", reached]
+            [what, f"{value:.3g} {unit}", "" if bar is None else f"{bar:.3g} {unit}", reached]
         )
 
     many = min(10**6, most)
