@@ -149,7 +149,7 @@ def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
     )
 
 
-# What failed
+# Failures
 
 
 class _Told(NamedTuple):
