@@ -75,7 +75,8 @@ ensure_venv() {
         "$python" -m venv --clear "$folder"
         pwd >"$folder/.place"
     fi
-    "$folder/bin/python" -m pip install -qq --disable-pip-version-check "$@" \
+    # Modules are compiled when they are imported, which most never are.
+    "$folder/bin/python" -m pip install -qq --no-compile --disable-pip-version-check "$@" \
         --editable ".${extra:+[$extra]}"
     fingerprint "$@" >"$stamp"
 }
