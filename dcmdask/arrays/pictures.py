@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
@@ -62,7 +63,7 @@ def frame(
     _check(plane[np.newaxis])
     low, high = _range(plane, window)
     shown = _square(_grey(plane, low, high), spacing or _spacing_of(values, 2))
-    Image.fromarray(shown).save(path, format="PNG")
+    _save(shown, path)
     return low, high
 
 
@@ -107,6 +108,8 @@ def contact_sheet(
     values = np.asarray(frames)
     _check(values)
     low, high = _range(values, window)
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns is {columns}: at least 1")
     spacing = spacing or _spacing_of(frames, 2)
     shown = [_square(_grey(plane, low, high), spacing) for plane in values]
     count, (height, width) = len(shown), shown[0].shape[:2]
@@ -118,7 +121,7 @@ def contact_sheet(
     for position, plane in enumerate(shown):
         top, left = position // across * (height + GAP), position % across * (width + GAP)
         sheet[top : top + height, left : left + width] = plane
-    Image.fromarray(sheet).save(path, format="PNG")
+    _save(sheet, path)
     return low, high
 
 
@@ -187,7 +190,7 @@ def planes(
     for plane in shown:
         sheet[: len(plane), left : left + plane.shape[1]] = plane
         left += plane.shape[1] + GAP
-    Image.fromarray(sheet).save(path, format="PNG")
+    _save(sheet, path)
     return low, high
 
 
@@ -235,12 +238,29 @@ def projection(
     (40.0, 59.0)
     """
     _check_volume(volume)
+    if along not in ("z", "y", "x") or how not in ("max", "mean", "min"):
+        raise ValueError(f"along is z, y or x, and how max, mean or min: not {along!r}, {how!r}")
     axis = "zyx".index(along)
     between = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
     reducible = volume if hasattr(volume, how) else np.asarray(volume)
     plane = np.asarray(getattr(reducible, how)(axis=axis))
     left = between[:axis] + between[axis + 1 :]
     return frame(plane if along == "z" else plane[::-1], path, window=window, spacing=left)
+
+
+def _save(shown: npt.NDArray[Any], path: Path) -> None:
+    """Write a picture whole, or not at all: an earlier one stays where that fails."""
+    if not isinstance(path, str | os.PathLike):
+        Image.fromarray(shown).save(path, format="PNG")
+        return
+    beside = f"{os.fspath(path)}.partial"
+    try:
+        Image.fromarray(shown).save(beside, format="PNG")
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(beside)
+        raise
 
 
 def _check_volume(volume: Any) -> None:
@@ -295,7 +315,9 @@ def _grey(frame: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[Any]:
     if frame.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return frame
     inside = np.nan_to_num(np.clip(frame.astype("f8"), low, high), nan=low)
-    scaled: npt.NDArray[Any] = np.round((inside - low) * (255 / ((high - low) or 1)))
+    # Halved, since the range of very large numbers may be none.
+    width = (high / 2 - low / 2) or 0.5
+    scaled: npt.NDArray[Any] = np.round((inside / 2 - low / 2) / width * 255)
     return scaled.astype("u1")
 
 
@@ -304,6 +326,8 @@ def _square(plane: npt.NDArray[Any], spacing: Sequence[float] | None) -> npt.NDA
     if spacing is None:
         return plane
     _check_spacing(spacing)
+    if len(spacing) != 2:
+        raise ValueError(f"a frame has spacings of rows and columns, and not {tuple(spacing)}")
     between_rows, between_columns = spacing
     finest = min(between_rows, between_columns)
     return _resized(plane, between_rows / finest, between_columns / finest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
@@ -283,14 +284,17 @@ def left_out(one: Skipped, root: str, job: str, script: str) -> Record:
 def names_of(series: Iterable[Series], root: str = "") -> list[str]:
     """Return a name for each series, that is unique and safe in a path.
 
-    One without Series Instance UID is told by its folder: from `root`, since the archive may be
-    moved.
+    The Series Instance UID; of series that share one, or have none, a hash of it, their study and
+    folder, so that none gets the name of another that has gone. Folders are told from `root`,
+    since the archive may be moved.
     """
+    series = list(series)
+    uids = Counter(one.uid for one in series)
     taken: dict[str, int] = {}
     found = []
     for one in series:
         name = one.uid
-        if not _UID.fullmatch(name) or name in taken:
+        if not _UID.fullmatch(name) or uids[name] > 1:
             told = [one.uid]
             for instance in one.instances[:1]:
                 *same, folder = by_series(instance)

@@ -144,9 +144,9 @@ def check_apart(
     ...
     ValueError: the target s3://bucket/in holds the source zip://**::s3://bucket/in/study.zip: ...
     """
-    where = _place(target)
+    where = _place(target, is_pattern=False)
     for source in sources:
-        place = _place(source)
+        place = _place(source, is_pattern=True)
         if where == place:
             how = "is"
         elif where == place[: len(where)]:
@@ -161,19 +161,24 @@ def check_apart(
         raise ValueError(f"the target {target} {how} the source {source}: take another target")
 
 
-def _place(source: str) -> tuple[str, ...]:
-    """Return a path or URL as what it is reached by and the parts of its real path."""
+def _place(source: str, is_pattern: bool) -> tuple[str, ...]:
+    """Return a path or URL as what it is reached by and the parts of its real path.
+
+    Of a pattern, those before the first wildcard.
+    """
     last = source.rpartition("::")[2]
     protocol, path = fsspec.core.split_protocol(last)
     if protocol in (None, "file", "local"):
-        if glob.has_magic(path) and not os.path.lexists(path):
+        if is_pattern and glob.has_magic(path) and not os.path.lexists(path):
             path = os.sep.join(takewhile(lambda part: not glob.has_magic(part), path.split(os.sep)))
         real = os.path.normcase(os.path.realpath(os.path.expanduser(path or os.sep)))
         return ("", *filter(None, real.split(os.sep)))
     parts = [part for part in path.split("/") if part]
     # Protocols may have several names.
     kind = fsspec.get_filesystem_class(protocol)
-    return (kind.__qualname__, *takewhile(lambda part: not glob.has_magic(part), parts))
+    if is_pattern:
+        parts = list(takewhile(lambda part: not glob.has_magic(part), parts))
+    return (kind.__qualname__, *parts)
 
 
 def _is_left_out(target: str, storage_options: Mapping[str, Any]) -> bool:

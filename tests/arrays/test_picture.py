@@ -135,3 +135,33 @@ def test_projection(along: str, how: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(shown, expected * 255 / 256, atol=0.51)
     with pytest.raises(ValueError, match="a volume has"):
         projection(volume[0], tmp_path / "a.png")
+    for wrong in ({"along": ""}, {"along": "zy"}, {"how": "std"}):
+        with pytest.raises(ValueError, match="along is z, y or x"):
+            projection(volume, tmp_path / "a.png", **wrong)
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.png"
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100)).astype("u1")
+    pictures.frame(noise, path)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            pictures.frame(noise[::-1], path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_numbers_as_large_as_can_be(tmp_path: Path) -> None:
+    values = np.array([[-1.7e308, 1.7e308], [0, 1.7e308]])
+    pictures.frame(values, tmp_path / "a.png")
+    shown = np.asarray(Image.open(tmp_path / "a.png"))
+    assert shown.tolist() in ([[0, 255], [127, 255]], [[0, 255], [128, 255]])
+    with pytest.raises(ValueError, match="columns is -1"):
+        contact_sheet(np.zeros((2, 3, 3)), tmp_path / "a.png", columns=-1)
+    with pytest.raises(ValueError, match="a frame has spacings of rows and columns"):
+        pictures.frame(values, tmp_path / "a.png", spacing=(1, 2, 3))

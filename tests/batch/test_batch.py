@@ -365,6 +365,21 @@ def test_the_name_of_a_series_without_uid(tmp_path: Path) -> None:
     assert names(tmp_path / "new", 1) == first
 
 
+def test_series_of_one_uid_never_take_the_name_of_another(tmp_path: Path) -> None:
+    """The results of one that is gone stay under its name."""
+    dataset = dcmread(get_testdata_file("CT_small.dcm"))
+    for study in ("1", "2", "3"):
+        dataset.StudyInstanceUID, dataset.SOPInstanceUID = f"1.2.{study}", f"1.2.3.{study}"
+        (tmp_path / study).mkdir()
+        dataset.save_as(tmp_path / study / "0.dcm")
+    every = names_of(dcmdask.scan(tmp_path), str(tmp_path))
+    assert len({*every}) == 3 and all(name.startswith("series-") for name in every)
+    shutil.rmtree(tmp_path / "1")
+    assert names_of(dcmdask.scan(tmp_path), str(tmp_path)) == every[1:]
+    shutil.rmtree(tmp_path / "2")
+    assert names_of(dcmdask.scan(tmp_path), str(tmp_path)) == [dataset.SeriesInstanceUID]
+
+
 def test_the_record_of_a_file_that_is_gone_goes(tmp_path: Path) -> None:
     """Also where the source is a pattern or a list, and more is found than before."""
     whole = Path(get_testdata_file("CT_small.dcm")).read_bytes()

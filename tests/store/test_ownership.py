@@ -345,3 +345,15 @@ def test_nothing_of_others_is_lost(
         with suppress(StoreExistsError, NotADirectoryError):
             to_zarr(source, store, chunks=data.draw(st.sampled_from([1, 3])), **how)
     assert foreign.items() <= hashes(folder).items()
+
+
+def test_a_target_is_no_pattern(tmp_path: Path) -> None:
+    """Also one that is not there yet, beside its source."""
+    (tmp_path / "archive").mkdir()
+    source = str(tmp_path / "archive")
+    for name in ("out [1].zarr", "out*", "a?/b"):
+        check_apart([source], str(tmp_path / name))
+    (tmp_path / "archive/out [1]").mkdir()
+    (tmp_path / "archive/out [1]/notes.txt").touch()
+    with pytest.raises(ValueError, match="lies in"):
+        check_apart([source], str(tmp_path / "archive/out [1]"))
