@@ -131,6 +131,9 @@ def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array
             encoding=encoding,
         )
     _check_comes_back(lazy, documents)
+    stored = dict(zarr.open_group(MemoryStore(documents), mode="r").arrays())
+    # Some releases of xarray store booleans as integers, and say so in an attribute.
+    arrays = {name: x.astype(stored[name].dtype) for name, x in arrays.items()}
     return _described(documents), arrays
 
 
