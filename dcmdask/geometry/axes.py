@@ -135,13 +135,30 @@ def chosen_axes(
     columns = [ORDER_BY[keyword] for keyword in order_by]
     if not all(_is_known(facts, column) for column in columns):
         return None
-    *others, last = (_axis(facts, column) for column in columns)
+    *others, last = _named_apart([_axis(facts, column) for column in columns], facts)
     for place in (np.zeros_like(z), z):
         level = ranks(last.level, joined([axis.level for axis in others], place))
         axes = _sorted((*others, last._replace(level=level)))
         if is_full(axes, z):
             return axes
     return None
+
+
+def without(facts: npt.NDArray[Any], order_by: Sequence[str]) -> list[str]:
+    """Return the keywords of which some frames have no value."""
+    return [keyword for keyword in order_by if not _is_known(facts, ORDER_BY[keyword])]
+
+
+def _named_apart(axes: Sequence[Axis], facts: npt.NDArray[Any]) -> list[Axis]:
+    """Return axes of which no two have one name: of two times, the second has its column's."""
+    found: dict[str, Axis] = {}
+    for axis in axes:
+        if axis.name in found:
+            # Relative, as all times are: those of the clock may say who it was.
+            values = facts[axis.column] - facts[axis.column].min()
+            axis = axis._replace(name=axis.column, values=values)
+        found[axis.name] = axis
+    return list(found.values())
 
 
 # Grids

@@ -22,6 +22,7 @@ from dcmdask.geometry.axes import (
     find_axes,
     notes_on,
     plausible,
+    without,
 )
 from dcmdask.geometry.coordinates import Coordinates, labels, told
 from dcmdask.geometry.grid import Floats, Geometry, Integers, Irregularity, is_placed, locate
@@ -97,7 +98,8 @@ def arrange(
         return Arrangement(("z",), numbers, coordinates, geometry, found, notes)
     axes = chosen_axes(facts, z, order_by) if order_by else find_axes(facts, z, indices)
     if axes is None:
-        return _side_by_side(facts, stored, z, geometry, _shared(z, geometry, order_by), notes)
+        shared = _shared(z, geometry, order_by, without(facts, order_by))
+        return _side_by_side(facts, stored, z, geometry, shared, notes)
     notes += notes_on(axes, facts, z)
     dims = (*(axis.name for axis in axes), "z")
     numbers = _grid(axes, z)
@@ -188,7 +190,9 @@ def _beside(numbers: Integers) -> tuple[int, ...]:
     return tuple(dict.fromkeys(beside[beside >= 0].tolist()))
 
 
-def _shared(z: Integers, geometry: Geometry, order_by: Sequence[str]) -> Irregularity:
+def _shared(
+    z: Integers, geometry: Geometry, order_by: Sequence[str], unsaid: Sequence[str]
+) -> Irregularity:
     """Say that frames share positions without a place of their own for each."""
     counts = np.bincount(z)
     most = int(np.bincount(counts).argmax())
@@ -207,6 +211,8 @@ def _shared(z: Integers, geometry: Geometry, order_by: Sequence[str]) -> Irregul
         f"{counts[places].sum()} frames share {shared}, at {_at(geometry, places)} mm from the "
         f"first, and no grid of {by} has a place for each"
     )
+    if unsaid:
+        message += f": not all frames have {' and '.join(unsaid)}"
     return Irregularity("duplicate", message, _tuple(counts[z] > 1))
 
 

@@ -208,6 +208,8 @@ class Stack:
         """
         if order_by is None:
             return self
+        if not isinstance(order_by, str | Sequence):
+            raise TypeError(f"order_by takes keywords, not {order_by!r}")
         keywords = (order_by,) if isinstance(order_by, str) else tuple(order_by)
         for keyword in keywords:
             if keyword not in ORDER_BY:

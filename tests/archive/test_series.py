@@ -408,6 +408,10 @@ def test_the_user_says_what_tells_frames_apart(tmp_path: Path) -> None:
     backwards = series.to_xarray(order_by="InstanceNumber")
     np.testing.assert_array_equal(backwards.values, frames.reshape(shape)[::-1])
     (stack,) = series.stacks
+    with pytest.raises(IrregularSeriesError, match="not all frames have ContentTime"):
+        series.to_dask(order_by="ContentTime")
+    with pytest.raises(TypeError, match="order_by takes keywords, not 3"):
+        series.to_dask(order_by=3)
     assert stack.ordered_by(None) is stack
     assert stack.ordered_by("TriggerTime").arrangement.notes == ()
     with pytest.raises(IrregularSeriesError, match="no grid of EchoTime, TriggerTime"):

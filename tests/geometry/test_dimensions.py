@@ -649,3 +649,14 @@ def test_anything_has_an_arrangement(facts: np.ndarray, data: Any) -> None:
         assert (found.numbers >= 0).all()
     split = parts(facts, found)
     assert sorted(np.concatenate(split)) == list(range(len(facts)))
+
+
+def test_two_times_that_a_user_chooses_have_names_of_their_own() -> None:
+    """Phases of a heartbeat, measured again and again."""
+    made = grid(t=3, diffusion=2, z=4).tell(instance_number=np.nan)
+    made.tell(temporal_position=made.at("t") + 1, trigger_time=40 + 25.0 * made.at("diffusion"))
+    found = arrange(made.facts, order_by=("TemporalPositionIdentifier", "TriggerTime"))
+    assert found.dims == ("t", "trigger_time", "z") and found.irregularities == ()
+    np.testing.assert_array_equal(found.numbers, made.numbers)
+    dims, values = found.coordinates["trigger_time"]
+    assert dims == ("trigger_time",) and values.tolist() == [0, 25]
