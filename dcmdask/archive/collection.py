@@ -17,7 +17,7 @@ from dcmdask.dicom.instance import outside
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
 from dcmdask.images.volume import Stack
 
-# How many series or files a message lists.
+# Number of series or files that a message lists.
 _LISTED = 10
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Direction cosines and, relatively, pixel spacings that differ by less are the same: over 500
 # mm that is 0.01 mm.
 _SAME = 2e-5
-# How many stacks a message lists.
+# Number of stacks that a message lists.
 _LISTED = 10
 # No direction cosine and no logarithm of a spacing.
 _ABSENT = 99.0

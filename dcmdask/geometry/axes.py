@@ -238,7 +238,7 @@ def _sorted(axes: Iterable[Axis]) -> tuple[Axis, ...]:
     return tuple(sorted(axes, key=lambda axis: known.get(axis.name, len(ORDER))))
 
 
-# What headers say plainly
+# Values of headers
 
 
 def _indexed(indices: Indices) -> tuple[Axis, ...]:

@@ -162,7 +162,7 @@ def _grid(axes: Sequence[Axis], z: Integers) -> Integers:
     return numbers
 
 
-# What is not regular about it
+# Irregularities
 
 
 def _holes(numbers: Integers, dims: tuple[str, ...], geometry: Geometry) -> list[Irregularity]:

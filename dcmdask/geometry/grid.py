@@ -32,7 +32,7 @@ _ORTHONORMAL = 1e-3
 _A_PLANE = 0.1
 # A shear of less (a tenth of a degree) comes from rounded direction cosines.
 _TILTED = 2e-3
-# How many missing positions a message lists.
+# Number of missing positions that a message lists.
 _LISTED = 8
 
 

@@ -11,7 +11,7 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.terms import uid
 from dcmdask.geometry.grid import Integers, Irregularity
 
-# How many files a message names.
+# Number of files that a message names.
 _NAMED = 3
 
 

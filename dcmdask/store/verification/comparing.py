@@ -22,7 +22,7 @@ from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
 from dcmdask.store.regions import Key, decoded_or_filled, frames_of
 
-# How many frames a difference names.
+# Number of frames that a difference names.
 _NAMED = 10
 # Its last four bytes are the length of all.
 _BLOSC_HEADER = 16

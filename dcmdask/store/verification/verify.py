@@ -33,7 +33,7 @@ from dcmdask.store.verification.comparing import (
 from dcmdask.store.verification.reopened import Reopened, reopen
 from dcmdask.store.verification.stored import Stored, layout_of, lost, open_stored
 
-# How many differences are listed where people read.
+# Number of differences that are listed where people read.
 _LISTED = 20
 # Objects that there should be are looked for one by one, unless there are so many for each that
 # is there, and a few.
@@ -239,7 +239,7 @@ def verify(
     )
 
 
-# What is checked
+# Checks
 
 
 def _chosen(layout: Layout, token: str, fraction: float) -> dict[int, list[int]]:
