@@ -25,9 +25,14 @@ caller would catch without knowing this package::
     DcmdaskWarning              (UserWarning)          the result is usable, but look at this
 
 A file that is absent, a directory or unreadable raises what :func:`open` raises.
+
+Each exception has a :attr:`~DcmdaskError.code`, the stable name of its cause, which a
+report groups by. A text is for people and is never read back.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 __all__ = [
     "AlignmentError",
@@ -63,6 +68,15 @@ class DcmdaskError(Exception):
         The file that it happened in; put in front of the message.
     frame : int, optional
         The frame, counted from 0; put in front of the message.
+    code : str, optional
+        Name of the cause where an exception class has several.
+
+    Attributes
+    ----------
+    code : str
+        Stable name of the cause: that of the class, and behind a slash the one given.
+    message : str
+        Description without source and frame.
 
     Examples
     --------
@@ -74,9 +88,16 @@ class DcmdaskError(Exception):
 
     source: str | None
     frame: int | None
+    code: str
+    message: str
 
     def __init__(
-        self, message: str, *, source: str | None = None, frame: int | None = None
+        self,
+        message: str,
+        *,
+        source: str | None = None,
+        frame: int | None = None,
+        code: str = "",
     ) -> None:
         where = ", ".join(
             part
@@ -88,6 +109,8 @@ class DcmdaskError(Exception):
         super().__init__(f"{where}: {message}" if where else message)
         self.source = source
         self.frame = frame
+        self.code = f"{type(self).__name__}/{code}" if code else type(self).__name__
+        self.message = message
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -161,5 +184,36 @@ class ClusterError(DcmdaskError, RuntimeError):
     """The workers of a cluster cannot do what they are to do."""
 
 
+class Note(NamedTuple):
+    """Oddity of the data that does not keep them from being read.
+
+    Attributes
+    ----------
+    code : str
+        Stable name of the oddity, which a report groups by.
+    text : str
+        Description, with the numbers and the likely cause.
+    """
+
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class DcmdaskWarning(UserWarning):
-    """Something in the data is not as it should be; the result is usable."""
+    """Something in the data is not as it should be; the result is usable.
+
+    Parameters
+    ----------
+    message : str
+    code : str, optional
+        Stable name of what is odd, as a :class:`Note` has it.
+    """
+
+    code: str
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
