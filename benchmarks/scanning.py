@@ -244,7 +244,7 @@ def dcmdask_scan(folder: str) -> int:
 
 def dcmdask_one_process(folder: str) -> int:
     """The same facts of every file, one after the other."""
-    from dcmdask.archive.scan_worker import describe_files
+    from dcmdask.archive.descriptions import describe_files
 
     return len(describe_files(_paths(folder)))
 
@@ -388,8 +388,8 @@ def bars(taken: Mapping[str, Sequence[float]]) -> str:
 
 def scaling(folder: str, files: int) -> str:
     """Return how long describing takes by number of processes, their start included."""
+    from dcmdask.archive.processes import describe_in_processes
     from dcmdask.archive.scan import BATCH
-    from dcmdask.archive.scan_worker import describe_in_processes
 
     paths = _paths(folder)
     batches = [paths[at : at + BATCH] for at in range(0, len(paths), BATCH)]

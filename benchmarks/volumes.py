@@ -144,7 +144,7 @@ def assembly(folder: Path, frames: int) -> str:
     import dask.array  # noqa: F401  imported here, so that it is not timed
     import xarray  # noqa: F401  likewise
 
-    from dcmdask.archive.scan_worker import describe_files
+    from dcmdask.archive.descriptions import describe_files
     from dcmdask.archive.series import Series
 
     (one,) = describe_files([str(min(folder.iterdir()))])

@@ -68,6 +68,8 @@ class DcmdaskError(Exception):
         The file that it happened in; put in front of the message.
     frame : int, optional
         The frame, counted from 0; put in front of the message.
+    detail : str, optional
+        The offending value, or the words of another library; put behind the message.
     code : str, optional
         Name of the cause where an exception class has several.
 
@@ -76,7 +78,8 @@ class DcmdaskError(Exception):
     code : str
         Stable name of the cause: that of the class, and behind a slash the one given.
     message : str
-        Description without source and frame.
+        Description without source, frame and detail: nothing in it is from a text element
+        of the file.
 
     Examples
     --------
@@ -88,6 +91,7 @@ class DcmdaskError(Exception):
 
     source: str | None
     frame: int | None
+    detail: str
     code: str
     message: str
 
@@ -97,6 +101,7 @@ class DcmdaskError(Exception):
         *,
         source: str | None = None,
         frame: int | None = None,
+        detail: str = "",
         code: str = "",
     ) -> None:
         where = ", ".join(
@@ -106,9 +111,10 @@ class DcmdaskError(Exception):
         )
         # One positional argument, so that the default pickling (class, args,
         # attributes) restores the exception without composing it again.
-        super().__init__(f"{where}: {message}" if where else message)
+        super().__init__(": ".join(part for part in (where, message, detail) if part))
         self.source = source
         self.frame = frame
+        self.detail = detail
         self.code = f"{type(self).__name__}/{code}" if code else type(self).__name__
         self.message = message
 

@@ -9,10 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+from dcmdask.archive.descriptions import Outcome, describe_located
 from dcmdask.archive.discovery import Choice, Skipped, matches
-from dcmdask.archive.quiet import quiet
 from dcmdask.archive.remote import members, url_of
-from dcmdask.archive.scan_worker import Outcome, describe_located
 from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.inflation import ReadForward
@@ -95,7 +94,7 @@ class Archive:
         path = self._paths[url]
         info = _listed(self._fs)[path]
         remote = files.remote_file(url, self._options, self._fs, path, info)
-        with quiet(), _Kept(partial(self._open, path), url) as file:
+        with _Kept(partial(self._open, path), url) as file:
             member = files.Member(url, remote.size, cast(BinaryIO, file))
             outcome = describe_located(url, lambda: member, known)
         return replace(outcome, source=remote) if isinstance(outcome, Described) else outcome

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import glob
 import heapq
+import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
-
-from dcmdask.archive.marks import MARKS, MOST, is_mark
 
 # What is left of a pattern below a folder, one entry for each way to have got there.
 Tails: TypeAlias = "frozenset[tuple[str, ...]]"
@@ -23,7 +22,13 @@ _OTHER_FILES = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-
+# The file that the target of a job begins with.
+TARGET = "dcmdask.json"
+# The file that a Zarr store begins with.
+STORE = "zarr.json"
+MARKS = frozenset({TARGET, STORE})
+# Bytes of such a file that are read; dcmdask writes none that is longer.
+MOST = 2**24
 
 Kind: TypeAlias = Literal["not DICOM", "no pixel data", "copy", "doubtful"]
 
@@ -35,26 +40,31 @@ class Skipped(NamedTuple):
     ----------
     path : str
     reason : str
-        In words, without what is in the file.
+        In words, without values of the file's text elements.
     kind : {"not DICOM", "no pixel data", "copy", "doubtful"}
         ``"not DICOM"`` is also of what cannot be a DICOM file: empty files, pipes, sockets,
         devices, links to folders, folders that dcmdask wrote. ``"no pixel data"`` is of
         reports, plans and the like, ``"copy"`` of an instance that is there. Whatever is
         ``"doubtful"`` may be part of a series: damaged, unreadable, gone, or a link that
         leads nowhere.
+    code : str
+        Stable name of the reason: that of an error has its :attr:`DcmdaskError.code`.
     """
 
     path: str
     reason: str
-    kind: Kind = "doubtful"
+    kind: Kind
+    code: str
 
 
-EMPTY = "an empty file"
+def empty(path: str) -> Skipped:
+    """Return the entry of an empty file."""
+    return Skipped(path, "an empty file", "not DICOM", "empty")
 
 
 def may_be_lost(one: Skipped) -> bool:
     """Return whether a series may lack it; an empty file may be a copy that failed."""
-    return one.kind == "doubtful" or one.reason == EMPTY
+    return one.kind == "doubtful" or one.code == "empty"
 
 
 def sources(src: Any) -> list[str]:
@@ -159,7 +169,7 @@ def is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:
 
 def written_by_us(folder: str) -> Skipped:
     """Return what is said of a folder that dcmdask wrote."""
-    return Skipped(folder, "written by dcmdask, and not scanned", "not DICOM")
+    return Skipped(folder, "written by dcmdask, and not scanned", "not DICOM", "written")
 
 
 # Local files
@@ -201,7 +211,9 @@ def _walk(root: str, tails: Tails, chosen: Choice) -> Iterator[str | Skipped]:
             if chosen.follow_links:
                 status = os.stat(folder)
                 if (place := (status.st_dev, status.st_ino, tails)) in reached:
-                    yield Skipped(folder, "a folder that is scanned by another path", "not DICOM")
+                    yield Skipped(
+                        folder, "a folder that is scanned by another path", "not DICOM", "scanned"
+                    )
                     continue
                 reached.add(place)
             with os.scandir(folder) as listing:
@@ -222,7 +234,12 @@ def _walk(root: str, tails: Tails, chosen: Choice) -> Iterator[str | Skipped]:
                 elif () in below:
                     yield _file_or_reason(entry.path) if _is_odd(entry) else entry.path
         except OSError as error:
-            yield Skipped(folder, f"a folder that cannot be read: {error.strerror or error}")
+            yield Skipped(
+                folder,
+                f"a folder that cannot be read: {error.strerror or error}",
+                "doubtful",
+                "folder",
+            )
 
 
 def _is_marked(entry: os.DirEntry[str]) -> bool:
@@ -292,18 +309,48 @@ def _file_or_reason(path: str) -> str | Skipped:
         mode = os.stat(path).st_mode
     except OSError as error:
         if os.path.islink(path):
-            return Skipped(path, "a symbolic link that leads nowhere")
-        return Skipped(path, unreadable(error))
+            return Skipped(path, "a symbolic link that leads nowhere", "doubtful", "link")
+        return unreadable(path, error)
     if stat.S_ISREG(mode):
         return path
     if stat.S_ISDIR(mode):
-        return Skipped(path, "a link to a folder, which is not followed", "not DICOM")
+        return Skipped(path, "a link to a folder, which is not followed", "not DICOM", "link")
     what = _OTHER_FILES.get(stat.S_IFMT(mode), "something")
-    return Skipped(path, f"{what} that is not a file", "not DICOM")
+    return Skipped(path, f"{what} that is not a file", "not DICOM", "no file")
 
 
-def unreadable(error: OSError) -> str:
-    """Return why a file could not be read, in words without its name."""
+def unreadable(path: str, error: OSError) -> Skipped:
+    """Return the entry of a file that cannot be read; the reason does not repeat its name."""
     if isinstance(error, FileNotFoundError):
-        return "it vanished after it was listed"
-    return f"it cannot be read: {error.strerror or type(error).__name__}"
+        return Skipped(path, "it vanished after it was listed", "doubtful", "vanished")
+    words = error.strerror or type(error).__name__
+    return Skipped(path, f"it cannot be read: {words}", "doubtful", "unreadable")
+
+
+# Folders that dcmdask wrote
+
+
+def is_mark(name: str, data: bytes) -> bool:
+    """Return whether a file says that its folder was written by dcmdask.
+
+    Parameters
+    ----------
+    name : str
+        One of `MARKS`.
+    data : bytes
+        The content of the file.
+
+    Examples
+    --------
+    >>> is_mark("zarr.json", b'{"node_type": "group", "attributes": {"dcmdask": {}}}')
+    True
+    >>> is_mark("zarr.json", b'{"node_type": "group", "attributes": {}}')
+    False
+    """
+    try:
+        said = json.loads(data)
+        if name == STORE:
+            said = said["attributes"]
+        return isinstance(said["dcmdask"], dict)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import groupby
+from typing import Any
 
+from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.discovery import Skipped
-from dcmdask.archive.duplicates import versions
-from dcmdask.archive.scan_worker import in_threads
+from dcmdask.archive.processes import in_threads
 from dcmdask.archive.series import Series
+from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.frame_index import PixelDataElement
+from dcmdask.dicom.header import read_header
 from dcmdask.dicom.terms import uid
+from dcmdask.errors import DcmdaskError
 
 __all__ = ["by_series", "series_of"]
 
 # Threads that compare files; they wait for the disk.
 _READERS = 4
+# Tags of lookup tables: Modality LUT and VOI LUT Sequence; where frames have a VOI LUT
+# of their own, all functional groups; the descriptors and data of palettes.
+_LUTS = (0x00283000, 0x00283010)
+_FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
+_PALETTE = tuple(0x00281100 + kind + colour for kind in (0, 0x100, 0x120) for colour in range(1, 5))
+# Bytes that are in memory at a time.
+_BLOCK = 2**20
+_LOOKS = tuple(one.name for one in fields(Described) if one.name not in ("source", "facts"))
 
 
 def series_of(
@@ -41,11 +56,12 @@ def series_of(
     ordered = sorted(described, key=_by_series_and_name)
     copies: dict[str, Skipped] = {}
     conflicts: dict[tuple[str, ...], list[str]] = {}
-    for different in in_threads(versions, _sharing_uid(ordered), _READERS):
+    for different in in_threads(_versions, _sharing_uid(ordered), _READERS):
         for original, *others in different:
             reason = f"the same instance as {original.source.name}"
             copies.update(
-                (one.source.name, Skipped(one.source.name, reason, "copy")) for one in others
+                (one.source.name, Skipped(one.source.name, reason, "copy", "copy"))
+                for one in others
             )
         if len(different) > 1:
             first = different[0][0]
@@ -90,3 +106,99 @@ def _sharing_uid(ordered: Iterable[Described]) -> Iterator[list[Described]]:
             if one.sop_instance_uid:
                 same.setdefault(one.sop_instance_uid, []).append(one)
         yield from (group for group in same.values() if len(group) > 1)
+
+
+# Copies
+
+
+def _versions(same_uid: Iterable[Described]) -> list[list[Described]]:
+    """Group files with one SOP Instance UID by what is in them.
+
+    Copies have the same facts, lookup tables and encoded pixel data; in other elements they
+    may differ. Pixel data is read only where all else and the lengths are the same, and files
+    are not links to the same one. A file that cannot be read again is the copy of none.
+
+    Returns
+    -------
+    list of list of Described
+        Each a group of copies; groups and copies in the order they came in.
+    """
+    groups = [list(same_uid)]
+    with quiet():
+        for key in (_facts, _tables, _length, _digest):
+            groups = [part for group in groups for part in _parts(group, key)]
+    return groups
+
+
+def _parts(group: list[Described], key: Callable[[Described], Any]) -> list[list[Described]]:
+    if len(group) == 1 or len({_place(one) for one in group}) == 1:
+        return [group]
+    parts: dict[Any, list[Described]] = {}
+    for one in group:
+        try:
+            value = key(one)
+        except (OSError, DcmdaskError):
+            value = one.source.name
+        parts.setdefault(value, []).append(one)
+    return list(parts.values())
+
+
+def _place(one: Described) -> Any:
+    """Return what links to one file have in common."""
+    if isinstance(one.source, files.LocalFile):
+        try:
+            status = os.stat(one.source.path)
+        except OSError:
+            return one.source.path
+        return status.st_dev, status.st_ino
+    return one.source.name
+
+
+def _facts(one: Described) -> tuple[Any, ...]:
+    return *(getattr(one, name) for name in _LOOKS), one.table
+
+
+def _tables(one: Described) -> Any:
+    """Return what stands for the lookup tables: the file, where their places are not known."""
+    sequences = (
+        *(_LUTS if one.has_lut else ()),
+        *(_FUNCTIONAL_GROUPS if one.has_frame_lut else ()),
+    )
+    palette = _PALETTE if one.photometric_interpretation == "PALETTE COLOR" else ()
+    if not sequences and not palette:
+        return None
+    header = read_header(one.source, palette, one.transfer_syntax, sequences)
+    hashes = []
+    for tag, place in sorted(header.sequences.items()):
+        if place is None:
+            return _hash(header.source, 0, header.source.size)
+        hashes.append((tag, _hash(header.source, place.offset, place.offset + place.length)))
+    entries = sorted((tag, raw.value) for tag, raw in header.values.items())
+    return tuple(entries), tuple(hashes)
+
+
+def _length(one: Described) -> int:
+    place = _pixel_data(one)
+    return place.end - place.offset
+
+
+def _digest(one: Described) -> bytes:
+    """Hash the encoded pixel data; where its length is undefined, up to the end of the file."""
+    place = _pixel_data(one)
+    return _hash(place.source, place.offset, place.end)
+
+
+def _hash(source: files.Source, begin: int, end: int) -> bytes:
+    digest = hashlib.blake2b(digest_size=32)
+    with files.opened(source) as file:
+        file.seek(begin)
+        while begin < end and (block := file.read(min(_BLOCK, end - begin))):
+            digest.update(block)
+            begin += len(block)
+    return digest.digest()
+
+
+def _pixel_data(one: Described) -> PixelDataElement:
+    header = read_header(one.source, (), one.transfer_syntax)
+    assert header.pixel_data is not None, "nothing is described that has none"
+    return PixelDataElement(header.source, header.pixel_data.offset, header.pixel_data.length)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from dcmdask.archive.discovery import Choice, Skipped, is_readable_mark, written_by_us
-from dcmdask.archive.marks import MARKS, MOST
+from dcmdask.archive.discovery import MARKS, MOST, Choice, Skipped, is_readable_mark, written_by_us
 from dcmdask.dicom.access import reaching
 
 
@@ -81,7 +80,7 @@ def members(
             continue
         if "::" in one or ("://" in one and "://" not in path):
             # Inside an archive: as a URL it would lead out of it.
-            yield Skipped(one, "a name that cannot be part of a URL")
+            yield Skipped(one, "a name that cannot be part of a URL", "doubtful", "name")
         else:
             yield one
 

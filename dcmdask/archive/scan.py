@@ -11,6 +11,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
 from dcmdask.archive.containers import Archive, archive_of
+from dcmdask.archive.descriptions import Outcome, describe_files
 from dcmdask.archive.discovery import (
     Choice,
     Skipped,
@@ -21,15 +22,9 @@ from dcmdask.archive.discovery import (
     sources,
 )
 from dcmdask.archive.grouping import series_of
+from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
-from dcmdask.archive.scan_worker import (
-    Outcome,
-    describe_files,
-    describe_in_processes,
-    in_threads,
-)
-from dcmdask.archive.series import Series
-from dcmdask.archive.series_table import COLUMNS, row
+from dcmdask.archive.series import COLUMNS, Series, row
 from dcmdask.dicom.description import Described
 
 if TYPE_CHECKING:

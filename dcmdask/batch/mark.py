@@ -6,7 +6,7 @@ import json
 import re
 
 from dcmdask import __version__
-from dcmdask.archive.marks import TARGET, is_mark
+from dcmdask.archive.discovery import TARGET, is_mark
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import StoreExistsError

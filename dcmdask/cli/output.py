@@ -80,10 +80,9 @@ def counted(number: int, noun: str) -> str:
 
 def skipped_files(found: Scan) -> str:
     """Return how many files of a scan were left out and why, and name some, doubtful ones first."""
-    reasons = Counter(
-        "the same instance" if one.kind == "copy" else one.reason for one in found.skipped
-    )
-    told = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(NAMED))
+    counts = Counter(one.code for one in found.skipped)
+    reasons = {one.code: one.reason for one in reversed(found.skipped)} | {"copy": "copy"}
+    told = ", ".join(f"{count} × {reasons[code]}" for code, count in counts.most_common(NAMED))
     named = sorted(found.skipped, key=lambda one: one.kind != "doubtful")
     lines = [f"skipped {counted(len(found.skipped), 'file')}: {told}"]
     lines += [plain(f"  {one.path}: {one.reason}") for one in named[:NAMED]]

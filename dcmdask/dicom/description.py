@@ -391,8 +391,10 @@ def _table(header: Header, frames: int, top: list[bytes], common: Common) -> _Fr
         return _rows(read_dataset, frames, top, common)
     except Exception as error:
         raise HeaderError(
-            f"the functional groups are damaged: {reason}; pydicom says: {error}",
+            f"the functional groups are damaged: {reason}",
             source=header.source.name,
+            detail=f"pydicom says: {error}",
+            code="functional-groups",
         ) from error
 
 

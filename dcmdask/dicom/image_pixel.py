@@ -225,13 +225,17 @@ def _number_of_frames(value: Any, name: str) -> tuple[int, list[str]]:
             raise ValueError("it has a fraction")
     except (TypeError, ValueError, OverflowError) as error:
         raise HeaderError(
-            f"(0028,0008) 'Number of Frames' is {value!r} and not a number; pass "
-            "number_of_frames to read the frames that are there",
+            "(0028,0008) 'Number of Frames' is not a number; pass number_of_frames to read "
+            "the frames that are there",
             source=name,
+            detail=f"its value is {value!r}",
+            code="number-of-frames",
         ) from error
     if frames < 1:
         raise HeaderError(
-            f"(0028,0008) 'Number of Frames' is {frames}; it must be at least 1", source=name
+            f"(0028,0008) 'Number of Frames' is {frames}; it must be at least 1",
+            source=name,
+            code="number-of-frames",
         )
     return frames, []
 
@@ -265,9 +269,10 @@ def _check(options: Mapping[str, Any], name: str) -> None:
         raise _missing("photometric_interpretation", name)
     if str(interpretation) not in _INTERPRETATIONS:
         raise HeaderError(
-            f"(0028,0004) 'Photometric Interpretation' is {str(interpretation)!r}, "
-            "which PS3.3 C.7.6.3.1.2 does not define",
+            "(0028,0004) 'Photometric Interpretation' is none of PS3.3 C.7.6.3.1.2",
             source=name,
+            detail=f"its value is {str(interpretation)!r}",
+            code="photometric-interpretation",
         )
 
 
@@ -284,7 +289,12 @@ def _check_integers(
                 if isinstance(values, range)
                 else " or ".join(str(v) for v in values)
             )
-            raise HeaderError(f"{_called(keyword)} is {value!r}; it must be {bounds}", source=name)
+            raise HeaderError(
+                f"{_called(keyword)} must be {bounds}",
+                source=name,
+                detail=f"its value is {value!r}",
+                code=keyword.replace("_", "-"),
+            )
 
 
 def _called(keyword: str) -> str:
@@ -294,5 +304,7 @@ def _called(keyword: str) -> str:
 
 def _missing(keyword: str, name: str) -> MissingElementError:
     return MissingElementError(
-        f"{_called(keyword)} is missing; pass {keyword} to give it", source=name
+        f"{_called(keyword)} is missing; pass {keyword} to give it",
+        source=name,
+        code=keyword.replace("_", "-"),
     )

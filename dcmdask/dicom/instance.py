@@ -23,6 +23,7 @@ from dcmdask.dicom.header import (
     read_header,
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel, image_pixel
+from dcmdask.dicom.terms import uid
 from dcmdask.errors import (
     DcmdaskWarning,
     HeaderError,
@@ -276,6 +277,10 @@ def _check_syntax(syntax: UID, name: str) -> None:
     try:
         get_decoder(syntax)
     except NotImplementedError as error:
+        if not uid(syntax):
+            raise UnsupportedSyntaxError(
+                "the transfer syntax is no UID", source=name, detail=f"its value is {str(syntax)!r}"
+            ) from error
         known = _NEWER.get(syntax, syntax.name)
         called = f"the transfer syntax {known!r} ({syntax})"
         if any(word in known for word in _VIDEO):
@@ -287,4 +292,4 @@ def _check_syntax(syntax: UID, name: str) -> None:
             advice = "is not decoded by pydicom yet: convert the file, to HTJ2K for example"
         else:
             advice = "is not decoded by pydicom: convert the file to another one"
-        raise UnsupportedSyntaxError(f"{called} {advice}", source=name) from error
+        raise UnsupportedSyntaxError(f"{called} {advice}", source=name, code=syntax) from error

@@ -17,7 +17,7 @@ from typing import Any
 
 import fsspec
 
-from dcmdask.archive.marks import MARKS, STORE, is_mark
+from dcmdask.archive.discovery import MARKS, STORE, is_mark
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import StoreExistsError
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dcmdask.archive.marks import STORE
+from dcmdask.archive.discovery import STORE
 from dcmdask.errors import StoreExistsError
 from dcmdask.store.ownership import StoreKeys, check_ours, files_below
 

@@ -176,11 +176,12 @@ def test_what_dcmdask_wrote_is_left_out(tmp_path: Path, memory: Any) -> None:
     for source in (tmp_path / "study", f"{tmp_path}/study/**"):
         found = scan(source)
         assert found.files == 2
-        assert found.skipped == ((str(tmp_path / "study/a/out.zarr"), WRITTEN, "not DICOM"),)
+        written = str(tmp_path / "study/a/out.zarr")
+        assert found.skipped == ((written, WRITTEN, "not DICOM", "written"),)
     for source in ("memory://study", "memory://study/**"):
         found = scan(source)
         assert found.files == 2
-        assert found.skipped == (("memory:///study/a/out.zarr", WRITTEN, "not DICOM"),)
+        assert found.skipped == (("memory:///study/a/out.zarr", WRITTEN, "not DICOM", "written"),)
     # Named itself it is scanned, but for the folders below that have a mark of their own.
     for source in (tmp_path / "study/a/out.zarr", "memory://study/a/out.zarr"):
         found = scan(source)

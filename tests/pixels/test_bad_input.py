@@ -127,17 +127,65 @@ def test_an_element_that_is_missing(keyword: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("elements", "words"),
     [
-        ({"Rows": 0}, ("(0028,0010) 'Rows' is 0", "65535")),
-        ({"Columns": 0}, ("'Columns' is 0",)),
-        ({"BitsAllocated": 12}, ("'Bits Allocated' is 12",)),
-        ({"BitsAllocated": 65535}, ("'Bits Allocated' is 65535",)),
-        ({"BitsStored": 9}, ("'Bits Stored' is 9", "1 to 8")),
-        ({"BitsStored": 0}, ("'Bits Stored' is 0",)),
-        ({"SamplesPerPixel": 2}, ("'Samples per Pixel' is 2",)),
-        ({"SamplesPerPixel": 4}, ("'Samples per Pixel' is 4",)),
-        ({"PixelRepresentation": 2}, ("'Pixel Representation' is 2",)),
+        ({"Rows": 0}, ("(0028,0010) 'Rows'", "value is 0", "65535")),
+        (
+            {"Columns": 0},
+            (
+                "'Columns'",
+                "value is 0",
+            ),
+        ),
+        (
+            {"BitsAllocated": 12},
+            (
+                "'Bits Allocated'",
+                "value is 12",
+            ),
+        ),
+        (
+            {"BitsAllocated": 65535},
+            (
+                "'Bits Allocated'",
+                "value is 65535",
+            ),
+        ),
+        ({"BitsStored": 9}, ("'Bits Stored'", "value is 9", "1 to 8")),
+        (
+            {"BitsStored": 0},
+            (
+                "'Bits Stored'",
+                "value is 0",
+            ),
+        ),
+        (
+            {"SamplesPerPixel": 2},
+            (
+                "'Samples per Pixel'",
+                "value is 2",
+            ),
+        ),
+        (
+            {"SamplesPerPixel": 4},
+            (
+                "'Samples per Pixel'",
+                "value is 4",
+            ),
+        ),
+        (
+            {"PixelRepresentation": 2},
+            (
+                "'Pixel Representation'",
+                "value is 2",
+            ),
+        ),
         ({"PhotometricInterpretation": "NONSENSE"}, ("'NONSENSE'",)),
-        ({"SamplesPerPixel": 3, "PlanarConfiguration": 2}, ("'Planar Configuration' is 2",)),
+        (
+            {"SamplesPerPixel": 3, "PlanarConfiguration": 2},
+            (
+                "'Planar Configuration'",
+                "value is 2",
+            ),
+        ),
     ],
     ids=str,
 )

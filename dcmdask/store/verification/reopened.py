@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.archive.collection import is_collection, only_stack
-from dcmdask.archive.quiet import quiet
+from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.arrays.arranged import ABSENT, ArrangedFrames

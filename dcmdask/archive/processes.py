@@ -1,8 +1,9 @@
-"""Describing files, in this process or in others: both ends of the pipe.
+"""Describing files in threads and in child processes.
 
-Describing is Python code, so it takes a process for each core to be quick. They are plain
-child processes with pipes: multiprocessing would run the caller's script again or copy a
-process that has threads, and Dask's worker processes may have no children of its kind.
+Describing is Python code, so it takes a process for each core to be quick. The processes are
+plain children with pipes: multiprocessing would run the caller's script again or copy a
+process that has threads, Dask's worker processes may have no children of its kind, and loky
+is slower by a fifth, since here the caller describes files while its children start.
 """
 
 from __future__ import annotations
@@ -10,27 +11,19 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import re
 import signal
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import IO, Any, TypeAlias, TypeVar, cast
+from typing import IO, TypeVar, cast
 
-from dcmdask.archive.discovery import EMPTY, Kind, Skipped, unreadable
-from dcmdask.archive.quiet import quiet
-from dcmdask.dicom import files
-from dcmdask.dicom.description import Described, describe
-from dcmdask.dicom.without_pixels import lost_pixels
-from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError, UnsupportedSyntaxError
+from dcmdask.archive.descriptions import Outcome, describe_files
+from dcmdask.archive.discovery import Skipped
 
-Outcome: TypeAlias = "Described | Skipped"
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -38,118 +31,18 @@ Result = TypeVar("Result")
 # whatever lies in the working directory from being imported.
 PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from dcmdask.archive.scan_worker import serve; serve()"
+    "from dcmdask.archive.processes import serve; serve()"
 )
-# What other modules print while they are imported comes before this.
+# Modules may print while they are imported; answers come behind this line.
 _READY = b"the describing of files begins here\n"
-# What a process that has gone leaves behind at the other end of its pipes.
+# Errors at the ends of the pipes of a process that has gone.
 _GONE = (OSError, EOFError, pickle.UnpicklingError)
-# Seconds for a process that closed its pipes to end by itself and tell why.
+# Seconds for a process that closed its pipes to end by itself and leave its exit code.
 _PARTING = 1.0
-_UID = re.compile(r"\([0-9.]{1,64}\)")
-# What a message quotes; behind a tag it is the name of the element, otherwise a value.
-_QUOTED = re.compile(
-    r"""(\([0-9A-F]{4},[0-9A-F]{4}\) )?(?:b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*")"""
-)
 # Batches for each worker that are under way or wait for it.
 _AHEAD = 2
-# Of no more than so many processes, this one has the time to describe files as well.
+# With no more processes than this, the caller's has the time to describe files as well.
 _FEW = 4
-
-
-# Describing
-
-
-def describe_files(
-    paths: Iterable[str],
-    storage_options: Mapping[str, Any] | None = None,
-    known: dict[Any, Any] | None = None,
-) -> list[Outcome]:
-    """Return what each file is, or why it can be no part of a series.
-
-    Parameters
-    ----------
-    paths : iterable of str
-    storage_options : mapping, optional
-    known : dict, optional
-        Values that were met before, which equal ones are replaced by.
-    """
-    known = {} if known is None else known
-    # What is odd about a header is warned of when its frames are opened.
-    with quiet():
-        return [_described(path, storage_options, known) for path in paths]
-
-
-def _described(
-    path: str, storage_options: Mapping[str, Any] | None, known: dict[Any, Any]
-) -> Outcome:
-    return describe_located(path, partial(files.locate, path, storage_options), known)
-
-
-def describe_located(
-    path: str, locate: Callable[[], files.Stored], known: dict[Any, Any]
-) -> Outcome:
-    """Return what a file is, or why it can be no part of a series.
-
-    Parameters
-    ----------
-    path : str
-    locate : callable
-        Returns where its bytes are.
-    known : dict
-        As for :func:`describe_files`.
-    """
-    try:
-        source = locate()
-        if not source.size:
-            return Skipped(path, EMPTY, "not DICOM")
-        try:
-            return _sharing(describe(source), known)
-        except NoPixelDataError:
-            if lost := lost_pixels(source):
-                return Skipped(path, f"no pixel data, and {lost}: it is probably truncated")
-            return Skipped(path, "no pixel data", "no pixel data")
-    except Exception as error:
-        return Skipped(path, *_reason(error))
-
-
-def _reason(error: Exception) -> tuple[str, Kind]:
-    """Return what is wrong in words, without the name of the file or what is in it."""
-    if isinstance(error, NotDicomError):
-        return "not a DICOM file", "not DICOM"
-    return _damage(error), "doubtful"
-
-
-def _damage(error: Exception) -> str:
-    if isinstance(error, DcmdaskError):
-        words = str(error).removeprefix(f"{error.source}: ")
-        if isinstance(error, UnsupportedSyntaxError):
-            return words if _UID.search(words) else "its transfer syntax is no UID"
-        words, _, _ = words.partition("; pydicom says")
-        return _QUOTED.sub(lambda quoted: quoted[0] if quoted[1] else "…", words)
-    if isinstance(error, OSError):
-        return unreadable(error)
-    return f"it cannot be described: {type(error).__name__}"
-
-
-_REPEATED = (
-    "sop_class_uid",
-    "study_uid",
-    "series_uid",
-    "frame_of_reference_uid",
-    "modality",
-    "image_type",
-    "transfer_syntax",
-    "photometric_interpretation",
-    "pixel_keyword",
-    "units",
-)
-
-
-def _sharing(one: Described, known: dict[Any, Any]) -> Described:
-    """Return `one` with values that are in memory once; pickled together they stay so."""
-    values = {name: getattr(one, name) for name in _REPEATED}
-    return replace(one, **{k: known.setdefault(value, value) for k, value in values.items()})
 
 
 def _in_flight(
@@ -243,10 +136,11 @@ class _Crew:
         try:
             outcomes = self._ask([path])
         except _NotStartedError:
-            return Skipped(path, "a process that read it ended, and no other could be started")
+            reason = "a process that read it ended, and no other could be started"
+            return Skipped(path, reason, "doubtful", "process")
         if isinstance(outcomes, list):
             return outcomes[0]
-        return Skipped(path, f"reading it ended the process ({outcomes})")
+        return Skipped(path, f"reading it ended the process ({outcomes})", "doubtful", "process")
 
     def _ask(self, paths: list[str]) -> list[Outcome] | str:
         """Return what a worker says of the files, or how it ended."""
