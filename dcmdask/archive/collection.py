@@ -43,17 +43,15 @@ def only_stack(found: Scan) -> Stack:
         skipped = [f"- {one.path}: {one.reason}" for one in found.skipped[:_LISTED]]
         if not series:
             head = f"there are no DICOM images; files looked at: {found.files}"
-            raise AmbiguousSourceError("\n".join([head, *skipped]))
+            raise AmbiguousSourceError("\n".join([head, *skipped]), code="no-image")
         listed = "\n".join(series)
         raise AmbiguousSourceError(
             f"{len(found)} series where one is meant, in {found.files} files:\n{listed}\n"
-            "scan(...) gives all of them, and each has to_dask() and to_xarray()"
+            "scan(...) gives all of them, and each has to_dask() and to_xarray()",
+            code="series",
         )
     if lost := list(filter(may_be_lost, found.skipped)):
         named = "; ".join(f"{one.path}: {one.reason}" for one in lost[:_LISTED])
-        warnings.warn(
-            f"left out, though maybe part of the series ({len(lost)}): {named}",
-            DcmdaskWarning,
-            stacklevel=outside(),
-        )
+        text = f"left out, though maybe part of the series ({len(lost)}): {named}"
+        warnings.warn(DcmdaskWarning(text, "left-out"), stacklevel=outside())
     return found[0].only_stack()

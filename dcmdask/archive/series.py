@@ -130,6 +130,7 @@ class Series:
                 f"{len(self.stacks)} stacks where one array is meant:\n{listed}\n"
                 "take one of them, such as scan(...)[0].stacks[0].to_dask()",
                 source=self.name,
+                code="stacks",
             )
         return self.stacks[0]
 
@@ -137,12 +138,9 @@ class Series:
         """Warn of files that may be part of it and are not."""
         if self.left_out:
             shown = "; ".join(self.left_out[:_LISTED])
-            warnings.warn(
-                f"{self.name}: left out beside it, though maybe part of it "
-                f"({len(self.left_out)}): {shown}",
-                DcmdaskWarning,
-                stacklevel=outside(),
-            )
+            text = f"left out beside it, though maybe part of it ({len(self.left_out)}): {shown}"
+            warning = DcmdaskWarning(f"{self.name}: {text}", "left-out")
+            warnings.warn(warning, stacklevel=outside())
 
     def to_dask(
         self,
@@ -296,7 +294,7 @@ def row(series: Series) -> dict[str, Any]:
     instances, stacks = series.instances, series.stacks
     stack = stacks[0] if len(stacks) == 1 else None
     geometry = stack.geometry if stack else None
-    irregularities = [one.message for s in stacks for one in s.arrangement.irregularities]
+    irregularities = [one.text for s in stacks for one in s.arrangement.irregularities]
     if series.conflicts:
         irregularities.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
     values = (

@@ -77,7 +77,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
         "irregularities": list(stack.worded(but="conflict")),
-        "notes": list(stack.notes),
+        "notes": list(map(str, stack.notes)),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.errors import Note
 from dcmdask.geometry.grid import Floats, Integers
 
 COMPONENTS = (b"MAGNITUDE", b"PHASE", b"REAL", b"IMAGINARY")
@@ -61,14 +62,13 @@ _ABSURD = 1e15
 class Axis(NamedTuple):
     """A dimension: its name, the column of the facts that it is from, the level of each frame.
 
-    `note` says what the order rests on, where that is not certain. `values` are those of the
+    `values` are those of the
     frames where no column has them.
     """
 
     name: str
     column: str
     level: Integers
-    note: str = ""
     values: npt.NDArray[Any] | None = None
 
 
@@ -346,24 +346,26 @@ def _weighted(axes: tuple[Axis, ...], facts: npt.NDArray[Any]) -> tuple[Axis, ..
     )
 
 
-def notes_on(axes: Sequence[Axis], facts: npt.NDArray[Any], z: Integers) -> tuple[str, ...]:
-    """Say what the order of axes rests on, where that is less than certain."""
+def notes_on(axes: Sequence[Axis], facts: npt.NDArray[Any], z: Integers) -> tuple[Note, ...]:
+    """Notes on an order of axes that is less than certain."""
     found = []
     for axis in axes:
         others = joined((one.level for one in axes if one is not axis), np.zeros_like(z))
         if axis.column in NUMBERS and not _times_tell(facts, z):
-            found.append(
+            text = (
                 f"frames share positions, and only {NUMBERS[axis.column]} tells them apart: it "
                 f"orders {axis.name}"
             )
+            found.append(Note("number-order", text))
         elif axis.name == "t" and axis.column in TIMES:
             times = facts[axis.column]
             same = joined([distinct(times)], others)
             if not _is_even(times, axis.level, z) or not determines(same, axis.level):
-                found.append(
+                text = (
                     "frames share positions, and the times of one position do not go with those "
                     "of another, as where frames are missing: t is their order at each"
                 )
+                found.append(Note("time-order", text))
     return tuple(found)
 
 

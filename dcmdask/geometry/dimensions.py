@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.dicom.frame_facts import DAY
+from dcmdask.errors import Note
 from dcmdask.geometry.axes import (
     NUMBERS,
     Axis,
@@ -46,7 +47,7 @@ class Arrangement:
         None for ``("frame",)``.
     irregularities : tuple of Irregularity
         Those of the geometry and of the dimensions; empty where all is regular.
-    notes : tuple of str
+    notes : tuple of Note
         Reasons of the order, where it is less than certain.
     """
 
@@ -55,7 +56,7 @@ class Arrangement:
     coordinates: Coordinates
     geometry: Geometry | None
     irregularities: tuple[Irregularity, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def arrange(
@@ -125,17 +126,19 @@ def _in_number_order(
     return Arrangement(("frame",), order, coordinates, None, irregularities, notes)
 
 
-def _order_notes(number: Floats, frame: Integers) -> tuple[str, ...]:
+def _order_notes(number: Floats, frame: Integers) -> tuple[Note, ...]:
     """Say what the order of frames rests on, by instance and their number in it."""
     if len(np.unique(frame)) == len(frame) and not number[0] < number[-1]:
         # All are of one instance, and in the order in which it stores them.
         return ()
     if np.isnan(number).any() or ((np.diff(number) == 0) & (np.diff(frame) == 0)).any():
-        return (
+        text = (
             "frames have no position, and Instance Number (0020,0013) is absent or the same "
-            "for some: their order is arbitrary",
+            "for some: their order is arbitrary"
         )
-    return ("frames have no position: they are in the order of Instance Number (0020,0013)",)
+        return (Note("arbitrary-order", text),)
+    text = "frames have no position: they are in the order of Instance Number (0020,0013)"
+    return (Note("instance-number-order", text),)
 
 
 def _settled(facts: npt.NDArray[Any], stored: Integers) -> Integers:
@@ -235,7 +238,7 @@ def _side_by_side(
     z: Integers,
     geometry: Geometry,
     irregularity: Irregularity,
-    notes: tuple[str, ...],
+    notes: tuple[Note, ...],
 ) -> Arrangement:
     """Frames in the order of positions, however many each has."""
     settled = _settled(facts, stored)
@@ -247,23 +250,24 @@ def _side_by_side(
     return Arrangement(("z",), order, coordinates, geometry, found, notes)
 
 
-def _midnight_notes(facts: npt.NDArray[Any]) -> tuple[str, ...]:
+def _midnight_notes(facts: npt.NDArray[Any]) -> tuple[Note, ...]:
     """Say where times of day were taken to go on behind midnight, and the numbers deny it."""
     times = facts["acquisition_time"]
     before = facts[(times >= 0) & (times < DAY)]
     behind = facts[(times >= DAY) & (times < 2 * DAY)]
     for column in NUMBERS if len(before) and len(behind) else ():
         if behind[column].max() < before[column].min():
-            return (
-                f"Acquisition Time (0008,0032) without a date seems to pass midnight, but "
-                f"{NUMBERS[column]} says that the earlier times of day were first",
+            text = (
+                "Acquisition Time (0008,0032) without a date seems to pass midnight, but "
+                f"{NUMBERS[column]} says that the earlier times of day were first"
             )
+            return (Note("midnight", text),)
     return ()
 
 
 def _contradictions(
     facts: npt.NDArray[Any], z: Integers, indices: Indices | None
-) -> tuple[str, ...]:
+) -> tuple[Note, ...]:
     """Say where numbers that should follow the positions do not."""
     index = facts["position_index"]
     if indices is not None and "z" in indices.names and not np.isfinite(index).any():
@@ -277,7 +281,8 @@ def _contradictions(
     up, down = (steps[between] > 0).all(), (steps[between] < 0).all()
     if (up or down) and (steps[~between] == 0).all():
         return ()
-    return (
+    text = (
         "In-Stack Position Number (0020,9057) or its dimension index contradicts Image Position "
-        "(0020,0032): the positions decide",
+        "(0020,0032): the positions decide"
     )
+    return (Note("position-number", text),)

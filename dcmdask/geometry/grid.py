@@ -41,17 +41,17 @@ class Irregularity(NamedTuple):
 
     Attributes
     ----------
-    kind : str
+    code : str
         ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"tilt"``, ``"position"``,
         ``"orientation"`` or ``"spacing"``.
-    message : str
-        In words, with millimetres.
+    text : str
+        Description, with millimetres.
     frames : tuple of int
-        The rows of the facts that it is about.
+        Rows of the facts.
     """
 
-    kind: str
-    message: str
+    code: str
+    text: str
     frames: tuple[int, ...] = ()
 
 
@@ -97,7 +97,7 @@ class Geometry:
     >>> uneven = scan(folder / "77654033/CT2")[0].stacks[0].geometry
     >>> uneven.regular, uneven.affine is None, uneven.positions
     (False, True, array([  0.  , 202.5 , 203.75, 205.  ]))
-    >>> uneven.irregularities[0].kind
+    >>> uneven.irregularities[0].code
     'uneven'
     """
 
@@ -160,7 +160,7 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
         gap = (along[-1] - along[0]) / steps.sum() if steps is not None else np.nan
         step = gap * (normal + shear)
     affine = None
-    if not {one.kind for one in found} - {"tilt", "orientation"}:
+    if not {one.code for one in found} - {"tilt", "orientation"}:
         affine = affine_of(orientation, spacing, origins[0], step)
     shape = (float(gap), float(spacing[0]), float(spacing[1]))
     geometry = Geometry(affine, shape, tuple(orientation.tolist()), along - along[0], tuple(found))

@@ -43,13 +43,13 @@ def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
     and what filling does not mend is left among its irregularities. A tilt is no obstacle: it
     is left, too.
     """
-    missing = [one for one in arrangement.irregularities if one.kind == "missing"]
-    left = tuple(one for one in arrangement.irregularities if one.kind != "missing")
+    missing = [one for one in arrangement.irregularities if one.code == "missing"]
+    left = tuple(one for one in arrangement.irregularities if one.code != "missing")
     geometry = arrangement.geometry
     if geometry is None or not missing or _side_by_side(arrangement, geometry):
         return arrangement
     steps = missing_steps(geometry.positions, same_position(geometry))
-    if steps is None or {one.kind for one in left} - {"tilt"}:
+    if steps is None or {one.code for one in left} - {"tilt"}:
         return replace(arrangement, irregularities=left)
     places = np.concatenate([[0], np.cumsum(steps)])
     numbers = np.full((*arrangement.numbers.shape[:-1], places[-1] + 1), -1, np.int64)
@@ -80,7 +80,7 @@ def _without_gaps(
     geometry: Geometry, places: Integers, numbers: Integers, facts: npt.NDArray[Any]
 ) -> Geometry:
     """Return the even grid, of whose positions there are those at `places`."""
-    left = tuple(one for one in geometry.irregularities if one.kind != "missing")
+    left = tuple(one for one in geometry.irregularities if one.code != "missing")
     if places[-1] + 1 == len(places):
         return replace(geometry, irregularities=left)
     first, last = (
@@ -125,7 +125,7 @@ def _split(
 
 def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]:
     """Split rows once, for the first reason that there is other than gaps."""
-    kinds = {one.kind for one in arrangement.irregularities}
+    kinds = {one.code for one in arrangement.irregularities}
     numbers, geometry = arrangement.numbers, arrangement.geometry
     whole = numbers[numbers >= 0]
     if geometry is None:
@@ -138,7 +138,7 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
         return _grouped(whole, np.arange(len(z)) - np.searchsorted(z, z))
     if _side_by_side(arrangement, geometry):
         # What is in order together, and each position apart where t is not known.
-        (*_, unsure) = (one.frames for one in arrangement.irregularities if one.kind != "conflict")
+        (*_, unsure) = (one.frames for one in arrangement.irregularities if one.code != "conflict")
         group = np.zeros(len(facts), np.int64)
         z = np.empty(len(facts), np.int64)
         z[numbers] = np.searchsorted(geometry.positions, arrangement.coordinates["z"][1])
@@ -159,7 +159,7 @@ def _grouped(numbers: Integers, group: Integers) -> list[Integers]:
 
 def _runs(arrangement: Arrangement) -> list[Integers]:
     """Split a grid at its gaps, so that each run of positions is even."""
-    kinds = {one.kind for one in arrangement.irregularities}
+    kinds = {one.code for one in arrangement.irregularities}
     numbers, geometry = arrangement.numbers, arrangement.geometry
     if (
         geometry is None

@@ -38,9 +38,9 @@ def worded(
             which = f", frame {stored[row]}" if len(instance) > 1 else ""
             names.append(instance.source.name + which)
         more = len(one.frames) - len(names)
-        near = "near " if one.kind == "missing" else ""
+        near = "near " if one.code == "missing" else ""
         listed = "; ".join(names) + (f" and {more} more" if more > 0 else "")
-        told.append(f"{one.message} ({near}{listed})" if names else one.message)
+        told.append(f"{one.text} ({near}{listed})" if names else one.text)
     return tuple(told)
 
 

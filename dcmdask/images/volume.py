@@ -17,7 +17,7 @@ from dcmdask.arrays.valued import Values, check_values, fill_for, valued
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.instance import outside
 from dcmdask.dicom.terms import uid
-from dcmdask.errors import DcmdaskWarning, IrregularSeriesError
+from dcmdask.errors import DcmdaskWarning, IrregularSeriesError, Note
 from dcmdask.geometry.axes import ORDER_BY, Indices
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.grid import Geometry
@@ -164,17 +164,18 @@ class Stack:
         return self.worded()
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes for the user, although the order is settled."""
+    def notes(self) -> tuple[Note, ...]:
+        """Oddities of an order that is settled all the same."""
         notes = self.arrangement.notes
         if self.kind == "mosaic":
-            notes = ("Siemens mosaics: each frame holds the tiles of a volume, as stored", *notes)
+            text = "Siemens mosaics: each frame holds the tiles of a volume, as stored"
+            notes = (Note("mosaic", text), *notes)
         return notes
 
     def worded(self, arrangement: Arrangement | None = None, but: str = "") -> tuple[str, ...]:
         """Return the irregularities of an arrangement, or its own, with the files' names."""
         found = (arrangement or self.arrangement).irregularities
-        told = [one for one in found if one.kind != but]
+        told = [one for one in found if one.code != but]
         return worded(told, self.instances, self._owner, self._stored)
 
     def __repr__(self) -> str:
@@ -234,11 +235,12 @@ class Stack:
         """
         check_on_irregular(on_irregular)
         for note in self.notes:
-            warnings.warn(f"{self.name}: {note}", DcmdaskWarning, stacklevel=outside())
+            warning = DcmdaskWarning(f"{self.name}: {note}", note.code)
+            warnings.warn(warning, stacklevel=outside())
         arrangement = self.arrangement
         if on_irregular == "fill":
             arrangement = filled(arrangement, self.facts)
-        kinds = {one.kind for one in arrangement.irregularities}
+        kinds = {one.code for one in arrangement.irregularities}
         # What is tilted can be filled, and stays tilted: its affine says so.
         left = kinds - {"tilt"} if on_irregular == "fill" else kinds
         if left and on_irregular != "keep":
@@ -251,6 +253,7 @@ class Stack:
                 "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
                 "gives the regular parts",
                 source=self.name,
+                code="+".join(sorted(left)),
             )
         return arrangement
 

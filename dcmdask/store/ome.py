@@ -203,7 +203,7 @@ def _geometry(contents: Contents) -> Geometry | None:
 
 
 def _check_even(geometry: Geometry, source: str) -> None:
-    reasons = [one.message for one in geometry.irregularities if one.kind in _UNEVEN]
+    reasons = [one.text for one in geometry.irregularities if one.code in _UNEVEN]
     if reasons:
         raise IrregularSeriesError(
             f"OME-Zarr has no place for frames that are no even grid: {'; '.join(reasons)}; "

@@ -93,7 +93,7 @@ def test_what_dcm2niix_resamples_is_irregular(corpus: Path, tmp_path: Path) -> N
     # Besides the volume as it is, it writes one without the tilt, and one of even gaps.
     assert any("_Tilt" in path.name or "_Eq" in path.name for path in tmp_path.glob("*.nii"))
     (stack,) = scan(corpus / "dcm_qa_ct/In/GE")[0].stacks
-    assert "tilt" in {one.kind for one in stack.arrangement.irregularities}
+    assert "tilt" in {one.code for one in stack.arrangement.irregularities}
 
 
 def test_mosaics_are_named(corpus: Path) -> None:
@@ -102,7 +102,7 @@ def test_mosaics_are_named(corpus: Path) -> None:
     for series in found:
         assert {stack.kind for stack in series.stacks} == {"mosaic"}
         for stack in series.stacks:
-            assert "mosaic" in stack.notes[0] and stack.dims[0] == "frame"
+            assert stack.notes[0].code == "mosaic" and stack.dims[0] == "frame"
 
 
 # highdicom

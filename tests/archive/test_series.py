@@ -83,7 +83,7 @@ def test_neither_order_nor_numbers_matter(
 def test_what_is_irregular_is_an_error(tmp_path: Path, distances: Any, kind: str) -> None:
     classic(tmp_path, FRAMES, along(OBLIQUE, distances), orientation=OBLIQUE)
     (stack,) = one(tmp_path).stacks
-    assert [one.kind for one in stack.arrangement.irregularities] == [kind]
+    assert [one.code for one in stack.arrangement.irregularities] == [kind]
     for make in (lambda: dcmdask.from_dicom(tmp_path), stack.to_dask, stack.to_xarray):
         with pytest.raises(IrregularSeriesError) as caught:
             make()
@@ -566,7 +566,7 @@ def test_no_positions(tmp_path: Path) -> None:
     classic(tmp_path, FRAMES, None, numbers=[3, 1, 2, 6, 5, 4], modality="MR")
     (stack,) = one(tmp_path).stacks
     assert stack.dims == ("frame", "y", "x") and stack.geometry is None and stack.kind == "frames"
-    assert any("Instance Number" in note or "InstanceNumber" in note for note in stack.notes)
+    assert any("Instance Number" in note.text for note in stack.notes)
     with pytest.warns(DcmdaskWarning, match="no position"):
         x = stack.to_dask()
     np.testing.assert_array_equal(x.compute(), FRAMES[[1, 2, 0, 5, 4, 3]])

@@ -67,7 +67,7 @@ def test_what_is_irregular_is_classified(name: str) -> None:
     make, kinds = IRREGULAR[name]
     facts = make()
     found = arrange(facts)
-    assert {one.kind for one in found.irregularities} == kinds
+    assert {one.code for one in found.irregularities} == kinds
     present = found.numbers[found.numbers >= 0]
     assert sorted(present) == list(range(len(facts)))
 
@@ -123,7 +123,7 @@ def test_time(way: str, t: int, z: int, echoes: int, data: Any) -> None:
     found = arrange(facts)
     assert found.dims == made.dims and found.irregularities == ()
     np.testing.assert_array_equal(marks(found, facts), made.numbers)
-    assert any(NUMBERS.get(column, "-") in note for note in found.notes) == (column in NUMBERS)
+    assert any(NUMBERS.get(column, "-") in note.text for note in found.notes) == (column in NUMBERS)
     assert len(found.notes) == (column in NUMBERS)
     if column in ("temporal_position", *NUMBERS):
         assert "t" not in found.coordinates
@@ -157,10 +157,10 @@ def test_frames_missing_in_a_grid_are_named(way: str, t: int, z: int, data: Any)
     expected.ravel()[rows] = -1
     np.testing.assert_array_equal(marks(found, facts), expected)
     (irregularity,) = found.irregularities
-    assert irregularity.kind == "missing"
-    assert irregularity.message.startswith(f"{len(lost)} of {t * z} frames are missing: ")
+    assert irregularity.code == "missing"
+    assert irregularity.text.startswith(f"{len(lost)} of {t * z} frames are missing: ")
     for cell in sorted(lost)[:3]:
-        assert f"t {cell[0]} at {2.5 * cell[1]:.4g} mm" in irregularity.message
+        assert f"t {cell[0]} at {2.5 * cell[1]:.4g} mm" in irregularity.text
     # The frame before it along z is named, or the first that there is.
     there = [[row for row in expected[of] if row >= 0] for of, _ in lost]
     beside = {
@@ -186,9 +186,9 @@ def test_frames_missing_by_times_of_their_own_are_counted(
     facts = without(made.facts, rows)
     found = arrange(facts)
     (irregularity,) = found.irregularities
-    assert found.dims == ("z",) and irregularity.kind == "missing"
+    assert found.dims == ("z",) and irregularity.code == "missing"
     assert f"{z - len(short)} positions have {t} frames, and {len(short)} have fewer" in (
-        irregularity.message
+        irregularity.text
     )
     assert set(facts["window_center"][list(irregularity.frames)] % z) == short
     assert filled(found, facts) is found
@@ -245,7 +245,7 @@ def test_times_of_their_own(name: str) -> None:
     assert found.dims == ("t", "z") and found.irregularities == ()
     np.testing.assert_array_equal(found.numbers, made.numbers)
     uneven = name != "positions overlap"
-    assert ("t is their order at each" in "".join(found.notes)) == uneven
+    assert ("t is their order at each" in "".join(map(str, found.notes))) == uneven
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -265,7 +265,7 @@ def test_a_grid_that_lacks_frames_is_never_regular(way: str, t: int, z: int, dat
     facts = without(made.facts, sorted(data.draw(st.sets(rows, min_size=1, max_size=t * z // 2))))
     assume(len(np.unique(facts["position"], axis=0)) == z)
     found = arrange(facts)
-    assert [one.kind for one in found.irregularities] in (["missing"], ["duplicate"])
+    assert [one.code for one in found.irregularities] in (["missing"], ["duplicate"])
     assert found.dims in (("t", "z"), ("z",))
 
 
@@ -306,7 +306,7 @@ def test_values_in_common_are_no_ranks(column: str) -> None:
     made = grid(t=4, z=5).tell(instance_number=np.nan)
     facts = made.tell(**{column: 33.0 * (1 + made.at("t"))}).facts[CUT]
     found = arrange(facts)
-    assert [one.kind for one in found.irregularities] == ["missing"] and found.notes == ()
+    assert [one.code for one in found.irregularities] == ["missing"] and found.notes == ()
     np.testing.assert_array_equal(marks(found, facts), EXPECTED)
 
 
@@ -318,13 +318,13 @@ def test_numbers_tell_where_times_do_not() -> None:
     facts = made.facts[CUT]
     found = arrange(facts)
     np.testing.assert_array_equal(marks(found, facts), EXPECTED)
-    assert [one.kind for one in found.irregularities] == ["missing"] and found.notes == ()
+    assert [one.code for one in found.irregularities] == ["missing"] and found.notes == ()
 
 
 def test_an_index_is_never_ranked() -> None:
     facts = grid(t=2, z=3).tell(temporal_position=[1, 1, 2, 2, 3, 3]).facts
     found = arrange(facts)
-    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["duplicate"]
+    assert found.dims == ("z",) and [one.code for one in found.irregularities] == ["duplicate"]
 
 
 def test_values_that_hardly_differ_are_not_in_common() -> None:
@@ -360,7 +360,7 @@ def test_the_ends_of_a_scan_are_missed(way: str, t: int, z: int, numbered: bool,
     if 4 * len(facts) < 3 * t * z:
         assert found.irregularities or found.notes or found.dims == ("z",)
         return
-    if [one.kind for one in found.irregularities] == ["duplicate"]:
+    if [one.code for one in found.irregularities] == ["duplicate"]:
         return
     assert found.dims == ("t", "z")
     expected = np.where(np.isin(made.numbers, facts["window_center"]), made.numbers, -1)
@@ -381,7 +381,7 @@ def test_numbers_may_deny_midnight() -> None:
 
 def only_notes(arrangement: Arrangement) -> str:
     (note,) = arrangement.notes
-    return note
+    return note.text
 
 
 def test_echoes_and_components_are_labelled() -> None:
@@ -423,7 +423,7 @@ def test_diffusion_is_in_the_order_of_weightings() -> None:
 def test_a_frame_of_a_repeated_weighting_is_missing() -> None:
     made = phantoms.diffusion()
     found = arrange(without(made.facts, [5]))
-    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["missing"]
+    assert found.dims == ("z",) and [one.code for one in found.irregularities] == ["missing"]
 
 
 def test_unweighted_frames_in_time_are_no_diffusion() -> None:
@@ -499,9 +499,9 @@ def test_copies_with_the_same_numbers_are_duplicates() -> None:
     facts["instance_number"] = np.tile(np.arange(5), 2)
     found = arrange(facts)
     (irregularity,) = found.irregularities
-    assert found.dims == ("z",) and irregularity.kind == "duplicate"
+    assert found.dims == ("z",) and irregularity.code == "duplicate"
     assert irregularity.frames == tuple(range(10))
-    assert "10 frames share 5 positions, at 0, 2.5, 5, 7.5, 10 mm" in irregularity.message
+    assert "10 frames share 5 positions, at 0, 2.5, 5, 7.5, 10 mm" in irregularity.text
     assert found.geometry is not None and found.geometry.affine is None
     assert found.coordinates["z"][1].tolist() == [0, 0, 2.5, 2.5, 5, 5, 7.5, 7.5, 10, 10]
 
@@ -513,7 +513,7 @@ def test_a_frame_that_is_there_twice_makes_no_time() -> None:
         facts = np.concatenate([facts, facts[7:8]])
         facts[column][20] = 20
         found = arrange(facts)
-        assert found.dims == ("z",) and [i.kind for i in found.irregularities] == ["duplicate"]
+        assert found.dims == ("z",) and [i.code for i in found.irregularities] == ["duplicate"]
         assert found.irregularities[0].frames == (7, 20)
 
 
@@ -522,7 +522,7 @@ def test_an_order_with_holes_is_none() -> None:
     facts = grid(z=4).facts[[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]]
     facts["acquisition_time"] = times
     found = arrange(facts)
-    assert found.dims == ("z",) and [one.kind for one in found.irregularities] == ["missing"]
+    assert found.dims == ("z",) and [one.code for one in found.irregularities] == ["missing"]
 
 
 def test_weightings_in_another_order_at_each_position() -> None:
@@ -547,7 +547,7 @@ def test_a_lying_index_is_said_and_positions_decide() -> None:
         found = arrange(made.tell(position_index=index).facts)
         np.testing.assert_array_equal(found.numbers, made.numbers)
         assert found.irregularities == ()
-        assert any("contradicts Image Position" in note for note in found.notes) == lies
+        assert any("contradicts Image Position" in note.text for note in found.notes) == lies
 
 
 @pytest.mark.parametrize(
@@ -568,7 +568,7 @@ def test_frames_without_positions(numbers: list[float], stored: list[int], note:
     facts["instance_number"] = numbers
     found = arrange(facts, np.array(stored))
     assert found.dims == ("frame",) and found.geometry is None and found.irregularities == ()
-    assert [note in text for text in found.notes] == ([True] if note else [])
+    assert [note in one.text for one in found.notes] == ([True] if note else [])
     if "arbitrary" not in note:
         np.testing.assert_array_equal(found.numbers, np.lexsort((stored, np.nan_to_num(numbers))))
 
@@ -581,7 +581,7 @@ def test_one_frame_without_a_position() -> None:
 def test_some_frames_have_no_position() -> None:
     found = arrange(phantoms.partly_placed())
     (irregularity,) = found.irregularities
-    assert irregularity.frames == (1, 3) and "2 of 5 frames" in irregularity.message
+    assert irregularity.frames == (1, 3) and "2 of 5 frames" in irregularity.text
 
 
 # Anything at all
@@ -638,7 +638,7 @@ def test_anything_has_an_arrangement(facts: np.ndarray, data: Any) -> None:
         assert sorted(numbers[numbers >= 0]) == list(range(len(facts)))
         assert (numbers >= 0).all() or (
             "missing" in arrangement.coordinates
-            or "missing" in [one.kind for one in arrangement.irregularities]
+            or "missing" in [one.code for one in arrangement.irregularities]
         )
         for dims, values in arrangement.coordinates.values():
             assert values.shape == tuple(lengths.get(dim, 3) for dim in dims)

@@ -111,12 +111,12 @@ def test_a_grid_that_lacks_frames(orientation: np.ndarray, gap: float, n: int, d
     if 2 * (steps == 1).sum() < len(steps) or n > 2 * len(there):
         return
     (found,) = geometry.irregularities
-    assert found.kind == "missing" and geometry.spacing[0] == pytest.approx(gap)
-    assert told("^# of # positions # mm apart", found.message) == pytest.approx(
+    assert found.code == "missing" and geometry.spacing[0] == pytest.approx(gap)
+    assert told("^# of # positions # mm apart", found.text) == pytest.approx(
         [n - len(there), n, gap], rel=1e-3
     )
     places = np.setdiff1d(np.arange(n), there)
-    (words,) = re.findall(r"at (.+?)(?: and \d+ more)? mm from", found.message)
+    (words,) = re.findall(r"at (.+?)(?: and \d+ more)? mm from", found.text)
     listed = [float(word) for word in words.split(", ")]
     np.testing.assert_allclose(listed, gap * places[:8], rtol=1e-3)
     # The frames in front of the gaps.
@@ -133,9 +133,9 @@ def test_a_frame_off_the_grid_is_uneven(
     distances[which] += off
     geometry, _ = located(at_distances(distances, orientation))
     (found,) = geometry.irregularities
-    assert found.kind == "uneven" and geometry.affine is None and np.isnan(geometry.spacing[0])
+    assert found.code == "uneven" and geometry.affine is None and np.isnan(geometry.spacing[0])
     np.testing.assert_allclose(geometry.positions, distances, atol=1e-6)
-    assert told("from # to # mm", found.message) == pytest.approx([gap - off, gap + off], rel=1e-3)
+    assert told("from # to # mm", found.text) == pytest.approx([gap - off, gap + off], rel=1e-3)
 
 
 @given(orientations(), st.floats(0.5, 5), st.integers(2, 30), st.floats(1, 40), st.floats(0, 6.28))
@@ -149,10 +149,10 @@ def test_a_tilt_is_measured(
     facts = grid(orientation=orientation, gap=gap, lean=lean, z=n).facts
     geometry, _ = located(facts)
     (found,) = geometry.irregularities
-    assert found.kind == "tilt" and geometry.affine is not None
-    assert told("tilted by #°", found.message) == pytest.approx([degrees], rel=1e-3)
+    assert found.code == "tilt" and geometry.affine is not None
+    assert told("tilted by #°", found.text) == pytest.approx([degrees], rel=1e-3)
     aside = gap * float(np.linalg.norm(lean))
-    assert told("begins # mm beside", found.message) == pytest.approx([aside], rel=1e-3)
+    assert told("begins # mm beside", found.text) == pytest.approx([aside], rel=1e-3)
     assert geometry.spacing[0] == pytest.approx(gap)
     for i in range(n):
         at = geometry.affine @ [0, 0, i, 1]
@@ -163,14 +163,14 @@ def test_gaps_that_creep_do_not_make_a_grid() -> None:
     """Each is nearly the one before, yet the last would be half a step off."""
     distances = np.concatenate([[0], np.cumsum(np.linspace(1, 1.019, 100))])
     geometry, _ = located(at_distances(distances))
-    assert [one.kind for one in geometry.irregularities] == ["uneven"] and geometry.affine is None
+    assert [one.code for one in geometry.irregularities] == ["uneven"] and geometry.affine is None
 
 
 def test_few_of_many_positions_are_no_grid() -> None:
     """Two frames that are close make no grid of what lies far apart."""
     for distances in ([0, 3, 6, 9, 10.5, 13.5, 16.5], [0, 1, 2, 1000], [0, 0.05, 0.1, 9e5]):
         geometry, _ = located(at_distances(distances))
-        assert [one.kind for one in geometry.irregularities] == ["uneven"], distances
+        assert [one.code for one in geometry.irregularities] == ["uneven"], distances
 
 
 def test_frames_side_by_side_are_named() -> None:
@@ -178,7 +178,7 @@ def test_frames_side_by_side_are_named() -> None:
     facts["position"][3] += [0, 40, 0]
     geometry, z = located(facts)
     (found,) = geometry.irregularities
-    assert found.kind == "position" and "1 frames" in found.message and "40 mm" in found.message
+    assert found.code == "position" and "1 frames" in found.text and "40 mm" in found.text
     assert found.frames in [(0,), (3,)] and z.tolist() == [0, 1, 2, 0]
 
 
@@ -187,14 +187,14 @@ def test_the_odd_one_out_is_named() -> None:
     made.facts["position"][6] -= [40, 0, 0]
     geometry, _ = located(made.facts)
     (found,) = geometry.irregularities
-    assert found.kind == "position" and found.frames == (6,) and "40 mm" in found.message
+    assert found.code == "position" and found.frames == (6,) and "40 mm" in found.text
 
 
 def test_small_steps_are_not_even_by_being_small() -> None:
     distances = 0.05 * np.arange(9)
     distances[4] += 0.015
     geometry, _ = located(at_distances(distances))
-    assert [one.kind for one in geometry.irregularities] == ["uneven"]
+    assert [one.code for one in geometry.irregularities] == ["uneven"]
 
 
 def test_noise_in_repeated_positions() -> None:
@@ -258,7 +258,7 @@ def test_positions_out_of_this_world(value: float) -> None:
 @pytest.mark.parametrize("spacing", [(0, 1), (-1, 1), (np.nan, np.nan), (np.inf, 1), (1, np.nan)])
 def test_pixels_without_a_size(spacing: Any) -> None:
     geometry, _ = located(grid(z=4, spacing=spacing).facts)
-    assert [one.kind for one in geometry.irregularities] == ["spacing"]
+    assert [one.code for one in geometry.irregularities] == ["spacing"]
     assert geometry.affine is None and np.isnan(geometry.spacing[1:]).all()
     assert geometry.spacing[0] == 2.5
 
@@ -282,4 +282,4 @@ def test_steps_smaller_than_the_tolerance_are_steps() -> None:
     geometry, z = located(at_distances(0.006 * np.arange(20)))
     assert geometry.regular and z.tolist() == list(range(20))
     facts = without(at_distances(0.006 * np.arange(20)), [7])
-    assert [one.kind for one in located(facts)[0].irregularities] == ["missing"]
+    assert [one.code for one in located(facts)[0].irregularities] == ["missing"]

@@ -44,7 +44,7 @@ def test_a_filled_grid_is_the_one_that_was_made(
     whole = arrange(made.facts)
     facts = made.facts[kept[made.at("z")]]
     found = filled(arrange(facts), facts)
-    assert {one.kind for one in found.irregularities} == ({"tilt"} if any(lean) else set())
+    assert {one.code for one in found.irregularities} == ({"tilt"} if any(lean) else set())
     assert found.dims == whole.dims and found.numbers.shape == whole.numbers.shape
     expected = np.where(kept, made.numbers, -1).reshape(whole.numbers.shape)
     marks = np.where(found.numbers < 0, -1, facts["window_center"][found.numbers])
@@ -67,7 +67,7 @@ def test_frames_and_positions_that_are_missing_at_once() -> None:
     lost = {*made.numbers[:, 2], made.numbers[1, 3]}
     facts = without(made.facts, sorted(lost))
     arrangement = arrange(facts)
-    assert [one.kind for one in arrangement.irregularities] == ["missing", "missing"]
+    assert [one.code for one in arrangement.irregularities] == ["missing", "missing"]
     found = filled(arrangement, facts)
     expected = np.where(np.isin(made.numbers, list(lost)), -1, made.numbers)
     marks = np.where(found.numbers < 0, -1, facts["window_center"][found.numbers])
@@ -91,7 +91,7 @@ def test_filling_leaves_nothing_out(name: str) -> None:
     make, kinds = IRREGULAR[name]
     facts = make()
     found = filled(arrange(facts), facts)
-    left = {one.kind for one in found.irregularities}
+    left = {one.code for one in found.irregularities}
     unknown = ("of unknown times", "incomplete, by numbers", "frames missing")
     assert left == (kinds if name in unknown else kinds - {"missing"})
     assert sorted(found.numbers[found.numbers >= 0]) == list(range(len(facts)))
@@ -101,7 +101,7 @@ def test_a_tilt_is_left_where_a_gap_is_filled() -> None:
     facts = IRREGULAR["tilted, missing"][0]()
     found = filled(arrange(facts), facts)
     assert found.numbers.tolist() == [0, 1, -1, 2, 3, 4]
-    assert [one.kind for one in found.irregularities] == ["tilt"]
+    assert [one.code for one in found.irregularities] == ["tilt"]
     assert found.geometry is not None and found.geometry.affine is not None
     assert found.geometry.irregularities == found.irregularities
 
@@ -131,7 +131,7 @@ def assert_split(facts: np.ndarray) -> list[np.ndarray]:
     assert sorted(np.concatenate(found)) == list(range(len(facts)))
     for part in found:
         again = arrange(facts[part])
-        assert {one.kind for one in again.irregularities} <= UNMENDABLE
+        assert {one.code for one in again.irregularities} <= UNMENDABLE
         assert (again.numbers >= 0).all()
     return found
 
