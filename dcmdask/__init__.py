@@ -19,11 +19,15 @@ from dcmdask.errors import *  # noqa: F403  the exceptions are all public, and c
 
 if TYPE_CHECKING:
     from dcmdask import batch as batch
+    from dcmdask.archive.discovery import Skipped as Skipped
     from dcmdask.archive.from_dicom import from_dicom as from_dicom
     from dcmdask.archive.scan import Scan as Scan
     from dcmdask.archive.scan import scan as scan
     from dcmdask.archive.series import Series as Series
     from dcmdask.arrays import pictures as pictures
+    from dcmdask.errors import Note as Note
+    from dcmdask.geometry.grid import Geometry as Geometry
+    from dcmdask.geometry.grid import Irregularity as Irregularity
     from dcmdask.images.volume import Stack as Stack
     from dcmdask.pixels.frame_array import FrameArray as FrameArray
     from dcmdask.pixels.frame_array import open_frames as open_frames
@@ -41,8 +45,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "ExportReport": "dcmdask.store.report",
     "FrameArray": "dcmdask.pixels.frame_array",
+    "Geometry": "dcmdask.geometry.grid",
+    "Irregularity": "dcmdask.geometry.grid",
+    "Note": "dcmdask.errors",
     "Scan": "dcmdask.archive.scan",
     "Series": "dcmdask.archive.series",
+    "Skipped": "dcmdask.archive.discovery",
     "Stack": "dcmdask.images.volume",
     "VerifyReport": "dcmdask.store.verification.verify",
     "from_dicom": "dcmdask.archive.from_dicom",
@@ -72,4 +80,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -108,7 +108,7 @@ def signal_to_noise(grey: np.ndarray) -> float:
 
 def geometry(series: dcmdask.Series) -> str:
     """Return what the headers say of where the frames are, in a few words without names."""
-    found = {one.kind for stack in series.stacks for one in stack.arrangement.irregularities}
+    found = {one.code for stack in series.stacks for one in stack.arrangement.irregularities}
     if any(stack.geometry is None for stack in series.stacks):
         found.add("no position")
     return ", ".join(sorted(found)) or "regular"

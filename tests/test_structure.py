@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import pickle
 import re
 import subprocess
@@ -50,8 +51,12 @@ NAMES = {"PIL": "pillow"}
 PUBLIC = {
     "ExportReport",
     "FrameArray",
+    "Geometry",
+    "Irregularity",
+    "Note",
     "Scan",
     "Series",
+    "Skipped",
     "Stack",
     "VerifyReport",
     "__version__",
@@ -230,11 +235,36 @@ def test_lower_bounds_are_those_that_are_tested(project: dict[str, Any]) -> None
 def test_public_names() -> None:
     assert set(dcmdask.__all__) == PUBLIC
     assert len(dcmdask.__all__) == len(PUBLIC)
-    assert set(dir(dcmdask)) >= PUBLIC
+    assert set(dir(dcmdask)) == PUBLIC
     for name in PUBLIC:
         getattr(dcmdask, name)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = dcmdask.no_such_name
+
+
+def public_functions() -> Iterator[tuple[str, Any]]:
+    """Public functions, and public methods of public classes, by name."""
+    for home in (dcmdask, dcmdask.pictures):
+        for name in home.__all__:
+            value = getattr(home, name)
+            if inspect.isfunction(value):
+                yield name, value
+            elif inspect.isclass(value):
+                for method, function in vars(value).items():
+                    if inspect.isfunction(function) and not method.startswith("_"):
+                        yield f"{name}.{method}", function
+
+
+@pytest.mark.parametrize(("name", "function"), list(public_functions()))
+def test_help_is_complete(name: str, function: Any) -> None:
+    """Each parameter is described where it is used, and not by another function."""
+    text = inspect.getdoc(function) or ""
+    _, _, described = text.partition("Parameters\n----------\n")
+    described = re.split(r"\n\w+\n-+\n", described)[0]
+    named = re.findall(r"^(\*{0,2}\w[\w, *]*?)(?: : .*)?$", described, re.MULTILINE)
+    there = {one.strip(" *") for several in named for one in several.split(",")}
+    assert not inspect.signature(function).parameters.keys() - there - {"self"}
+    assert not re.search(r"\b[Aa]s for\b|those of :|Likewise", text)
 
 
 def drawn_tree() -> dict[str, tuple[str | None, str | None]]:

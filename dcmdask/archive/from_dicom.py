@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 from pydicom.dataset import Dataset
 
 from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.scan import scan
-from dcmdask.arrays.chunks import Chunks, to_dask
-from dcmdask.arrays.valued import Values, check_values, valued
+from dcmdask.arrays.chunks import to_dask
+from dcmdask.arrays.valued import check_values, valued
 from dcmdask.dicom import files
 from dcmdask.dicom.description import describe
-from dcmdask.geometry.repair import OnIrregular, check_on_irregular
+from dcmdask.geometry.repair import check_on_irregular
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.pixels.frame_array import FrameArray, check_options, open_frames
 
 
 def from_dicom(
     src: Any,
     *,
-    values: Values = "stored",
-    on_irregular: OnIrregular = "error",
+    values: Literal["stored", "modality", "display"] = "stored",
+    on_irregular: Literal["error", "keep", "fill"] = "error",
     order_by: str | Sequence[str] | None = None,
     fill_value: float | None = None,
-    chunks: Chunks = "auto",
+    chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
     raw: bool = False,
     decoding_plugin: str = "",
     storage_options: Mapping[str, Any] | None = None,
@@ -43,9 +43,10 @@ def from_dicom(
     Parameters
     ----------
     src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, or iterable of paths
-        One file, as for :func:`open_frames`: its frames in the order that they are stored
-        in. Bytes and data sets become part of the graph. Or a folder, a list, a glob
-        pattern or an archive, as for :func:`scan`, with one series of one stack in it: its
+        One file: a local path, an fsspec URL, a binary file-like, the bytes of a file, or a
+        data set; its frames in the order that they are stored in. Bytes and data sets become
+        part of the graph. Or a folder, a list, a glob pattern, or a URL of these, also inside
+        an archive such as ``"zip://**::archive.zip"``, with one series of one stack in it: its
         frames in spatial order.
     values : {"stored", "modality", "display"}
         As the decoder gives them; in the units of the modality, such as Hounsfield units, by
@@ -56,8 +57,9 @@ def from_dicom(
         one file, whose frames stay in the order that they are stored in: ``scan(path)[0]``
         arranges those.
     order_by : str or sequence of str, optional
-        Attributes that tell frames of one position of a series apart, such as
-        ``"TriggerTime"``, as for :meth:`Stack.ordered_by`. By default what the headers say.
+        Keywords of attributes that tell frames of one position apart, one dimension each, such
+        as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+        attributes that all positions share.
     fill_value : number, optional
         For missing frames. By default NaN for floating point, otherwise Pixel Padding Value
         (0028,0120) in the same units, or 0 where there is none.
@@ -67,8 +69,18 @@ def from_dicom(
         and at least 32 chunks, unless there are fewer frames or a chunk would take less
         than 3 ms. A size such as ``"64 MiB"``, ``-1`` for all frames, a tuple for all axes
         or a dict by axis work as in Dask, as long as rows, columns and samples stay whole.
-    raw, decoding_plugin, storage_options, **decoding_options
-        As for :func:`open_frames`. ``raw=True`` goes with stored values only.
+    raw : bool, optional
+        Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+        values only.
+    decoding_plugin : str, optional
+        The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+    storage_options : mapping, optional
+        Keyword arguments for the fsspec file system of a URL.
+    **decoding_options
+        pydicom's decoding options; overrides of group 0028 by pydicom's keywords (`rows`,
+        `bits_stored`, `photometric_interpretation`, `number_of_frames`, ...), and
+        `transfer_syntax_uid`. And `inflate_limit`: bytes that a deflated data set, a file-like,
+        or a URL whose server gives no parts may take in memory, by default 1 GiB.
 
     Returns
     -------
@@ -87,8 +99,14 @@ def from_dicom(
     IrregularSeriesError
         A series is not regular, and `on_irregular` does not settle it; the message says
         where, in mm.
-    DcmdaskError
-        As for :func:`open_frames`.
+    FileNotFoundError, IsADirectoryError, OSError
+        The exceptions of :func:`open`.
+    NotDicomError, HeaderError, MissingElementError, NoPixelDataError
+        The header cannot be read, or contradicts itself.
+    PixelDataError
+        There are fewer frames than declared, or more bytes than `inflate_limit`.
+    UnsupportedSyntaxError
+        Nothing decodes the transfer syntax.
 
     Examples
     --------
@@ -100,6 +118,7 @@ chunktype=numpy.ndarray>
     >>> int(x[5].max().compute())
     220
     """
+    check_options(decoding_options, from_dicom)
     opening = {"raw": raw, "decoding_plugin": decoding_plugin, **decoding_options}
     check_values(values, opening)
     check_on_irregular(on_irregular)

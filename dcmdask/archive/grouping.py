@@ -19,6 +19,7 @@ from dcmdask.dicom.frame_index import PixelDataElement
 from dcmdask.dicom.header import read_header
 from dcmdask.dicom.terms import uid
 from dcmdask.errors import DcmdaskError
+from dcmdask.geometry.grid import Irregularity
 
 __all__ = ["by_series", "series_of"]
 
@@ -55,7 +56,7 @@ def series_of(
     """
     ordered = sorted(described, key=_by_series_and_name)
     copies: dict[str, Skipped] = {}
-    conflicts: dict[tuple[str, ...], list[str]] = {}
+    conflicts: dict[tuple[str, ...], list[Irregularity]] = {}
     for different in in_threads(_versions, _sharing_uid(ordered), _READERS):
         for original, *others in different:
             reason = f"the same instance as {original.source.name}"
@@ -65,11 +66,12 @@ def series_of(
             )
         if len(different) > 1:
             first = different[0][0]
-            conflicts.setdefault(by_series(first), []).append(
+            text = (
                 f"{len(different)} different files have the SOP Instance UID "
                 f"{uid(first.sop_instance_uid) or '…'}: "
                 + "; ".join(one[0].source.name for one in different)
             )
+            conflicts.setdefault(by_series(first), []).append(Irregularity("conflict", text))
     beside: dict[str, list[str]] = {}
     for one in lost:
         beside.setdefault(_folder(one.path), []).append(f"{one.path}: {one.reason}")

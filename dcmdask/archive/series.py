@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.valued import Values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.instance import outside
 from dcmdask.dicom.terms import MODALITIES, UNITS, term, uid
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
-from dcmdask.geometry.grid import clusters
-from dcmdask.geometry.repair import OnIrregular
-from dcmdask.images.volume import Stack, compacted, is_mosaic
+from dcmdask.geometry.grid import Irregularity, clusters
+from dcmdask.images.plain import is_mosaic
+from dcmdask.images.volume import Stack, compacted
 
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
-    from dcmdask.arrays.chunks import Chunks
 
 # Direction cosines and, relatively, pixel spacings that differ by less are the same: over 500
 # mm that is 0.01 mm.
@@ -57,8 +55,8 @@ class Series:
     uid : str
     instances : sequence of Described
         In any order.
-    conflicts : sequence of str, optional
-        What of the instances contradicts itself, in words.
+    conflicts : sequence of Irregularity, optional
+        Instances that contradict each other.
     left_out : sequence of str, optional
         Files that may be part of it, and why they are not: those beside its own that are
         damaged, empty or unreadable.
@@ -68,7 +66,7 @@ class Series:
         self,
         uid: str,
         instances: Iterable[Described],
-        conflicts: Iterable[str] = (),
+        conflicts: Iterable[Irregularity] = (),
         left_out: Iterable[str] = (),
     ) -> None:
         self.uid = uid
@@ -82,11 +80,11 @@ class Series:
         return stacks_of(self.uid, self.instances)
 
     @property
-    def irregularities(self) -> tuple[str, ...]:
+    def irregularities(self) -> tuple[Irregularity, ...]:
         """Irregularities of its stacks, and instances that contradict each other."""
+        found = (one for stack in self.stacks for one in stack.irregularities)
         # Conflicts inside a stack are among those of the series.
-        found = (text for stack in self.stacks for text in stack.worded(but="conflict"))
-        return (*self.conflicts, *found)
+        return (*self.conflicts, *(one for one in found if one.code != "conflict"))
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -144,20 +142,57 @@ class Series:
 
     def to_dask(
         self,
-        values: Values = "stored",
+        values: Literal["stored", "modality", "display"] = "stored",
         *,
-        on_irregular: OnIrregular = "error",
+        on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        chunks: Chunks = "auto",
+        chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
     ) -> da.Array:
         """Return the only stack as a lazy Dask array (..., z, rows, columns[, samples]).
 
-        Parameters, result and errors are those of :meth:`Stack.to_dask`.
+        Parameters
+        ----------
+        values : {"stored", "modality", "display"}
+            Values as the decoder gives them; in the units of the modality, such as Hounsfield
+            units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
+            them.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames as they are,
+            in spatial order (where a grid of several dimensions is not complete, its holes hold
+            `fill_value`); or put `fill_value` where positions and frames are missing.
+            :meth:`Stack.split` gives the regular parts.
+        order_by : str or sequence of str, optional
+            Keywords of attributes that tell frames of one position apart, one dimension each, such
+            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+            attributes that all positions share.
+        fill_value : number, optional
+            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
+            Value (0028,0120) in the same units, or 0.
+        chunks : int, str, tuple or dict, optional
+            Frames per chunk, along the flattened leading axes. ``"auto"`` plans by the cost of
+            decoding, a size such as ``"64 MiB"`` and -1 for all frames work as in Dask; a tuple
+            for all axes and a dict by axis have to leave rows, columns and samples whole.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+            values only.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+        **decoding_options
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
+
+        Returns
+        -------
+        dask.array.Array
+            (..., z, rows, columns) or (..., z, rows, columns, samples), the axes those of
+            :attr:`Stack.dims`.
 
         Raises
         ------
+        IrregularSeriesError
+            The stack is not regular, and `on_irregular` does not settle it.
         AmbiguousSourceError
             There are several stacks; the message lists them.
         """
@@ -174,20 +209,61 @@ class Series:
 
     def to_xarray(
         self,
-        values: Values = "stored",
+        values: Literal["stored", "modality", "display"] = "stored",
         *,
-        on_irregular: OnIrregular = "error",
+        on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        chunks: Chunks = "auto",
+        chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
     ) -> xr.DataArray:
         """Return the only stack as an :class:`xarray.DataArray` with labels, units and affine.
 
-        Parameters, result and errors are those of :meth:`Stack.to_xarray`.
+        Parameters
+        ----------
+        values : {"stored", "modality", "display"}
+            Values as the decoder gives them; in the units of the modality, such as Hounsfield
+            units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
+            them.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames as they are,
+            in spatial order (where a grid of several dimensions is not complete, its holes hold
+            `fill_value`); or put `fill_value` where positions and frames are missing.
+            :meth:`Stack.split` gives the regular parts.
+        order_by : str or sequence of str, optional
+            Keywords of attributes that tell frames of one position apart, one dimension each, such
+            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+            attributes that all positions share.
+        fill_value : number, optional
+            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
+            Value (0028,0120) in the same units, or 0.
+        chunks : int, str, tuple or dict, optional
+            Frames per chunk, along the flattened leading axes. ``"auto"`` plans by the cost of
+            decoding, a size such as ``"64 MiB"`` and -1 for all frames work as in Dask; a tuple
+            for all axes and a dict by axis have to leave rows, columns and samples whole.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+            values only.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+        **decoding_options
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
+
+        Returns
+        -------
+        xarray.DataArray
+            Backed by a lazy Dask array, with the axes of :attr:`Stack.dims`. The coordinates
+            ``x``, ``y`` and ``z`` are index times spacing in mm, not patient axes;
+            ``attrs["affine"]`` (4 x 4) takes (column x, row y, slice z) indices of pixel
+            centres to the patient's LPS axes in mm.
 
         Raises
         ------
+        IrregularSeriesError
+            The stack is not regular, and `on_irregular` does not settle it.
+        ImportError
+            xarray is not installed.
         AmbiguousSourceError
             There are several stacks; the message lists them.
 

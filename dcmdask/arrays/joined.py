@@ -21,7 +21,7 @@ from dcmdask.dicom.instance import open_instance
 from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.decode import Decoding, check_plugin
-from dcmdask.pixels.frame_array import FrameArray, check_options
+from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.indexing import InnerKey, frame_numbers, inner_shape, split
 
 # How many frames there are is what the scan found, one by one.
@@ -80,7 +80,6 @@ class JoinedFrames(ArrayLike):
             raise ValueError("no instances: there has to be one at least")
         if wrong := sorted(_OF_ONE_FILE & decoding_options.keys()):
             raise TypeError(f"{', '.join(map(repr, wrong))}: an option for one file alone")
-        check_options(decoding_options)
         self._how = Decoding(bool(raw), decoding_plugin)
         self._options = decoding_options
         self._sources = [one.source for one in instances]

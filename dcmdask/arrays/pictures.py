@@ -23,7 +23,11 @@ Window: TypeAlias = "tuple[float, float] | None"
 
 
 def frame(
-    values: Any, path: Path, *, window: Window = None, spacing: tuple[float, float] | None = None
+    values: Any,
+    path: Path,
+    *,
+    window: tuple[float, float] | None = None,
+    spacing: tuple[float, float] | None = None,
 ) -> tuple[float, float]:
     """Write one frame, or a plane of a volume, to a PNG file.
 
@@ -72,7 +76,7 @@ def contact_sheet(
     path: Path,
     *,
     columns: int | None = None,
-    window: Window = None,
+    window: tuple[float, float] | None = None,
     spacing: tuple[float, float] | None = None,
 ) -> tuple[float, float]:
     """Write `frames` side by side to one PNG file, in rows from left to right.
@@ -85,8 +89,12 @@ def contact_sheet(
     path : path or binary file
     columns : int, optional
         Frames in a row; by default so many that the sheet is about square.
-    window, spacing
-        As for :func:`frame`, for all frames alike.
+    window : (center, width), optional
+        Range that is stretched from black to white, in all frames; by default the smallest to
+        the largest value.
+    spacing : (between rows, between columns), optional
+        In mm; where the two differ frames are resized so that they have the right shape. Of
+        an :class:`xarray.DataArray` it is read from the coordinates of its last two dimensions.
 
     Returns
     -------
@@ -95,8 +103,11 @@ def contact_sheet(
 
     Raises
     ------
-    ValueError, TypeError
-        As for :func:`frame`; also where there are no frames.
+    ValueError
+        There are no frames, they have another shape, the window shows nothing, or `spacing` is
+        none or would make a picture of more than 10 000 rows or columns.
+    TypeError
+        `frames` are no real numbers.
 
     Examples
     --------
@@ -130,7 +141,7 @@ def planes(
     path: Path,
     *,
     at: tuple[int, int, int] | None = None,
-    window: Window = None,
+    window: tuple[float, float] | None = None,
     spacing: tuple[float, float, float] | None = None,
 ) -> tuple[float, float]:
     """Write the three planes through one voxel of a volume to one PNG file, side by side.
@@ -146,8 +157,9 @@ def planes(
     path : path or binary file
     at : tuple of int, optional
         Indices of the voxel; by default the middle.
-    window
-        As for :func:`frame`, for all planes alike.
+    window : (center, width), optional
+        Range that is stretched from black to white, in all planes; by default the smallest to
+        the largest value.
     spacing : tuple of float, optional
         Along z, y and x in mm; of an :class:`xarray.DataArray` it is read from the coordinates.
 
@@ -158,8 +170,11 @@ def planes(
 
     Raises
     ------
-    ValueError, TypeError
-        As for :func:`frame`; `volume` is empty or has not three axes.
+    ValueError
+        `volume` is empty or has not three axes, the window shows nothing, or `spacing` is none
+        or would make a picture of more than 10 000 rows or columns.
+    TypeError
+        `volume` has no real numbers.
     IndexError
         There is no voxel `at` that place.
 
@@ -200,7 +215,7 @@ def projection(
     *,
     along: Literal["z", "y", "x"] = "y",
     how: Literal["max", "mean", "min"] = "max",
-    window: Window = None,
+    window: tuple[float, float] | None = None,
     spacing: tuple[float, float, float] | None = None,
 ) -> tuple[float, float]:
     """Write a projection of a volume to a PNG file.
@@ -215,8 +230,9 @@ def projection(
     along : {"z", "y", "x"}
         The axis that is projected; by default y, as seen from the front.
     how : {"max", "mean", "min"}
-    window
-        As for :func:`frame`.
+    window : (center, width), optional
+        Range that is stretched from black to white; by default the smallest to the largest
+        value of the projection.
     spacing : tuple of float, optional
         Along z, y and x in mm; of an :class:`xarray.DataArray` it is read from the coordinates.
 
@@ -227,8 +243,11 @@ def projection(
 
     Raises
     ------
-    ValueError, TypeError
-        As for :func:`planes`.
+    ValueError
+        `volume` is empty or has not three axes, the window shows nothing, or `spacing` is none
+        or would make a picture of more than 10 000 rows or columns.
+    TypeError
+        `volume` has no real numbers.
 
     Examples
     --------

@@ -52,7 +52,7 @@ def _facts(series: Series) -> dict[str, Any]:
         "uid": uid(series.uid),
         "metadata": series.metadata,
         "transfer_syntaxes": sorted({one.transfer_syntax for one in series.instances}),
-        "conflicts": list(series.conflicts),
+        "conflicts": list(map(str, series.conflicts)),
         "stacks": [_stack_facts(stack) for stack in series.stacks],
     }
 
@@ -76,7 +76,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "codes": geometry.codes if geometry else None,
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
-        "irregularities": list(stack.worded(but="conflict")),
+        "irregularities": [str(one) for one in stack.irregularities if one.code != "conflict"],
         "notes": list(map(str, stack.notes)),
     }
 

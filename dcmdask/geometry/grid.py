@@ -54,6 +54,9 @@ class Irregularity(NamedTuple):
     text: str
     frames: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -1,9 +1,10 @@
-"""Irregularities of a stack, in words that name its files."""
+"""Irregularities of a stack, with the names of its files."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,36 +12,26 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.terms import uid
 from dcmdask.geometry.grid import Integers, Irregularity
 
+if TYPE_CHECKING:
+    from dcmdask.images.volume import Stack
+
 # Number of files that a message names.
 _NAMED = 3
 
 
-def worded(
-    irregularities: Iterable[Irregularity],
-    instances: Sequence[Described],
-    owner: Integers,
-    stored: Integers,
-) -> tuple[str, ...]:
-    """Return irregularities in words, with the files of a few of the frames they are about.
-
-    Parameters
-    ----------
-    irregularities : iterable of Irregularity
-    instances : sequence of Described
-    owner, stored : ndarray of int64
-        For each frame the instance that it belongs to, and its number in that.
-    """
+def named(irregularities: Iterable[Irregularity], stack: Stack) -> tuple[Irregularity, ...]:
+    """Return irregularities of a stack with the files of a few of their frames in the texts."""
     told = []
     for one in irregularities:
         names = []
         for row in one.frames[:_NAMED]:
-            instance = instances[owner[row]]
-            which = f", frame {stored[row]}" if len(instance) > 1 else ""
+            instance = stack.instances[stack.owner[row]]
+            which = f", frame {stack.stored[row]}" if len(instance) > 1 else ""
             names.append(instance.source.name + which)
         more = len(one.frames) - len(names)
         near = "near " if one.code == "missing" else ""
         listed = "; ".join(names) + (f" and {more} more" if more > 0 else "")
-        told.append(f"{one.text} ({near}{listed})" if names else one.text)
+        told.append(one._replace(text=f"{one.text} ({near}{listed})") if names else one)
     return tuple(told)
 
 

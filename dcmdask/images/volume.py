@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.arranged import ArrangedFrames
-from dcmdask.arrays.joined import JoinedFrames, look
-from dcmdask.arrays.valued import Values, check_values, fill_for, valued
+from dcmdask.arrays.joined import look
 from dcmdask.dicom.description import Described, facts_of
-from dcmdask.dicom.instance import outside
 from dcmdask.dicom.terms import uid
-from dcmdask.errors import DcmdaskWarning, IrregularSeriesError, Note
+from dcmdask.errors import Note
 from dcmdask.geometry.axes import ORDER_BY, Indices
 from dcmdask.geometry.dimensions import Arrangement, arrange
-from dcmdask.geometry.grid import Geometry
-from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled, parts
-from dcmdask.images.irregularities import conflicts, worded
+from dcmdask.geometry.grid import Geometry, Irregularity
+from dcmdask.geometry.repair import parts
+from dcmdask.images.assembly import array_of, assemble, settled
+from dcmdask.images.irregularities import conflicts, named
+from dcmdask.images.plain import is_mosaic, is_plain
+from dcmdask.pixels.frame_array import check_options
 
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
-
-    from dcmdask.arrays.chunks import Chunks
-
-# Segmentation and its label map, RT Dose, Nuclear Medicine: for now plain frames.
-_PLAIN = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("66.4", "66.7", "481.2", "20")
-)
 
 
 class Stack:
@@ -49,7 +42,7 @@ class Stack:
     frame_numbers : ndarray of int64
         Numbers of frames, counted through all frames of `instances`.
     order_by : tuple of str, optional
-        As for :meth:`ordered_by`.
+        Keywords of attributes that tell frames of one position apart.
 
     Examples
     --------
@@ -87,21 +80,20 @@ class Stack:
     def facts(self) -> npt.NDArray[Any]:
         """One row of `dcmdask.dicom.description.FACTS` for each of `frame_numbers`."""
         facts = facts_of(self.instances)[self.frame_numbers]
-        if is_mosaic(self.instances[0]) or self.instances[0].sop_class_uid in _PLAIN:
-            # Their positions are not those of frames that lie behind one another.
+        if is_plain(self.instances[0]):
             facts["position"] = np.nan
         return facts
 
     @cached_property
     def arrangement(self) -> Arrangement:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        arrangement = arrange(self.facts, self._stored, self._indices, self.order_by)
-        found = (*arrangement.irregularities, *conflicts(self.instances, self._owner))
+        arrangement = arrange(self.facts, self.stored, self._indices, self.order_by)
+        found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
         return replace(arrangement, irregularities=found)
 
     @property
-    def _stored(self) -> npt.NDArray[np.int64]:
-        """The number of each frame in its own instance."""
+    def stored(self) -> npt.NDArray[np.int64]:
+        """Number of each frame in its own instance."""
         return np.concatenate([np.arange(len(one)) for one in self.instances])[self.frame_numbers]
 
     @property
@@ -114,8 +106,8 @@ class Stack:
         return Indices(names, values.reshape(-1, len(names))[self.frame_numbers])
 
     @property
-    def _owner(self) -> npt.NDArray[np.int64]:
-        """The instance that each frame belongs to."""
+    def owner(self) -> npt.NDArray[np.int64]:
+        """Number of the instance that each frame belongs to."""
         counts = [len(one) for one in self.instances]
         return np.repeat(np.arange(len(counts)), counts)[self.frame_numbers]
 
@@ -159,9 +151,9 @@ class Stack:
         return look(self.instances[:1], {})[1]
 
     @property
-    def irregularities(self) -> tuple[str, ...]:
-        """Irregularities, in words, with millimetres and files; empty where all is regular."""
-        return self.worded()
+    def irregularities(self) -> tuple[Irregularity, ...]:
+        """Irregularities, with millimetres and files; empty where all is regular."""
+        return named(self.arrangement.irregularities, self)
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -172,12 +164,6 @@ class Stack:
             notes = (Note("mosaic", text), *notes)
         return notes
 
-    def worded(self, arrangement: Arrangement | None = None, but: str = "") -> tuple[str, ...]:
-        """Return the irregularities of an arrangement, or its own, with the files' names."""
-        found = (arrangement or self.arrangement).irregularities
-        told = [one for one in found if one.code != but]
-        return worded(told, self.instances, self._owner, self._stored)
-
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))
         irregular = f", irregular: {self.irregularities[0]}" if self.irregularities else ""
@@ -187,7 +173,7 @@ class Stack:
         """Return its regular parts: runs between gaps, one volume of each copy."""
         if not self.arrangement.irregularities:
             return (self,)
-        rows = parts(self.facts, self.arrangement, self._stored)
+        rows = parts(self.facts, self.arrangement, self.stored)
         numbers = [self.frame_numbers[part] for part in rows]
         return tuple(compacted(self.series_uid, self.instances, numbers, self.order_by))
 
@@ -223,48 +209,16 @@ class Stack:
 
         As for ``on_irregular="keep"``: a place of an incomplete grid holds the fill value.
         """
-        return self._array(self.arrangement, "stored", None, {})
-
-    def _arranged(self, on_irregular: OnIrregular = "error") -> Arrangement:
-        """Return the arrangement once what is irregular is dealt with as asked.
-
-        Raises
-        ------
-        IrregularSeriesError
-            Something is, and `on_irregular` does not settle it.
-        """
-        check_on_irregular(on_irregular)
-        for note in self.notes:
-            warning = DcmdaskWarning(f"{self.name}: {note}", note.code)
-            warnings.warn(warning, stacklevel=outside())
-        arrangement = self.arrangement
-        if on_irregular == "fill":
-            arrangement = filled(arrangement, self.facts)
-        kinds = {one.code for one in arrangement.irregularities}
-        # What is tilted can be filled, and stays tilted: its affine says so.
-        left = kinds - {"tilt"} if on_irregular == "fill" else kinds
-        if left and on_irregular != "keep":
-            what = "\n".join(f"- {text}" for text in self.worded(arrangement))
-            cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
-            raise IrregularSeriesError(
-                f"the stack of {len(self.frame_numbers)} frames {cannot}:\n{what}\n"
-                "on_irregular='keep' takes the frames as they are, with their true positions, and "
-                "'fill' puts empty frames into gaps; order_by='TriggerTime' or other keywords "
-                "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
-                "gives the regular parts",
-                source=self.name,
-                code="+".join(sorted(left)),
-            )
-        return arrangement
+        return array_of(self, self.arrangement, "stored", None, {})
 
     def to_dask(
         self,
-        values: Values = "stored",
+        values: Literal["stored", "modality", "display"] = "stored",
         *,
-        on_irregular: OnIrregular = "error",
+        on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        chunks: Chunks = "auto",
+        chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
     ) -> da.Array:
         """Return the stack as a lazy Dask array.
@@ -272,24 +226,32 @@ class Stack:
         Parameters
         ----------
         values : {"stored", "modality", "display"}
-            As the decoder gives them; in the units of the modality, such as Hounsfield
-            units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer
-            shows them.
+            As the decoder gives them; in units of the modality, such as Hounsfield units, by
+            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
         on_irregular : {"error", "keep", "fill"}
-            For positions that are missing, double or uneven: raise; keep the frames as they
-            are, in spatial order (where a grid of several dimensions is not complete, its
-            holes hold `fill_value`); or put `fill_value` where positions and frames are
-            missing. `split` gives the regular parts.
+            For positions that are missing, double or uneven: raise; keep the frames as they are,
+            in spatial order (where a grid of several dimensions is not complete, its holes hold
+            `fill_value`); or put `fill_value` where positions and frames are missing.
+            :meth:`Stack.split` gives the regular parts.
         order_by : str or sequence of str, optional
-            Attributes that tell frames of one position apart, as for :meth:`ordered_by`.
+            Keywords of attributes that tell frames of one position apart, one dimension each, such
+            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+            attributes that all positions share.
         fill_value : number, optional
-            For missing frames. By default NaN for floating point, otherwise Pixel Padding
+            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
         chunks : int, str, tuple or dict, optional
-            As for :func:`dcmdask.from_dicom`, of frames along the flattened leading axes.
+            Frames per chunk, along the flattened leading axes. ``"auto"`` plans by the cost of
+            decoding, a size such as ``"64 MiB"`` and -1 for all frames work as in Dask; a tuple
+            for all axes and a dict by axis have to leave rows, columns and samples whole.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+            values only.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
         **decoding_options
-            `raw`, `decoding_plugin` and pydicom's decoding options, as for
-            :func:`dcmdask.from_dicom`.
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
 
         Returns
         -------
@@ -301,9 +263,19 @@ class Stack:
         ------
         IrregularSeriesError
             The stack is not regular, and `on_irregular` does not settle it.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from pydicom.data import get_testdata_file
+        >>> from dcmdask import scan
+        >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892001/CT5N"
+        >>> scan(folder)[0].stacks[0].to_dask(on_irregular="keep").shape
+        (5, 16, 16)
         """
-        _, frames, _ = self.assembled(
-            values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
+        check_options(decoding_options, self.to_dask)
+        _, frames, _ = assemble(
+            self, values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
         )
         # Whoever only looks at geometry need not wait for dask.array to be imported.
         from dcmdask.arrays.chunks import to_dask
@@ -312,39 +284,87 @@ class Stack:
 
     def to_xarray(
         self,
-        values: Values = "stored",
+        values: Literal["stored", "modality", "display"] = "stored",
         *,
-        on_irregular: OnIrregular = "error",
+        on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
-        chunks: Chunks = "auto",
+        chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
     ) -> xr.DataArray:
         """Return the stack as an :class:`xarray.DataArray` with labels, units and affine.
 
-        Parameters are those of :meth:`to_dask`. Needs xarray: ``pip install
-        'dcmdask[xarray]'``.
+        Needs xarray: ``pip install 'dcmdask[xarray]'``.
+
+        Parameters
+        ----------
+        values : {"stored", "modality", "display"}
+            As the decoder gives them; in units of the modality, such as Hounsfield units, by
+            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames as they are,
+            in spatial order (where a grid of several dimensions is not complete, its holes hold
+            `fill_value`); or put `fill_value` where positions and frames are missing.
+            :meth:`Stack.split` gives the regular parts.
+        order_by : str or sequence of str, optional
+            Keywords of attributes that tell frames of one position apart, one dimension each, such
+            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+            attributes that all positions share.
+        fill_value : number, optional
+            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
+            Value (0028,0120) in the same units, or 0.
+        chunks : int, str, tuple or dict, optional
+            Frames per chunk, along the flattened leading axes. ``"auto"`` plans by the cost of
+            decoding, a size such as ``"64 MiB"`` and -1 for all frames work as in Dask; a tuple
+            for all axes and a dict by axis have to leave rows, columns and samples whole.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+            values only.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+        **decoding_options
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
 
         Returns
         -------
         xarray.DataArray
-            Lazy Dask inside. The coordinates ``x``, ``y`` and ``z`` are index times
-            spacing in mm, not patient axes; ``attrs["affine"]`` (4 x 4) takes (column x, row
-            y, slice z) indices of pixel centres to the patient's LPS axes in mm.
+            Backed by a lazy Dask array, with the axes of `dims`. The coordinates ``x``, ``y``
+            and ``z`` are index times spacing in mm, not patient axes; ``attrs["affine"]``
+            (4 x 4) takes (column x, row y, slice z) indices of pixel centres to the patient's
+            LPS axes in mm.
+
+        Raises
+        ------
+        IrregularSeriesError
+            The stack is not regular, and `on_irregular` does not settle it.
+        ImportError
+            xarray is not installed.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from pydicom.data import get_testdata_file
+        >>> from dcmdask import scan
+        >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892001/CT5N"
+        >>> v = scan(folder)[0].stacks[0].to_xarray("modality", on_irregular="keep")
+        >>> v.dims, v.attrs["units"]
+        (('z', 'y', 'x'), 'HU')
         """
         from dcmdask.arrays.chunks import to_dask
         from dcmdask.arrays.labels import labelled
 
-        stack, frames, arrangement = self.assembled(
-            values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
+        check_options(decoding_options, self.to_xarray)
+        stack, frames, arrangement = assemble(
+            self, values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
         )
         array = to_dask(frames, chunks)
         return labelled(array, arrangement, stack.instances, stack.facts, values, self.series_uid)
 
     def flattened(
         self,
-        values: Values,
-        on_irregular: OnIrregular,
+        values: Literal["stored", "modality", "display"],
+        on_irregular: Literal["error", "keep", "fill"],
         *,
         order_by: str | Sequence[str] | None = None,
         fill_value: float | None = None,
@@ -352,53 +372,56 @@ class Stack:
     ) -> ArrangedFrames:
         """Return the frames as an array-like (frames, rows, columns[, samples]), z fastest.
 
-        Parameters are those of :meth:`to_dask`; kept, there are no frames but those that are.
+        Parameters
+        ----------
+        values : {"stored", "modality", "display"}
+            As the decoder gives them; in units of the modality, such as Hounsfield units, by
+            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames that
+            there are, in spatial order; or put `fill_value` where positions and frames are missing.
+            :meth:`Stack.split` gives the regular parts.
+        order_by : str or sequence of str, optional
+            Keywords of attributes that tell frames of one position apart, one dimension each, such
+            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+            attributes that all positions share.
+        fill_value : number, optional
+            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
+            Value (0028,0120) in the same units, or 0.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+            values only.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+        **decoding_options
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
+
+        Returns
+        -------
+        ArrangedFrames
+            Nothing is decoded until it is indexed.
+
+        Raises
+        ------
+        IrregularSeriesError
+            The stack is not regular, and `on_irregular` does not settle it.
+
+        Examples
+        --------
+        >>> from pydicom.data import get_testdata_file
+        >>> from dcmdask import scan
+        >>> (stack,) = scan(get_testdata_file("CT_small.dcm"))[0].stacks
+        >>> stack.flattened("modality", "error")[0].shape
+        (128, 128)
         """
         stack = self.ordered_by(order_by)
-        arrangement = stack._arranged(on_irregular)
+        arrangement = settled(stack, on_irregular)
         numbers = arrangement.numbers.reshape(-1)
         if on_irregular == "keep":
             numbers = numbers[numbers >= 0]
-        return stack._array(
-            replace(arrangement, numbers=numbers), values, fill_value, decoding_options
-        )
-
-    def assembled(
-        self,
-        values: Values,
-        on_irregular: OnIrregular,
-        *,
-        order_by: str | Sequence[str] | None = None,
-        fill_value: float | None = None,
-        **decoding_options: Any,
-    ) -> tuple[Stack, ArrangedFrames, Arrangement]:
-        """Return the stack in the order asked for, its frames as an array-like, how they lie.
-
-        Parameters are those of :meth:`to_dask`, and so are errors.
-        """
-        stack = self.ordered_by(order_by)
-        arrangement = stack._arranged(on_irregular)
-        return stack, stack._array(arrangement, values, fill_value, decoding_options), arrangement
-
-    def _array(
-        self,
-        arrangement: Arrangement,
-        values: Values,
-        fill_value: float | None,
-        decoding_options: Mapping[str, Any],
-    ) -> ArrangedFrames:
-        check_values(values, decoding_options)
-        joined = JoinedFrames(self.instances, **decoding_options)
-        frames = valued(joined, self.instances, values, decoding_options)
-        numbers = np.where(arrangement.numbers >= 0, self.frame_numbers[arrangement.numbers], -1)
-        if fill_value is None and (numbers < 0).any():
-            fill_value = fill_for(frames, self.instances, values)
-        return ArrangedFrames(frames, numbers, fill_value)
-
-
-def is_mosaic(one: Described) -> bool:
-    """Return whether a frame holds the tiles of a volume, as Siemens MR stores them."""
-    return "MOSAIC" in one.image_type
+        arrangement = replace(arrangement, numbers=numbers)
+        return array_of(stack, arrangement, values, fill_value, decoding_options)
 
 
 def compacted(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -93,7 +95,12 @@ class FrameArray(ArrayLike):
         return self._dataset
 
     def elements(self, tags: Iterable[int]) -> Dataset:
-        """Return the elements with these tags; no others are read into memory."""
+        """Return elements of the data set; no others are read into memory.
+
+        Parameters
+        ----------
+        tags : iterable of int
+        """
         if self._dataset is not None:
             return self._dataset
         return read_whole_header(self._instance.source, self.transfer_syntax, tags)
@@ -239,7 +246,7 @@ def open_frames(
     >>> frames[5, :, 10].shape
     (240, 3)
     """
-    check_options(decoding_options)
+    check_options(decoding_options, open_frames)
     instance = open_instance(src, decoding_options, storage_options)
     how = Decoding(bool(raw), decoding_plugin)
     check_plugin(instance, decoding_plugin)
@@ -252,16 +259,22 @@ def open_frames(
     return FrameArray(instance, how, dataset)
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what is neither an override of group 0028 nor a decoding option.
+def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Refuse keywords that are neither decoding options nor overrides of group 0028.
+
+    Parameters
+    ----------
+    options : mapping
+    function : callable
+        Its own parameters are the first that a misspelt keyword is compared with.
 
     Raises
     ------
     TypeError
     """
-    unknown = sorted(options.keys() - OVERRIDES - DECODING_OPTIONS)
-    if unknown:
-        raise TypeError(
-            f"{', '.join(map(repr, unknown))}: not an option here; options are "
-            f"{', '.join(sorted(OVERRIDES | DECODING_OPTIONS))}"
-        )
+    known = sorted({"raw", "decoding_plugin"} | OVERRIDES | DECODING_OPTIONS)
+    for name in options.keys() - known:
+        own = [*signature(function).parameters]
+        near = get_close_matches(name, own, 1) or get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"decoding options are {', '.join(known)}"
+        raise TypeError(f"{function.__name__}() has no parameter {name!r}: {hint}")

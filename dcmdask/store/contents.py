@@ -22,6 +22,7 @@ from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.coordinates import Coordinates, told
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular
+from dcmdask.images.assembly import assemble
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import FrameArray, open_frames
@@ -198,8 +199,8 @@ def _of_stack(
     opening: Mapping[str, Any],
     with_identifiers: bool,
 ) -> Contents:
-    stack, frames, arrangement = stack.assembled(
-        values, on_irregular, fill_value=fill_value, **opening
+    stack, frames, arrangement = assemble(
+        stack, values, on_irregular, fill_value=fill_value, **opening
     )
     dims = (*arrangement.dims, "y", "x", "sample")[: frames.ndim]
     first = stack.instances[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -13,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from dask.base import compute
+from zarr.abc.store import Store
 
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import StoreLostError
 from dcmdask.store.blocks import zarr_chunks
 from dcmdask.store.codecs import codecs
 from dcmdask.store.completion import grid_of
-from dcmdask.store.opening import CONFIG, KEY, Target, complete, located, replaced, with_options
+from dcmdask.store.opening import CONFIG, KEY, complete, located, replaced, with_options
 from dcmdask.store.regions import write
 from dcmdask.store.report import ExportReport, bytes_stored
 from dcmdask.store.running import Awaited
@@ -27,7 +29,7 @@ from dcmdask.store.running import Awaited
 
 def write_array(
     x: da.Array,
-    store: Target,
+    store: str | os.PathLike[str] | Store,
     *,
     name: str = "pixels",
     dimension_names: Sequence[str | None] | None = None,

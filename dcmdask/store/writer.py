@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -11,29 +12,27 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from pydicom.dataset import Dataset
+from zarr.abc.store import Store
 
 from dcmdask.archive.discovery import sources
 from dcmdask.archive.series import Series
-from dcmdask.arrays.valued import Values
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.volume import Stack
-from dcmdask.pixels.frame_array import FrameArray
+from dcmdask.pixels.frame_array import FrameArray, check_options
 from dcmdask.store.codecs import SMALL
 from dcmdask.store.completion import Layout, lacking, left
 from dcmdask.store.opening import (
     CONFIG,
     Place,
-    Target,
     complete,
     located,
     opened,
     with_options,
 )
 from dcmdask.store.ownership import check_apart
-from dcmdask.store.plan import Wanted, check_fits
-from dcmdask.store.prepared import Format, Prepared, prepare
+from dcmdask.store.plan import check_fits
+from dcmdask.store.prepared import Prepared, prepare
 from dcmdask.store.regions import Failure, Job, write_level, write_region
 from dcmdask.store.report import ExportReport, bytes_stored
 from dcmdask.store.running import room, run_levels
@@ -41,15 +40,15 @@ from dcmdask.store.running import room, run_levels
 
 def to_zarr(
     src: Any,
-    store: Target,
+    store: str | os.PathLike[str] | Store,
     *,
-    format: Format = "zarr",
-    chunks: Wanted = "auto",
-    shards: Wanted = "auto",
+    format: Literal["zarr", "ome-zarr"] = "zarr",
+    chunks: str | int | Sequence[int] | None = "auto",
+    shards: str | int | Sequence[int] | None = "auto",
     compressors: Any = "auto",
     levels: int | str = "auto",
-    values: Values = "stored",
-    on_irregular: OnIrregular = "error",
+    values: Literal["stored", "modality", "display"] = "stored",
+    on_irregular: Literal["error", "keep", "fill"] = "error",
     order_by: str | Sequence[str] | None = None,
     on_error: Literal["fail", "fill"] = "fail",
     fill_value: float | None = None,
@@ -72,8 +71,9 @@ def to_zarr(
     Parameters
     ----------
     src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, Series or Stack
-        One file, whose frames are stored in the order that they are in; or what
-        :func:`from_dicom` takes for a series, a series or a stack, arranged in space.
+        One file, whose frames are stored in the order that they are in. Or a folder, a list, a
+        glob pattern or a URL with one series of one stack in it, a series or a stack: its
+        frames are arranged in space.
     store : str, path-like or zarr.abc.store.Store
         A local path, a URL for fsspec, or a store of zarr's. With several processes it has
         to be one that all of them reach.
@@ -85,22 +85,36 @@ def to_zarr(
         whole frames. By default about half a MiB, as thick as it is good to read a volume
         by blocks.
     shards : "auto", int, sequence of int or None
-        Likewise, multiples of `chunks`. By default up to 64 MiB of whole frames, where there
-        are more than 64 chunks; None for none.
+        A number for each axis, multiples of `chunks`. By default up to 64 MiB of whole
+        frames, where there are more than 64 chunks; None for none.
     compressors : optional
         As zarr takes them. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
         None nothing.
     levels : int or "auto"
         Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
-    values, on_irregular, order_by, storage_options, **decoding_options
-        As for :func:`from_dicom`.
+    values : {"stored", "modality", "display"}
+        Values as the decoder gives them; in the units of the modality, such as Hounsfield
+        units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
+        them.
+    on_irregular : {"error", "keep", "fill"}
+        For positions that are missing, double or uneven: raise; keep the frames as they are,
+        in spatial order (where a grid of several dimensions is not complete, its holes hold
+        `fill_value`); or put `fill_value` where positions and frames are missing.
+        :meth:`Stack.split` gives the regular parts.
+    order_by : str or sequence of str, optional
+        Keywords of attributes that tell frames of one position apart, one dimension each, such
+        as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+        attributes that all positions share.
+    storage_options : mapping, optional
+        Keyword arguments for the fsspec file system of `src`, where that is a URL.
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`, where that is a URL.
     on_error : {"fail", "fill"}
         Where a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
         coordinate ``missing`` and list it in the report.
     fill_value : number, optional
-        As for :func:`from_dicom`.
+        Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
+        Value (0028,0120) in the same units, or 0.
     resume : bool
         Go on with an export that ended early: of the same source and options. Where there
         is none, begin.
@@ -112,6 +126,16 @@ def to_zarr(
         Also store what names the patient, the examination and the source files.
     progress : callable, optional
         Called with the number of regions written, and of all.
+    raw : bool, optional
+        Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+        values only.
+    decoding_plugin : str, optional
+        The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+    **decoding_options
+        pydicom's decoding options; overrides of group 0028 by pydicom's keywords (`rows`,
+        `bits_stored`, `photometric_interpretation`, `number_of_frames`, ...), and
+        `transfer_syntax_uid`. And `inflate_limit`: bytes that a deflated data set, a file-like,
+        or a URL whose server gives no parts may take in memory, by default 1 GiB.
 
     Returns
     -------
@@ -132,9 +156,13 @@ def to_zarr(
     ValueError
         `store` is the source, or holds it, or lies in it where a scan would find it. Nothing
         was opened.
+    AmbiguousSourceError, IrregularSeriesError
+        There is not one series of one stack; or it is irregular, and `on_irregular` does not
+        settle it.
+    DecodeError
+        A frame does not decode. `resume` goes on from the regions that were written.
     DcmdaskError
-        Others, as for :func:`from_dicom`; :exc:`DecodeError` for a frame that does not
-        decode. What was written can be gone on with.
+        The source cannot be opened.
 
     Examples
     --------
@@ -152,6 +180,7 @@ def to_zarr(
     >>> folder.cleanup()
     """
     started = time.perf_counter()
+    check_options(decoding_options, to_zarr)
     if resume and overwrite:
         raise ValueError("resume goes on, and overwrite begins anew: not both")
     target, store = store, with_options(store, target_options)

@@ -623,7 +623,7 @@ def test_different_instances_of_one_uid_are_a_conflict(tmp_path: Path) -> None:
         "c": f"the same instance as {tmp_path / 'a'}",
         "g": f"the same instance as {tmp_path / 'b'}",
     }
-    (conflict,) = found[0].conflicts
+    conflict = str(*found[0].conflicts)
     assert conflict.startswith("5 different files have the SOP Instance UID 1.2.3.00000: ")
     assert all(str(tmp_path / name) in conflict for name in "abdef")
     (row,) = found.rows()
@@ -691,7 +691,7 @@ def test_a_conflict_names_no_text(tmp_path: Path) -> None:
     data = of_one_uid(ImageComments="x").replace(b"1.2.3.00000", b"Smith^Jo.12")
     (tmp_path / "a").write_bytes(data)
     (tmp_path / "b").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    ((conflict,),) = [series.conflicts for series in scan(tmp_path)]
+    conflict = str(*scan(tmp_path)[0].conflicts)
     assert "Smith" not in conflict
     assert conflict.startswith("2 different files have the SOP Instance UID …: ")
 

@@ -5,6 +5,7 @@ import random
 import sys
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -323,9 +324,9 @@ def test_the_first_frame_of_a_volume_is_missing(tmp_path: Path) -> None:
         tmp_path, noise(11, 5, 7), along(AXIAL, [3.0 * z for _, z in where]), modality="MR",
         each={"TriggerTime": [40.0 * t for t, _ in where]},
     )  # fmt: skip
-    assert one(tmp_path).irregularities == (
-        f"1 of 12 frames are missing: t 1 at 0 mm (near {paths[4]})",
-    )
+    (found,) = one(tmp_path).irregularities
+    assert found.code == "missing"
+    assert str(found) == f"1 of 12 frames are missing: t 1 at 0 mm (near {paths[4]})"
 
 
 def test_each_position_lacks_a_frame_of_another_time(tmp_path: Path) -> None:
@@ -442,7 +443,7 @@ def test_no_padding_that_is_right_for_all(tmp_path: Path) -> None:
 def test_the_same_uid_with_other_pixels(tmp_path: Path) -> None:
     classic(tmp_path, FRAMES, along(AXIAL, EVEN), each={"SOPInstanceUID": ["1.2.3"] * 6})
     series = one(tmp_path)
-    assert any("1.2.3" in text for text in series.irregularities)
+    assert any("1.2.3" in found.text for found in series.irregularities)
     for make in (series.to_dask, series.stacks[0].to_dask):
         with pytest.raises(IrregularSeriesError, match="6 different files have the SOP Instance"):
             make()
@@ -673,3 +674,25 @@ def test_pickled_and_on_a_cluster(tmp_path: Path) -> None:
         Client(cluster),
     ):
         np.testing.assert_array_equal(series.to_xarray().values, FRAMES)
+
+
+def test_a_misspelt_keyword_is_told_the_right_one(tmp_path: Path) -> None:
+    (path,) = classic(tmp_path, FRAMES[:1], along(AXIAL, EVEN[:1]))
+    series = one(tmp_path)
+    stack = series.stacks[0]
+    for call, wrong, right in [
+        (dcmdask.from_dicom, "chunk", "chunks"),
+        (dcmdask.from_dicom, "value", "values"),
+        (dcmdask.from_dicom, "row", "raw"),
+        (dcmdask.from_dicom, "bit_stored", "bits_stored"),
+        (dcmdask.open_frames, "storage_option", "storage_options"),
+        (partial(dcmdask.to_zarr, store=tmp_path / "out"), "overwite", "overwrite"),
+    ]:
+        with pytest.raises(TypeError, match=rf"{wrong!r}: did you mean {right!r}\?"):
+            call(path, **{wrong: 1})
+    for method in (series.to_dask, series.to_xarray, stack.to_dask, stack.to_xarray):
+        with pytest.raises(TypeError, match=r"'on_iregular': did you mean 'on_irregular'\?"):
+            method(on_iregular="keep")
+        with pytest.raises(TypeError, match="'nonesuch': decoding options are "):
+            method(nonesuch=1)
+    assert not (tmp_path / "out").exists()

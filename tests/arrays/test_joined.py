@@ -317,8 +317,6 @@ def test_options_that_cannot_be() -> None:
     for name in ("number_of_frames", "extended_offsets", "allow_excess_frames"):
         with pytest.raises(TypeError, match=f"'{name}'.*one file alone"):
             JoinedFrames(described, **{name: 1})
-    with pytest.raises(TypeError, match="'nonesuch'"):
-        JoinedFrames(described, nonesuch=1)
     with pytest.raises(ValueError, match="nonesuch"):
         JoinedFrames(described, decoding_plugin="nonesuch")[0]
     np.testing.assert_array_equal(JoinedFrames(described, decoding_plugin="pydicom"), GREY[:2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 
 from dcmdask import __version__
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.store import ome
 from dcmdask.store.completion import Layout, key_of, lacking
-from dcmdask.store.opening import KEY, Target, located, with_options
+from dcmdask.store.opening import KEY, located, with_options
 from dcmdask.store.prepared import MASK, Prepared
 from dcmdask.store.running import room, run_levels
 from dcmdask.store.verification.comparing import (
@@ -101,7 +103,7 @@ _OF_EXPORT = frozenset({"complete", "plan", "versions", "arrays"})
 
 
 def verify(
-    store: Target,
+    store: str | os.PathLike[str] | Store,
     source: Any = None,
     *,
     fraction: float = 1.0,
@@ -122,7 +124,7 @@ def verify(
     ----------
     store : str, path-like or zarr.abc.store.Store
     source : optional
-        The source, as for :func:`to_zarr`. It may be elsewhere by now.
+        The source that :func:`to_zarr` was given. It may be elsewhere by now.
     fraction : float
         Of the regions, from 0 to 1; at least one region of each level. The same fraction
         takes the same regions each time.
@@ -148,7 +150,7 @@ def verify(
     ValueError
         `store` is not a store that :func:`to_zarr` wrote.
     DcmdaskError
-        The source cannot be opened, as for :func:`to_zarr`.
+        The source cannot be opened.
 
     Examples
     --------

@@ -1,0 +1,89 @@
+"""Frames of a stack in its order, as an array-like: irregularities settled, values applied."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dcmdask.arrays.arranged import ArrangedFrames
+from dcmdask.arrays.joined import JoinedFrames
+from dcmdask.arrays.valued import Values, check_values, fill_for, valued
+from dcmdask.dicom.instance import outside
+from dcmdask.errors import DcmdaskWarning, IrregularSeriesError
+from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
+from dcmdask.images.irregularities import named
+
+if TYPE_CHECKING:
+    from dcmdask.images.volume import Stack
+
+
+def assemble(
+    stack: Stack,
+    values: Values,
+    on_irregular: OnIrregular,
+    *,
+    order_by: str | Sequence[str] | None = None,
+    fill_value: float | None = None,
+    **decoding_options: Any,
+) -> tuple[Stack, ArrangedFrames, Arrangement]:
+    """Return a stack in the order asked for, its frames as an array-like, and their places.
+
+    Parameters and errors are those of :meth:`Stack.to_dask`.
+    """
+    stack = stack.ordered_by(order_by)
+    arrangement = settled(stack, on_irregular)
+    return stack, array_of(stack, arrangement, values, fill_value, decoding_options), arrangement
+
+
+def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
+    """Return the arrangement of a stack, kept or filled where it is irregular.
+
+    Raises
+    ------
+    IrregularSeriesError
+        It is irregular, and `on_irregular` does not settle that.
+    """
+    check_on_irregular(on_irregular)
+    for note in stack.notes:
+        warning = DcmdaskWarning(f"{stack.name}: {note}", note.code)
+        warnings.warn(warning, stacklevel=outside())
+    arrangement = stack.arrangement
+    if on_irregular == "fill":
+        arrangement = filled(arrangement, stack.facts)
+    codes = {one.code for one in arrangement.irregularities}
+    # A tilted stack can be filled, and stays tilted: its affine says so.
+    left = codes - {"tilt"} if on_irregular == "fill" else codes
+    if left and on_irregular != "keep":
+        listed = "\n".join(f"- {one}" for one in named(arrangement.irregularities, stack))
+        cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
+        raise IrregularSeriesError(
+            f"the stack of {len(stack.frame_numbers)} frames {cannot}:\n{listed}\n"
+            "on_irregular='keep' takes the frames as they are, with their true positions, and "
+            "'fill' puts empty frames into gaps; order_by='TriggerTime' or other keywords "
+            "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
+            "gives the regular parts",
+            source=stack.name,
+            code="+".join(sorted(left)),
+        )
+    return arrangement
+
+
+def array_of(
+    stack: Stack,
+    arrangement: Arrangement,
+    values: Values,
+    fill_value: float | None,
+    decoding_options: Mapping[str, Any],
+) -> ArrangedFrames:
+    """Return the frames of a stack in an arrangement as an array-like."""
+    check_values(values, decoding_options)
+    joined = JoinedFrames(stack.instances, **decoding_options)
+    frames = valued(joined, stack.instances, values, decoding_options)
+    numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
+    if fill_value is None and (numbers < 0).any():
+        fill_value = fill_for(frames, stack.instances, values)
+    return ArrangedFrames(frames, numbers, fill_value)
