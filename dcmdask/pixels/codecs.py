@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pydicom.pixels.common import PhotometricInterpretation as PI
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
 
 from dcmdask.dicom.image_pixel import YBR
 from dcmdask.errors import DcmdaskWarning
@@ -286,16 +286,15 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
         The samples in native byte order, colour by pixel.
     """
     uid = runner.transfer_syntax
-    # A frame before this one may have narrowed `bits_allocated` to its own precision.
-    allocated = max(runner.bits_allocated, (runner.bits_stored + 7) // 8 * 8)
     samples = runner.samples_per_pixel
-    stream = check(
+    # Of a caller that has looked at the frame before.
+    stream = runner.get_option("codestream") or check(
         src,
         uid,
         rows=runner.rows,
         columns=runner.columns,
         samples=samples,
-        bits_allocated=runner.bits_allocated if uid == RLELossless else allocated,
+        bits_allocated=runner.bits_allocated,
     )
     itemsize = stream.itemsize or runner.bits_allocated // 8
     shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]

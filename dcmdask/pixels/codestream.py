@@ -162,23 +162,13 @@ def parse(data: Buffer, uid: str) -> Codestream:
     try:
         if uid == RLELossless:
             return _parse_rle(data)
-        header, stream = _last_parsed.get(uid, (b"", None))
-        if stream is None or bytes(data[: len(header)]) != header:
-            stream = _parse_header(data, uid)
-            # For JPEG 2000 the marker that ended the main header was looked at as well.
-            looked_at = stream.scan + (4 if stream.kind == "jpeg2000" else 0)
-            _last_parsed[uid] = bytes(data[:looked_at]), stream
+        stream = _parse_header(data, uid)
     except (IndexError, StructError) as exc:
         raise CodestreamError(
             f"the codestream's header does not fit in the frame's {len(data)} bytes: the frame "
             "is cut short or damaged"
         ) from exc
     return stream._replace(end=_end_behind(data, stream.scan, _OPENING[stream.kind]))
-
-
-# The header of the last frame of each transfer syntax and what it says: the frames of a
-# file mostly share it, and comparing it takes a fiftieth of parsing it.
-_last_parsed: dict[str, tuple[bytes, Codestream]] = {}
 
 
 def _parse_header(data: Buffer, uid: str) -> Codestream:
