@@ -293,6 +293,7 @@ def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
             f"(0028,0008) 'Number of Frames' says {frames}, and what a scan keeps of so many takes "
             f"more than {files.INFLATE_LIMIT} bytes",
             source=header.source.name,
+            code="number-of-frames",
         )
     least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
     if frames * least > 8 * actual:
@@ -301,6 +302,7 @@ def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
             f"Frames' declares, {frames} of at least {least / 8:g} bytes: the file is truncated, "
             "or Rows, Columns, Bits Allocated or Number of Frames is wrong",
             source=header.source.name,
+            code="pixel-data-short",
         )
 
 
@@ -393,6 +395,7 @@ def _table(header: Header, frames: int, top: list[bytes], common: Common) -> _Fr
         raise HeaderError(
             f"the functional groups are damaged: {reason}; pydicom says: {error}",
             source=header.source.name,
+            code="functional-groups",
         ) from error
 
 

@@ -241,6 +241,7 @@ def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> 
             "the file meta information has no (0002,0010) 'Transfer Syntax UID'; pass "
             "transfer_syntax_uid",
             source=name,
+            code="transfer-syntax-uid",
         )
     raise NotDicomError(
         f"not a DICOM file: in {window.size} bytes there is no DICM prefix at byte {PREAMBLE} and "
@@ -268,7 +269,9 @@ def _read_elements(
         return Header(source, syntax, encoding, found.values, _pixel_data(found), {**sequences})
     except Truncated as error:
         raise HeaderError(
-            f"the header ends early: {error}; the file is probably truncated", source=source.name
+            f"the header ends early: {error}; the file is probably truncated",
+            source=source.name,
+            code="header-short",
         ) from error
     except NotUnderstood as error:
         dataset, stop = read_with_pydicom(
@@ -311,7 +314,9 @@ def _pixel_element(
         found = read_elements(window, offset, window.size, encoding, group=0x7FE0, resumed=True)
     except NotUnderstood as error:
         raise HeaderError(
-            f"the header is damaged at byte {offset}: {error}", source=source.name
+            f"the header is damaged at byte {offset}: {error}",
+            source=source.name,
+            code="header-damaged",
         ) from error
     # Where pydicom came to something else that it takes for an end, there is none.
     return _pixel_data(found)

@@ -17,7 +17,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.valuerep import IS
 
-from dcmdask.errors import HeaderError, MissingElementError
+from dcmdask.errors import HeaderError, MissingElementError, Note
 
 NUMBER_OF_FRAMES = 0x00280008
 ELEMENTS: Mapping[int, str] = {
@@ -167,8 +167,8 @@ class ImagePixel:
 
 def image_pixel(
     dataset: Dataset, syntax: UID, overrides: Mapping[str, Any], name: str
-) -> tuple[ImagePixel, list[str]]:
-    """Return the checked description, and what is odd about it.
+) -> tuple[ImagePixel, list[Note]]:
+    """Return the checked description, and its oddities.
 
     Parameters
     ----------
@@ -198,7 +198,9 @@ def image_pixel(
     try:
         options = as_pixel_options(others, **changes)
     except Exception as error:
-        raise HeaderError(f"an element of group 0028 is invalid: {error}", source=name) from error
+        raise HeaderError(
+            f"an element of group 0028 is invalid: {error}", source=name, code="image-pixel"
+        ) from error
     options["number_of_frames"] = frames
     if syntax.is_encapsulated:
         # Codecs have orders of their own, so the element says nothing here.
@@ -214,10 +216,10 @@ def _declared_frames(dataset: Dataset) -> Any:
     return value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else value
 
 
-def _number_of_frames(value: Any, name: str) -> tuple[int, list[str]]:
+def _number_of_frames(value: Any, name: str) -> tuple[int, list[Note]]:
     if value in (None, "", 0) or str(value).strip("0") == "":
-        note = f"(0028,0008) 'Number of Frames' is {value!r}, which is not valid: 1 is assumed"
-        return 1, [note]
+        text = f"(0028,0008) 'Number of Frames' is {value!r}, which is not valid: 1 is assumed"
+        return 1, [Note("number-of-frames", text)]
     try:
         number = IS(value)
         frames = int(number)
@@ -228,10 +230,13 @@ def _number_of_frames(value: Any, name: str) -> tuple[int, list[str]]:
             f"(0028,0008) 'Number of Frames' is {value!r} and not a number; pass "
             "number_of_frames to read the frames that are there",
             source=name,
+            code="number-of-frames",
         ) from error
     if frames < 1:
         raise HeaderError(
-            f"(0028,0008) 'Number of Frames' is {frames}; it must be at least 1", source=name
+            f"(0028,0008) 'Number of Frames' is {frames}; it must be at least 1",
+            source=name,
+            code="number-of-frames",
         )
     return frames, []
 
@@ -240,7 +245,7 @@ def _check(options: Mapping[str, Any], name: str) -> None:
     """Hold the values against PS3.3 C.7.6.3."""
     keyword = options.get("pixel_keyword")
     if keyword not in ("PixelData", *_FLOAT_BITS):
-        raise HeaderError(f"pixel_keyword is {keyword!r}", source=name)
+        raise HeaderError(f"pixel_keyword is {keyword!r}", source=name, code="pixel-keyword")
     is_float = keyword in _FLOAT_BITS
     allowed: dict[str, range | tuple[int, ...]] = {
         "samples_per_pixel": (1, 3),
@@ -268,6 +273,7 @@ def _check(options: Mapping[str, Any], name: str) -> None:
             f"(0028,0004) 'Photometric Interpretation' is {str(interpretation)!r}, "
             "which PS3.3 C.7.6.3.1.2 does not define",
             source=name,
+            code="photometric-interpretation",
         )
 
 
@@ -284,7 +290,11 @@ def _check_integers(
                 if isinstance(values, range)
                 else " or ".join(str(v) for v in values)
             )
-            raise HeaderError(f"{_called(keyword)} is {value!r}; it must be {bounds}", source=name)
+            raise HeaderError(
+                f"{_called(keyword)} is {value!r}; it must be {bounds}",
+                source=name,
+                code=keyword.replace("_", "-"),
+            )
 
 
 def _called(keyword: str) -> str:
@@ -294,5 +304,7 @@ def _called(keyword: str) -> str:
 
 def _missing(keyword: str, name: str) -> MissingElementError:
     return MissingElementError(
-        f"{_called(keyword)} is missing; pass {keyword} to give it", source=name
+        f"{_called(keyword)} is missing; pass {keyword} to give it",
+        source=name,
+        code=keyword.replace("_", "-"),
     )

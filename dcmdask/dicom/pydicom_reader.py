@@ -37,7 +37,9 @@ def for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
     except DcmdaskError:
         raise
     except Exception as error:
-        raise HeaderError(f"pydicom cannot read the whole header: {error}", source=name) from error
+        raise HeaderError(
+            f"pydicom cannot read the whole header: {error}", source=name, code="header-damaged"
+        ) from error
     finally:
         # A member of a tar file is buffered itself, and stays as it is.
         if isinstance(reader, io.BufferedReader) and reader is not file:
@@ -72,7 +74,9 @@ def read_with_pydicom(
         found = read_dataset(reader, *encoding, stop_when=stop_when, specific_tags=wanted)
     except Exception as error:
         raise HeaderError(
-            f"the header is damaged: {reason}; pydicom says: {error}", source=name
+            f"the header is damaged: {reason}; pydicom says: {error}",
+            source=name,
+            code="header-damaged",
         ) from error
     return found, file.tell()
 

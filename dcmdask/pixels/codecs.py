@@ -52,7 +52,8 @@ _CODECS = {
     "jpeg2000": "JPEG2K",
     "rle": "DICOMRLE",
 }
-# A warning of libjpeg's, behind the last pixel.
+# A warning of libjpeg's, behind the last pixel. Nothing but the text tells it from the others,
+# which simplejpeg raises by one type.
 _SURPLUS = "extraneous bytes before marker 0xd9"
 RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
 _decoders: dict[str, Decoder] = {}
@@ -227,12 +228,11 @@ def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb
             return False
         if _SURPLUS in str(error):
             # Some encoders pad, and all pixels are there; no proof of damage.
-            warnings.warn(
+            text = (
                 f"an 8-bit JPEG frame has surplus bytes behind its coded data: {error}; its pixels "
-                "are those that other software shows",
-                DcmdaskWarning,
-                stacklevel=2,
+                "are those that other software shows"
             )
+            warnings.warn(DcmdaskWarning(text, "surplus-bytes"), stacklevel=2)
             return True
         raise Damaged(
             f"the codestream is damaged: {error}; decoding_plugin names one of pydicom's to decode "

@@ -52,19 +52,36 @@ _OPENING = {
 
 
 class CodestreamError(ValueError):
-    """A frame's codestream cannot be understood, is cut short, or contradicts the header."""
+    """A frame's codestream cannot be understood, is cut short, or contradicts the header.
+
+    `code` is that of the :exc:`DecodeError` which is made from it.
+    """
+
+    code = "codestream"
+
+
+class Incomplete(CodestreamError):
+    """A codestream without its end."""
+
+    code = "codestream-short"
 
 
 class Contradiction(CodestreamError):
     """A codestream is not of the frame that the header describes; no decoder mends that."""
 
+    code = "codestream-differs"
+
 
 class Damaged(CodestreamError):
     """A codestream is damaged: its decoder goes on all the same, and warns."""
 
+    code = "codestream-damaged"
+
 
 class Unsuited(CodestreamError):
-    """A codestream is of a form that imagecodecs is not trusted with; pydicom's plugins may be."""
+    """A codestream of a form that imagecodecs does not support; pydicom's plugins may."""
+
+    code = "codestream-unsupported"
 
 
 class Codestream(NamedTuple):

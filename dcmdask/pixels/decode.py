@@ -111,7 +111,7 @@ def examine(instance: Instance, frame: int, span: Span) -> Encoded:
     try:
         payload = offsets.payload(span)
     except ValueError as error:
-        raise _failed(instance, frame, error) from error
+        raise _failed(instance, frame, error, "items") from error
     if pixels.transfer_syntax not in guard.SYNTAXES:
         return Encoded(frame, span, payload)
     try:
@@ -139,7 +139,7 @@ def allocate(instance: Instance, how: Decoding, frames: Sequence[int], first: En
         room = np.empty(size + 32, np.uint8)
     except MemoryError as error:
         reason = f"{len(frames)} frames from here on take {size} bytes"
-        raise _failed(instance, first.frame, reason) from error
+        raise _failed(instance, first.frame, reason, "memory") from error
     start = (16 - room.ctypes.data) % 32
     return room[start : start + size].view(dtype).reshape(shape)
 
@@ -154,7 +154,7 @@ def _vouch(instance: Instance, how: Decoding, encoded: Encoded) -> None:
     size = math.prod(pixels.frame_shape) * pixels.dtype.itemsize
     if size > UNVOUCHED_BYTES:
         reason = f"the header asks for {size} bytes, and {fault}"
-        raise _failed(instance, encoded.frame, reason) from fault
+        raise _failed(instance, encoded.frame, reason, "size") from fault
 
 
 def _vouch_for_rle(instance: Instance, frames: Sequence[int]) -> None:
@@ -164,7 +164,7 @@ def _vouch_for_rle(instance: Instance, frames: Sequence[int]) -> None:
     for frame, length in zip(frames, lengths, strict=True):
         if size > RLE_RATIO * length:
             reason = f"the header asks for {size} bytes, and {length} bytes of RLE cannot hold them"
-            raise _failed(instance, frame, reason)
+            raise _failed(instance, frame, reason, "size")
 
 
 def decode_into(instance: Instance, how: Decoding, encoded: Encoded, out: Frame) -> None:
@@ -222,7 +222,7 @@ def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any)
             options |= changed
         return _run(decoder, instance.pixels, how.raw, plugin, data, options)
     except Exception as error:
-        raise _failed(instance, encoded.frame, error, reason) from error
+        raise _failed(instance, encoded.frame, error, before=reason) from error
 
 
 def _native_frame(instance: Instance, encoded: Encoded) -> tuple[bytes, dict[str, Any]]:
@@ -286,7 +286,8 @@ def _run(
 
 
 def _failed(
-    instance: Instance, frame: int, reason: Exception | str, before: str = ""
+    instance: Instance, frame: int, reason: Exception | str, code: str = "", before: str = ""
 ) -> DecodeError:
-    code = getattr(reason, "code", "")
+    # Exceptions without a code are those of decoders.
+    code = code or getattr(reason, "code", "decoder")
     return DecodeError(f"{before}{reason}", source=instance.name, frame=frame, code=code)

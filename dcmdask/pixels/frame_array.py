@@ -15,6 +15,7 @@ from dcmdask.dicom import files
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
 from dcmdask.dicom.instance import PIXEL_KEYWORDS, Instance, open_instance
+from dcmdask.errors import Note
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
@@ -68,7 +69,7 @@ class FrameArray(ArrayLike):
         return self._instance.indexed_by
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[Note, ...]:
         """Oddities of the data, as warned of when it was opened."""
         return self._instance.notes
 
