@@ -16,9 +16,9 @@ def count_decodings(monkeypatch: pytest.MonkeyPatch, told: Callable[[int], None]
     """
     decode_into, read_native = decode.decode_into, bulk._read_native
 
-    def counting_decode(instance: Any, how: Any, frame: int, *rest: Any) -> None:
-        told(frame)
-        decode_into(instance, how, frame, *rest)
+    def counting_decode(instance: Any, how: Any, encoded: decode.Encoded, out: Any) -> None:
+        told(encoded.frame)
+        decode_into(instance, how, encoded, out)
 
     def counting_read(instance: Any, frames: Sequence[int], *rest: Any) -> None:
         for frame in frames:

@@ -12,9 +12,13 @@ def opened(data: bytes, *notes: str, **options: Any) -> FrameArray:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         frames = open_frames(data, **options)
-    told = [str(w.message) for w in caught if issubclass(w.category, DcmdaskWarning)]
+    warned = [w.message for w in caught if isinstance(w.message, DcmdaskWarning)]
+    told = [str(warning) for warning in warned]
     assert len(told) == len(notes), told
     for note, message in zip(notes, told, strict=True):
         assert note in message
-    assert len(frames.notes) == len(notes)
+    assert [warning.code for warning in warned] == [note.code for note in frames.notes]
+    assert all(
+        note.code and str(note) in text for note, text in zip(frames.notes, told, strict=True)
+    )
     return frames

@@ -18,7 +18,7 @@ from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import OVERRIDES, image_pixel
 from dcmdask.dicom.instance import open_instance
-from dcmdask.errors import HeaderError, SourceChangedError
+from dcmdask.errors import HeaderError, Note, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.decode import Decoding, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
@@ -95,7 +95,7 @@ class JoinedFrames(ArrayLike):
         self.transfer_syntaxes: Counter[str] = Counter()
         for one in instances:
             self.transfer_syntaxes[one.transfer_syntax] += len(one)
-        self._told: set[str] = set()
+        self._told: set[Note] = set()
         several = np.flatnonzero(np.diff(self._starts) != 1).tolist()
         self._opened = {number: self._open(number) for number in several}
         self.read_singly = len(instances) - len(several)

@@ -88,7 +88,7 @@ def _facts(frames: FrameArray) -> dict[str, Any]:
         "encapsulated": bool(syntax.is_encapsulated),
         "chunks": [lengths[0] for lengths in plan_chunks(frames)],
         "bytes_decoded": frames.nbytes,
-        "notes": list(frames.notes),
+        "notes": [str(note) for note in frames.notes],
     }
 
 

@@ -77,7 +77,9 @@ def reaching(url: Any, option: str = SOURCE) -> Iterator[None]:
             raise
         hint = _CREDENTIALS if "Credential" in type(error).__name__ else _ENDPOINT
         raise UnreachableError(
-            f"{_line(error)}: {hint.format(option=option)}", source=url
+            f"{_line(error)}: {hint.format(option=option)}",
+            source=url,
+            code="credentials" if hint is _CREDENTIALS else "server",
         ) from error
 
 

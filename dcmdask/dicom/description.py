@@ -17,11 +17,10 @@ from pydicom.sequence import Sequence
 
 from dcmdask.dicom import files, frame_facts
 from dcmdask.dicom.conversion import first_decimal, first_number, minutes, numbers
-from dcmdask.dicom.elements import Element, NotUnderstood
+from dcmdask.dicom.elements import Element, Filter, NotUnderstood, Wanted
 from dcmdask.dicom.frame_facts import DAY, FACTS, Common
 from dcmdask.dicom.functional_groups import (
     LONGEST,
-    Leaf,
     rows,
     rows_of_dataset,
     value_bytes,
@@ -56,7 +55,8 @@ _WANTED: Final = frozenset(
     }
 )
 # Dimension Index Pointer, Dimension Description Label.
-_DIMENSION: Final = (Leaf((0x00209165,), 0, "AT"), Leaf((0x00209421,), 1, "LO"))
+_POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO")
+_DIMENSION: Final = Filter((_POINTER, _LABEL))
 # Dimensions by the attribute that a Dimension Index Pointer is of.
 _DIMENSIONS: Final = {
     0x00209056: "stack",  # Stack ID
@@ -293,6 +293,7 @@ def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
             f"(0028,0008) 'Number of Frames' says {frames}, and what a scan keeps of so many takes "
             f"more than {files.INFLATE_LIMIT} bytes",
             source=header.source.name,
+            code="number-of-frames",
         )
     least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
     if frames * least > 8 * actual:
@@ -301,6 +302,7 @@ def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
             f"Frames' declares, {frames} of at least {least / 8:g} bytes: the file is truncated, "
             "or Rows, Columns, Bits Allocated or Number of Frames is wrong",
             source=header.source.name,
+            code="pixel-data-short",
         )
 
 
@@ -356,7 +358,7 @@ def _top_level(header: Header) -> list[bytes]:
     return found
 
 
-_Read: TypeAlias = Callable[[int, tuple[Leaf, ...]], Iterator[list[bytes]]]
+_Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
 """The rows of the sequence with a tag; none where it is absent."""
 
 
@@ -368,24 +370,24 @@ def _table(header: Header, frames: int, top: list[bytes], common: Common) -> _Fr
         with files.opened(header.source) as file:
             window = window_over(file, header.source.size)
 
-            def read(tag: int, leaves: tuple[Leaf, ...]) -> Iterator[list[bytes]]:
+            def read(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
                 if tag not in places:
                     return iter(())
                 place = places[tag]
                 if place is None:
                     raise NotUnderstood(0, "only pydicom could read the header")
-                return rows(window, place, header.encoding, leaves)
+                return rows(window, place, header.encoding, wanted)
 
             return _rows(read, frames, top, common)
     except NotUnderstood as error:
         reason = error
     dataset = read_whole_header(header.source, header.transfer_syntax)
 
-    def read_dataset(tag: int, leaves: tuple[Leaf, ...]) -> Iterator[list[bytes]]:
+    def read_dataset(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
         items = dataset[tag].value if tag in groups else Sequence()
         if not isinstance(items, Sequence):
             raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
-        return rows_of_dataset(items, header.encoding, leaves)
+        return rows_of_dataset(items, header.encoding, wanted)
 
     try:
         return _rows(read_dataset, frames, top, common)
@@ -398,15 +400,14 @@ def _table(header: Header, frames: int, top: list[bytes], common: Common) -> _Fr
         ) from error
 
 
-_LEAVES: Final = (*frame_facts.LEAVES, frame_facts.LUTS)
+_GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDEX_VALUES))
 
 
 def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> _Frames:
-    """Lay what frames have of their own over what they share, and that over `top`."""
-    base, has_lut = top, False
-    for *row, lut in read(_SHARED, _LEAVES):
-        base, has_lut = _laid_over(row, top), bool(lut)
-        break  # one item holds all (PS3.3 C.7.6.16)
+    """Lay values of each frame over those that frames share, and these over `top`."""
+    shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
+    has_lut = frame_facts.LUTS.key in shared
+    base = _laid_over(shared, top)
     dimensions = _dimensions(read, common.little_endian)
     order: Literal["<", ">"] = "<" if common.little_endian else ">"
     width = 4 * len(dimensions)
@@ -414,10 +415,10 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> _Frames
     table = bytearray(frame_facts.packed(base, common) * frames)
     size = FACTS.itemsize
     # A frame without an item keeps the row of what is shared.
-    own = read(_PER_FRAME, (*_LEAVES, frame_facts.INDEX_VALUES))
-    for at, (*row, lut, values) in zip(range(0, len(table), size), own, strict=False):
+    for at, row in zip(range(0, len(table), size), read(_PER_FRAME, _GROUPS), strict=False):
         table[at : at + size] = frame_facts.packed(_laid_over(row, base), common)
-        has_lut = has_lut or bool(lut)
+        has_lut = has_lut or frame_facts.LUTS.key in row
+        values = row.get(frame_facts.INDEX_VALUES.key, b"")
         if len(values) == width:
             indices += values
     if not dimensions or len(indices) != frames * width:
@@ -430,7 +431,8 @@ def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
     """Return the names of the dimensions of an object, in the order of its indices."""
     found: list[str] = []
     items = islice(read(_DIMENSION_INDEX, _DIMENSION), LONGEST)
-    for number, (pointer, text) in enumerate(items):
+    for number, row in enumerate(items):
+        pointer, text = row.get(_POINTER.key, b""), row.get(_LABEL.key, b"")
         group, element = numbers(pointer, "<H" if little_endian else ">H", 2)
         tag = -1 if group != group else int(group) << 16 | int(element)
         label = "_".join(re.findall("[a-z0-9]+", text.decode("ascii", "replace").lower()))
@@ -440,5 +442,9 @@ def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _laid_over(row: list[bytes], base: list[bytes]) -> list[bytes]:
-    return [value or below for value, below in zip(row, base, strict=True)]
+def _laid_over(row: dict[int, bytes], base: list[bytes]) -> list[bytes]:
+    laid = base.copy()
+    for number, value in row.items():
+        if number < len(laid):
+            laid[number] = value
+    return laid

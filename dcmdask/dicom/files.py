@@ -313,6 +313,7 @@ def _shorter(found: int, wanted: int, offset: int, name: str) -> SourceChangedEr
         f"{found} of {wanted} bytes at offset {offset}: the source is shorter than when it was "
         "opened",
         source=name,
+        code="shorter",
     )
 
 
@@ -339,6 +340,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
                     f"the file has changed since it was opened ({status.st_size} bytes now, "
                     f"{source.size} then); open it again",
                     source=source.name,
+                    code="changed",
                 )
             yield cast(BinaryIO, file)
     elif isinstance(source, Member):
@@ -392,6 +394,7 @@ def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[i
                 f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
                 "not give ranges",
                 source=source.name,
+                code="no-ranges",
             )
         for member in members:
             begin = offsets[member] - start

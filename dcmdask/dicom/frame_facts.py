@@ -22,7 +22,7 @@ from dcmdask.dicom.conversion import (
     numbers,
     since_midnight,
 )
-from dcmdask.dicom.functional_groups import Leaf
+from dcmdask.dicom.elements import Wanted
 from dcmdask.dicom.private_diffusion import Diffusion
 
 __all__ = ["DAY", "ELEMENTS", "FACTS", "INDEX_VALUES", "LEAVES", "LUTS", "Common", "packed"]
@@ -106,20 +106,20 @@ ELEMENTS: Final[tuple[tuple[int, str, tuple[int, ...]], ...]] = (
 _UNASSIGNED: Final = ((0x00209170,), (0x00209171,))
 _MACRO_OR_NOT: Final = {0x00189087, 0x00189089, 0x00089208}
 LEAVES: Final = tuple(
-    Leaf((*sequences, tag), column, vr)
-    for column, (tag, vr, macro) in enumerate(ELEMENTS)
+    Wanted((*sequences, tag), number, vr)
+    for number, (tag, vr, macro) in enumerate(ELEMENTS)
     for sequences in (
         *([macro] if macro else ()),
         *(_UNASSIGNED if not macro or tag in _MACRO_OR_NOT else ()),
     )
 )
-"""Their paths in the functional groups, by column."""
+"""Their paths in the functional groups, by their numbers in `ELEMENTS`."""
 
-LUTS: Final = Leaf((0x00289132, 0x00283010, 0x00283002), len(ELEMENTS), "")
-"""Behind these columns: the LUT Descriptor in the Frame VOI LUT macro (PS3.3 C.7.6.16.2.10)."""
+LUTS: Final = Wanted((0x00289132, 0x00283010, 0x00283002), len(ELEMENTS), "")
+"""LUT Descriptor in the Frame VOI LUT macro (PS3.3 C.7.6.16.2.10)."""
 
-INDEX_VALUES: Final = Leaf((0x00209111, 0x00209157), len(ELEMENTS) + 1, "UL")
-"""Behind that: Dimension Index Values."""
+INDEX_VALUES: Final = Wanted((0x00209111, 0x00209157), len(ELEMENTS) + 1, "UL")
+"""Dimension Index Values."""
 
 _CODES: Final = {True: ("<H", "<L", "<d"), False: (">H", ">L", ">d")}
 _LETTERS: Final = {b"M": b"MAGNITUDE", b"P": b"PHASE", b"R": b"REAL", b"I": b"IMAGINARY"}

@@ -12,7 +12,7 @@ from pydicom.uid import RLELossless
 from dcmdask.dicom import files, offsets
 from dcmdask.dicom.elements import UNDEFINED
 from dcmdask.dicom.image_pixel import ImagePixel
-from dcmdask.errors import HeaderError, PixelDataError
+from dcmdask.errors import HeaderError, Note, PixelDataError
 
 # How many entries of an offset table are looked up in a remote source, where
 # each look is a request; every item is checked again when its frame is decoded.
@@ -45,8 +45,8 @@ class PixelDataElement:
         return min(self.offset + self.length, self.source.size)
 
 
-Indexed: TypeAlias = tuple[offsets.Spans, str, list[str]]
-"""Spans, where they come from, and what is odd about them."""
+Indexed: TypeAlias = tuple[offsets.Spans, str, list[Note]]
+"""Spans, their origin in words, and oddities."""
 
 
 def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
@@ -57,6 +57,7 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
             f"the pixel data has an undefined length, as if it were encapsulated, and the transfer "
             f"syntax {pixels.transfer_syntax.name!r} says that it is not",
             source=name,
+            code="undefined-length",
         )
     actual = place.end - place.offset
     unit = 2 if pixels.swaps_words else 1
@@ -69,8 +70,9 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
             + _cause(place)
             + _remedy(whole),
             source=name,
+            code="pixel-data-short",
         )
-    notes: list[str] = []
+    notes: list[Note] = []
     surplus = actual - expected - expected % 2
     if surplus > 0 and pixels.photometric_interpretation == "YBR_FULL_422":
         if actual >= expected // 2 * 3:
@@ -79,16 +81,18 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
                 "(0028,0004) 'Photometric Interpretation' YBR_FULL_422 needs; it is probably "
                 "'RGB' or 'YBR_FULL': pass photometric_interpretation",
                 source=name,
+                code="photometric-interpretation",
             )
     elif surplus > 0 and allow_excess and whole > declared:
         notes.append(_excess(whole, declared))
         declared = whole
         surplus = 0
     if surplus > 0:
-        notes.append(
+        text = (
             f"{surplus} bytes of pixel data are left over behind {declared} frames: padding, or "
             "wrong Rows, Columns or Bits Allocated"
         )
+        notes.append(Note("surplus-bytes", text))
     spans = offsets.NativeSpans(place.offset, bits, declared, unit)
     return spans, "arithmetic over native pixel data", notes
 
@@ -104,10 +108,11 @@ def _remedy(whole: int) -> str:
     return f"; number_of_frames={whole} opens those that are whole" if whole else ""
 
 
-def _excess(found: int, declared: int) -> str:
-    return (
+def _excess(found: int, declared: int) -> Note:
+    return Note(
+        "excess-frames",
         f"there are {found} frames, and (0028,0008) 'Number of Frames' says {declared}: all "
-        f"{found} are counted; allow_excess_frames=False keeps to {declared}"
+        f"{found} are counted; allow_excess_frames=False keeps to {declared}",
     )
 
 
@@ -118,13 +123,13 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
     there, and decides where the two disagree.
     """
     name, declared = place.source.name, pixels.number_of_frames
-    notes: list[str] = []
+    notes: list[Note] = []
     one_each = pixels.transfer_syntax == RLELossless
     with files.opened(place.source) as file:
         try:
             basic, start = offsets.read_basic_offset_table(file, place.offset, place.end)
         except ValueError as error:
-            raise PixelDataError(str(error), source=name) from error
+            raise PixelDataError(str(error), source=name, code="basic-offset-table") from error
         table, lengths, called = _offset_table(place, basic)
         if isinstance(place.source, files.RemoteFile) and len(table) >= declared:
             remote = _look_up(file, place.source, start, place.end, table)
@@ -135,6 +140,7 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
             raise PixelDataError(
                 f"there are no frames: {fragments.fault or 'the pixel data holds no items'}",
                 source=name,
+                code="no-items",
             )
         spans: offsets.ItemSpans | None = None
         if len(table):
@@ -143,7 +149,8 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
                 _check_frames(file, fragments, grouped, one_each)
                 spans = grouped
             except offsets.BrokenTable as error:
-                notes.append(f"the {called} is wrong ({error}): the items decide")
+                text = f"the {called} is wrong ({error}): the items decide"
+                notes.append(Note("offset-table", text))
         if spans is None:
             spans, more = _by_items(file, fragments, declared, one_each)
             called, notes = "item headers", notes + more
@@ -154,15 +161,16 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
             + (fragments.fault or "the number is wrong, or frames are missing")
             + _remedy(len(spans)),
             source=name,
+            code="items-short",
         )
     # pydicom leaves the delimiter out of the value of a data set's element.
     if fragments.fault and (fragments.cut or place.length == UNDEFINED):
-        notes.append(fragments.fault)
+        notes.append(Note("items-end", fragments.fault))
     return _keep(spans, called, notes, declared, allow_excess)
 
 
 def _keep(
-    spans: offsets.ItemSpans, called: str, notes: list[str], declared: int, allow_excess: bool
+    spans: offsets.ItemSpans, called: str, notes: list[Note], declared: int, allow_excess: bool
 ) -> Indexed:
     found = len(spans)
     if found > declared and allow_excess:
@@ -184,7 +192,9 @@ def _offset_table(
     try:
         table, lengths = map(_integers, place.extended_offset_table)
     except TypeError as error:
-        raise HeaderError(f"extended_offsets are offsets and lengths: {error}") from error
+        raise HeaderError(
+            f"extended_offsets are offsets and lengths: {error}", code="extended-offset-table"
+        ) from error
     return table, lengths, "Extended Offset Table"
 
 
@@ -195,7 +205,9 @@ def _integers(column: bytes | Sequence[int]) -> offsets.Offsets:
     try:
         return np.asarray(column, dtype=np.int64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise HeaderError(f"an offset table is not of integers: {error}") from error
+        raise HeaderError(
+            f"an offset table is not of integers: {error}", code="extended-offset-table"
+        ) from error
 
 
 def _group(
@@ -242,7 +254,7 @@ def _check_frames(
 
 def _by_items(
     file: BinaryIO, fragments: offsets.Fragments, declared: int, one_each: bool
-) -> tuple[offsets.ItemSpans, list[str]]:
+) -> tuple[offsets.ItemSpans, list[Note]]:
     """Tell frames apart without a table."""
     count = len(fragments.offsets)
     if one_each or count <= declared:
@@ -251,19 +263,19 @@ def _by_items(
     if declared == 1:
         if fragments.cut and not ended[-1]:
             return offsets.one_fragment_each(fragments).first(0), []
-        notes = []
-        if sum(ended) > 1:
-            notes.append(
-                f"one frame is declared, and {sum(ended)} of its {count} fragments end like a "
-                "frame; number_of_frames says how many there are"
-            )
+        text = (
+            f"one frame is declared, and {sum(ended)} of its {count} fragments end like a frame; "
+            "number_of_frames says how many there are"
+        )
+        notes = [Note("number-of-frames", text)] if sum(ended) > 1 else []
         return offsets.all_one_frame(fragments), notes
     spans = offsets.group_by_markers(fragments, ended)
     if ended[-1]:
         return spans, []
     if fragments.cut or len(spans) > declared:
         return spans.first(len(spans) - 1), []
-    return spans, [f"frame {len(spans) - 1} has no end marker and may be damaged"]
+    text = f"frame {len(spans) - 1} has no end marker and may be damaged"
+    return spans, [Note("end-marker", text)]
 
 
 def _look_up(

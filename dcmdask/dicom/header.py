@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import BinaryIO, Literal, TypeAlias
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -19,15 +19,16 @@ from dcmdask.dicom import files
 from dcmdask.dicom.elements import (
     EXPLICIT_LITTLE,
     PIXEL_DATA,
-    UNDEFINED,
     Element,
     Encoding,
+    Filter,
+    Found,
     NotUnderstood,
     RawValue,
     Truncated,
+    Wanted,
     Window,
-    walk,
-    walk_group2,
+    read_elements,
 )
 from dcmdask.dicom.pydicom_reader import (
     at_pixels,
@@ -44,10 +45,7 @@ TRANSFER_SYNTAX_UID = 0x00020010
 EXTENDED_OFFSET_TABLE = 0x7FE00001
 EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 PREAMBLE = 128
-# Bounds what `_pick` remembers of each encoding and choice of elements.
-_REMEMBERED = 1 << 13
-# Bytes of an element that is wanted: the longest are offset tables, with 8 bytes a frame.
-_LONGEST = 1 << 26
+_FILE_META = Filter([Wanted((TRANSFER_SYNTAX_UID,), TRANSFER_SYNTAX_UID)])
 
 
 @dataclass(frozen=True)
@@ -224,16 +222,16 @@ def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> 
     start = PREAMBLE + 4 if prefixed else 0
     raw = b""
     try:
-        elements, after = walk_group2(window, start, window.size)
-        for element in elements:
-            if element.tag == TRANSFER_SYNTAX_UID:
-                raw = window.bytes_at(element.offset, element.length)
+        found = read_elements(window, start, window.size, EXPLICIT_LITTLE, _FILE_META, group=2)
+        after = found.end
+        if TRANSFER_SYNTAX_UID in found.values:
+            raw = found.values[TRANSFER_SYNTAX_UID].value
     except NotUnderstood as error:
         # Without a prefix this may be no file meta information at all.
         after = start
         if prefixed:
-            found, after = read_with_pydicom(file, name, start, EXPLICIT_LITTLE, not_group2, error)
-            raw = raw_value(found, TRANSFER_SYNTAX_UID).value
+            meta, after = read_with_pydicom(file, name, start, EXPLICIT_LITTLE, not_group2, error)
+            raw = raw_value(meta, TRANSFER_SYNTAX_UID).value
     if given:
         return UID(given), after
     if syntax := raw.rstrip(b"\0 ").decode("ascii", "replace"):
@@ -243,6 +241,7 @@ def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> 
             "the file meta information has no (0002,0010) 'Transfer Syntax UID'; pass "
             "transfer_syntax_uid",
             source=name,
+            code="transfer-syntax-uid",
         )
     raise NotDicomError(
         f"not a DICOM file: in {window.size} bytes there is no DICM prefix at byte {PREAMBLE} and "
@@ -262,96 +261,34 @@ def _read_elements(
 ) -> Header:
     encoding = _encoding(syntax)
     try:
-        return Header(source, syntax, encoding, *_pick(window, start, encoding, keep, find))
+        found = read_elements(window, start, window.size, encoding, _filter(keep, find))
+        # A sequence without items has at most a delimitation item.
+        sequences = {
+            tag: one for tag, one in found.places.items() if tag in find and one.length > 8
+        }
+        return Header(source, syntax, encoding, found.values, _pixel_data(found), {**sequences})
     except Truncated as error:
         raise HeaderError(
-            f"the header ends early: {error}; the file is probably truncated", source=source.name
+            f"the header ends early: {error}; the file is probably truncated",
+            source=source.name,
+            code="header-short",
         ) from error
-    except OverflowError as error:
-        raise HeaderError(str(error), source=source.name) from error
     except NotUnderstood as error:
-        found, stop = read_with_pydicom(
+        dataset, stop = read_with_pydicom(
             file, source.name, start, encoding, at_pixels, error, keep | find
         )
-        encoding = Encoding(*found.original_encoding)
-        tags = list(map(int, found.keys()))
-        values = {tag: raw_value(found, tag) for tag in tags if tag in keep}
-        sequences = {tag: None for tag in tags if tag in find and not is_empty(found, tag)}
+        encoding = Encoding(*dataset.original_encoding)
+        tags = list(map(int, dataset.keys()))
+        values = {tag: raw_value(dataset, tag) for tag in tags if tag in keep}
+        unplaced = {tag: None for tag in tags if tag in find and not is_empty(dataset, tag)}
         pixel_data = _pixel_element(file, source, stop, encoding)
-    return Header(source, syntax, encoding, values, pixel_data, {**sequences})
-
-
-_Picked: TypeAlias = tuple[dict[int, RawValue], Element | None, dict[int, Element | None]]
-# By the first 8 bytes of a header: the length of header and value, or 0 where a length of 4
-# bytes follows; the tag, or 0 where it is not wanted; the VR.
-_Met: TypeAlias = dict[bytes, tuple[int, int, str | None]]
+    return Header(source, syntax, encoding, values, pixel_data, {**unplaced})
 
 
 @lru_cache(maxsize=16)
-def _met(encoding: Encoding, keep: frozenset[int], find: frozenset[int]) -> _Met:
-    return {}
-
-
-def _pick(
-    window: Window, begin: int, encoding: Encoding, keep: frozenset[int], find: frozenset[int]
-) -> _Picked:
-    """Return the wanted values, the pixel data and the sequences to find.
-
-    Headers repeat from file to file: one that was met before is looked up, which takes a
-    quarter of the time of walking on to the next.
-    """
-    values: dict[int, RawValue] = {}
-    sequences: dict[int, Element | None] = {}
-    met, end, new = _met(encoding, keep, find), window.size, tuple.__new__
-    order: Literal["little", "big"] = "little" if encoding.little_endian else "big"
-    data, start, at, limit, step = b"", begin, 0, 0, 0
-    while True:
-        if at + 12 > limit:
-            position = start + at
-            if position > end:
-                next(walk(window, position - step, end, encoding, resumed=True))  # raises
-            if position == end:
-                return values, None, sequences
-            data, at, limit = window.header_at(position, end)
-            start = position - at
-        head = data[at : at + 8]
-        if known := met.get(head):
-            step, tag, vr = known
-            size = 8
-            if not step:
-                # Cut short by the end, the length may be anything: the value ends behind it.
-                step, size = 12 + int.from_bytes(data[at + 8 : at + 12], order), 12
-            if not tag:
-                if step < UNDEFINED:
-                    at += step
-                    continue
-            elif at + step <= limit:
-                values[tag] = new(RawValue, (vr, data[at + size : at + step]))
-                at += step
-                continue
-        position = start + at
-        element = next(walk(window, position, end, encoding, resumed=position > begin))
-        tag, vr, offset, length, undefined = element
-        if tag in PIXEL_DATA:
-            return values, element, sequences
-        if tag in find:
-            if length > 8:  # of more than an empty item, or a delimitation item
-                sequences[tag] = element
-        else:
-            if tag in keep:
-                if length > _LONGEST:
-                    raise OverflowError(
-                        f"({tag >> 16:04X},{tag & 0xFFFF:04X}) has {length} bytes, more than any "
-                        "valid one"
-                    )
-                values[tag] = RawValue(vr, window.bytes_at(offset, length))
-            # What looks like explicit VR is for `walk` to judge.
-            if not undefined and not (encoding.implicit and head[4:6].isalpha()):
-                if len(met) >= _REMEMBERED:
-                    met.clear()
-                size = offset - position
-                met[head] = (8 + length if size == 8 else 0, tag if tag in keep else 0, vr)
-        data, start, at, limit = b"", offset + length, 0, 0
+def _filter(keep: frozenset[int], find: frozenset[int]) -> Filter:
+    places = (Wanted((tag,), tag, "SQ") for tag in find)
+    return Filter((*(Wanted((tag,), tag) for tag in keep), *places))
 
 
 def _encoding(syntax: UID) -> Encoding:
@@ -359,6 +296,10 @@ def _encoding(syntax: UID) -> Encoding:
     if not syntax.is_transfer_syntax:
         return EXPLICIT_LITTLE
     return Encoding(syntax.is_implicit_VR, syntax.is_little_endian)
+
+
+def _pixel_data(found: Found) -> Element | None:
+    return next((found.places[tag] for tag in PIXEL_DATA if tag in found.places), None)
 
 
 def _pixel_element(
@@ -370,10 +311,12 @@ def _pixel_element(
         return None
     window = window_over(file, source.size)
     try:
-        element = next(walk(window, offset, window.size, encoding, resumed=True), None)
+        found = read_elements(window, offset, window.size, encoding, group=0x7FE0, resumed=True)
     except NotUnderstood as error:
         raise HeaderError(
-            f"the header is damaged at byte {offset}: {error}", source=source.name
+            f"the header is damaged at byte {offset}: {error}",
+            source=source.name,
+            code="header-damaged",
         ) from error
     # Where pydicom came to something else that it takes for an end, there is none.
-    return element if element is not None and element.tag in PIXEL_DATA else None
+    return _pixel_data(found)

@@ -17,7 +17,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.valuerep import IS
 
-from dcmdask.errors import HeaderError, MissingElementError
+from dcmdask.errors import HeaderError, MissingElementError, Note
 
 NUMBER_OF_FRAMES = 0x00280008
 ELEMENTS: Mapping[int, str] = {
@@ -167,8 +167,8 @@ class ImagePixel:
 
 def image_pixel(
     dataset: Dataset, syntax: UID, overrides: Mapping[str, Any], name: str
-) -> tuple[ImagePixel, list[str]]:
-    """Return the checked description, and what is odd about it.
+) -> tuple[ImagePixel, list[Note]]:
+    """Return the checked description, and its oddities.
 
     Parameters
     ----------
@@ -198,7 +198,9 @@ def image_pixel(
     try:
         options = as_pixel_options(others, **changes)
     except Exception as error:
-        raise HeaderError(f"an element of group 0028 is invalid: {error}", source=name) from error
+        raise HeaderError(
+            f"an element of group 0028 is invalid: {error}", source=name, code="image-pixel"
+        ) from error
     options["number_of_frames"] = frames
     if syntax.is_encapsulated:
         # Codecs have orders of their own, so the element says nothing here.
@@ -214,10 +216,10 @@ def _declared_frames(dataset: Dataset) -> Any:
     return value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else value
 
 
-def _number_of_frames(value: Any, name: str) -> tuple[int, list[str]]:
+def _number_of_frames(value: Any, name: str) -> tuple[int, list[Note]]:
     if value in (None, "", 0) or str(value).strip("0") == "":
-        note = f"(0028,0008) 'Number of Frames' is {value!r}, which is not valid: 1 is assumed"
-        return 1, [note]
+        text = f"(0028,0008) 'Number of Frames' is {value!r}, which is not valid: 1 is assumed"
+        return 1, [Note("number-of-frames", text)]
     try:
         number = IS(value)
         frames = int(number)
@@ -244,7 +246,7 @@ def _check(options: Mapping[str, Any], name: str) -> None:
     """Hold the values against PS3.3 C.7.6.3."""
     keyword = options.get("pixel_keyword")
     if keyword not in ("PixelData", *_FLOAT_BITS):
-        raise HeaderError(f"pixel_keyword is {keyword!r}", source=name)
+        raise HeaderError(f"pixel_keyword is {keyword!r}", source=name, code="pixel-keyword")
     is_float = keyword in _FLOAT_BITS
     allowed: dict[str, range | tuple[int, ...]] = {
         "samples_per_pixel": (1, 3),

@@ -116,6 +116,7 @@ class InflatedFile(ReadForward):
                     f"the deflated data set is damaged ({error}), at or before byte "
                     f"{self._packed} of the file",
                     source=self._name,
+                    code="deflated-damaged",
                 ) from error
             if data:
                 self._held, self._end = data, self._end + len(data)
@@ -124,6 +125,7 @@ class InflatedFile(ReadForward):
                         f"the deflated data set inflates to more than {self._limit} bytes; a "
                         "larger inflate_limit allows for more",
                         source=self._name,
+                        code="inflate-limit",
                     )
                 return True
             if not packed:
@@ -131,6 +133,7 @@ class InflatedFile(ReadForward):
                     f"the deflated data set ends early: {self._packed - self._start} bytes give "
                     f"{self._end} and no end; the file is truncated",
                     source=self._name,
+                    code="deflated-short",
                 )
         return False
 
@@ -147,5 +150,6 @@ def read_whole(file: Any, name: str, limit: int) -> bytes:
                 f"more than {limit} bytes would be read into memory; a larger inflate_limit "
                 "allows for more",
                 source=name,
+                code="inflate-limit",
             )
     return bytes(data)

@@ -29,6 +29,7 @@ from dcmdask.errors import (
     HeaderError,
     MissingElementError,
     NoPixelDataError,
+    Note,
     SourceChangedError,
     UnsupportedSyntaxError,
 )
@@ -67,7 +68,7 @@ class Instance:
         One per frame, as many as there are.
     indexed_by : str
         Origin of the spans, in words.
-    notes : tuple of str
+    notes : tuple of Note
         Oddities of the data, as warned of when it was opened.
     """
 
@@ -75,7 +76,7 @@ class Instance:
     pixels: ImagePixel
     spans: offsets.Spans
     indexed_by: str
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -95,7 +96,7 @@ def open_instance(
     options: Mapping[str, Any],
     storage_options: Mapping[str, Any] | None = None,
     *,
-    told: set[str] | None = None,
+    told: set[Note] | None = None,
     sop_instance_uid: str = "",
 ) -> Instance:
     """Read the header of `src` once, make the frame index once, and check both.
@@ -106,7 +107,7 @@ def open_instance(
     options : mapping
         Overrides of group 0028 and pydicom's decoding options.
     storage_options : mapping, optional
-    told : set of str, optional
+    told : set of Note, optional
         Notes that were warned of before, in any instance; those of this one are added.
     sop_instance_uid : str, optional
         Of the instance that is expected; it is an error if there is another.
@@ -131,7 +132,8 @@ def open_instance(
         if note in told:
             continue
         told.add(note)
-        warnings.warn(f"{place.source.name}: {note}", DcmdaskWarning, stacklevel=outside())
+        warning = DcmdaskWarning(f"{place.source.name}: {note}", note.code)
+        warnings.warn(warning, stacklevel=outside())
     return Instance(place.source, pixels, spans, indexed_by, tuple(notes))
 
 
@@ -148,7 +150,7 @@ def _from_file(
     options: Mapping[str, Any],
     storage_options: Mapping[str, Any] | None,
     expected: str,
-) -> tuple[PixelDataElement, ImagePixel, list[str]]:
+) -> tuple[PixelDataElement, ImagePixel, list[Note]]:
     limit = options.get("inflate_limit", files.INFLATE_LIMIT)
     source = files.locate(src, storage_options, limit)
     syntax = options.get("transfer_syntax_uid")
@@ -156,7 +158,9 @@ def _from_file(
     told = header.values.get(_SOP_INSTANCE_UID)
     if expected and told and told.value.rstrip(b"\0 ").decode("ascii", "replace") != expected:
         raise SourceChangedError(
-            "there is another instance than when the headers were read", source=source.name
+            "there is another instance than when the headers were read",
+            source=source.name,
+            code="sop-instance-uid",
         )
     element = header.pixel_data
     if element is None:
@@ -175,14 +179,14 @@ def _from_file(
 # pydicom takes 0.1 ms to convert these few elements, more than all the rest of opening a
 # file, and in the next file of a series they are mostly the same. Bounded, and without
 # values that are longer than any valid one.
-_KNOWN: dict[Hashable, tuple[ImagePixel, list[str]]] = {}
+_KNOWN: dict[Hashable, tuple[ImagePixel, list[Note]]] = {}
 _MOST_KNOWN = 256
 _LONGEST_KNOWN = 64
 
 
 def pixels_of(
     header: Header, element: Element, options: Mapping[str, Any]
-) -> tuple[ImagePixel, list[str]]:
+) -> tuple[ImagePixel, list[Note]]:
     """Return the checked description of the frames, and what is odd about it.
 
     Parameters
@@ -235,13 +239,16 @@ def _from_dataset(
             "the data set's file_meta has no (0002,0010) 'Transfer Syntax UID'; pass "
             "transfer_syntax_uid",
             source=name,
+            code="transfer-syntax-uid",
         )
     tags = [tag for tag in PIXEL_KEYWORDS if tag in dataset]
     if not tags:
         raise no_pixel_data(name)
     if len(tags) > 1:
         both = " and ".join(PIXEL_KEYWORDS[tag] for tag in tags)
-        raise HeaderError(f"the data set has {both}, and only one may be there", source=name)
+        raise HeaderError(
+            f"the data set has {both}, and only one may be there", source=name, code="pixel-data"
+        )
     element = dataset[tags[0]]
     value = element.value
     if hasattr(value, "read"):
@@ -279,11 +286,16 @@ def _check_syntax(syntax: UID, name: str) -> None:
     except NotImplementedError as error:
         if not uid(syntax):
             raise UnsupportedSyntaxError(
-                "the transfer syntax is no UID", source=name, detail=f"its value is {str(syntax)!r}"
+                "the transfer syntax is no UID",
+                source=name,
+                detail=f"its value is {str(syntax)!r}",
+                code="no-uid",
             ) from error
         known = _NEWER.get(syntax, syntax.name)
         called = f"the transfer syntax {known!r} ({syntax})"
+        code = "transfer-syntax"
         if any(word in known for word in _VIDEO):
+            code = "video"
             advice = (
                 "is a video, not frames: a video tool such as ffmpeg reads the codestream that "
                 "the pixel data holds"
@@ -292,4 +304,4 @@ def _check_syntax(syntax: UID, name: str) -> None:
             advice = "is not decoded by pydicom yet: convert the file, to HTJ2K for example"
         else:
             advice = "is not decoded by pydicom: convert the file to another one"
-        raise UnsupportedSyntaxError(f"{called} {advice}", source=name, code=syntax) from error
+        raise UnsupportedSyntaxError(f"{called} {advice}", source=name, code=code) from error

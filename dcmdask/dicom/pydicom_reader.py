@@ -38,7 +38,10 @@ def for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
         raise
     except Exception as error:
         raise HeaderError(
-            "pydicom cannot read the whole header", source=name, detail=str(error), code="header"
+            "pydicom cannot read the whole header",
+            source=name,
+            detail=str(error),
+            code="header-damaged",
         ) from error
     finally:
         # A member of a tar file is buffered itself, and stays as it is.
@@ -77,7 +80,7 @@ def read_with_pydicom(
             f"the header is damaged: {reason}",
             source=name,
             detail=f"pydicom says: {error}",
-            code="header",
+            code="header-damaged",
         ) from error
     return found, file.tell()
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcmdask.dicom import files, offsets
 from dcmdask.dicom.instance import Instance
 from dcmdask.pixels import shortcut
-from dcmdask.pixels.decode import Decoding, Span, allocate, decode_into
+from dcmdask.pixels.decode import Decoding, Encoded, Span, allocate, decode_into, examine
 
 # Encoded bytes that one read holds in memory at most, unless one frame has more. Of a
 # local file so few that they are still in the processor's cache when they are decoded.
@@ -42,14 +42,16 @@ def batches(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
         yield start, len(lengths)
 
 
-def spans_of(instance: Instance, frames: Sequence[int]) -> Iterator[tuple[int, int, Span]]:
-    """Yield position in `frames`, frame and span, a run at a time in memory.
+def encoded_frames(instance: Instance, frames: Sequence[int]) -> Iterator[Encoded]:
+    """Yield `frames`, a run at a time in memory.
 
-    A span is to be used before the next one is asked for: its memory is used again.
+    Each is to be used before the next one is asked for: its memory is used again.
     """
     starts, lengths = instance.spans.locate(np.asarray(frames, np.int64))
     read = _read_local if isinstance(instance.source, files.LocalFile) else _read
-    yield from zip(range(len(frames)), frames, read(instance.source, starts, lengths), strict=True)
+    spans = read(instance.source, starts, lengths)
+    for frame, span in zip(frames, spans, strict=True):
+        yield examine(instance, frame, span)
 
 
 def _read(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
@@ -110,10 +112,10 @@ def decode_frames(
             out = np.empty((len(frames), *instance.pixels.frame_shape), instance.pixels.dtype)
         _read_native(instance, frames, out)
         return out
-    for position, frame, encoded in spans_of(instance, frames):
+    for position, encoded in enumerate(encoded_frames(instance, frames)):
         if out is None:
             out = allocate(instance, how, frames, encoded)
-        decode_into(instance, how, frame, encoded, out[position])
+        decode_into(instance, how, encoded, out[position])
     if out is None:
         out = np.empty((0, *instance.pixels.frame_shape), instance.pixels.dtype)
     return out

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pydicom.pixels.common import PhotometricInterpretation as PI
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
 
 from dcmdask.dicom.image_pixel import YBR
 from dcmdask.errors import DcmdaskWarning
@@ -52,7 +52,8 @@ _CODECS = {
     "jpeg2000": "JPEG2K",
     "rle": "DICOMRLE",
 }
-# A warning of libjpeg's, behind the last pixel.
+# A warning of libjpeg's, behind the last pixel. Nothing but the text tells it from the others,
+# which simplejpeg raises by one type.
 _SURPLUS = "extraneous bytes before marker 0xd9"
 RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
 _decoders: dict[str, Decoder] = {}
@@ -227,12 +228,11 @@ def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb
             return False
         if _SURPLUS in str(error):
             # Some encoders pad, and all pixels are there; no proof of damage.
-            warnings.warn(
+            text = (
                 f"an 8-bit JPEG frame has surplus bytes behind its coded data: {error}; its pixels "
-                "are those that other software shows",
-                DcmdaskWarning,
-                stacklevel=2,
+                "are those that other software shows"
             )
+            warnings.warn(DcmdaskWarning(text, "surplus-bytes"), stacklevel=2)
             return True
         raise Damaged(
             f"the codestream is damaged: {error}; decoding_plugin names one of pydicom's to decode "
@@ -286,16 +286,15 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
         The samples in native byte order, colour by pixel.
     """
     uid = runner.transfer_syntax
-    # A frame before this one may have narrowed `bits_allocated` to its own precision.
-    allocated = max(runner.bits_allocated, (runner.bits_stored + 7) // 8 * 8)
     samples = runner.samples_per_pixel
-    stream = check(
+    # Of a caller that has looked at the frame before.
+    stream = runner.get_option("codestream") or check(
         src,
         uid,
         rows=runner.rows,
         columns=runner.columns,
         samples=samples,
-        bits_allocated=runner.bits_allocated if uid == RLELossless else allocated,
+        bits_allocated=runner.bits_allocated,
     )
     itemsize = stream.itemsize or runner.bits_allocated // 8
     shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]

@@ -52,19 +52,36 @@ _OPENING = {
 
 
 class CodestreamError(ValueError):
-    """A frame's codestream cannot be understood, is cut short, or contradicts the header."""
+    """A frame's codestream cannot be understood, is cut short, or contradicts the header.
+
+    `code` is that of the :exc:`DecodeError` which is made from it.
+    """
+
+    code = "codestream"
+
+
+class Incomplete(CodestreamError):
+    """A codestream without its end."""
+
+    code = "codestream-short"
 
 
 class Contradiction(CodestreamError):
     """A codestream is not of the frame that the header describes; no decoder mends that."""
 
+    code = "codestream-differs"
+
 
 class Damaged(CodestreamError):
     """A codestream is damaged: its decoder goes on all the same, and warns."""
 
+    code = "codestream-damaged"
+
 
 class Unsuited(CodestreamError):
-    """A codestream is of a form that imagecodecs is not trusted with; pydicom's plugins may be."""
+    """A codestream of a form that imagecodecs does not support; pydicom's plugins may."""
+
+    code = "codestream-unsupported"
 
 
 class Codestream(NamedTuple):
@@ -162,23 +179,13 @@ def parse(data: Buffer, uid: str) -> Codestream:
     try:
         if uid == RLELossless:
             return _parse_rle(data)
-        header, stream = _last_parsed.get(uid, (b"", None))
-        if stream is None or bytes(data[: len(header)]) != header:
-            stream = _parse_header(data, uid)
-            # For JPEG 2000 the marker that ended the main header was looked at as well.
-            looked_at = stream.scan + (4 if stream.kind == "jpeg2000" else 0)
-            _last_parsed[uid] = bytes(data[:looked_at]), stream
+        stream = _parse_header(data, uid)
     except (IndexError, StructError) as exc:
         raise CodestreamError(
             f"the codestream's header does not fit in the frame's {len(data)} bytes: the frame "
             "is cut short or damaged"
         ) from exc
     return stream._replace(end=_end_behind(data, stream.scan, _OPENING[stream.kind]))
-
-
-# The header of the last frame of each transfer syntax and what it says: the frames of a
-# file mostly share it, and comparing it takes a fiftieth of parsing it.
-_last_parsed: dict[str, tuple[bytes, Codestream]] = {}
 
 
 def _parse_header(data: Buffer, uid: str) -> Codestream:

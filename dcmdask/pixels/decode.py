@@ -21,7 +21,13 @@ from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.dicom.instance import Instance
 from dcmdask.errors import DecodeError
 from dcmdask.pixels import codecs, guard, shortcut
-from dcmdask.pixels.codestream import CodestreamError, Contradiction, Unsuited
+from dcmdask.pixels.codestream import (
+    Codestream,
+    CodestreamError,
+    Contradiction,
+    Damaged,
+    Unsuited,
+)
 
 Frame: TypeAlias = npt.NDArray[Any]
 Span: TypeAlias = bytes | memoryview
@@ -42,7 +48,7 @@ class Decoding(NamedTuple):
     raw : bool
         Leave YCbCr as it is.
     plugin : str
-        Of pydicom's decoders, or ``"imagecodecs"``; used alone. Empty: whatever decodes.
+        The only plugin to use: of pydicom's decoders, or ``"imagecodecs"``; empty selects one.
     """
 
     raw: bool = False
@@ -50,7 +56,7 @@ class Decoding(NamedTuple):
 
 
 def check_plugin(instance: Instance, plugin: str) -> None:
-    """Refuse a plugin that is not there, before anything is decoded.
+    """Raise for a plugin that is not there, before anything is decoded.
 
     Raises
     ------
@@ -68,43 +74,87 @@ def check_plugin(instance: Instance, plugin: str) -> None:
         decoder.as_array(b"", decoding_plugin=plugin, validate=False)
 
 
-def allocate(instance: Instance, how: Decoding, frames: Sequence[int], encoded: Span) -> Frame:
-    """Return an array for `frames`, once the span of the first says it is that large.
+class Encoded(NamedTuple):
+    """One encoded frame, and what its codestream says of itself.
+
+    Attributes
+    ----------
+    frame : int
+        Counted from 0.
+    span, payload : bytes or memoryview
+        The payload is the codestream; of native pixel data the span.
+    codestream : Codestream or None
+        None where there is a fault, for native pixel data, and for transfer syntaxes that
+        imagecodecs does not decode.
+    fault : CodestreamError or None
+        Reason why imagecodecs is not to decode it.
+    """
+
+    frame: int
+    span: Span
+    payload: Span
+    codestream: Codestream | None = None
+    fault: CodestreamError | None = None
+
+
+def examine(instance: Instance, frame: int, span: Span) -> Encoded:
+    """Parse the codestream of a frame and compare it with the header.
+
+    Raises
+    ------
+    DecodeError
+        The span does not hold the items of one frame, or they contradict the header.
+    """
+    pixels = instance.pixels
+    if not pixels.transfer_syntax.is_encapsulated:
+        return Encoded(frame, span, span)
+    try:
+        payload = offsets.payload(span)
+    except ValueError as error:
+        raise _failed(instance, frame, error, "items") from error
+    if pixels.transfer_syntax not in guard.SYNTAXES:
+        return Encoded(frame, span, payload)
+    try:
+        return Encoded(frame, span, payload, guard.check_frame(payload, pixels))
+    except Contradiction as error:
+        raise _failed(instance, frame, error) from error
+    except CodestreamError as error:
+        return Encoded(frame, span, payload, fault=error)
+
+
+def allocate(instance: Instance, how: Decoding, frames: Sequence[int], first: Encoded) -> Frame:
+    """Return an array for `frames`, once the first of them says it is that large.
 
     Nothing is allocated because a header says so: native bytes are there, and a
-    codestream's own size is compared first.
+    codestream's own size has been compared.
     """
-    count, frame = len(frames), frames[0]
-    _vouch(instance, how, frame, encoded)
+    _vouch(instance, how, first)
     if instance.pixels.transfer_syntax == RLELossless:
         _vouch_for_rle(instance, frames)
-    shape, dtype = (count, *instance.pixels.frame_shape), instance.pixels.dtype
+    shape, dtype = (len(frames), *instance.pixels.frame_shape), instance.pixels.dtype
     # libjpeg-turbo writes past the cache into rows that start at a multiple of 32 bytes,
     # which takes a fifth longer; these start in the middle between two.
     size = math.prod(shape) * dtype.itemsize
     try:
         room = np.empty(size + 32, np.uint8)
     except MemoryError as error:
-        raise _failed(instance, frame, f"{count} frames from here on take {size} bytes") from error
+        reason = f"{len(frames)} frames from here on take {size} bytes"
+        raise _failed(instance, first.frame, reason, "memory") from error
     start = (16 - room.ctypes.data) % 32
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-def _vouch(instance: Instance, how: Decoding, frame: int, encoded: Span) -> None:
-    pixels, syntax = instance.pixels, instance.pixels.transfer_syntax
-    if syntax not in guard.SYNTAXES:
+def _vouch(instance: Instance, how: Decoding, encoded: Encoded) -> None:
+    pixels, fault = instance.pixels, encoded.fault
+    # The size of one that is only unsuited is that of the header.
+    if fault is None or isinstance(fault, Unsuited):
         return
-    try:
-        guard.check_frame(offsets.payload(encoded), pixels)
-    except Unsuited:
-        pass  # its size is that of the header
-    except ValueError as error:
-        if not how.plugin or isinstance(error, Contradiction):
-            raise _failed(instance, frame, str(error)) from error
-        size = math.prod(pixels.frame_shape) * pixels.dtype.itemsize
-        if size > UNVOUCHED_BYTES:
-            reason = f"the header asks for {size} bytes, and {error}"
-            raise _failed(instance, frame, reason) from error
+    if not how.plugin:
+        raise _failed(instance, encoded.frame, fault) from fault
+    size = math.prod(pixels.frame_shape) * pixels.dtype.itemsize
+    if size > UNVOUCHED_BYTES:
+        reason = f"the header asks for {size} bytes, and {fault}"
+        raise _failed(instance, encoded.frame, reason, "size") from fault
 
 
 def _vouch_for_rle(instance: Instance, frames: Sequence[int]) -> None:
@@ -114,45 +164,43 @@ def _vouch_for_rle(instance: Instance, frames: Sequence[int]) -> None:
     for frame, length in zip(frames, lengths, strict=True):
         if size > RLE_RATIO * length:
             reason = f"the header asks for {size} bytes, and {length} bytes of RLE cannot hold them"
-            raise _failed(instance, frame, reason)
+            raise _failed(instance, frame, reason, "size")
 
 
-def decode_into(instance: Instance, how: Decoding, frame: int, encoded: Span, out: Frame) -> None:
+def decode_into(instance: Instance, how: Decoding, encoded: Encoded, out: Frame) -> None:
     """Decode one frame into `out`, an array of the frame's shape and dtype.
 
     Raises
     ------
     DecodeError
-        The bytes do not decode, or contradict the header.
+        The bytes do not decode.
     """
-    if how.plugin or not _shortcut(instance, how.raw, frame, encoded, out):
-        out[...] = general(instance, how, frame, encoded)
+    if how.plugin or not _shortcut(instance, how.raw, encoded, out):
+        out[...] = general(instance, how, encoded)
 
 
-def _shortcut(instance: Instance, raw: bool, frame: int, encoded: Span, out: Frame) -> bool:
+def _shortcut(instance: Instance, raw: bool, encoded: Encoded, out: Frame) -> bool:
     pixels, spans = instance.pixels, instance.spans
     if not shortcut.applies(pixels):
         return False
     if isinstance(spans, offsets.NativeSpans):
-        return shortcut.decode_native(pixels, spans, raw, frame, encoded, out)
+        return shortcut.decode_native(pixels, spans, raw, encoded.frame, encoded.payload, out)
+    if encoded.codestream is None:
+        return False
     try:
-        payload = offsets.payload(encoded)
-        return shortcut.decode_encapsulated(pixels, raw, payload, out)
-    except ValueError as error:
-        raise _failed(instance, frame, str(error)) from error
+        return shortcut.decode_encapsulated(pixels, raw, encoded.payload, encoded.codestream, out)
+    except Damaged as error:
+        raise _failed(instance, encoded.frame, error) from error
 
 
-def general(instance: Instance, how: Decoding, frame: int, encoded: Span, **options: Any) -> Frame:
+def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any) -> Frame:
     """Decode one frame with pydicom's decoder.
 
     Parameters
     ----------
     instance : Instance
     how : Decoding
-    frame : int
-        Counted from 0.
-    encoded : bytes
-        Its span.
+    encoded : Encoded
     **options
         More of pydicom's decoding options, such as `view_only`.
 
@@ -161,81 +209,64 @@ def general(instance: Instance, how: Decoding, frame: int, encoded: Span, **opti
     ndarray
         Of the frame's shape and dtype.
     """
-    if instance.pixels.transfer_syntax.is_encapsulated:
-        return _general_encapsulated(instance, how, frame, encoded, options)
-    return _general_native(instance, how, frame, encoded, options)
+    reason = ""
+    try:
+        if instance.pixels.transfer_syntax.is_encapsulated:
+            decoder, plugin, reason = _choose(instance.pixels, how.plugin, encoded)
+            data: Span = _EMPTY_TABLE + encoded.span
+            if plugin == "imagecodecs":
+                options["codestream"] = encoded.codestream
+        else:
+            decoder, plugin = get_decoder(instance.pixels.transfer_syntax), ""
+            data, changed = _native_frame(instance, encoded)
+            options |= changed
+        return _run(decoder, instance.pixels, how.raw, plugin, data, options)
+    except Exception as error:
+        raise _failed(instance, encoded.frame, error, before=reason) from error
 
 
-def _general_native(
-    instance: Instance, how: Decoding, frame: int, encoded: Span, options: dict[str, Any]
-) -> Frame:
+def _native_frame(instance: Instance, encoded: Encoded) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of a native frame alone, and the options that changes."""
     pixels, spans = instance.pixels, instance.spans
     assert isinstance(spans, offsets.NativeSpans)
+    options: dict[str, Any] = {}
     # What pydicom returns may be a view, and the memory of a span is used again.
-    encoded = bytes(encoded)
+    data = bytes(encoded.span)
     if pixels.swaps_words:
-        encoded = np.frombuffer(encoded, "u2").byteswap().tobytes()
-        options = {**options, "be_swap_ow": False, "pixel_vr": "OB"}
-    skipped = spans.skip_bits(frame)
+        data = np.frombuffer(data, "u2").byteswap().tobytes()
+        options = {"be_swap_ow": False, "pixel_vr": "OB"}
+    skipped = spans.skip_bits(encoded.frame)
     if skipped % 8:
-        bits = np.unpackbits(np.frombuffer(encoded, "u1"), bitorder="little")
+        bits = np.unpackbits(np.frombuffer(data, "u1"), bitorder="little")
         bits = bits[skipped : skipped + spans.frame_bits]
-        encoded = np.packbits(bits, bitorder="little").tobytes()
+        data = np.packbits(bits, bitorder="little").tobytes()
     elif pixels.swaps_words:
-        encoded = encoded[skipped // 8 :][: -(-spans.frame_bits // 8)]
-    try:
-        return _run(get_decoder(pixels.transfer_syntax), pixels, how.raw, "", encoded, options)
-    except Exception as error:
-        raise _failed(instance, frame, str(error)) from error
+        data = data[skipped // 8 :][: -(-spans.frame_bits // 8)]
+    return data, options
 
 
-def _general_encapsulated(
-    instance: Instance, how: Decoding, frame: int, encoded: Span, options: dict[str, Any]
-) -> Frame:
-    pixels = instance.pixels
-    try:
-        decoder, plugin, reason = _choose(pixels, how.plugin, offsets.payload(encoded))
-    except ValueError as error:
-        raise _failed(instance, frame, str(error)) from error
-    try:
-        return _run(decoder, pixels, how.raw, plugin, _EMPTY_TABLE + encoded, options)
-    except Exception as error:
-        raise _failed(instance, frame, f"{reason}{error}") from error
-
-
-def _choose(
-    pixels: ImagePixel, plugin: str, payload: bytes | memoryview
-) -> tuple[Decoder, str, str]:
+def _choose(pixels: ImagePixel, plugin: str, encoded: Encoded) -> tuple[Decoder, str, str]:
     """Return the decoder for a frame, its plugin, and why it is not imagecodecs.
 
     A frame that imagecodecs is made for and fails to decode is damaged, and is not handed
     on: of 270 real encapsulated frames that rescued none, and damaged ones made other
     plugins allocate gigabytes or end the process.
     """
-    syntax = pixels.transfer_syntax
-    if syntax not in guard.SYNTAXES:
-        return get_decoder(syntax), plugin, ""
-    own = codecs.own_decoder(syntax)
-    reason = ""
-    try:
-        stream = guard.check_frame(payload, pixels)
-    except (Contradiction, Unsuited) as error:
-        if isinstance(error, Contradiction) or plugin == "imagecodecs":
-            raise
-        reason = f"{error}; "
-    except CodestreamError:
-        if plugin in ("", "imagecodecs"):
-            raise
-    else:
-        if own is not None and (
-            plugin == "imagecodecs" or (not plugin and guard.notices_damage(stream))
-        ):
+    syntax, fault, reason = pixels.transfer_syntax, encoded.fault, ""
+    suited = isinstance(fault, Unsuited) and not plugin
+    if fault is not None and plugin in ("", "imagecodecs") and not suited:
+        raise fault
+    own = None if encoded.codestream is None else codecs.own_decoder(syntax)
+    if own is not None and encoded.codestream is not None:
+        if plugin == "imagecodecs" or (not plugin and guard.notices_damage(encoded.codestream)):
             return own, "imagecodecs", ""
-        if not plugin and own is not None:
+        if not plugin:
             reason = (
                 "imagecodecs does not notice damage in 12-bit lossy JPEG, so it is used only where "
                 "decoding_plugin='imagecodecs' asks for it; "
             )
+    elif fault is not None:
+        reason = f"{fault}; "
     return get_decoder(syntax), plugin, reason
 
 
@@ -254,5 +285,9 @@ def _run(
     return array
 
 
-def _failed(instance: Instance, frame: int, reason: str) -> DecodeError:
-    return DecodeError(reason, source=instance.name, frame=frame)
+def _failed(
+    instance: Instance, frame: int, reason: Exception | str, code: str = "", before: str = ""
+) -> DecodeError:
+    # Exceptions without a code are those of decoders.
+    code = code or getattr(reason, "code", "decoder")
+    return DecodeError(f"{before}{reason}", source=instance.name, frame=frame, code=code)

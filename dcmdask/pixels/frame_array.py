@@ -17,8 +17,9 @@ from dcmdask.dicom import files
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
 from dcmdask.dicom.instance import PIXEL_KEYWORDS, Instance, open_instance
+from dcmdask.errors import Note
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.pixels.bulk import decode_frames, spans_of
+from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
 from dcmdask.pixels.indexing import InnerKey, frame_number, frame_numbers, inner_shape, split
 
@@ -70,7 +71,7 @@ class FrameArray(ArrayLike):
         return self._instance.indexed_by
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[Note, ...]:
         """Oddities of the data, as warned of when it was opened."""
         return self._instance.notes
 
@@ -177,11 +178,11 @@ class FrameArray(ArrayLike):
             return decode_frames(instance, how, frames)
         out = np.empty((0, *shape), self.dtype)
         scratch: npt.NDArray[Any] | None = None
-        for position, frame, encoded in spans_of(instance, frames):
+        for position, encoded in enumerate(encoded_frames(instance, frames)):
             if scratch is None:
-                (scratch,) = allocate(instance, how, [frame], encoded)
+                (scratch,) = allocate(instance, how, [encoded.frame], encoded)
                 out = np.empty((len(frames), *shape), self.dtype)
-            decode_into(instance, how, frame, encoded, scratch)
+            decode_into(instance, how, encoded, scratch)
             out[position] = scratch[inner]
         return out
 

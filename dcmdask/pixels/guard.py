@@ -28,6 +28,7 @@ from dcmdask.pixels.codestream import (
     Codestream,
     CodestreamError,
     Contradiction,
+    Incomplete,
     Unsuited,
     parse,
 )
@@ -96,7 +97,7 @@ def check(
         )
     if not stream.complete:
         # pylibjpeg and pyjpegls make something up for what is missing.
-        raise CodestreamError(
+        raise Incomplete(
             f"the codestream ends early: no end marker in the {len(data)} bytes of the frame; "
             "decoding_plugin names one of pydicom's to decode it all the same"
         )

@@ -23,8 +23,16 @@ from dcmdask.dicom import files, offsets
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.errors import FrameNumberError
-from dcmdask.pixels.bulk import decode_frames, spans_of
-from dcmdask.pixels.decode import Decoding, Span, allocate, check_plugin, decode_into, general
+from dcmdask.pixels.bulk import decode_frames, encoded_frames
+from dcmdask.pixels.decode import (
+    Decoding,
+    Encoded,
+    allocate,
+    check_plugin,
+    decode_into,
+    examine,
+    general,
+)
 
 # Decoded bytes of a task: enough to make handing it out cheap, few enough to keep
 # memory bounded and an interrupt quick.
@@ -100,7 +108,7 @@ def pixel_array(
     instance, how, extra = _open(src, raw, decoding_plugin, storage_options, kwargs)
     if index is not None:
         frame = _checked(index, instance)
-        array = _decode_one(instance, how, frame, instance.read([frame])[0], extra)
+        array = _decode_one(instance, how, examine(instance, frame, *instance.read([frame])), extra)
     elif extra:
         array = _view(instance, how, extra)
     else:
@@ -182,8 +190,8 @@ def iter_pixels(
         arrays: list[npt.NDArray[Any]] = []
         try:
             for run in _existing(frames, instance):
-                for _, frame, encoded in spans_of(instance, run):
-                    arrays.append(_decode_one(instance, how, frame, encoded, extra))
+                for encoded in encoded_frames(instance, run):
+                    arrays.append(_decode_one(instance, how, encoded, extra))
         except Exception as error:
             return arrays, error
         return arrays, None
@@ -232,12 +240,12 @@ def _existing(frames: list[int], instance: Instance) -> Iterator[list[int]]:
 
 
 def _decode_one(
-    instance: Instance, how: Decoding, frame: int, encoded: Span, extra: dict[str, Any]
+    instance: Instance, how: Decoding, encoded: Encoded, extra: dict[str, Any]
 ) -> npt.NDArray[Any]:
     if extra:
-        return general(instance, how, frame, encoded, **extra)
-    array: npt.NDArray[Any] = allocate(instance, how, [frame], encoded)[0]
-    decode_into(instance, how, frame, encoded, array)
+        return general(instance, how, encoded, **extra)
+    array: npt.NDArray[Any] = allocate(instance, how, [encoded.frame], encoded)[0]
+    decode_into(instance, how, encoded, array)
     return array
 
 
@@ -259,7 +267,7 @@ def _view(instance: Instance, how: Decoding, extra: dict[str, Any]) -> npt.NDArr
 
 def _decode_all(instance: Instance, how: Decoding) -> npt.NDArray[Any]:
     count = len(instance)
-    out = allocate(instance, how, range(count), instance.read([0])[0])
+    out = allocate(instance, how, range(count), examine(instance, 0, *instance.read([0])))
     together = _frames_of_a_task(instance)
 
     def decode(frames: list[int]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dcmdask.dicom import offsets
 from dcmdask.dicom.image_pixel import OVERRIDES, YBR, ImagePixel
 from dcmdask.pixels import codecs, guard
-from dcmdask.pixels.codestream import Codestream, CodestreamError, Contradiction, Damaged
+from dcmdask.pixels.codestream import Codestream, Damaged
 
 # Any other option changes what decoding does, and pydicom knows how.
 _KNOWN_OPTIONS = OVERRIDES | {"pixel_keyword", "pixel_vr", "allow_excess_frames"}
@@ -89,27 +89,21 @@ def _is_by_plane(pixels: ImagePixel) -> bool:
 
 
 def decode_encapsulated(
-    pixels: ImagePixel, raw: bool, payload: bytes | memoryview, out: npt.NDArray[Any]
+    pixels: ImagePixel,
+    raw: bool,
+    payload: bytes | memoryview,
+    stream: Codestream,
+    out: npt.NDArray[Any],
 ) -> bool:
     """Store an encapsulated frame in `out`; return whether that was possible.
 
     Raises
     ------
-    Contradiction
-        The codestream is not of the frame that the header describes.
     Damaged
         Its decoder warns.
     """
     syntax = pixels.transfer_syntax
-    if syntax not in guard.SYNTAXES or not out.dtype.isnative:
-        return False
-    try:
-        stream = guard.check_frame(payload, pixels)
-    except Contradiction:
-        raise
-    except CodestreamError:
-        return False
-    if not guard.notices_damage(stream):
+    if not out.dtype.isnative or not guard.notices_damage(stream):
         return False
     rgb = not raw and pixels.photometric_interpretation in YBR
     if not _colours_known(stream, pixels, rgb):

@@ -36,13 +36,13 @@ from dcmdask.dicom.elements import (
     UNDEFINED,
     Element,
     Encoding,
-    Item,
+    Filter,
     NotUnderstood,
     Truncated,
+    Wanted,
     Window,
-    items,
-    walk,
-    walk_group2,
+    read_elements,
+    read_items,
 )
 
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
@@ -72,23 +72,19 @@ def no_reads(offset: int, length: int) -> bytes:
 
 
 def elements(data: bytes, encoding: Encoding) -> list[Element]:
-    return list(walk(over(data), 0, len(data), encoding))
+    return list(read_elements(over(data), 0, len(data), encoding).places.values())
 
 
 def parsed(data: bytes, encoding: Encoding) -> Dataset:
     return read_dataset(BytesIO(data), encoding.implicit, encoding.little_endian)
 
 
-def compare(ds: Dataset, window: Window, begin: int, end: int, encoding: Encoding) -> int:
+def compare(ds: Dataset, found: dict[int, Element], window: Window, encoding: Encoding) -> int:
     """Hold the walk to a data set that pydicom read; the number of nested items compared."""
-    found = {
-        element.tag: element
-        for element in walk(window, begin, end, encoding)
-        if element.tag not in PIXEL_DATA
-    }
+    found = {tag: element for tag, element in found.items() if tag not in PIXEL_DATA}
     raw = {tag: ds.get_item(tag) for tag in ds._dict if tag not in PIXEL_DATA}
     compared = 0
-    assert sorted(found) == sorted(int(tag) for tag in raw if tag not in PIXEL_DATA)
+    assert sorted(found) == sorted(map(int, raw))
     for tag, element in found.items():
         theirs = raw[tag]
         if isinstance(theirs, RawDataElement):
@@ -102,19 +98,18 @@ def compare(ds: Dataset, window: Window, begin: int, end: int, encoding: Encodin
                 assert window.bytes_at(element.offset, element.length) == (theirs.value or b"")
         elif element.undefined:
             assert theirs.VR == "SQ" or element.vr == theirs.VR
-        if ds[tag].VR == "SQ" and element.length:
-            inside = items(window, element, encoding)
+        # What is inside UN is left to pydicom.
+        if ds[tag].VR == "SQ" and element.length and element.vr != "UN":
+            inside = list(read_items(window, element, encoding))
             assert len(inside) == len(ds[tag].value)
             for item, content in zip(inside, ds[tag].value, strict=True):
-                compared += 1 + compare(
-                    content, window, item.offset, item.offset + item.length, item.encoding
-                )
+                compared += 1 + compare(content, item.places, window, encoding)
     return compared
 
 
 def data_set(data: bytes, ds: pydicom.FileDataset) -> tuple[bytes, Encoding, int]:
     """The data to walk (inflated where it was deflated), its encoding and first byte."""
-    _, begin = walk_group2(over(data), 132, len(data))
+    begin = read_elements(over(data), 132, len(data), EXPLICIT_LITTLE, group=2).end
     if ds.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         data = zlib.decompress(data[begin:], -zlib.MAX_WBITS)
         begin = 0
@@ -150,7 +145,9 @@ def test_walk_equals_pydicom_on_real_files() -> None:
                 continue
             try:
                 data, encoding, begin = data_set(data, ds)
-                nested += compare(ds, over(data), begin, len(data), encoding)
+                window = over(data)
+                found = read_elements(window, begin, len(data), encoding).places
+                nested += compare(ds, found, window, encoding)
             except NotUnderstood as error:
                 left[path.name] = str(error)
             except AssertionError as error:
@@ -244,16 +241,19 @@ def test_walk_equals_what_pydicom_wrote(
     write_dataset(file, build(tree))
     data = file.getvalue()
     window = Window(lambda offset, length: data[offset : offset + length], len(data), step=step)
-    compare(parsed(data, encoding), window, 0, len(data), encoding)
+    found = read_elements(window, 0, len(data), encoding).places
+    compare(parsed(data, encoding), found, window, encoding)
 
 
 def test_elements_follow_one_another_to_the_end() -> None:
     data = (PACKAGED / "MR_small.dcm").read_bytes()
-    meta, begin = walk_group2(over(data), 132, len(data))
-    assert [element.tag >> 16 for element in meta] == [2] * len(meta)
+    meta = read_elements(over(data), 132, len(data), EXPLICIT_LITTLE, group=2)
+    begin = meta.end
+    assert {tag >> 16 for tag in meta.places} == {2}
     ds = pydicom.dcmread(BytesIO(data))
     assert begin == 132 + 12 + ds.file_meta.FileMetaInformationGroupLength
-    found = list(walk(over(data), begin, len(data), EXPLICIT_LITTLE))
+    places = read_elements(over(data), begin, len(data), EXPLICIT_LITTLE).places
+    found = list(places.values())
     for before, after in pairwise(found):
         assert after.offset - before.offset - before.length in (8, 12)
     assert found[-1][:2] == (0x7FE00010, "OW")
@@ -269,10 +269,8 @@ def test_walk_stops(encoding: Encoding) -> None:
     data = one + two + pixels
     assert [e.tag for e in elements(data, encoding)] == [0x00080060, 0x00100010, 0x7FE00010]
     assert elements(data, encoding)[-1].length == 1000
-    stopped = walk(over(data), 0, len(data), encoding, stop_before=frozenset({0x00100010}))
-    assert [e.tag for e in stopped] == [0x00080060]
-    grouped = walk(over(data), 0, len(data), encoding, while_group=8)
-    assert [e.tag for e in grouped] == [0x00080060]
+    grouped = read_elements(over(data), 0, len(data), encoding, group=8)
+    assert (list(grouped.places), grouped.end) == ([0x00080060], len(one))
 
 
 def test_unknown_of_undefined_length_holds_implicit_little_endian() -> None:
@@ -281,12 +279,11 @@ def test_unknown_of_undefined_length_holds_implicit_little_endian() -> None:
     data += short(EXPLICIT_LITTLE, 0x00100010, "PN", b"A^BC")
     first, second = elements(data, EXPLICIT_LITTLE)
     assert (first.vr, first.undefined, second.tag) == ("UN", True, 0x00100010)
-    inner = items(over(data), first, EXPLICIT_LITTLE)
-    assert inner == [Item(20, 10, IMPLICIT_LITTLE), Item(46, 10, IMPLICIT_LITTLE)]
+    assert first.length == len(data) - 12 - 12
     nested = undefined(EXPLICIT_LITTLE, 0x00081140, data)
     assert elements(nested, EXPLICIT_LITTLE)[0].length == len(nested) - 12
     explicit = short(EXPLICIT_LITTLE, 0x00080060, "CS", b"MR")
-    with pytest.raises(NotUnderstood, match="with VR"):
+    with pytest.raises(NotUnderstood, match="found explicit VR"):
         elements(undefined(EXPLICIT_LITTLE, 0x00091010, explicit, vr="UN"), EXPLICIT_LITTLE)
 
 
@@ -329,13 +326,15 @@ def test_errors_carry_the_numbers_through_pickle() -> None:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_depth_is_bounded(encoding: Encoding) -> None:
-    bottom = short(encoding, 0x00080060, "CS", b"MR")
-    deep = bottom
-    for _ in range(DEEPEST + 1):
-        deep = undefined(encoding, 0x00081140, deep)
+    def nested(depth: int, bottom: bytes) -> bytes:
+        for _ in range(depth):
+            bottom = undefined(encoding, 0x00081140, bottom)
+        return bottom
+
+    deep = nested(DEEPEST + 1, short(encoding, 0x00080060, "CS", b"MR"))
     assert elements(deep, encoding)[0].undefined
     with pytest.raises(NotUnderstood, match="deep"):
-        elements(undefined(encoding, 0x00081140, deep), encoding)
+        elements(nested(DEEPEST + 2, short(encoding, 0x00080060, "CS", b"CT")), encoding)
     bomb = (
         long(encoding, 0x00081140, "SQ", b"", UNDEFINED)
         + delimiter(encoding, 0xFFFEE000, UNDEFINED)
@@ -373,8 +372,11 @@ def test_a_value_of_a_gigabyte_is_not_read(nested: bool) -> None:
         around = undefined(little, 0x00081140, b"\0")
         head, tail = around[:20] + head, around[21:]
     source = Counted(head, gap, tail + short(little, 0x00100010, "PN", b"A^"))
-    found = list(walk(Window(source, source.size, step=4096), 0, source.size, little))
-    assert [e.tag for e in found] == [0x00081140 if nested else 0x00091010, 0x00100010]
+    window = Window(source, source.size, step=4096)
+    assert list(read_elements(window, 0, source.size, little).places) == [
+        0x00081140 if nested else 0x00091010,
+        0x00100010,
+    ]
     assert source.read <= 2 * 4096
     assert source.calls <= 2
 
@@ -385,9 +387,10 @@ def test_no_byte_is_read_twice_and_at_most_one_step_too_many() -> None:
     )
     source = Counted(header + long(EXPLICIT_LITTLE, 0x7FE00010, "OW", b"", 1 << 30), 1 << 30, b"")
     window = Window(source, source.size, step=4096)
-    for element in walk(window, 0, source.size, EXPLICIT_LITTLE):
-        if element.tag not in PIXEL_DATA:
-            assert window.bytes_at(element.offset, element.length) == b"x" * element.length
+    tags = [0x00080000 + i for i in range(5000)]
+    wanted = Filter([Wanted((tag,), tag) for tag in tags])
+    found = read_elements(window, 0, source.size, EXPLICIT_LITTLE, wanted)
+    assert [found.values[tag].value for tag in tags] == [b"x" * (i % 64) for i in range(5000)]
     assert source.read <= len(source.head) + 2 * len(source.head)
     assert source.calls <= 10
     assert source.read == window.start + len(window.data)
@@ -397,33 +400,30 @@ def test_bytes_in_hand_are_not_read() -> None:
     data = short(EXPLICIT_LITTLE, 0x00080060, "CS", b"MR")
     window = Window(no_reads, len(data), data=data)
     assert window.bytes_at(8, 2) == b"MR"
-    assert len(list(walk(window, 0, len(data), EXPLICIT_LITTLE))) == 1
+    assert len(read_elements(window, 0, len(data), EXPLICIT_LITTLE).places) == 1
     with pytest.raises(Truncated):
         window.bytes_at(8, 3)
 
 
-def test_window_may_be_used_between_two_elements() -> None:
-    data = b"".join(short(EXPLICIT_LITTLE, 0x00080000 + i, "LO", b"xy" * 9) for i in range(200))
-    source = Counted(data, 0, b"")
-    window = Window(source, len(data), step=64)
-    found = []
-    for element in walk(window, 0, len(data), EXPLICIT_LITTLE):
-        found.append(element)
-        window.bytes_at(len(data) - 30 if len(found) % 2 else 0, 20)
-    assert found == elements(data, EXPLICIT_LITTLE)
-
-
-def visit(window: Window, begin: int, end: int, encoding: Encoding, depth: int = 0) -> None:
-    for element in walk(window, begin, end, encoding):
+def visit(window: Window, begin: int, end: int, encoding: Encoding) -> None:
+    found = read_elements(window, begin, end, encoding)
+    for element in found.places.values():
         assert begin <= element.offset <= end
-        if element.tag in PIXEL_DATA or depth == 3:
-            continue
-        assert element.offset + element.length <= end
-        if element.vr == "SQ" or element.undefined:
-            for item in items(window, element, encoding):
-                assert element.offset < item.offset
-                assert item.offset + item.length <= element.offset + element.length
-                visit(window, item.offset, item.offset + item.length, item.encoding, depth + 1)
+        if element.tag not in PIXEL_DATA:
+            visit_inside(window, element, encoding, end, 0)
+
+
+def visit_inside(
+    window: Window, element: Element, encoding: Encoding, end: int, depth: int
+) -> None:
+    assert element.offset + element.length <= end
+    if depth == 3 or element.vr not in ("SQ", None) or not (element.vr or element.undefined):
+        return
+    for item in read_items(window, element, encoding):
+        for inside in item.places.values():
+            assert element.offset < inside.offset
+            stop = element.offset + element.length
+            visit_inside(window, inside, encoding, stop, depth + 1)
 
 
 def undefine(at: int, broken: bytearray) -> None:
@@ -447,7 +447,7 @@ def test_damage_is_understood_or_refused(name: str) -> None:
         source = Counted(bytes(broken), 0, b"")
         began = time.perf_counter()
         try:
-            list(walk(Window(source, len(broken), step=512), 0, len(broken), encoding))
+            read_elements(Window(source, len(broken), step=512), 0, len(broken), encoding)
             assert source.read <= len(broken)
             visit(over(bytes(broken)), 0, len(broken), encoding)
         except NotUnderstood:

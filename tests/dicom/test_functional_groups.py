@@ -31,26 +31,29 @@ from dcmdask.dicom.elements import (
     IMPLICIT_LITTLE,
     Element,
     Encoding,
+    Filter,
     NotUnderstood,
+    Wanted,
     Window,
-    walk,
+    read_elements,
 )
-from dcmdask.dicom.functional_groups import LONGEST, Leaf, rows, rows_of_dataset, value_bytes
+from dcmdask.dicom.functional_groups import LONGEST, rows, rows_of_dataset, value_bytes
 
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
 GROUPS = 0x52009230
 POSITION, CONTENT, DIFFUSION, ECHO = 0x00209113, 0x00209111, 0x00189117, 0x00189114
 LEAVES = (
-    Leaf((POSITION, 0x00200032), 0, "DS"),
-    Leaf((CONTENT, 0x00209057), 1, "UL"),
-    Leaf((CONTENT, 0x00209056), 2, "SH"),
-    Leaf((DIFFUSION, 0x00189087), 3, "FD"),
-    Leaf((DIFFUSION, 0x00189076, 0x00189089), 4, "FD"),
-    Leaf((ECHO, 0x00189082), 5, "FD"),
-    Leaf((0x00200013,), 6, "IS"),
+    Wanted((POSITION, 0x00200032), 0, "DS"),
+    Wanted((CONTENT, 0x00209057), 1, "UL"),
+    Wanted((CONTENT, 0x00209056), 2, "SH"),
+    Wanted((DIFFUSION, 0x00189087), 3, "FD"),
+    Wanted((DIFFUSION, 0x00189076, 0x00189089), 4, "FD"),
+    Wanted((ECHO, 0x00189082), 5, "FD"),
+    Wanted((0x00200013,), 6, "IS"),
     # Shares a column, as what has a macro in some kinds of instances does.
-    Leaf((0x00209171, 0x00189087), 3, "FD"),
+    Wanted((0x00209171, 0x00189087), 3, "FD"),
 )
+WANTED = Filter(LEAVES)
 COLUMNS = 7
 
 VALUES = {
@@ -121,12 +124,14 @@ def counted(data: bytes, step: int = 1 << 14) -> Window:
     return Window(lambda offset, length: data[offset : offset + length], len(data), step=step)
 
 
-def found(
-    data: bytes, encoding: Encoding, leaves: tuple[Leaf, ...] = LEAVES, step: int = 1 << 14
-) -> list[list[bytes]]:
+def found(data: bytes, encoding: Encoding, step: int = 1 << 14) -> list[list[bytes]]:
     window = counted(data, step)
-    (sequence,) = walk(window, 0, len(data), encoding)
-    return list(rows(window, sequence, encoding, leaves))
+    (sequence,) = read_elements(window, 0, len(data), encoding).places.values()
+    return [filled(row) for row in rows(window, sequence, encoding, WANTED)]
+
+
+def filled(row: dict[int, bytes]) -> list[bytes]:
+    return [row.get(column, b"") for column in range(COLUMNS)]
 
 
 def raw_values(items: Iterator[Dataset] | Sequence) -> list[list[bytes]]:
@@ -142,7 +147,7 @@ def raw_values(items: Iterator[Dataset] | Sequence) -> list[list[bytes]]:
             if leaf.path[-1] in inside:
                 raw = inside.get_item(leaf.path[-1])
                 assert isinstance(raw, RawDataElement)
-                row[leaf.column] = raw.value or row[leaf.column]
+                row[leaf.key] = raw.value or row[leaf.key]
         expected.append(row)
     return expected
 
@@ -168,7 +173,7 @@ def test_rows_are_those_of_pydicom(
     assert found(data, encoding, step=step) == expected
     # The second time every header is known.
     assert found(data, encoding, step=step) == expected
-    assert list(rows_of_dataset(read, encoding, LEAVES)) == [
+    assert [filled(row) for row in rows_of_dataset(read, encoding, WANTED)] == [
         [value.rstrip(b" \0") if i in (0, 2, 6) else value for i, value in enumerate(row)]
         for row in expected
     ]
@@ -194,9 +199,9 @@ def test_a_sequence_is_never_held_whole(encoding: Encoding) -> None:
     data = data[: header - 4] + struct.pack(order, len(body)) + body
     assert len(data) > 3 << 20
     window = counted(data)
-    (sequence,) = walk(window, 0, len(data), encoding)
+    (sequence,) = read_elements(window, 0, len(data), encoding).places.values()
     count = 0
-    for i, row in enumerate(rows(window, sequence, encoding, LEAVES)):
+    for i, row in enumerate(rows(window, sequence, encoding, WANTED)):
         assert row[0].rstrip() == b"0\\0\\%d" % (i % 60)
         assert len(window.data) < 1.5 * (1 << 20)
         count += 1
@@ -206,8 +211,8 @@ def test_a_sequence_is_never_held_whole(encoding: Encoding) -> None:
 def test_the_window_may_be_used_between_two_rows() -> None:
     data = written(positions(500), EXPLICIT_LITTLE)
     window = counted(data, step=64)
-    (sequence,) = walk(window, 0, len(data), EXPLICIT_LITTLE)
-    for i, row in enumerate(rows(window, sequence, EXPLICIT_LITTLE, LEAVES)):
+    (sequence,) = read_elements(window, 0, len(data), EXPLICIT_LITTLE).places.values()
+    for i, row in enumerate(rows(window, sequence, EXPLICIT_LITTLE, WANTED)):
         assert row[0].rstrip() == b"0\\0\\%d" % i
         window.bytes_at(0 if i % 2 else len(data) - 9, 9)
 
@@ -238,7 +243,8 @@ def test_too_long_a_value_counts_as_none() -> None:
         data = written([long, short, long, long], encoding)
         assert column(data, encoding, 6) == [b"", b"7", b"", b""]
         read = by_pydicom(data, encoding)[GROUPS].value
-        assert [row[6] for row in rows_of_dataset(read, encoding, LEAVES)] == [b"", b"7", b"", b""]
+        by_dataset = rows_of_dataset(read, encoding, WANTED)
+        assert [row.get(6, b"") for row in by_dataset] == [b"", b"7", b"", b""]
 
 
 def nested(depth: int) -> Dataset:
@@ -260,7 +266,7 @@ def test_depth_is_bounded(encoding: Encoding) -> None:
     if encoding.implicit:
         sequence = sequence._replace(offset=8, length=len(data) - 8)
     with pytest.raises(NotUnderstood, match="deep"):
-        list(rows(counted(data), sequence, encoding, LEAVES))
+        list(rows(counted(data), sequence, encoding, WANTED))
 
 
 def explicit(tag: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:
@@ -395,9 +401,9 @@ def test_damage_is_understood_or_refused(encoding: Encoding) -> None:
         window = Window(partial(read, bytes(data)), len(data), step=256)
         reads, count = 0, 0
         try:
-            for row in rows(window, sequence, encoding, LEAVES):
+            for row in rows(window, sequence, encoding, WANTED):
                 count += 1
-                assert len(row) == COLUMNS
+                assert row.keys() <= set(range(COLUMNS))
         except NotUnderstood as error:
             assert error.offset >= 0
         assert count <= len(data) // 8
@@ -414,9 +420,8 @@ def test_any_bytes_are_understood_or_refused(
     for content in (data, start + data):
         sequence = Element(GROUPS, vr, 0, len(content), undefined)
         try:
-            assert all(
-                len(row) == COLUMNS for row in rows(counted(content), sequence, encoding, LEAVES)
-            )
+            for row in rows(counted(content), sequence, encoding, WANTED):
+                assert row.keys() <= set(range(COLUMNS))
         except NotUnderstood as error:
             assert error.offset >= 0
 

@@ -22,7 +22,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from dcmdask import from_dicom
 from dcmdask.cli.info import info
-from dcmdask.dicom import files
+from dcmdask.dicom import elements, files, pydicom_reader
 from dcmdask.dicom import header as reading
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.inflation import InflatedFile
@@ -214,9 +214,10 @@ def test_the_header_is_all_that_a_scan_inflates(
 def test_no_element_that_is_wanted_takes_memory_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reading, "_LONGEST", 1000)
+    monkeypatch.setattr(elements, "_LARGEST", 1000)
+    monkeypatch.setattr(pydicom_reader, "_BY_PYDICOM", 1000)
     # What lies within a block that was read is taken by headers that were met before.
-    reading._met.cache_clear()
+    reading._filter.cache_clear()
     data = native(FRAMES, Modality="MR")
     at = data.index(b"\x08\x00\x60\x00CS")
     long = struct.pack("<HH2sHL", 8, 0x60, b"UN", 0, 1002) + bytes(1002)

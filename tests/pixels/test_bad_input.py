@@ -1,6 +1,7 @@
 """Damaged and contradictory files: a clear error of ours, never a crash, hang or wrong array."""
 
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ def refused(path: Path, kind: type[DcmdaskError], *words: str, **options: Any) -
         assert message.startswith(str(path))
         for word in words:
             assert word in message, f"{word!r} not in {message!r}"
+        # Of classes with one cause the name is enough.
+        if kind not in (NotDicomError, NoPixelDataError):
+            assert re.fullmatch(r"\w+Error/[a-z0-9]+(-[a-z0-9]+)*", caught.value.code)
         again = pickle.loads(pickle.dumps(caught.value))
         assert (type(again), str(again), again.frame) == (
             type(caught.value),

@@ -24,7 +24,7 @@ from real_files import corpus_files, corpus_id, packaged_file, packaged_files
 from dcmdask.dicom.instance import open_instance
 from dcmdask.errors import DcmdaskError, NoPixelDataError, UnsupportedSyntaxError
 from dcmdask.pixels import codecs
-from dcmdask.pixels.decode import Decoding, general
+from dcmdask.pixels.decode import Decoding, examine, general
 from dcmdask.pixels.frame_array import FrameArray, open_frames
 from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
@@ -136,9 +136,9 @@ def compare_all(path: Path, expected: np.ndarray, raw: bool) -> None:
     for i, streamed in zip(chosen, iter_pixels(path, indices=chosen, raw=raw), strict=True):
         assert_equal(frames[i], expected[i], fast, f"FrameArray[{i}]")
         assert_equal(streamed, expected[i], fast, f"iter_pixels, {i}")
-        encoded = frames.encoded(i)
+        encoded = examine(instance, i, frames.encoded(i))
         for plugin in plugins:
-            array = general(instance, Decoding(raw, plugin), i, encoded)
+            array = general(instance, Decoding(raw, plugin), encoded)
             assert_equal(array, expected[i], slow, f"general, {i}, {plugin!r}")
     last = chosen[-1]
     assert_equal(pixel_array(path, index=last, raw=raw), expected[last], fast, "index=")
