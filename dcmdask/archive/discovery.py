@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-# What is left of a pattern below a folder, one entry for each way to have got there.
+# Rests of a pattern below a folder, one for each way that leads there.
 Tails: TypeAlias = "frozenset[tuple[str, ...]]"
 
 _EVERYTHING: Tails = frozenset({("**",)})

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.scan import scan
 from dcmdask.arrays.chunks import to_dask
-from dcmdask.arrays.valued import check_values, valued
+from dcmdask.arrays.transformation import check_values, with_values
 from dcmdask.dicom import files
 from dcmdask.dicom.description import describe
 from dcmdask.geometry.repair import check_on_irregular
@@ -144,5 +144,5 @@ chunktype=numpy.ndarray>
         limit = decoding_options.get("inflate_limit", files.INFLATE_LIMIT)
         source = files.locate(src, storage_options, limit)
         one = describe(source, decoding_options.get("transfer_syntax_uid"))
-        frames = valued(frames, [one], values, decoding_options)
+        frames = with_values(frames, [one], values, decoding_options)
     return to_dask(frames, chunks)

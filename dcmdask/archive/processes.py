@@ -235,7 +235,7 @@ class _Worker:
             self._process.kill()
             code = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            # What was not sent yet cannot be.
+            # Bytes that were not sent yet cannot be.
             with suppress(OSError):
                 cast("IO[bytes]", pipe).close()
         return f"exit code {code}" if code >= 0 else f"{signal.strsignal(-code)}"

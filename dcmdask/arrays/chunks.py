@@ -23,9 +23,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.arrays.arranged import ArrangedFrames
-from dcmdask.arrays.joined import JoinedFrames
-from dcmdask.arrays.values import TransformedFrames
+from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.modality import TransformedFrames
+from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import FrameArray
 
@@ -78,7 +78,7 @@ def to_dask(frames: ArrayLike, chunks: Chunks = "auto") -> da.Array:
     dask.array.Array
         Of the same shape and type; its name is a hash of the token and the chunks.
     """
-    # Whoever only plans need not wait for it.
+    # A plan alone need not wait for the import.
     import dask.array as da
     from dask.base import tokenize
 

@@ -1,4 +1,4 @@
-"""From stored values to what a viewer shows: 8-bit grey or RGB."""
+"""`DisplayFrames`: stored values as 8-bit grey or RGB, as a viewer shows them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dcmdask.arrays.lookup_tables import Lut
-from dcmdask.arrays.values import (
+from dcmdask.arrays.modality import (
     Array,
     Transformation,
     TransformedFrames,
@@ -67,7 +67,7 @@ class DisplayFrames(TransformedFrames):
         function = np.char.upper(np.char.strip(np.asarray(transformation.function).astype("U")))
         function = np.where(function == "", "LINEAR", function)
         if not np.isin(function, FUNCTIONS).all():
-            # What stands there is not quoted: it may be anything.
+            # The value is not quoted: it may be anything.
             raise HeaderError(
                 "(0028,1056) 'VOI LUT Function' must be one of " + ", ".join(FUNCTIONS),
                 source=self.name,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
-# Of coordinates, in the notation of the UCUM.
+# Units of coordinates, in the notation of UCUM.
 UNITS = {
     "x": "mm",
     "y": "mm",

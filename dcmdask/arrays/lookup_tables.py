@@ -124,7 +124,7 @@ def _palette(dataset: Dataset) -> Lut | None:
     if bits == 8 and count > 256:
         # pydicom's positions in a table of 8-bit entries have 8 bits themselves.
         raise ValueError(f"{count} segmented entries of 8 bits are more than 256")
-    # What a ramp of all values becomes is the table, segments expanded.
+    # The table, segments expanded, is what a ramp of all values becomes.
     ramp = np.arange(first, first + count, dtype=np.int32)
     return _checked(first, bits, apply_color_lut(ramp, dataset)[:, :3])
 

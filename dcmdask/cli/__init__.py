@@ -163,7 +163,7 @@ def _note(message: Warning | str, category: type[Warning], *where: Any, **more: 
 
 
 def _say(text: str) -> None:
-    # Where it is closed, print would take the standard output.
+    # If it is closed, print would take the standard output.
     if sys.stderr is not None:
         with suppress(OSError):
             print("dcmdask:", plain(" ".join(text.split())), file=sys.stderr)

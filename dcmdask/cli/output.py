@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # As a shell counts the signal.
 BROKEN_PIPE = 141
-# How many skipped files are named where people read; --json names all.
+# Number of skipped files that are named where people read; --json names all.
 NAMED = 10
 
 
@@ -26,7 +26,7 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # What is still buffered is flushed once more when the interpreter ends.
+        # The interpreter flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(BROKEN_PIPE) from None
 

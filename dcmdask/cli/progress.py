@@ -73,7 +73,7 @@ def _logged(what: str) -> Callable[[int, int | None], None]:
         if (now := time.monotonic()) - last >= EVERY:
             last = now
             of = "" if known is None else f" of {known}"
-            # Whoever reads along may have gone.
+            # The reader may have gone.
             with suppress(OSError):
                 print(f"dcmdask: {done}{of} {what}", file=sys.stderr, flush=True)
 

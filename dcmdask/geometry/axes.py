@@ -1,4 +1,4 @@
-"""The dimensions by which frames that share a position are told apart: pure functions.
+"""Dimensions by which frames that share a position are told apart: pure functions.
 
 A level is a number from 0 on for each frame. Levels of several axes are joined to one number for
 each combination of them.
@@ -49,11 +49,11 @@ ORDER = ("t", "diffusion", "echo", "component")
 _COUNTERS = ("temporal_position", "acquisition_number")
 # Numbers that differ by less are the same: ms of times, s/mm2 of b-values.
 _SAME = 1e-3
-# Likewise of unit vectors.
+# Components of unit vectors that differ by less are the same.
 _SAME_DIRECTION = 1e-5
 
 _COMPARED = (*TIMES, *NUMBERS, "echo_time", "echo_number", "b_value", "direction", "position_index")
-# Where a frame is missing, a step takes the time of two.
+# A step over a missing frame takes the time of two.
 _UNEVEN = 1.5
 # Numbers of this size count nothing; the ms since year 0 are fewer.
 _ABSURD = 1e15

@@ -1,4 +1,4 @@
-"""Coordinates of arranged frames: what of the facts is said along which axis."""
+"""Coordinates of arranged frames: the facts that each axis tells."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def _beside(numbers: Integers) -> tuple[int, ...]:
     along = numbers.reshape(-1, numbers.shape[-1])
     here = np.where(along >= 0, np.arange(along.shape[1]), -1)
     before = np.maximum.accumulate(here, axis=1)
-    # Of an empty line along z there is none at all, and -1 remains.
+    # An empty line along z has none at all, and -1 remains.
     nearest = np.where(before >= 0, before, np.argmax(along >= 0, axis=1)[:, np.newaxis])
     beside = np.take_along_axis(along, nearest, axis=1)[along < 0]
     return tuple(dict.fromkeys(beside[beside >= 0].tolist()))

@@ -137,7 +137,7 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
         z = arrangement.coordinates["z"][1]
         return _grouped(whole, np.arange(len(z)) - np.searchsorted(z, z))
     if _side_by_side(arrangement, geometry):
-        # What is in order together, and each position apart where t is not known.
+        # Frames in order together, and each position apart where t is not known.
         (*_, unsure) = (one.frames for one in arrangement.irregularities if one.code != "conflict")
         group = np.zeros(len(facts), np.int64)
         z = np.empty(len(facts), np.int64)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dcmdask.arrays.arranged import ArrangedFrames
-from dcmdask.arrays.joined import JoinedFrames
-from dcmdask.arrays.valued import Values, check_values, fill_for, valued
+from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.placement import ArrangedFrames
+from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom.instance import outside
 from dcmdask.errors import DcmdaskWarning, IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
@@ -82,7 +82,7 @@ def array_of(
     """Return the frames of a stack in an arrangement as an array-like."""
     check_values(values, decoding_options)
     joined = JoinedFrames(stack.instances, **decoding_options)
-    frames = valued(joined, stack.instances, values, decoding_options)
+    frames = with_values(joined, stack.instances, values, decoding_options)
     numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
     if fill_value is None and (numbers < 0).any():
         fill_value = fill_for(frames, stack.instances, values)

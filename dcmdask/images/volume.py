@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.arranged import ArrangedFrames
-from dcmdask.arrays.joined import look
+from dcmdask.arrays.concatenation import look
+from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.terms import uid
 from dcmdask.errors import Note
@@ -277,7 +277,7 @@ class Stack:
         _, frames, _ = assemble(
             self, values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
         )
-        # Whoever only looks at geometry need not wait for dask.array to be imported.
+        # Geometry alone need not wait for dask.array to be imported.
         from dcmdask.arrays.chunks import to_dask
 
         return to_dask(frames, chunks)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.values import value_range
+from dcmdask.arrays.modality import value_range
 from dcmdask.dicom.description import facts_of
 from dcmdask.geometry.grid import Floats
 from dcmdask.store.contents import Contents

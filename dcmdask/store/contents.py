@@ -14,7 +14,7 @@ from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.arrays.labels import attributes, coordinates
-from dcmdask.arrays.valued import Values, check_values, fill_for, valued
+from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom import files
 from dcmdask.dicom.description import Described, describe
 from dcmdask.dicom.header import read_whole_header
@@ -158,7 +158,7 @@ def contents(
         if values != "stored":
             raise
         return _of_frames(stored, stored, [], values, with_identifiers)
-    frames = valued(stored, [one], values, opening)
+    frames = with_values(stored, [one], values, opening)
     return _of_frames(stored, frames, [one], values, with_identifiers)
 
 

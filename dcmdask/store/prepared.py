@@ -13,9 +13,9 @@ import numpy.typing as npt
 import zarr
 
 from dcmdask import __version__
-from dcmdask.arrays.arranged import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.labels import UNITS
-from dcmdask.arrays.valued import Values
+from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
+from dcmdask.arrays.transformation import Values
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.pixels.frame_array import FrameArray

@@ -13,7 +13,7 @@ from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
-from dcmdask.arrays.arranged import ABSENT, ArrangedFrames
+from dcmdask.arrays.placement import ABSENT, ArrangedFrames
 from dcmdask.dicom.image_pixel import YBR
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
-from dcmdask.arrays.valued import Values
+from dcmdask.arrays.transformation import Values
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store.completion import grid_of

@@ -1,4 +1,4 @@
-"""Stored, modality or display values: which transformation the headers ask for."""
+"""Transformation of stored values that the headers ask for: modality or display values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydicom.uid import UID
 
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import Luts, luts
-from dcmdask.arrays.values import ModalityFrames, Transformation
+from dcmdask.arrays.modality import ModalityFrames, Transformation
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.errors import HeaderError
@@ -31,7 +31,7 @@ def check_values(values: str, opening: Mapping[str, Any]) -> None:
         )
 
 
-def valued(
+def with_values(
     frames: ArrayLike,
     instances: Sequence[Described],
     values: Values,

@@ -24,7 +24,7 @@ from dcmdask.pixels.decode import Decoding, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.indexing import InnerKey, frame_numbers, inner_shape, split
 
-# How many frames there are is what the scan found, one by one.
+# The scan found the number of frames, file by file.
 _OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})
 
 

@@ -26,8 +26,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.arrays import joined
-from dcmdask.arrays.joined import JoinedFrames
+from dcmdask.arrays import concatenation
+from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.dicom.description import FACTS, describe
 from dcmdask.dicom.files import LocalFile, locate
 from dcmdask.errors import (
@@ -126,13 +126,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The name of each file whose header is read."""
     log: list[str] = []
-    original = joined.open_instance
+    original = concatenation.open_instance
 
     def counting(source: LocalFile, *rest: Any, **more: Any) -> Any:
         log.append(Path(source.path).name)
         return original(source, *rest, **more)
 
-    monkeypatch.setattr(joined, "open_instance", counting)
+    monkeypatch.setattr(concatenation, "open_instance", counting)
     return log
 
 

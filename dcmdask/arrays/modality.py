@@ -1,4 +1,4 @@
-"""From stored values to units of the modality, such as Hounsfield units.
+"""`ModalityFrames`: stored values in units of the modality, such as Hounsfield units.
 
 An array-like around one of stored frames: each frame is transformed by its own parameters,
 all of them from headers, so that shape, type and values of a chunk depend on no other.
@@ -23,9 +23,9 @@ from dcmdask.pixels.indexing import frame_numbers, inner_shape, split
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# What is worked on at a time, to stay in the processor's cache.
+# Values that are worked on at a time, to stay in the processor's cache.
 BLOCK = 2**15
-# How many bytes are decoded before they are transformed.
+# Bytes that are decoded before they are transformed.
 DECODED_BYTES = 2**22
 # More bits than these have no exact place in float32.
 _FLOAT32_BITS = 24

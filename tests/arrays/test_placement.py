@@ -16,11 +16,11 @@ from make_dicom import encapsulated, native, noise, saved
 from pydicom.uid import ExplicitVRBigEndian, JPEGLSLossless, RLELossless
 
 from dcmdask.archive.from_dicom import from_dicom
-from dcmdask.arrays.arranged import ArrangedFrames
 from dcmdask.arrays.chunks import LEAST_CHUNKS, SECONDS_PER_OPENING, plan_chunks, to_dask
+from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.display import DisplayFrames
-from dcmdask.arrays.joined import JoinedFrames
-from dcmdask.arrays.values import ModalityFrames, Transformation
+from dcmdask.arrays.modality import ModalityFrames, Transformation
+from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.errors import DecodeError
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import open_frames

@@ -25,10 +25,10 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian
 from real_files import corpus_files, corpus_id, packaged_file
 
+from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.display import DisplayFrames
-from dcmdask.arrays.joined import JoinedFrames
 from dcmdask.arrays.lookup_tables import Lut, Luts, luts
-from dcmdask.arrays.values import BLOCK, ModalityFrames, Transformation
+from dcmdask.arrays.modality import BLOCK, ModalityFrames, Transformation
 from dcmdask.errors import DecodeError, HeaderError, MissingElementError
 from dcmdask.pixels.frame_array import FrameArray, open_frames
 

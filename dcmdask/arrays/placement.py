@@ -1,4 +1,4 @@
-"""`ArrangedFrames`: frames put where they belong, as (t, z, rows, columns) for example."""
+"""`ArrangedFrames`: frames in their places along several axes, such as (t, z, rows, columns)."""
 
 from __future__ import annotations
 
