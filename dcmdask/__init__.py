@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dcmdask.store.verification.verify import verify as verify
     from dcmdask.store.writer import to_zarr as to_zarr
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Loaded when first asked for, so that importing the package stays quick.
 _HOMES = {

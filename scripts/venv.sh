@@ -31,18 +31,6 @@ list_pythons() {
     done | sort -s -k1,1nr | awk '!seen[$1]++'
 }
 
-# The Python for .venv: what `python3` means here where that will do.
-default_python() {
-    local found
-    found=$(probe_python python3)
-    [ -n "$found" ] || found=$(list_pythons | tail -n 1)
-    if [ -z "$found" ]; then
-        echo "No working Python 3.11 or newer was found." >&2
-        return 1
-    fi
-    echo "${found#* }"
-}
-
 # fingerprint ARGS...: what an environment depends on: where the tree is, what it asks
 # for, and what pip is told.
 fingerprint() {
@@ -52,8 +40,9 @@ fingerprint() {
 }
 
 # ensure_venv FOLDER EXTRA [PIP ARGS...]: an environment with the package in place
-# (editable). Each set of extras leaves its own stamp, so that scripts/demo and
-# scripts/test share one.
+# (editable), on the newest Python for which everything has a wheel: to compile what has
+# none would take an hour or fail. Each set of extras leaves its own stamp, so that
+# scripts/demo and scripts/test share one.
 ensure_venv() {
     local folder=$1 extra=$2
     shift 2
@@ -63,20 +52,36 @@ ensure_venv() {
             fingerprint "$@" | cmp -s - "$folder/.installed-test"; }; then
         return
     fi
-    local python
-    python=$(default_python)
-    echo "== making $folder (about a minute)"
     if [ -e "$folder" ] && [ ! -e "$folder/.place" ]; then
         echo "$folder was made by somebody else and is not touched: move it away." >&2
         return 1
     fi
+    echo "== making $folder (a minute or two)"
     # After a move, scripts in the environment point to the old place.
-    if ! "$folder/bin/python" -c '' 2>/dev/null || [ "$(cat "$folder/.place" 2>/dev/null)" != "$PWD" ]; then
+    if "$folder/bin/python" -c '' 2>/dev/null && [ "$(cat "$folder/.place" 2>/dev/null)" = "$PWD" ] &&
+        install "$folder" "$@" --editable ".${extra:+[$extra]}"; then
+        fingerprint "$@" >"$stamp"
+        return
+    fi
+    local minor python
+    while read -r minor python; do
         "$python" -m venv --clear "$folder"
         pwd >"$folder/.place"
-    fi
-    # Modules are compiled when they are imported, which most never are.
-    "$folder/bin/python" -m pip install -qq --no-compile --disable-pip-version-check "$@" \
-        --editable ".${extra:+[$extra]}"
-    fingerprint "$@" >"$stamp"
+        if install "$folder" "$@" --editable ".${extra:+[$extra]}"; then
+            fingerprint "$@" >"$stamp"
+            return
+        fi
+        echo "not on Python 3.$minor" >&2
+    done < <(list_pythons)
+    echo "No working Python 3.11 or newer was found for which all packages have wheels." >&2
+    return 1
+}
+
+# install FOLDER PIP ARGS...: modules are compiled when they are imported, which most
+# never are.
+install() {
+    local folder=$1
+    shift
+    "$folder/bin/python" -m pip install -qq --no-compile --disable-pip-version-check \
+        --only-binary=:all: "$@"
 }

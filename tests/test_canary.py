@@ -321,8 +321,7 @@ def test_what_is_shared_has_no_paths(
         told += [repr(v), str(v.to_dict(data=False)), *map(repr, v.coords.values())]
     # The table alone: with --json and for people, files that were skipped are named as well.
     told.append(CliRunner().invoke(app, ["scan", "--csv", str(folder)]).output)
-    report = dcmdask.to_zarr(folder / "0", tmp_path / "a.zarr", compressors=None)
-    assert report
+    dcmdask.to_zarr(folder / "0", tmp_path / "a.zarr", compressors=None)
     for path in (tmp_path / "a.zarr").rglob("*"):
         told.append(str(path.relative_to(tmp_path)))
         if path.is_file():

@@ -186,8 +186,8 @@ def test_what_dcmdask_wrote_is_left_out(tmp_path: Path, memory: Any) -> None:
     for source in (tmp_path / "study/a/out.zarr", "memory://study/a/out.zarr"):
         found = scan(source)
         assert len(found_in(found, "")) == 1
-        (written,) = (one for one in found.skipped if one.reason == WRITTEN)
-        assert written.path.endswith("out.zarr/deep/job")
+        (deep,) = (one for one in found.skipped if one.reason == WRITTEN)
+        assert deep.path.endswith("out.zarr/deep/job")
 
 
 FOREIGN = {
