@@ -15,7 +15,7 @@ from dask.base import compute
 
 from dcmdask.arrays.pictures import frame as picture_of
 from dcmdask.batch.outcome import COLUMNS
-from dcmdask.batch.outputs import Staging
+from dcmdask.batch.staging import Staging
 from dcmdask.store.result_writer import result
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from distributed import Client, Future
 
 from dcmdask.batch.checks import check_workers, lacking
+from dcmdask.batch.dispatch import HandedOut, hand_out, lost, outcome, too_late
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.handed_out import HandedOut, hand_out, lost, outcome, too_late
-from dcmdask.batch.mark import claim
 from dcmdask.batch.outcome import (
     COLUMNS,
     NAME,
@@ -31,9 +30,10 @@ from dcmdask.batch.outcome import (
     results,
     write_table,
 )
-from dcmdask.batch.outputs import OfAll, in_use, settled
+from dcmdask.batch.outputs import claim
 from dcmdask.batch.records import Record, key_of, records
 from dcmdask.batch.selection import Selection, selected
+from dcmdask.batch.staging import OfAll, in_use, settled
 from dcmdask.batch.work import Work, alone_with
 from dcmdask.batch.workers import Workers
 from dcmdask.dicom.access import TARGET, reaching

@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 
 from dcmdask.archive.series import Series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import Staging, in_use, settled
 from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
 from dcmdask.batch.results import keep
 from dcmdask.batch.source import checksum_of
+from dcmdask.batch.staging import Staging, in_use, settled
 from dcmdask.batch.thumbnail import thumbnail, thumbnail_key
 from dcmdask.dicom.access import is_of_network
 from dcmdask.errors import (

@@ -21,8 +21,8 @@ from PIL import Image
 
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
-from dcmdask.batch.outputs import OUTPUTS
 from dcmdask.batch.records import RECORDS, SCAN, Record, key_of
+from dcmdask.batch.staging import OUTPUTS
 from dcmdask.batch.thumbnail import thumbnail_key
 from dcmdask.report.distribution import distribution
 from dcmdask.report.summary import Cause, Summary, duration, last_part, without_folders

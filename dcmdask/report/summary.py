@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import OUTPUTS
 from dcmdask.batch.records import RECORDS, SCAN, Record
+from dcmdask.batch.staging import OUTPUTS
 
 # Causes that differ only behind this are one.
 _LONGEST = 300

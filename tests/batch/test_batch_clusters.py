@@ -38,10 +38,10 @@ from s3_here import BUCKET, serving
 
 import dcmdask
 from dcmdask import batch
-from dcmdask.batch import outputs as outputs_of_series
+from dcmdask.batch import staging as outputs_of_series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import Staging, settled
 from dcmdask.batch.records import Record, records
+from dcmdask.batch.staging import Staging, settled
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)

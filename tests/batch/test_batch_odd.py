@@ -29,10 +29,10 @@ from dcmdask.batch import checks, workers
 from dcmdask.batch import shown as showing
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import Progress, frame_of
-from dcmdask.batch.outputs import Staging
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.results import keep
 from dcmdask.batch.selection import selected
+from dcmdask.batch.staging import Staging
 from dcmdask.cli.report import report as report_command
 from dcmdask.store.result_writer import result
 

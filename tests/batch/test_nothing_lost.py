@@ -31,10 +31,10 @@ from make_dicom import noise
 import dcmdask
 from dcmdask import DcmdaskWarning, StoreExistsError, StoreLostError, batch
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.mark import claim
-from dcmdask.batch.outputs import Staging, settled
+from dcmdask.batch.outputs import claim
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.source import source_of, times_of
+from dcmdask.batch.staging import Staging, settled
 from dcmdask.batch.work import Job, Work, process_series
 from dcmdask.report.page import write_page
 from dcmdask.report.summary import summarise

@@ -33,7 +33,7 @@ from s3_here import BUCKET, serving
 import dcmdask
 from dcmdask import batch
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import OfAll, Staging, in_use
+from dcmdask.batch.staging import OfAll, Staging, in_use
 
 PIPELINES = ROOT / "pipelines"
 NAMES = ("export_zarr", "projections", "quality", "training_set")

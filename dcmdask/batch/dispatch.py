@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from distributed import Client, Future, KilledWorker
 
-from dcmdask.batch.outputs import settled
 from dcmdask.batch.records import Record, failed, is_current, records, relative
+from dcmdask.batch.staging import settled
 from dcmdask.batch.work import Done, Job, Work, alone_with, described, may_pass, process_series
 from dcmdask.errors import ClusterError, StoreExistsError, StoreLostError
 
