@@ -9,8 +9,8 @@
 
 from dcmdask.batch.main import main
 from dcmdask.batch.outcome import BatchReport
+from dcmdask.batch.outputs import output, target_options
 from dcmdask.batch.results import Picture
 from dcmdask.batch.run import run
-from dcmdask.batch.staging import output, target_options
 
 __all__ = ["BatchReport", "Picture", "main", "output", "run", "target_options"]

@@ -1,14 +1,20 @@
-"""The code of a script: its syntax tree and those of the modules beside it that it imports."""
+"""Code of a script and of the modules beside it: compared by syntax trees, pickled by value."""
 
 from __future__ import annotations
 
 import ast
+import io
+import sys
 import sysconfig
-from collections.abc import Iterator
+import types
+from collections import ChainMap
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-# Where a script lies beside whatever is installed, its imports are none of its own.
+import cloudpickle
+
+# Folders of installed packages: a script there has no modules of its own beside it.
 _INSTALLED = tuple(
     Path(path).resolve() for key, path in sysconfig.get_paths().items() if key.endswith("lib")
 )
@@ -22,8 +28,7 @@ def code_of(file: Path, module: str) -> Iterator[tuple[Path, bytes]]:
     ----------
     file : Path
     module : str
-        Its name, of which the part before the last dot is its package; of the modules of a
-        package those of the same package count.
+        Its full name: the part before the last dot is its package, of which all modules count.
     """
     # A package is a module of itself.
     parts = module.split(".") if file.stem == "__init__" else module.split(".")[:-1]
@@ -108,3 +113,80 @@ def _imported(tree: ast.Module, package: list[str]) -> set[str]:
     for name in list(found):
         found.update(".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1))
     return found - {""}
+
+
+def module_name(module: types.ModuleType) -> str:
+    """Return the name of a module, also of one that is run."""
+    if module.__name__ != "__main__":
+        return module.__name__
+    package = getattr(module, "__package__", None) or ""
+    return f"{package}.__main__".lstrip(".")
+
+
+# Pickling
+
+
+def pickled(process: Callable[..., Any]) -> bytes:
+    """Return a pickled function: of a script by value, of an installed module by name.
+
+    The modules beside a script that it has imported go by value as well, also where the function
+    is one of theirs: workers that run already may have imported an earlier version of them.
+
+    Raises
+    ------
+    ValueError
+        An object that it holds cannot be pickled.
+    """
+    to = io.BytesIO()
+    beside = _beside()
+    for module in beside:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        # Dask's own function prints errors.
+        _Pickler(to).dump(process)
+    except Exception as error:
+        # Pickling raises whatever the objects raise.
+        raise ValueError(
+            f"process cannot be sent to the workers ({type(error).__name__}: {error}): something "
+            "that it or its script holds belongs to this process, such as a lock or an open file; "
+            "make it inside of process"
+        ) from error
+    finally:
+        for module in beside:
+            cloudpickle.unregister_pickle_by_value(module)
+    return to.getvalue()
+
+
+def _beside() -> list[types.ModuleType]:
+    """Return the imported modules that lie beside the script that is run."""
+    script = sys.modules["__main__"]
+    file = getattr(script, "__file__", None)
+    if not file or not Path(file).is_file():
+        return []
+    paths = {path for path, _ in code_of(Path(file), module_name(script))}
+    known = cloudpickle.list_registry_pickle_by_value()
+    return [
+        module
+        for name, module in [*sys.modules.items()]
+        if module is not script
+        and name not in known
+        and (own := getattr(module, "__file__", None))
+        and Path(own).resolve() in paths
+    ]
+
+
+def _reduced(code: types.CodeType) -> tuple[Any, ...]:
+    make, arguments = cloudpickle.Pickler.dispatch_table[types.CodeType](code)[:2]
+    return _restored, (make, arguments, code.co_filename)
+
+
+def _restored(make: Callable[..., Any], arguments: tuple[Any, ...], filename: str) -> Any:
+    return make(*arguments).replace(co_filename=filename)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no annotations
+    """Keeps the file names of code, which cloudpickle replaces from 3.1.3 on."""
+
+    dispatch_table: ClassVar = ChainMap(
+        {types.CodeType: _reduced}, cloudpickle.Pickler.dispatch_table
+    )

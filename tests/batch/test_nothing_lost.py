@@ -31,9 +31,9 @@ from make_dicom import noise
 import dcmdask
 from dcmdask import DcmdaskWarning, StoreExistsError, StoreLostError, batch
 from dcmdask.batch.folder import Folder
+from dcmdask.batch.identity import source_of, times_of
 from dcmdask.batch.outputs import claim
 from dcmdask.batch.records import Record, records
-from dcmdask.batch.source import source_of, times_of
 from dcmdask.batch.staging import Staging, settled
 from dcmdask.batch.work import Job, Work, process_series
 from dcmdask.report.page import write_page
@@ -357,8 +357,7 @@ def test_the_old_results_stay_where_the_new_ones_fail(forks: Exporter, tmp_path:
     before, table = results(target), (target / "results.csv").read_text()
     failed = forks.export(source, target, job="third", **order)
     assert failed["failures"] == ["'a typo'"]
-    now = {name: told for name, told in results(target).items() if "/.new" not in name}
-    assert now == before and (target / "results.csv").read_text() == table
+    assert results(target) == before and (target / "results.csv").read_text() == table
     # The typo is mended: nothing has to be done again.
     again = forks.export(source, target, job="first", **order)
     assert (again["done"], again["failures"]) == (1, [])
@@ -688,7 +687,7 @@ def test_a_late_worker_writes_no_record_over_that_of_another_version(tmp_path: P
 
     Record("1.2", False, "old", source, "process").write(folder)
     job = Job(pickle.dumps(process), {}, folder, "old", thumbnails=False)
-    done = process_series(job, Work("1.2", series, source, times_of(series)), True)
+    done = process_series(job, Work("1.2", series, source, times_of(series)))
     assert done.record is not None
     assert (done.record.done, done.record.error) == (False, "StoreExistsError")
     there = records(folder)["1.2"]
@@ -710,7 +709,7 @@ def test_a_list_that_cannot_be_believed(damage: str, folder: Folder) -> None:
     record = replace(recorded("job", "a"), pending=True)
     record.write(folder)
     if damage != "gone":
-        told = {"written": ["../../results.csv"], "new": [], "from": "series/1.2/.new-00"}
+        told = {"written": ["../../results.csv"], "new": [], "from": "records/1.2.new/00"}
         text = json.dumps(told) if damage == "foreign path" else "{"
         folder.write("records/1.2.files", text.encode())
     folder.write("results.csv", b"somebody's")
@@ -725,13 +724,12 @@ def test_a_record_of_a_name_that_dcmdask_does_not_give(name: str, folder: Folder
     """It would lead elsewhere."""
     folder.write("precious.txt", b"somebody's")
     Record(name, True, "job", "files", pending=True, made_by="job").write(folder)
-    told = {"written": ["precious.txt"], "new": [], "from": f"series/{name}/.new-00"}
+    told = {"written": ["precious.txt"], "new": [], "from": f"records/{name}.new/00"}
     folder.write(f"records/{name}.files", json.dumps(told).encode())
     assert records(folder) == {}
 
 
 def test_objects_are_removed_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of what is staged last, which the others are found by."""
     folder = Folder.of("memory://several")
     staging = staged(folder, "job", **{f"a{number}": b"" for number in range(8)})
     removed: list[str] = []
@@ -746,8 +744,7 @@ def test_objects_are_removed_several_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(fs, "rm_file", waiting)
     staging.discard()
-    assert len(removed) == 9 and removed[-1].endswith("/.outputs")
-    assert not folder.files("series")
+    assert len(removed) == 8 and not folder.files("records")
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -778,7 +775,7 @@ def test_no_series_behind_a_link(name: str, tmp_path: Path) -> None:
 
     folder, times = Folder.of(tmp_path / "out"), times_of(series)
     job = Job(pickle.dumps(process), {}, folder, "job", thumbnails=False)
-    done = process_series(job, Work("1.2", series, source_of(series), times), True)
+    done = process_series(job, Work("1.2", series, source_of(series), times))
     assert done.record is not None and not done.record.done
     assert f"{link} (a link) stands in the way" in done.record.message
     with pytest.raises(StoreExistsError, match=r"\(a link\) stands in the way"):
