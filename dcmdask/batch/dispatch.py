@@ -102,10 +102,12 @@ def process_all(
             for address in [one for one in busy if one in through or one not in workers.present]:
                 given = busy.pop(address)
                 record = outcome(given, job, waiting, partial(workers.has, address))
-                if record is not None:
-                    tally = tally.plus(record)
-                    failures += [record] * (not record.done)
                 spent.append(given.future)
+                if record is None:
+                    continue
+                tally = tally.plus(record)
+                if not record.done:
+                    failures.append(record)
     finally:
         # Where the scheduler is gone there is nothing to cancel.
         with suppress(OSError, RuntimeError):
