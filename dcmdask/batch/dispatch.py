@@ -95,7 +95,7 @@ def process_all(
                 busy[address] = _give(client, job, work, address, ended)
             if progress is not None:
                 progress(tally._replace(running=len(busy), waiting=len(waiting)))
-            through = {one: busy[one] for one in _ended(ended, busy)}
+            through = _ended(ended, busy)
             if not through or workers.seconds > _LOOK:
                 spent.clear()
                 workers.look()

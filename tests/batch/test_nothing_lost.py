@@ -1,18 +1,21 @@
 """No command changes or removes a file that dcmdask did not write, or a result that is good."""
 
 import hashlib
+import io
 import itertools
 import json
 import os
 import pty
 import random
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -395,11 +398,20 @@ class Archive:
 
     def run(self, *more: str) -> tuple[int, str]:
         """Run the job; return the exit code and what it says."""
-        command = [sys.executable, self.script, self.source, self.target, *more]
-        told = [*map(str, command), "--scheduler", self.address, "--no-thumbnails"]
-        done = subprocess.run(told, capture_output=True, text=True, check=False)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, done.stdout + done.stderr
+        # As a new process would, import what lies beside the script.
+        sys.modules.pop("helper", None)
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patched, redirect_stdout(said), redirect_stderr(said):
+            patched.setattr(sys, "argv", self.command(*more))
+            patched.setattr(sys, "path", [str(self.script.parent), *sys.path])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(self.script), run_name="__main__")
+        assert "Traceback" not in said.getvalue(), said.getvalue()
+        return int(ended.value.code or 0), said.getvalue()
+
+    def command(self, *more: str) -> list[str]:
+        command = [self.script, self.source, self.target, *more]
+        return [*map(str, command), "--scheduler", self.address, "--no-thumbnails"]
 
     @property
     def processed(self) -> int:
@@ -479,8 +491,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 @pytest.mark.slow
 def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
     """Of another option."""
-    command = [sys.executable, twelve.script, twelve.source, twelve.target, "--scale", "3"]
-    told = [*map(str, command), "--scheduler", twelve.address, "--no-thumbnails"]
+    told = [sys.executable, *twelve.command("--scale", "3")]
     # No, the end of the input, Ctrl-C, and yes.
     answers = (("n\n", 2, 0), ("\x04", 2, 0), ("\x03", 130, 0), ("y\n", 0, 12))
     for answer, code, processed in answers:
