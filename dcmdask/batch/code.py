@@ -30,7 +30,7 @@ def code_of(file: Path, module: str) -> Iterator[tuple[Path, bytes]]:
     module : str
         Its full name: the part before the last dot is its package, of which all modules count.
     """
-    # A package is a module of itself.
+    # A package counts as its own module.
     parts = module.split(".") if file.stem == "__init__" else module.split(".")[:-1]
     above = file.resolve().parents[len(parts)]
     seen: set[Path] = set()
@@ -44,12 +44,12 @@ def code_of(file: Path, module: str) -> Iterator[tuple[Path, bytes]]:
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError):
-            # Compiled, and not text.
+            # A compiled module.
             yield path, source
             continue
         yield path, normalised(tree)
         for name in sorted(_imported(tree, package)):
-            # Of what is installed, only the package of the script itself.
+            # Among installed modules, only those of the package of the script.
             if above in _INSTALLED and name.split(".")[0] != module.split(".", maxsplit=1)[0]:
                 continue
             found = above.joinpath(*name.split("."))
@@ -60,7 +60,7 @@ def code_of(file: Path, module: str) -> Iterator[tuple[Path, bytes]]:
 
 
 def normalised(tree: ast.Module) -> bytes:
-    """Return code without its comments and docstrings, all of it written one way.
+    """Return code in a canonical form, without comments and docstrings.
 
     Examples
     --------
@@ -76,14 +76,14 @@ def normalised(tree: ast.Module) -> bytes:
 
 
 def _told(node: Any) -> Any:
-    """Return a syntax tree as names and texts, which each version of Python writes alike.
+    """Return a syntax tree as names and strings, the same in each version of Python.
 
-    `ast.unparse` and `ast.dump` do not: quotes in f-strings have changed, and nodes get new fields.
+    `ast.unparse` and `ast.dump` change: quotes in f-strings have, and nodes get new fields.
     """
     if isinstance(node, list):
         return [*map(_told, node)]
     if not isinstance(node, ast.AST):
-        # Which letters are printed as they are depends on the version as well.
+        # The letters that `repr` escapes depend on the version as well.
         return ascii(node)
     told = []
     # In the order of their names.
@@ -91,14 +91,14 @@ def _told(node: Any) -> Any:
         if isinstance(node, ast.JoinedStr):
             # Python 3.12.1 has empty texts between the parts of a format.
             value = [one for one in value if getattr(one, "value", None) != ""]
-        # What is new is empty where the code is not; a `kind` is the u of u"".
+        # New fields are empty in code of earlier versions; `kind` is the u of u"".
         if value not in (None, []) and name != "kind":
             told.append((name, _told(value)))
     return type(node).__name__, told
 
 
 def _imported(tree: ast.Module, package: list[str]) -> set[str]:
-    """Return the absolute names of what a module imports, and those of what it may mean."""
+    """Return the absolute names of the modules that a module imports, or may import."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -107,7 +107,7 @@ def _imported(tree: ast.Module, package: list[str]) -> set[str]:
             base = package[: len(package) + 1 - node.level] if node.level else []
             base = [*base, *(node.module.split(".") if node.module else [])]
             found.add(".".join(base))
-            # A name may be that of a module.
+            # The imported name may be a module.
             found.update(".".join([*base, alias.name]) for alias in node.names)
     # Importing a.b runs a as well.
     for name in list(found):

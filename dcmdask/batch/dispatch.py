@@ -109,7 +109,7 @@ def process_all(
                 if not record.done:
                     failures.append(record)
     finally:
-        # Where the scheduler is gone there is nothing to cancel.
+        # Without a scheduler there is nothing to cancel.
         with suppress(OSError, RuntimeError):
             client.cancel([one.future for one in busy.values()])
     if progress is not None:
@@ -120,7 +120,7 @@ def process_all(
 def _give(
     client: Client, job: Job, work: Work, address: str, ended: queue.SimpleQueue[str]
 ) -> Given:
-    """Give a series to one worker; its address is in `ended` once it is through."""
+    """Give a series to one worker; its address is in `ended` once it has finished."""
     future = client.submit(
         process_series,
         job,
@@ -135,20 +135,20 @@ def _give(
 
 
 def _ended(ended: queue.SimpleQueue[str], busy: dict[str, Given]) -> set[str]:
-    """Return the workers that are through, as soon as there is one, or else after a moment."""
+    """Return the workers that have finished, as soon as there is one, or else after a moment."""
     found = set()
     with suppress(queue.Empty):
         found.add(ended.get(timeout=_LOOK))
         while True:
             found.add(ended.get_nowait())
-    # Some may be of series that were given up since.
+    # Some belong to series that were given up since.
     return {one for one in found if one in busy and busy[one].future.done()}
 
 
 def outcome(
     given: Given, job: Job, waiting: Queue, is_present: Callable[[], bool]
 ) -> Record | None:
-    """Return the record of a series whose worker is through or gone; None if it is tried again."""
+    """Return the record of a series that a worker has finished or left; None to try it again."""
     if given.future.cancelled():
         # Somebody has restarted the cluster, or its scheduler is gone.
         waiting.put_back(given.work, tried=False)
@@ -164,7 +164,7 @@ def outcome(
 
 
 def _result(future: Future[Any], is_present: Callable[[], bool]) -> Done | None:
-    """Return what a worker made of its series; None if it has died, and the result with it."""
+    """Return the result of a worker; None if it has died before it was fetched."""
     until = time.monotonic() + _GRACE
     while future.status == "finished" and time.monotonic() < until:
         try:
@@ -181,10 +181,10 @@ def _result(future: Future[Any], is_present: Callable[[], bool]) -> Done | None:
 
 
 def _failure(given: Given, job: Job) -> Done:
-    """Return what became of a series whose worker gave no answer."""
+    """Return the failure of a series whose worker gave no result, unless it was done by then."""
     error = given.future.exception(timeout=_GRACE) if given.future.status == "error" else None
     if error is not None and not isinstance(error, KilledWorker):
-        # Not of the function: it could not be sent, or its record could not be written.
+        # The function did not raise it: it could not be sent, or its record could not be written.
         stage = "write" if isinstance(error, OSError) else "process"
         return Done(_failed(given, job, stage, error), may_pass(error))
     given.future.cancel()
@@ -204,7 +204,7 @@ def _failure(given: Given, job: Job) -> Done:
 
 
 def _finished(work: Work, job: Job) -> Record | None:
-    """Return the record of a series that was done before its worker could answer."""
+    """Return the record of a series that was done before its worker died."""
     there = record_of(job.folder, work.name)
     if there is None or not there.done:
         return None

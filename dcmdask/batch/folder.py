@@ -143,7 +143,7 @@ class Folder(NamedTuple):
         fs.invalidate_cache()
         try:
             if self.is_local:
-                # Also links that lead nowhere.
+                # Broken links are listed, too.
                 return os.listdir(f"{root}/{below}")
             found = (path.rpartition("/")[2] for path in fs.ls(f"{root}/{below}", detail=False))
             # Without the object that some programs make for the folder itself.

@@ -29,12 +29,12 @@ _CODES = "Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupte
 # Failures that are printed at the end.
 _PRINTED = 20
 
-# Of pandas, which loads late.
+# Takes a DataFrame; pandas loads late.
 Finish: TypeAlias = Callable[[Any, str], object]
 
 
 class _Script(NamedTuple):
-    """What a script gives to `main`."""
+    """Arguments of `main`."""
 
     process: Callable[..., Any]
     columns: tuple[str, ...]

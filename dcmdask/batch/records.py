@@ -48,13 +48,13 @@ class Record:
     script : str
         Name of the job.
     stage : str
-        Where it failed: ``"scan"``, ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
-        ``"poison"`` (the worker died) or ``"timeout"``; empty where it did not.
+        Stage of the failure: ``"scan"``, ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
+        ``"poison"`` (the worker died) or ``"timeout"``; empty where there is none.
     code : str
         Cause of the failure, by which reports group: the code of an error of dcmdask, of another
         one its type and place, of a file the code of what is wrong with it.
     error, message, traceback : str
-        Of the exception; the error of a file is ``"left out"``.
+        Class, message and traceback of the exception; ``"left out"`` for a file.
     file : str
         The file that caused the failure, if one is known. Paths are relative to the source, or to
         the folder that all its files share.
@@ -63,7 +63,7 @@ class Record:
     seconds : float
         Duration of the last attempt.
     frames, bytes : int
-        Of the series, decoded.
+        Number of frames of the series, and of their bytes when decoded.
     notes : list of Note
         Warnings about the data.
     numbers : dict
@@ -171,7 +171,7 @@ def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator
     ----------
     folder : Folder
     names : iterable of str, optional
-        Of series; by default all.
+        Names of series; by default all.
     """
     if names is None:
         listed = folder.names(RECORDS)

@@ -225,7 +225,7 @@ def _is_current(was: Record, job: Job, series: Series) -> bool:
 def _root(source: Any, found: Scan) -> str:
     """Return the folder that paths in records are relative to: that of the source or its parts.
 
-    Of a source as it was given, since the files in it change from run to run.
+    It follows from the source as it was given, since the files in it change from run to run.
     """
     files = (one.source.name for series in found for one in series.instances)
     names = chain(files, (one.path for one in found.doubtful))

@@ -162,7 +162,7 @@ class Staging:
             )
         self.check_free(tops)
         listed = _listed(self.folder, self.name)
-        # Where the list names this place, another driver's worker is about to do the same.
+        # If the list names this place, another driver's worker is about to do the same.
         written = listed.written | (set() if listed.place == self.place else listed.new)
         if not staged and not written:
             self.discard()

@@ -205,7 +205,7 @@ def _processed(job: Job, work: Work) -> Done:
         )
         record = staging.put_in_place(told(record), there)
     except BaseException as error:
-        # Also sys.exit in a function is a failure of its series, and ends no worker.
+        # A function that calls sys.exit fails as well, and ends no worker.
         now = record_of(job.folder, work.name)
         if now and now.done and now.is_of(job.identity, work.source, work.times):
             # Another driver's worker puts the same in place, and has removed what was staged.
@@ -261,7 +261,7 @@ def _illustrated(record: Record, job: Job, work: Work) -> Record:
     """Write a thumbnail, or a note why there is none: no result is lost for it."""
     key = thumbnail_key(work.name)
     if not job.thumbnails or any(one.endswith(".png") for one in record.outputs.values()):
-        # That of an earlier run is outdated.
+        # The thumbnail of an earlier run is outdated.
         job.folder.remove([key])
         return record
     try:

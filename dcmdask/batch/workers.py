@@ -53,7 +53,7 @@ class Requirements(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What a worker is, and what keeps it from working."""
+    """Answer of a worker: its versions, its process, and the reason why it cannot work."""
 
     version: str
     python: tuple[int, ...]
@@ -93,7 +93,7 @@ def _lacks(folder: Folder, sources: Sequence[Stored], probe: str) -> str:
 def lacking(
     client: Client, needed: Requirements, addresses: Iterable[str], patience: float
 ) -> dict[str, str]:
-    """Return, by address, what keeps a worker from working; empty where nothing does.
+    """Return, by address, the reason why a worker cannot work; empty if it can.
 
     Workers that do not answer within `patience` seconds are left out.
     """
@@ -132,7 +132,7 @@ def _ask(client: Client, address: str, needed: Requirements, probe: str) -> Any:
 
 
 def _lacking(told: Any, needed: Requirements, has_nanny: bool, processes: set[str]) -> str:
-    """Return what a worker lacks by its answer; `processes` are those of the others."""
+    """Return the reason why a worker cannot work; `processes` are those of the others."""
     if isinstance(told, BaseException):
         return (
             f"cannot import dcmdask {__version__} or reach {needed.folder.url} "
@@ -213,7 +213,7 @@ class Workers:
         self._client, self._needed = client, needed
         # Answers of new workers; the others do not wait for them.
         self._asked: Future[dict[str, str]] | None = None
-        # What those that have answered lack; `check_workers` has asked the first ones.
+        # Answers by address, empty of fit workers; `check_workers` has asked the first ones.
         self._lacking = dict.fromkeys(known_workers(client), "")
         # When workers were paused, or last restarted.
         self._paused: dict[str, float] = {}
@@ -233,7 +233,7 @@ class Workers:
         return address in self.present
 
     def look(self) -> None:
-        """Look at the workers, ask new ones what they lack, and restart those that stay paused.
+        """Update the workers: check new ones, and restart those that stay paused.
 
         Raises
         ------
