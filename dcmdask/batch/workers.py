@@ -104,16 +104,16 @@ def lacking(
         asked = {
             address: _in_background(_ask, client, address, needed, probe) for address in addresses
         }
-        concurrent.futures.wait(asked.values(), timeout=patience)
+        answers, _ = concurrent.futures.wait(asked.values(), timeout=patience)
     finally:
         needed.folder.remove([probe])
     nannies = {one: told["nanny"] for one, told in known_workers(client).items()}
     found: dict[str, str] = {}
     processes: set[str] = set()
     for address, answer in asked.items():
-        # A worker that went away has no connection.
-        told = answer.result() if answer.done() else None
+        told = answer.result() if answer in answers else None
         if told is None or isinstance(told, OSError):
+            # It is slow, or went away and has no connection.
             continue
         lacks = _lacking(told, needed, nannies.get(address, True), processes)
         found[address] = f"worker {address} {lacks}" if lacks else ""
