@@ -52,21 +52,11 @@ class Requirements(NamedTuple):
     needs_nanny: bool
 
 
-class _Look(NamedTuple):
-    """Answer of a worker: its versions, its process, and the reason why it cannot work."""
-
-    version: str
-    python: tuple[int, ...]
-    process: str
-    lacks: str
-
-
 def _look(folder: Folder, sources: Sequence[Stored], probe: str) -> tuple[Any, ...]:
-    """Look, as a worker, at its environment, the source and the target."""
+    """Return, on a worker, its versions, its process, and the reason why it cannot work."""
     from dcmdask import __version__ as version
 
     python, process = tuple(sys.version_info[:2]), f"{socket.gethostname()} {os.getpid()}"
-    # A plain tuple, which also a driver of another version can read.
     return (version, python, process, _lacks(folder, sources, probe))
 
 
@@ -138,28 +128,26 @@ def _lacking(told: Any, needed: Requirements, has_nanny: bool, processes: set[st
             f"cannot import dcmdask {__version__} or reach {needed.folder.url} "
             f"({type(told).__name__}: {told}): install the same version there"
         )
-    look = _Look(*told)
-    if look.version != __version__:
-        return (
-            f"has dcmdask {look.version}, and here is {__version__}: install the same version there"
-        )
+    version, python, process, lacks = told
+    if version != __version__:
+        return f"has dcmdask {version}, and here is {__version__}: install the same version there"
     # Functions travel as the byte code of one version of Python.
-    if look.python != sys.version_info[:2]:
-        here, there = (".".join(map(str, one)) for one in (sys.version_info[:2], look.python))
+    if python != sys.version_info[:2]:
+        here, there = (".".join(map(str, one)) for one in (sys.version_info[:2], python))
         return f"runs Python {there}, and here is {here}"
-    if look.lacks:
-        return look.lacks
+    if lacks:
+        return str(lacks)
     if needed.needs_nanny and not has_nanny:
         return (
             "has no nanny (dask worker --no-nanny), and a timeout needs workers with a nanny, "
             "which restarts them"
         )
-    if look.process in processes:
+    if process in processes:
         return (
             "is in one process with another, where one series would get in the way of the "
             "other: start them with processes=True"
         )
-    processes.add(look.process)
+    processes.add(process)
     return ""
 
 

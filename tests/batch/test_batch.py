@@ -103,7 +103,7 @@ def test_what_goes_wrong_is_said_once_each(
         client=client,
         options={"log": log},
         retries=1,
-        timeout=6,
+        timeout=10,
         progress=told_of.append,
     )
     assert max(one.waiting for one in told_of) > 0 == told_of[-1].waiting

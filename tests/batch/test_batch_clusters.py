@@ -596,7 +596,7 @@ def test_broken_input_of_every_kind(client: Client, tmp_path: Path, log: Path) -
             batch_jobs.spoiled, root, target, client=client, options=options, retries=0, **more
         )
 
-    report = run(timeout=8)
+    report = run(timeout=12)
     assert stages(report.failures) == {**unusable, **misled}
     assert report.processed == len(present) and processed(log) == Counter(present)
     check(target, {number: good[number] for number in good.keys() - misled.keys()})
