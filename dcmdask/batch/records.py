@@ -207,18 +207,18 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "dict[str, str]": lambda value: _is_table(value, str),
     "dict[str, Any]": lambda value: _is_table(value, str | int | float | None),
 }
+_CHECKS = {one.name: _VALID[str(one.type)] for one in fields(Record)}
 
 
 def _parsed(data: bytes) -> Record | None:
     """Return a record, if its values are of the types, and in the range, that they must be."""
-    kinds = {one.name: str(one.type) for one in fields(Record)}
     try:
-        told = {name: value for name, value in json.loads(data).items() if name in kinds}
+        told = {name: value for name, value in json.loads(data).items() if name in _CHECKS}
         told["notes"] = [Note(**note) for note in told.get("notes", [])]
         record = Record(**told)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    if not all(_VALID[kinds[name]](value) for name, value in told.items()):
+    if not all(_CHECKS[name](value) for name, value in told.items()):
         return None
     # The name leads to the folder of the outputs, and to no other.
     return record if _UID.fullmatch(record.name) or _HASHED.fullmatch(record.name) else None
