@@ -5,19 +5,18 @@
 Most series are one stack; a localizer in three directions is three, and its stores are
 stack-0.zarr, stack-1.zarr and stack-2.zarr, the largest first.
 
-**--format** ome-zarr (the default) is OME-Zarr 0.5 with a pyramid. It has no place for
-everything, such as a colour cine of several echoes; such a stack becomes a plain Zarr group,
-which the column `plain` of the results counts. --format zarr is that for all.
+**--format** ome-zarr (the default) is OME-Zarr 0.5 with a pyramid. It cannot hold every stack,
+a colour cine of several echoes for example; such a stack becomes a plain Zarr group, and the
+column `plain` of the results counts these. --format zarr writes plain groups only.
 
-**--values** stored (the default) are the numbers in the files; modality are those in units,
-such as Hounsfield units; display is 8 bits as a viewer shows them.
+**--values** stored (the default) are the numbers in the files; modality are values in units,
+such as Hounsfield units; display are the 8 bits that a viewer shows.
 
-**--on-irregular** says what becomes of gaps and doubles: error (the default) reports the
-series as failed, keep takes the frames as they are (without an even grid, for which OME-Zarr
-has no place either), fill puts empty frames into gaps, and split makes one store of each
-regular part.
+**--on-irregular** is for gaps and duplicate positions: error (the default) reports the series
+as failed, keep takes the frames as they are (in plain groups, since OME-Zarr needs an even
+grid), fill puts empty frames into gaps, and split makes one store of each regular part.
 
-What a worker wrote of a store before it died is kept, and the next try writes the rest.
+If a worker dies, the next try resumes the store that it has begun.
 """
 
 from typing import Literal
@@ -32,7 +31,7 @@ def process(
     values: Literal["stored", "modality", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill", "split"] = "error",
 ) -> dict[str, int | None]:
-    """Write the stacks of a series, and return how many there are and how large."""
+    """Write the stacks of a series, and return their number and sizes."""
     stacks = list(series.stacks)
     if on_irregular == "split":
         stacks = [part for stack in stacks for part in stack.split()]
@@ -41,7 +40,7 @@ def process(
         store = batch.output(f"stack-{number}.zarr")
         how = {
             "values": values,
-            # Its parts are regular.
+            # The parts are regular.
             "on_irregular": "error" if on_irregular == "split" else on_irregular,
             "resume": True,
             "target_options": batch.target_options() or None,
@@ -49,8 +48,8 @@ def process(
         try:
             report = dcmdask.to_zarr(stack, store, format=format, **how)
         except (dcmdask.LayoutError, dcmdask.IrregularSeriesError):
-            # Refused before anything was written; what is irregular and not to be kept is
-            # refused again.
+            # Refused before anything was written. An irregular stack is refused again, unless it
+            # is to be kept.
             report = dcmdask.to_zarr(stack, store, format="zarr", **how)
             plain += 1
         reports.append(report)
@@ -59,7 +58,7 @@ def process(
         "stores": len(reports),
         "plain": plain,
         "bytes_decoded": sum(report.bytes_decoded for report in reports),
-        # Of an object store nobody asks.
+        # Unknown on an object store.
         "bytes_stored": None if None in stored else sum(stored),
     }
 

@@ -1,19 +1,19 @@
-"""A projection of every volume along an axis: a picture to look at, and the values as Zarr.
+"""A projection of every volume along an axis: a picture, and the values as Zarr.
 
     dcmdask run pipelines/projections.py ARCHIVE TARGET [OPTIONS]
 
 **--kind** is max (the default), mean or min. **--axis** is z (the default) for a view along
-the stack, y or x for one across it, or t for what happens over time. Pictures have square
-pixels and the last frame, which is most often nearest to the head, on top. Of an array of more
-than two dimensions the picture shows the middle of the others.
+the stack, y or x for one across it, or t for a projection over time. Pictures have square
+pixels and the last frame, which is most often nearest to the head, on top. If a projection has
+more than two dimensions, the picture shows the middle of the others.
 
 **--center** and **--width** are a window, such as 300 and 1200 for bone; by default a picture
 goes from its smallest to its largest value.
 
-Each stack of a series is projected that has the axis; a series without any fails. Values are
-those of the modality. Frames that are missing, double or uneven are an error that says where,
-unless **--on-irregular** keep takes what there is. Nothing stands for a frame that is missing: it
-would count like one that was measured.
+Each stack of a series that has the axis is projected; a series without such a stack fails. Values
+are those of the modality. Missing, duplicate or unevenly spaced frames are an error that names
+them, unless **--on-irregular** keep takes the frames that exist. Missing frames are never filled:
+they would count like measured ones.
 """
 
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from typing import Any, Literal
 import dcmdask
 from dcmdask import batch
 
-# What stays true of a projection; its spacing and affine are no longer those of the volume.
+# Attributes that hold for a projection, too; its spacing and affine differ from the volume.
 ATTRIBUTES = ("values", "modality", "units", "series_uid")
 
 
@@ -57,7 +57,7 @@ def process(
 
 
 def plane(projection: Any) -> Any:
-    """Return two dimensions of a projection, as they are to be looked at."""
+    """Return two dimensions of a projection, in the orientation of the picture."""
     shown = [dim for dim in projection.dims if dim != "sample"][-2:]
     others = {dim: projection.sizes[dim] // 2 for dim in projection.dims if dim not in shown}
     others.pop("sample", None)

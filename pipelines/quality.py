@@ -1,23 +1,23 @@
-"""What is wrong with an archive: a row of numbers for every series, and a list of duplicates.
+"""Quality of an archive: a row of numbers for every series, and a list of duplicate frames.
 
     dcmdask run pipelines/quality.py ARCHIVE TARGET [--share 0.01]
 
 Columns of the results, over all frames of a series, in the units of the modality:
 
-- `low`, `high`, `mean`, `deviation`: of all samples that are finite.
-- `blank`: frames of one value. `saturated`: frames of which more than **--share** of the
-  samples have the frame's largest value, as where a detector or a window clipped them; masks
-  and drawings are meant to be so, and count as well.
-- `snr`: an estimate, the median over frames: what lies between the 5th and the 95th percentile
-  over the noise, which is what second differences along rows and columns leave (J. Immerkaer,
-  Computer Vision and Image Understanding 64, 1996; their median, so that edges count little).
-  It is too high where frames were smoothed, as lossy compression does.
-- `geometry`: regular, or what is not: missing, duplicate, uneven, tilt, ...; "no position".
-- `pixels`: a hash of all frames, in any order. Series that have it in common have the same.
+- `low`, `high`, `mean`, `deviation`: of all finite samples.
+- `blank`: number of frames of one value. `saturated`: number of frames of which more than
+  **--share** of the samples have the frame's largest value, because a detector or a window
+  clipped them; masks and drawings count as well.
+- `snr`: an estimate, the median over frames: the range from the 5th to the 95th percentile,
+  divided by the noise, which is the median of second differences along rows and columns
+  (J. Immerkaer, Computer Vision and Image Understanding 64, 1996; the median, so that edges
+  count little). It is too high for smoothed frames, also those of lossy compression.
+- `geometry`: regular, or its irregularities: missing, duplicate, uneven, tilt, ...; "no position".
+- `pixels`: a hash of all frames, in any order. Series with equal hashes have equal frames.
 
-duplicates.csv lists each frame that a series before it has as well: `series`, `frame`, and
-where it is there, `of_series`, `of_frame`. Blank frames are all alike and are not listed.
-Frames count from 0 through the stacks of a series, as `Series.stacks` has them.
+duplicates.csv lists each frame that an earlier series has as well: `series`, `frame`, and its
+place in the other, `of_series`, `of_frame`. Blank frames are not listed, since they are all equal.
+Frames count from 0 through the stacks of a series, in the order of `Series.stacks`.
 """
 
 import hashlib
@@ -36,19 +36,19 @@ from dcmdask import batch
 
 MEASURES = ("count", "low", "high", "mean", "variance", "saturated", "snr")
 ROW = np.dtype([*((name, "f8") for name in MEASURES), ("digest", "<u8")])
-# Half of what is normally distributed is within so many standard deviations; and a second
-# difference along both axes has so many times the deviation of a sample.
+# Median of the absolute value of a normal distribution, in standard deviations; and deviation of
+# a second difference along both axes, in those of a sample.
 HALF, WEIGHT = 0.6745, 6
 DIGESTS = "digests.npy"
-# What a thread holds of the frames.
+# Frames that a thread holds.
 CHUNK = "32 MiB"
 
 
 def process(series: dcmdask.Series, share: float = 0.01) -> dict[str, Any]:
-    """Return the numbers of a series; the hashes of its frames are written beside them."""
+    """Return the numbers of a series, and write the hashes of its frames."""
     lazy = []
     for stack in series.stacks:
-        # All frames that there are, in one row, also where some are missing.
+        # All existing frames along one axis, also where some are missing.
         flat = stack.flattened("modality", "keep")
         chunks = normalize_chunks(("auto", *flat.shape[1:]), flat.shape, CHUNK, dtype=flat.dtype)
         x = da.from_array(flat, chunks, asarray=False)
@@ -78,7 +78,7 @@ def process(series: dcmdask.Series, share: float = 0.01) -> dict[str, Any]:
 
 
 def measured(frames: np.ndarray, share: float) -> np.ndarray:
-    """Return a row for each of some frames (frames, rows, columns[, samples])."""
+    """Return a row for each frame of an array (frames, rows, columns[, samples])."""
     return np.array([of_frame(frame, share) for frame in frames], ROW)
 
 
@@ -107,7 +107,7 @@ def signal_to_noise(grey: np.ndarray) -> float:
 
 
 def geometry(series: dcmdask.Series) -> str:
-    """Return what the headers say of where the frames are, in a few words without names."""
+    """Return the irregularities of the geometry, without names of files."""
     found = {one.code for stack in series.stacks for one in stack.arrangement.irregularities}
     if any(stack.geometry is None for stack in series.stacks):
         found.add("no position")
@@ -115,12 +115,12 @@ def geometry(series: dcmdask.Series) -> str:
 
 
 def hashed(data: bytes) -> bytes:
-    """Return eight bytes that are those of other data by chance only."""
+    """Return a hash of eight bytes."""
     return hashlib.blake2b(data, digest_size=8).digest()
 
 
 def finish(table: pd.DataFrame, target: str) -> None:
-    """Find the frames that several series have, and list them."""
+    """List the frames that several series have."""
     options = batch.target_options()
     fs, root = fsspec.core.url_to_fs(target, **options)
     names = list(table.get("series", ()))
@@ -131,7 +131,7 @@ def finish(table: pd.DataFrame, target: str) -> None:
     digests = np.concatenate([*each, np.empty(0, "<u8")])
     series = np.repeat(np.arange(len(each)), [len(one) for one in each])
     frame = np.concatenate([*(np.arange(len(one)) for one in each), np.empty(0, int)])
-    # The index of the first of its kind, for each frame.
+    # For each frame, the index of the first one that is equal.
     _, firsts, which = np.unique(digests, return_index=True, return_inverse=True)
     first = firsts[which] if len(firsts) else which
     again = (series != series[first]) & (digests != 0)

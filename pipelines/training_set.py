@@ -1,22 +1,22 @@
-"""A training set: volumes of one spacing and window, split by patient, without who that is.
+"""A training set: volumes of one spacing and window, split by patient, without identities.
 
     dcmdask run pipelines/training_set.py ARCHIVE TARGET [OPTIONS]
 
 Each series of one regular grey volume becomes a Zarr group, series/UID/volume.zarr: float16
 from 0 to 1, the **--center** (40) and **--width** (400) of a window in the units of the
 modality, voxels of **--spacing** mm (1) along all axes. index.csv lists them: `series`,
-`split`, `path`, `modality` and the shape. Anything else is reported as failed, and
---only-failed tries it again; --select 'Modality == "CT" and frames > 20' leaves it out.
+`split`, `path`, `modality` and the shape. Other series are reported as failed, and --only-failed
+tries them again; --select 'Modality == "CT" and frames > 20' leaves them out.
 
-The split is made by patient: all series of one are in the same part, on any machine and in any
-order, also those that come later. It is a hash of Patient ID (0010,0020) with **--seed** as the
-key, kept nowhere; what is left of the patient is which part it is. Series Instance UIDs are
-there, so that the source can be found again by who has it. **--split-by** names another
-element where that one is empty, such as StudyInstanceUID. **--train** (0.8) and
-**--validation** (0.1) are the parts; the rest is for the test.
+The split is made by patient: all series of a patient are in the same part, on any machine and in
+any order, also those that come later. The part follows from a hash of Patient ID (0010,0020) with
+**--seed** as the key; neither is stored. Series Instance UIDs are, so that owners of the source
+can find it again. **--split-by** names another element if Patient ID is empty, such as
+StudyInstanceUID. **--train** (0.8) and **--validation** (0.1) are the shares of the parts; the
+rest is for testing.
 
-Resampling is linear between voxels. Where voxels become more than about twice as large, smooth
-before: this picks values, and does not average.
+Resampling is linear between voxels and does not average: smooth first if voxels become more than
+about twice as large.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def process(
     split_by: str = "PatientID",
     seed: str = "0",
 ) -> dict[str, Any]:
-    """Return the volume of a series, resampled and windowed, and the part that it belongs to."""
+    """Return the volume of a series, resampled and windowed, and its part of the split."""
     if min(spacing, width) <= 0 or min(train, validation) < 0 or train + validation > 1:
         raise ValueError("spacing and width are more than 0, train and validation at most 1")
     volume = series.to_xarray(values="modality", chunks="8 MiB")
@@ -67,9 +67,9 @@ def process(
 def resampled(x: da.Array, steps: list[float]) -> da.Array:
     """Return `x` (z, y, x) at every `steps` voxels along each axis, linearly between them.
 
-    Lazy: a block is made of the few frames that it lies between, and memory holds a few blocks.
+    Lazy: a block needs only the frames around it, and memory holds a few blocks.
     """
-    # So many as lie within the old ones; a little is for rounding.
+    # New voxels within the extent of the old ones, with a tolerance for rounding.
     counts = [int((n - 1) / step + 1e-6) + 1 for n, step in zip(x.shape, steps, strict=True)]
     places = [np.arange(count) * step for count, step in zip(counts, steps, strict=True)]
     together = max(1, round(x.chunksize[0] / steps[0]))
@@ -96,7 +96,7 @@ def linear(values: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
 
 
 def part(series: dcmdask.Series, split_by: str, seed: str, train: float, validation: float) -> str:
-    """Return the part of the split for the patient of a series, the same wherever it is asked."""
+    """Return the part of the split for the patient of a series, the same on each machine."""
     source = series.instances[0].source
     told = str(dcmdask.open_frames(source).dataset.get(split_by, "")).strip()
     if not told:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -49,17 +50,17 @@ def good(series: Any, log: str) -> dict[str, Any]:
 
 def hostile(series: Any, log: str) -> dict[str, Any]:
     number = counted(series, log)
-    if number % 10 == 1:
+    if number == 1:
         raise KeyError("the job's own mistake")
-    if number % 10 == 2:
+    if number == 2:
         os._exit(3)
     if number == 3:
         time.sleep(600)
-    if number % 10 == 4:
+    if number == 4:
         raise OSError(5, "Input/output error")
-    if number % 10 == 5 and Path(log).read_text().split().count(str(number)) < 2:
+    if number == 5 and Path(log).read_text().split().count(str(number)) < 2:
         raise TimeoutError("it passes the second time")
-    if number % 10 == 6:
+    if number == 6:
         return {"peak": object()}
     return good(series, os.devnull)
 
@@ -73,10 +74,24 @@ def greedy(series: Any, log: str) -> dict[str, Any]:
     return {"peak": series.to_dask().max()}
 
 
-def slow(series: Any, log: str) -> dict[str, Any]:
-    counted(series, log)
-    time.sleep(0.2)
-    return {"peak": series.to_dask().max(), "mip": series.to_dask().max(axis=0)}
+# Series whose worker is killed at the first try.
+KILLED = (2, 5, 8)
+
+
+def killed_once(series: Any, log: str) -> dict[str, Any]:
+    """Kill this process at some series, when each is processed for the first time."""
+    number = counted(series, log)
+    if number in KILLED and processed(log)[number] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return good(series, os.devnull)
+
+
+def all_killed_once(series: Any, log: str) -> dict[str, Any]:
+    """Kill the driver and all of its workers at a series, when it is processed first."""
+    number = counted(series, log)
+    if number == KILLED[-1] and processed(log)[number] == 1:
+        os.killpg(0, signal.SIGKILL)
+    return good(series, os.devnull)
 
 
 def nothing(series: Any) -> None:

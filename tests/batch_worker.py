@@ -87,7 +87,7 @@ def _series(order: dict[str, Any]) -> dict[str, Any]:
 
     folder = Folder.of(order["store"])
     chosen = selected(JOBS[order["job"]], order["src"], folder)
-    records = [process_series(chosen.job, work, True).record for work in chosen.works()]
+    records = [process_series(chosen.job, work).record for work in chosen.works()]
     return {"done": [one.done for one in records if one is not None]}
 
 

@@ -1,4 +1,4 @@
-"""The folder that a job writes to: local or on an object store, objects whole or not there."""
+"""Folder that a job writes to, local or on an object store: whole objects, and leases on them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import fsspec
+from filelock import FileLock, Timeout
 
 from dcmdask.dicom import files
 from dcmdask.store.ownership import check_ours, files_below
 
-# It is not there, is a folder, or a loop of links.
+# Errors of a path where there is no file: absent, a folder, or a loop of links.
 _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-# To a server, at once.
+# Requests to a server at once.
 _REQUESTS = 16
 
 
 class Folder(NamedTuple):
-    """A folder of a file system of fsspec's; picklable.
+    """A folder of a file system of fsspec; picklable.
 
     Attributes
     ----------
     url : str
-        As it was given; what is below it is a part of a path behind it.
+        An absolute local path, or a URL; the key of an object is its path below it.
     options : dict or None
-        For the file system of a URL.
+        Keyword arguments for the file system of a URL.
     """
 
     url: str
@@ -58,11 +59,11 @@ class Folder(NamedTuple):
         return "://" not in self.url
 
     def path(self, key: str) -> str:
-        """Return the path or URL of something in it."""
+        """Return the path or URL of an object."""
         return f"{self.url}/{key}"
 
     def write(self, key: str, data: bytes) -> None:
-        """Write an object whole: it is there with all its bytes, or as it was before.
+        """Write an object, whole: a failure leaves the earlier one.
 
         Raises
         ------
@@ -100,17 +101,17 @@ class Folder(NamedTuple):
             found = {}
             for path, key in wanted.items():
                 try:
-                    # A pipe would be waited for.
+                    # A pipe would block.
                     if stat.S_ISREG(os.stat(path).st_mode):
                         found[key] = Path(path).read_bytes()
                 except OSError as error:
                     if error.errno not in _NO_OBJECT:
                         raise
             return found
-        # Of what is no range, since `cat` takes brackets for a pattern.
+        # Not `cat`, which takes brackets for a pattern.
         contents = fs.cat_ranges(list(wanted), None, None, on_error="return")
         for content in contents:
-            # What cannot be read now is not what is not there.
+            # Unreadable is not absent.
             if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                 raise content
         return {
@@ -120,16 +121,16 @@ class Folder(NamedTuple):
         }
 
     def is_link(self, key: str) -> bool:
-        """Return whether something in it is a symbolic link."""
+        """Return whether a path in the folder is a symbolic link."""
         return self.is_local and os.path.islink(self.path(key))
 
     def check_links(self, keys: Iterable[str]) -> None:
-        """Refuse what is a symbolic link, or lies behind one: what is there is somebody else's.
+        """Refuse paths that are symbolic links or lie behind one: others may own the files there.
 
         Raises
         ------
         StoreExistsError
-            It names the link.
+            Naming the link.
         """
         for key in keys:
             for path in (*reversed(PurePath(key).parents), PurePath(key)):
@@ -137,12 +138,12 @@ class Folder(NamedTuple):
                     check_ours(self.url, [f"{path.as_posix()} (a link)"], ())
 
     def names(self, below: str) -> list[str]:
-        """Return the names of what is in the folder `below`; none if there is no such folder."""
+        """Return the names of files and folders in the folder `below`; none if it is absent."""
         fs, root = self._open()
         fs.invalidate_cache()
         try:
             if self.is_local:
-                # Also links that lead nowhere.
+                # Broken links are listed, too.
                 return os.listdir(f"{root}/{below}")
             found = (path.rpartition("/")[2] for path in fs.ls(f"{root}/{below}", detail=False))
             # Without the object that some programs make for the folder itself.
@@ -161,10 +162,15 @@ class Folder(NamedTuple):
         prefix = f"{root}/{below}/"
         return {path[len(prefix) :] for path in fs.find(prefix)}
 
-    def move(self, source: str, target: str, names: Iterable[str]) -> None:
-        """Put the files of one folder into another one, each whole, instead of what is there.
+    def make(self, below: str) -> None:
+        """Make a folder; an object store has none."""
+        if self.is_local:
+            os.makedirs(self.path(below), exist_ok=True)
 
-        What is no longer in the first one and is in the second was moved before. On an object
+    def move(self, source: str, target: str, names: Iterable[str]) -> None:
+        """Move files from one folder to another, each whole, replacing those that are there.
+
+        A file that is no longer in the first and is in the second was moved before. On an object
         store they are copied, and stay in the first.
 
         Raises
@@ -191,16 +197,16 @@ class Folder(NamedTuple):
         self._each(one, names)
 
     def prune(self, below: str) -> None:
-        """Remove a folder in which there are no files, with the folders in it."""
+        """Remove a folder without files, with the folders in it."""
         if self.is_local and not os.path.islink(self.path(below)):
             for above, _, _ in os.walk(self.path(below), topdown=False):
                 with suppress(OSError):
                     os.rmdir(above)
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove files, if they are there, and the folders that this leaves empty.
+        """Remove files that are there, and the folders that this leaves empty.
 
-        On an object store in no order, several at once.
+        On an object store several at once, in no order.
         """
         fs, root = self._open()
 
@@ -219,6 +225,39 @@ class Folder(NamedTuple):
 
         self._each(one, keys)
 
+    @contextmanager
+    def lease(self, key: str) -> Iterator[bool]:
+        """Hold a key, such as that of a record, for this process alone.
+
+        On a file system this is a lock on a file beside the key, which all machines see. It ends
+        with the process that holds it, however that ends: a lease needs no expiry or renewal, and
+        whoever comes next need not wait. An object store has no locks: everybody gets the lease.
+        There, two workers with the same job and files write the same objects, in an order that is
+        safe for both; two versions of a job are told apart only by the record, just before outputs
+        are put in place.
+
+        Yields
+        ------
+        bool
+            Whether it is held; False where another process has it.
+        """
+        if not self.is_local:
+            yield True
+            return
+        path = Path(self.url, key)
+        lock = path.with_name(f".{path.stem}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(lock).acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        with held:
+            yield True
+            # Windows removes no open file.
+            with suppress(OSError):
+                lock.unlink()
+
     def _each(self, call: Callable[[str], None], keys: Iterable[str]) -> None:
         """Call a function with each key: one by one, or as many at once as a server takes."""
         with ThreadPoolExecutor(1 if self.is_local else _REQUESTS) as pool:
@@ -226,7 +265,7 @@ class Folder(NamedTuple):
 
     def _open(self) -> tuple[Any, str]:
         if self.is_local:
-            # Whatever characters are in its name.
+            # The name may hold characters of URLs.
             return fsspec.filesystem("file"), self.url
         fs, root = fsspec.core.url_to_fs(self.url, **(self.options or {}))
         return fs, str(root)
@@ -236,5 +275,5 @@ def _copy(fs: Any, was: str, now: str) -> None:
     try:
         fs.cp_file(was, now)
     except NotImplementedError:
-        # Over FTP or SSH, for example, there is no copy without us.
+        # FTP and SSH, for example, have no copy on the server.
         fs.pipe_file(now, fs.cat_file(was))

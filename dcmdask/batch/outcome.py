@@ -1,4 +1,4 @@
-"""Outcome of a run: so far, and in the end."""
+"""Outcome of a run: its report, its progress and how that is shown, its table of results."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ import importlib.util
 import io
 import re
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.console import Console
+from rich.progress import Progress as Bar
+
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import SCAN, Record, read_records
+from dcmdask.dicom.terms import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLE = "results"
-# The columns of the table that say which series a row is of, and which job has made it.
+# Columns of the table for the name of the series, and for the job that has made the row.
 NAME, JOB = COLUMNS = ("series", "job")
-# What a cell of a formula begins with, and characters that are none of a text.
+# Seconds between the lines of a log.
+_LINE = 10.0
+# Beginnings of a formula, and control characters.
 _FORMULA = ("=", "+", "-", "@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -35,24 +42,24 @@ class BatchReport:
     ----------
     target : str
     job : str
-        A hash of the function and its options, which records have too.
+        Hash of the function and its options, as in records.
     done : int
-        How many series are done, now or before.
+        Number of series that are done, now or before.
     processed : int
-        How many were processed now, well or not.
+        Number of series that were processed now, also those that failed.
     before : mapping
-        How many of all had been ``"done"`` before, had ``"failed"``, have ``"changed"`` since (the
-        files, the function or its options), or are ``"new"``.
+        Number of series that had been ``"done"`` before, had ``"failed"``, have ``"changed"``
+        since (the files, the function or its options), or are ``"new"``.
     failures : tuple of Record
-        Of the series that failed, and of the files that the scan left out though they may be
-        part of one; by name.
+        Records of the series that failed, and of the files that the scan left out though they may
+        be part of one; by name.
     other : int
-        How many series of the target have results of another version or other options of the job.
+        Number of series of the target with results of another version or other options of the job.
     noted : int
-        How many of those that are done have notes: what was odd about their data.
+        Number of series that are done and have notes: warnings about their data.
     seconds : float
     target_options : dict or None
-        For the file system of the target.
+        Keyword arguments for the file system of the target.
     """
 
     target: str
@@ -73,7 +80,7 @@ class BatchReport:
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """The records of this job, read from the target: also of what was not asked for now."""
+        """Records of this job, read from the target: also of series not asked for now."""
         found = (
             one
             for one in read_records(Folder(self.target, self.target_options))
@@ -82,7 +89,7 @@ class BatchReport:
         return tuple(sorted(found, key=lambda one: one.name))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the table of results: a row for each series that has some; needs pandas."""
+        """Return the table of results, a row for each series that has some; needs pandas."""
         return frame_of(results(Folder(self.target, self.target_options), self.job).columns)
 
     def __str__(self) -> str:
@@ -108,15 +115,16 @@ class Progress(NamedTuple):
     Attributes
     ----------
     files : int
-        That the scan has looked into, which comes first.
-    total, done, failed, frames, bytes : int
-        Series to process, those that are through, those of them that failed; of the others,
-        decoded.
+        Number of files that the scan has read; it comes first.
+    total, done, failed : int
+        Number of series to process, of those that have a record, and of those that failed.
+    frames, bytes : int
+        Decoded, of series that did not fail.
     running, waiting : int
-        Series that a worker has, and those that are to be tried again: behind an error that may
-        pass, a lost worker, or because the worker of another run has them.
+        Number of series that a worker has, and of those that are to be tried again: after an error
+        that may pass, after a lost worker, or since a worker of another run has them.
     dashboard : str
-        The address of Dask's dashboard, once there is one.
+        Address of Dask's dashboard, once there is one.
     """
 
     files: int = 0
@@ -130,14 +138,73 @@ class Progress(NamedTuple):
     dashboard: str = ""
 
     def plus(self, record: Record) -> Progress:
-        """Return it with one more series that is done or failed."""
+        """Return the progress with one more series that is done or failed."""
         return self._replace(
             done=self.done + 1,
             failed=self.failed + (not record.done),
-            # How much of what failed was decoded nobody knows.
+            # The frames that were decoded before a failure are unknown.
             frames=self.frames + record.frames * record.done,
             bytes=self.bytes + record.bytes * record.done,
         )
+
+
+@contextmanager
+def display() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], bool]]]:
+    """Show the progress of a run: a bar at a terminal, now and then a line in a log.
+
+    Yields
+    ------
+    callable
+        Called with each `Progress`.
+    callable
+        Called with a message; asks at the terminal whether series are to be done again.
+    """
+    terminal = sys.stderr.isatty()
+    bar = Bar(console=Console(stderr=True), transient=True, disable=not terminal)
+    task = bar.add_task("", total=None)
+    dashboard, last = "", time.monotonic()
+    # When the first series began, behind the scan.
+    started = 0.0
+
+    def show(now: Progress) -> None:
+        nonlocal dashboard, last, started
+        started = started or bool(now.total) * time.monotonic()
+        if now.dashboard != dashboard:
+            dashboard = now.dashboard
+            print(f"dashboard: {dashboard}", file=sys.stderr, flush=True)
+        text = _text(now, time.monotonic() - started)
+        bar.update(task, completed=now.done, total=now.total or None, description=text)
+        if not terminal and time.monotonic() - last >= _LINE:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    def confirmed(message: str) -> bool:
+        # The bar would write over the question.
+        bar.stop()
+        print(plain(f"{message}. Do them again? [y/N]: "), end="", file=sys.stderr, flush=True)
+        # Not by typer, which does not tell Ctrl-C from the end of the input.
+        answer = sys.stdin.readline().strip().lower()
+        bar.start()
+        return answer in ("y", "yes")
+
+    with bar:
+        yield show, confirmed
+
+
+def _text(now: Progress, seconds: float) -> str:
+    if not now.total:
+        return f"{now.files} files looked into"
+    speed = now.bytes / max(1e-9, seconds) / 1e6
+    text = f"{now.done} of {now.total} series, {now.frames} frames, {speed:.1f} MB/s"
+    text += f", {now.failed} failed"
+    if now.waiting:
+        text += f", {now.waiting} to be tried again"
+    if now.done:
+        text += f", about {seconds / now.done * (now.total - now.done):.0f} s left"
+    return text
+
+
+# Table
 
 
 class Results(NamedTuple):
@@ -146,9 +213,9 @@ class Results(NamedTuple):
     Attributes
     ----------
     columns : dict
-        Of the table of results: name to cells, in the order of the names of the series.
+        Columns of the table of results: name to cells, in the order of the names of the series.
     other, noted : int
-        As `BatchReport` has them.
+        As in `BatchReport`.
     """
 
     columns: dict[str, list[Any]]
@@ -157,14 +224,14 @@ class Results(NamedTuple):
 
 
 def results(folder: Folder, job: str, columns: Iterable[str] = ()) -> Results:
-    """Read what the records say of the series that have results.
+    """Read the results of all series that have some, from their records.
 
     Parameters
     ----------
     folder : Folder
     job : str
     columns : iterable of str, optional
-        Names of columns that the table has in any case.
+        Names of columns that the table has even if no series is done.
     """
     names: list[str] = []
     jobs: list[str] = []
@@ -175,7 +242,7 @@ def results(folder: Folder, job: str, columns: Iterable[str] = ()) -> Results:
             continue
         other += one.made_by != job
         noted += one.done and bool(one.notes)
-        # As columns at once: many small mappings take several times the memory.
+        # Columns at once: many small mappings take several times the memory.
         for key in one.numbers:
             if key not in cells and key not in COLUMNS:
                 cells[key] = [None] * len(names)
@@ -195,13 +262,13 @@ def frame_of(columns: dict[str, list[Any]]) -> pd.DataFrame:
     for name, cells in columns.items():
         kinds = {type(one) for one in cells}
         if None in cells and kinds == {int, type(None)}:
-            # Where one is absent, floating point would change the others.
+            # With an absent value they would become floating point.
             frame[name] = pd.array(cells, dtype=_integers(cells))
     return frame
 
 
 def need_pandas() -> None:
-    """Raise ImportError with what to do where pandas is not installed."""
+    """Raise ImportError, with the command that installs pandas, if it is absent."""
     if importlib.util.find_spec("pandas") is None:
         raise ImportError("tables need pandas: pip install 'dcmdask[table]'")
 
@@ -225,7 +292,7 @@ def write_table(columns: dict[str, list[Any]], folder: Folder) -> None:
 
 
 def _harmless(cell: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula, and no terminal for a command."""
+    """Return a cell that is no formula to a spreadsheet, and no command to a terminal."""
     if not isinstance(cell, str):
         return cell
     cell = _CONTROL.sub(" ", cell)
@@ -236,7 +303,7 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     try:
         return bytes(frame.to_parquet(index=False))
     except (ValueError, TypeError, OverflowError):
-        # A column of Parquet has one type, and jobs may give a number here and a word there.
+        # A column of Parquet has one type, and jobs may return numbers and strings.
         frame = frame.copy()
         for column in [one for one in frame.columns if frame[one].dtype.kind == "O"]:
             frame[column] = frame[column].map(str, na_action="ignore").astype("str")

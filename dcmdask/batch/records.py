@@ -1,4 +1,4 @@
-"""Records: one JSON object for each series, written whole once all else is there."""
+"""Records: one JSON object for each series, written whole once its outputs are there."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Protocol
+from traceback import walk_tb
+from typing import Any
 
 from dcmdask.archive.discovery import Skipped
 from dcmdask.archive.grouping import by_series
 from dcmdask.archive.series import Series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.identity import digest
-from dcmdask.batch.source import source_of_files
+from dcmdask.batch.identity import digest, source_of_files
+from dcmdask.errors import DcmdaskError, Note
 
 RECORDS = "records"
-# The stage of what the scan left out.
+# The stage of a file that the scan left out.
 SCAN = "scan"
-# Records that are read at a time.
-_TOGETHER = 1000
-# The fields of a record that describe its results.
+# Number of records that are read at once.
+_BATCH = 1000
+# Fields that describe the results.
 _OF_RESULTS = ("numbers", "outputs", "made_by", "made_from", "pending", "times", "checksum")
-# At most so much of a traceback and of a message is kept.
+# Characters of a message and of a traceback that are kept.
 _LONGEST = 10_000
-# A UID as PS3.5 section 9 has it; ".." is none.
+# A UID (PS3.5 section 9); ".." is none.
 _UID = re.compile(r"(?=.{1,64}\Z)\d+(\.\d+)*")
-# What else a record is called: a hash, with a number where several series have it.
+# Other names of records: a hash, with a number where several series have it.
 _HASHED = re.compile(r"(series|file)-[0-9a-f]+(-\d+)?")
 
 
@@ -39,40 +40,43 @@ class Record:
     Attributes
     ----------
     name : str
-        Of its output: the Series Instance UID, or a hash where that is no UID or not unique;
-        ``"file-..."`` of a file.
+        Name of its folder of outputs: the Series Instance UID, or a hash where that is no UID or
+        not unique; ``"file-..."`` of a file.
     done : bool
     job, source : str
         Hashes: of the function with its options, and of the files (SOP Instance UID and size).
     script : str
-        What the job is called.
+        Name of the job.
     stage : str
-        Where it failed: ``"scan"``, ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
-        ``"poison"`` (the worker died) or ``"timeout"``; empty where it did not.
+        Stage of the failure: ``"scan"``, ``"assemble"``, ``"decode"``, ``"process"``, ``"write"``,
+        ``"poison"`` (the worker died) or ``"timeout"``; empty where there is none.
+    code : str
+        Cause of the failure, by which reports group: the code of an error of dcmdask, of another
+        one its type and place, of a file the code of what is wrong with it.
     error, message, traceback : str
-        Of the exception; the error is ``"left out"`` and the message says why, of a file.
+        Class, message and traceback of the exception; ``"left out"`` for a file.
     file : str
-        The file that it was about, if one is known. Paths are relative to the source, or to the
-        folder that all its files share.
+        The file that caused the failure, if one is known. Paths are relative to the source, or to
+        the folder that all its files share.
     frame : int or None
     attempts : int
     seconds : float
-        Of the last attempt.
+        Duration of the last attempt.
     frames, bytes : int
-        Of the series, decoded.
-    notes : list of str
-        What was odd about the data, as warnings say it.
+        Number of frames of the series, and of their bytes when decoded.
+    notes : list of Note
+        Warnings about the data.
     numbers : dict
-        What the function returned for the table.
+        Values that the function returned for the table.
     outputs : dict
-        Name to path below the target of what it returned otherwise.
+        Name to path below the target of each other result.
     made_by, made_from : str
         The job and the source that `numbers` and `outputs` are of: its own where it is done;
         those of an earlier run where this one has failed; empty where there are none.
     pending : bool
         Whether the outputs are whole and not all of them in place yet.
     times, checksum : str
-        Of the files: hashes of the modification times and of the contents.
+        Hashes of the modification times and of the contents of the files.
     files : list of str
         The first and the last of the files.
     """
@@ -82,6 +86,7 @@ class Record:
     job: str
     source: str
     stage: str = ""
+    code: str = ""
     error: str = ""
     message: str = ""
     traceback: str = ""
@@ -94,7 +99,7 @@ class Record:
     numbers: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     script: str = ""
     made_by: str = ""
     made_from: str = ""
@@ -107,105 +112,78 @@ class Record:
         """Whether there are results, its own or those of an earlier run."""
         return bool(self.made_by)
 
+    def is_of(self, job: str, source: str, times: str) -> bool:
+        """Return whether the results are of this job and these files, in place or pending."""
+        return (self.made_by, self.made_from, self.times) == (job, source, times)
+
     def with_results_of(self, earlier: Record | None) -> Record:
         """Return the record of a failure with the results that an earlier run has left."""
         if earlier is None:
             return self
         return replace(self, **{name: getattr(earlier, name) for name in _OF_RESULTS})
 
-    def restored(self, folder: Folder) -> Record:
-        """Return the record of a series that is done with these results after all; write it."""
-        record = replace(
+    def relative_to(self, root: str) -> Record:
+        """Return the record with the paths in its texts relative to a folder."""
+        return replace(
             self,
-            done=True,
-            job=self.made_by,
-            source=self.made_from,
-            stage="",
-            error="",
-            message="",
-            traceback="",
-            file="",
-            frame=None,
+            message=relative(self.message, root),
+            traceback=relative(self.traceback, root),
+            file=relative(self.file, root),
+            files=[relative(name, root) for name in self.files],
+            notes=[Note(one.code, relative(one.text, root)) for one in self.notes],
         )
-        record.write(folder)
-        return record
 
     def write(self, folder: Folder) -> None:
-        """Write it whole."""
-        text = json.dumps(asdict(self), indent=1)
-        folder.write(key_of(self.name), text.encode())
+        """Write the record, whole."""
+        told = {**asdict(self), "notes": [note._asdict() for note in self.notes]}
+        folder.write(key_of(self.name), json.dumps(told, indent=1).encode())
 
 
 def key_of(name: str) -> str:
-    """Return where the record of a series is, below the target."""
+    """Return the path of the record of a series, below the target."""
     return f"{RECORDS}/{name}.json"
 
 
-def records(folder: Folder, names: Iterable[str] | None = None) -> dict[str, Record]:
-    """Return the records that are there, by name; parameters are those of `read_records`."""
-    return {one.name: one for one in read_records(folder, names)}
+def thumbnail_key(name: str) -> str:
+    """Return the path of the thumbnail of a series, below the target: records are private."""
+    return f"{RECORDS}/{name}.png"
+
+
+# Reading
+
+
+def record_of(folder: Folder, name: str) -> Record | None:
+    """Return the record of a series, if there is one."""
+    return next(read_records(folder, [name]), None)
+
+
+def records(folder: Folder) -> dict[str, Record]:
+    """Return all records of a target, by name."""
+    return {one.name: one for one in read_records(folder)}
 
 
 def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator[Record]:
-    """Yield the records that are there, by name, some at a time.
+    """Yield the records that are there, by name, reading some at a time.
 
-    What is no record of this version is left out, as if it were not there.
+    A file that is no record of this version counts as absent.
 
     Parameters
     ----------
     folder : Folder
     names : iterable of str, optional
-        Of series; by default of all.
+        Names of series; by default all.
     """
     if names is None:
         listed = folder.names(RECORDS)
         names = sorted(name.removesuffix(".json") for name in listed if name.endswith(".json"))
     wanted = list(names)
-    known = {one.name for one in fields(Record)}
-    for start in range(0, len(wanted), _TOGETHER):
-        some = wanted[start : start + _TOGETHER]
-        for key, data in folder.read(map(key_of, some)).items():
-            try:
-                told = json.loads(data)
-                record = Record(**{key: value for key, value in told.items() if key in known})
-            except (ValueError, TypeError, AttributeError, RecursionError):
-                continue
+    for start in range(0, len(wanted), _BATCH):
+        keys = map(key_of, wanted[start : start + _BATCH])
+        for key, data in folder.read(keys).items():
+            record = _parsed(data)
             # One that names another series was put there by hand.
-            if _is_valid(record) and key == key_of(record.name):
+            if record is not None and key == key_of(record.name):
                 yield record
-
-
-def _is_valid(record: Record) -> bool:
-    """Return whether the values are of the types, and in the range, that they are to be."""
-    texts: list[Any] = [
-        record.name,
-        record.job,
-        record.source,
-        record.stage,
-        record.error,
-        record.script,
-        record.made_by,
-        record.made_from,
-        record.times,
-        record.checksum,
-    ]
-    texts += [record.message, record.traceback, record.file]
-    lists: list[Any] = [record.files, record.notes]
-    counts: list[Any] = [record.attempts, record.frames, record.bytes]
-    return (
-        all(isinstance(one, str) for one in texts)
-        # A name leads to the folder of the outputs, and to no other.
-        and bool(_UID.fullmatch(record.name) or _HASHED.fullmatch(record.name))
-        and all(isinstance(one, list) and all(isinstance(x, str) for x in one) for one in lists)
-        and all(type(one) is int and 0 <= one < 2**63 for one in counts)
-        and {type(record.done), type(record.pending)} == {bool}
-        and (record.frame is None or type(record.frame) is int)
-        and type(record.seconds) in (int, float)
-        # Also not NaN.
-        and 0 <= record.seconds < 2**63
-        and _is_table(record.outputs, str)
-        and _is_table(record.numbers, str | int | float | None)
-    )
 
 
 def _is_table(value: Any, kind: Any) -> bool:
@@ -214,55 +192,96 @@ def _is_table(value: Any, kind: Any) -> bool:
     )
 
 
-def failed(name: str, stage: str, error: BaseException, traceback: str, **more: Any) -> Record:
-    """Return the record of a failure."""
+# Checks of the value of a field, by its annotation.
+_VALID: Mapping[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "int": lambda value: type(value) is int and 0 <= value < 2**63,
+    "int | None": lambda value: value is None or type(value) is int,
+    # Neither NaN nor infinity.
+    "float": lambda value: type(value) in (int, float) and 0 <= value < 2**63,
+    "list[str]": lambda value: (
+        isinstance(value, list) and all(isinstance(one, str) for one in value)
+    ),
+    "list[Note]": lambda value: all(isinstance(text, str) for note in value for text in note),
+    "dict[str, str]": lambda value: _is_table(value, str),
+    "dict[str, Any]": lambda value: _is_table(value, str | int | float | None),
+}
+_CHECKS = {one.name: _VALID[str(one.type)] for one in fields(Record)}
+
+
+def _parsed(data: bytes) -> Record | None:
+    """Return a record, if its values are of the types, and in the range, that they must be."""
+    try:
+        told = {name: value for name, value in json.loads(data).items() if name in _CHECKS}
+        told["notes"] = [Note(**note) for note in told.get("notes", [])]
+        record = Record(**told)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    if not all(_CHECKS[name](value) for name, value in told.items()):
+        return None
+    # The name leads to the folder of the outputs, and to no other.
+    return record if _UID.fullmatch(record.name) or _HASHED.fullmatch(record.name) else None
+
+
+# Failures
+
+
+def failed(
+    name: str, stage: str, error: BaseException, job_file: str = "", text: str = "", **more: Any
+) -> Record:
+    """Return the record of a failure.
+
+    Parameters
+    ----------
+    name, stage : str
+    error : exception
+    job_file : str
+        Path of the job's script, for :func:`cause_of`.
+    text : str
+        The traceback.
+    **more
+        Other fields.
+    """
     frame = getattr(error, "frame", None)
     return Record(
         name=name,
         done=False,
         stage=stage,
+        code=cause_of(error, job_file),
         error=type(error).__name__,
         message=_message(error)[:_LONGEST],
-        traceback=traceback[-_LONGEST:],
+        traceback=text[-_LONGEST:],
         file=str(getattr(error, "source", None) or getattr(error, "filename", None) or ""),
         frame=frame if isinstance(frame, int) else None,
         **more,
     )
 
 
+def cause_of(error: BaseException, job_file: str = "") -> str:
+    """Return the code of an exception: its own, or its type and place.
+
+    The place is the innermost one in the script of the job, or else that of the traceback: messages
+    differ from series to series.
+    """
+    if isinstance(error, DcmdaskError):
+        return error.code
+    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    own = [place for place in places if place[0] == job_file]
+    where = [f" at {os.path.basename(file)}:{line}" for file, line in (own or places)[-1:]]
+    return type(error).__name__ + "".join(where)
+
+
 def _message(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:
-        # Somebody's own exception, and no less a failure.
-        return "its message cannot be told"
-
-
-def relative(record: Record, root: str) -> Record:
-    """Return a record whose paths begin below the folder that the source is."""
-
-    def cut(text: str) -> str:
-        return told_from(root, text)
-
-    return replace(
-        record,
-        message=cut(record.message),
-        traceback=cut(record.traceback),
-        file=cut(record.file),
-        files=[cut(name) for name in record.files],
-        notes=[cut(note) for note in record.notes],
-    )
-
-
-def told_from(root: str, text: str) -> str:
-    """Return text with the paths in it as they are from a folder."""
-    if not root.strip("/"):
-        return text
-    return re.sub(rf"(?<![\w./\\-]){re.escape(root.rstrip('/'))}/", "", text)
+        # A job's own exception may be unprintable, and is no less a failure.
+        return "unprintable message"
 
 
 def left_out(one: Skipped, root: str, job: str, script: str) -> Record:
-    """Return the record of a file that may be part of a series and could not be looked into."""
+    """Return the record of a file that may be part of a series and could not be read."""
     record = Record(
         name=f"file-{digest(os.fsencode(one.path))}",
         done=False,
@@ -270,27 +289,35 @@ def left_out(one: Skipped, root: str, job: str, script: str) -> Record:
         script=script,
         source=source_of_files(root),
         stage=SCAN,
+        code=one.code,
         error="left out",
         message=one.reason,
         file=one.path,
         files=[one.path],
     )
-    return relative(record, root)
+    return record.relative_to(root)
 
 
-# Names and identities
+def relative(text: str, root: str) -> str:
+    """Return text with the paths in it relative to a folder."""
+    if not root.strip("/"):
+        return text
+    return re.sub(rf"(?<![\w./\\-]){re.escape(root.rstrip('/'))}/", "", text)
+
+
+# Names
 
 
 def names_of(series: Iterable[Series], root: str = "") -> list[str]:
-    """Return a name for each series, that is unique and safe in a path.
+    """Return a name for each series, unique and safe in a path.
 
-    The Series Instance UID; of series that share one, or have none, a hash of it, their study and
-    folder, so that none gets the name of another that has gone. Folders are told from `root`,
-    since the archive may be moved.
+    The Series Instance UID; where several series share one, or where there is none, a hash of it,
+    their study and folder, so that no series gets the name of another that is gone. Folders are
+    relative to `root`, since the archive may be moved.
     """
     series = list(series)
     uids = Counter(one.uid for one in series)
-    taken: dict[str, int] = {}
+    taken: Counter[str] = Counter()
     found = []
     for one in series:
         name = one.uid
@@ -298,30 +325,8 @@ def names_of(series: Iterable[Series], root: str = "") -> list[str]:
             told = [one.uid]
             for instance in one.instances[:1]:
                 *same, folder = by_series(instance)
-                told += [*same, told_from(root, f"{folder}/")]
+                told += [*same, relative(f"{folder}/", root)]
             name = f"series-{digest(repr(told).encode())}"
-        if name in taken:
-            taken[name] += 1
-            name = f"{name}-{taken[name]}"
-        taken[name] = 1
-        found.append(name)
+        taken[name] += 1
+        found.append(name if taken[name] == 1 else f"{name}-{taken[name]}")
     return found
-
-
-class _Current(Protocol):
-    """The results of a record: properties, since none is changed."""
-
-    @property
-    def made_by(self) -> str: ...
-    @property
-    def made_from(self) -> str: ...
-    @property
-    def pending(self) -> bool: ...
-    @property
-    def times(self) -> str: ...
-
-
-def is_current(record: _Current, job: str, source: str, times: str) -> bool:
-    """Return whether the results of a series are those of this job and of these files."""
-    told = (record.made_by, record.made_from, record.times, record.pending)
-    return told == (job, source, times, False)

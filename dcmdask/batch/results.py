@@ -1,4 +1,4 @@
-"""Results of a job's function: arrays to Zarr, pictures to PNG, numbers to a row."""
+"""Results of a job's function: arrays to Zarr, pictures to PNG, numbers to a row; thumbnails."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import math
 import numbers
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -13,12 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from dask.base import compute
 
+from dcmdask.archive.series import Series
 from dcmdask.arrays.pictures import frame as picture_of
 from dcmdask.batch.outcome import COLUMNS
-from dcmdask.batch.outputs import Staging
+from dcmdask.batch.staging import Staging
+from dcmdask.errors import DcmdaskWarning
+from dcmdask.images.volume import Stack
 from dcmdask.store.result_writer import result
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# Longer side of a thumbnail, in pixels of the frame.
+_SIDE = 240
+# Ratio of pixel spacings beyond which pixels are shown square: no scanner makes them.
+_LONGEST_PIXEL = 20.0
 
 
 class Picture(NamedTuple):
@@ -27,11 +35,11 @@ class Picture(NamedTuple):
     Attributes
     ----------
     frame : array-like
-        (rows, columns) of grey values, or (rows, columns, 3) of RGB; also a lazy one.
+        (rows, columns) of grey values, or (rows, columns, 3) of RGB; may be lazy.
     window : (center, width), optional
-        Range that is stretched from black to white; by default the smallest to the largest value.
+        Range from black to white; by default from the smallest to the largest value.
     spacing : (between rows, between columns), optional
-        In mm, so that the picture has the right shape; an :class:`xarray.DataArray` knows it.
+        In mm, for the aspect ratio of the picture; an :class:`xarray.DataArray` has its own.
     """
 
     frame: Any
@@ -40,12 +48,12 @@ class Picture(NamedTuple):
 
 
 def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compute what a function returned, at once, and write it to be put in place.
+    """Compute all results of a function at once, and stage them.
 
     Parameters
     ----------
     returned : mapping or None
-        Name to an array (of one dimension or more), anything of xarray's or a table, a `Picture`,
+        Name to an array (of one dimension or more), an object of xarray or a table, a `Picture`,
         or a number, string or boolean.
     staging : Staging
 
@@ -54,14 +62,14 @@ def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str
     dict
         Name to number, string or boolean.
     dict
-        Name to the path, below the target, of what was written, now or by the job itself.
+        Name to the path, below the target, of each output, also of those that the job wrote.
 
     Raises
     ------
     StoreExistsError
-        Something that dcmdask did not write is in the place of an output; nothing was computed.
+        A file that dcmdask did not write is in the place of an output; nothing was computed.
     TypeError, ValueError
-        Something else was returned.
+        A value of another type, or a name that is taken or not valid, was returned.
     DcmdaskError, OSError
         As decoding and writing raise them.
     """
@@ -87,7 +95,7 @@ def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str
             stack.enter_context(result(value, staging.path(names[key]), staging.folder.options))
             for key, value in arrays.items()
         ]
-        # At once, so that what they have in common is done once.
+        # At once, so that shared tasks run once.
         _, computed = compute(lazy, others)
     for (key, one), frame in zip(pictures.items(), computed, strict=False):
         held = io.BytesIO()
@@ -114,7 +122,7 @@ def _results(returned: Any) -> Iterator[tuple[str, Any]]:
         if key in COLUMNS:
             raise ValueError(f"{key!r} cannot name a result: the table has a column of that name")
         if _is_masked(value.frame if isinstance(value, Picture) else value):
-            raise TypeError(f"{key} is masked, and what is stored is not: fill it with a value")
+            raise TypeError(f"{key} is masked, and stores hold no masks: fill it with a value")
         yield key, value
 
 
@@ -135,11 +143,45 @@ def _plain(key: str, value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        # Also what no file of text can hold.
+        # Lone surrogates have no place in a text file.
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
         # JSON has neither NaN nor infinity.
         return float(value) if math.isfinite(value) else None
-    raise TypeError(f"{key} is {type(value).__name__}: no array, number, text, truth or Picture")
+    raise TypeError(
+        f"{key} is {type(value).__name__}: no array, number, string, boolean or Picture"
+    )
+
+
+# Thumbnails
+
+
+def thumbnail(series: Series) -> bytes:
+    """Return the middle frame of the largest stack, as a viewer shows it, as a small PNG.
+
+    Raises
+    ------
+    DcmdaskError, OSError, ValueError
+        The frame cannot be decoded or shown.
+    """
+    stack = series.stacks[0]
+    with warnings.catch_warnings():
+        # The job has seen them.
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        frames = stack.to_dask("display", on_irregular="keep")
+    leading = stack.arrangement.numbers.shape
+    frame = frames[tuple(length // 2 for length in leading)]
+    step = math.ceil(max(frame.shape[:2]) / _SIDE)
+    held = io.BytesIO()
+    picture_of(np.asarray(frame[::step, ::step]), held, spacing=_spacing(stack))
+    return held.getvalue()
+
+
+def _spacing(stack: Stack) -> tuple[float, float] | None:
+    """Return the pixel spacing in mm; None where it is unknown or impossible."""
+    rows, columns = (float(one) for one in stack.facts["spacing"][0])
+    if not (rows > 0 and columns > 0 and 1 / _LONGEST_PIXEL < rows / columns < _LONGEST_PIXEL):
+        return None
+    return rows, columns

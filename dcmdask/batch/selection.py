@@ -7,6 +7,7 @@ import inspect
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,19 +16,17 @@ from dask.system import CPU_COUNT
 from dcmdask.archive.discovery import sources
 from dcmdask.archive.scan import Scan, scan
 from dcmdask.archive.series import Series
+from dcmdask.batch.code import pickled
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.identity import identity, script_of
-from dcmdask.batch.pickling import pickled
-from dcmdask.batch.records import (
-    SCAN,
-    Record,
-    is_current,
-    left_out,
-    names_of,
-    read_records,
-    told_from,
+from dcmdask.batch.identity import (
+    checksum_of,
+    identity,
+    script_of,
+    source_of,
+    source_of_files,
+    times_of,
 )
-from dcmdask.batch.source import checksum_of, source_of, source_of_files, times_of
+from dcmdask.batch.records import SCAN, Record, left_out, names_of, read_records, relative
 from dcmdask.batch.work import Job, Work
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.dicom.files import Stored
@@ -37,10 +36,10 @@ from dcmdask.store.ownership import check_apart
 if TYPE_CHECKING:
     import pandas as pd
 
-# Values of a column that a query which matches nothing is told of.
-_SHOWN = 10
-_TRUTHS = ("bool", "boolean", "bool[pyarrow]")
-# By the names that DICOM has for them, too.
+# Values of a column that are named where a query matches nothing.
+_NAMED = 10
+_BOOLS = ("bool", "boolean", "bool[pyarrow]")
+# Columns that can also be given by their DICOM keyword.
 _KEYWORDS = {
     "modality": "Modality",
     "series_uid": "SeriesInstanceUID",
@@ -48,6 +47,8 @@ _KEYWORDS = {
     "rows": "Rows",
     "columns": "Columns",
 }
+# Fields of a record that a selection does not need, and that take most of its memory.
+_LONG: dict[str, Any] = {"numbers": {}, "outputs": {}, "files": [], "notes": [], "traceback": ""}
 
 
 class Selection(NamedTuple):
@@ -57,25 +58,25 @@ class Selection(NamedTuple):
     ----------
     job : Job
     files : int
-        That the scan has looked into.
+        Number of files that the scan has read.
     total : int
-        How many series are to be processed.
+        Number of series to process.
     ends : tuple of Stored
-        A file of the first of them and of the last; none if there are none.
+        A file of the first of them and of the last; empty if there are none.
     waiting : deque
-        Name of the output, and series, of those that nobody has been given yet.
+        Name and series of those that no worker has been given yet.
     before : mapping
-        How many of those that were asked for are what: as `BatchReport` has it.
+        State of the series that were asked for to their number, as in `BatchReport`.
     another_job : int
-        How many have changed since the function or its options have.
+        Number of those that have changed because the function or its options have.
     pending : sequence of str
         Names of series whose outputs a run that died has left whole and not all in place.
     touched : mapping
         Name to the former and the present times of series whose files have the same contents.
     left_out : dict
-        Name to record of each file that may be part of a series and could not be looked into.
+        Name to record of each file that may be part of a series and could not be read.
     gone : sequence of str
-        Names of such records that are there and no longer hold.
+        Names of such records of earlier runs that no longer hold.
     """
 
     job: Job
@@ -91,35 +92,12 @@ class Selection(NamedTuple):
     gone: Sequence[str]
 
     def works(self) -> Iterator[Work]:
-        """Yield what waits, once: a series that is through takes no more memory."""
+        """Yield the waiting series, once: one that is done takes no more memory."""
         while self.waiting:
             name, one = self.waiting.popleft()
-            # To pickle an object adds to it what is not given back, and it may be somebody else's.
+            # Pickling a series keeps memory with it, and it may belong to the caller.
             copied = Series(one.uid, one.instances, one.conflicts, one.left_out)
             yield Work(name, copied, source_of(copied), times_of(copied))
-
-
-class _Before(NamedTuple):
-    """Of a record that is there, what tells whether its series is to be processed."""
-
-    done: bool
-    made_by: str
-    made_from: str
-    pending: bool
-    times: str
-    checksum: str
-
-    @classmethod
-    def of(cls, record: Record) -> _Before:
-        return cls(*(getattr(record, name) for name in cls._fields))
-
-    def is_of(self, series: Series) -> bool:
-        """Return whether the files have the contents that the results were made of."""
-        try:
-            return bool(self.checksum) and self.checksum == checksum_of(series, CPU_COUNT)
-        except OSError:
-            # They are looked at once more when they are processed.
-            return False
 
 
 def selected(
@@ -135,65 +113,59 @@ def selected(
     progress: Callable[[int, int | None], object] | None = None,
     **how: Any,
 ) -> Selection:
-    """Scan `source`, and return what is to be done.
+    """Scan `source`, and return the series to process.
 
     Parameters are those of :func:`dcmdask.batch.run`, but for `progress` and `how`, which are
     those of :func:`dcmdask.scan`.
     """
     given = dict(options or {})
     _check_call(process, given)
-    if isinstance(source, Scan):
-        if any(how.values()):
-            raise ValueError(f"{', '.join(how)} are for the scan, and the source is a Scan already")
-        found = source
-    else:
-        # It is looked at twice.
-        source = source if isinstance(source, str | os.PathLike) else list(source)
-        check_apart(sources(source), folder.url, folder.options)
-        found = scan(source, progress=progress, **how)
-    if found is source or how.get("follow_links"):
-        # Links may lead to the target.
-        check_apart(_folders(found), folder.url, folder.options)
-    if not len(found) and not found.doubtful:
-        raise ValueError(f"no series in the source; files looked into: {found.files}")
+    found, source = _scanned(source, folder, progress, how)
     root, script = _root(source, found), script_of(process)
     names = names_of(found, root)
     chosen = _chosen(found, select)[:limit]
     job = Job(pickled(process), given, folder, identity(process, given), root, script, thumbnails)
     told = (left_out(one, root, job.identity, script) for one in found.doubtful)
     not_read = {one.name: one for one in told}
-    before: dict[str, _Before] = {}
-    # Name to file; what another source left out is not ours.
+    before: dict[str, Record] = {}
+    # Name to file, of those that are read now; other sources may have left out others.
     mended: dict[str, str] = {}
     with reaching(folder.url, TARGET):
         for one in read_records(folder):
             if one.script != script:
                 raise StoreExistsError(
-                    f"{folder.url} holds what another job, {one.script!r}, made, and {script!r} "
-                    "would replace it: give each job a target of its own"
+                    f"{folder.url} holds results of another job, {one.script!r}, and {script!r} "
+                    "would replace them: give each job a target of its own",
+                    code="other-job",
                 )
             if one.stage != SCAN:
-                before[one.name] = _Before.of(one)
+                before[one.name] = replace(one, **_LONG)
             elif one.name not in not_read and one.source == source_of_files(root):
                 mended[one.name] = one.file
-    # What a file was left out of has failed, too.
-    held_back = set(mended.values())
+    # A series that lacked a file has failed, too.
+    lacking = set(mended.values())
     numbers, states, another_job = [], Counter[str](), 0
     touched: dict[str, tuple[str, str]] = {}
     for number in chosen:
         series, was = found[number], before.get(names[number])
-        held = _holds(series, held_back, root)
-        if only_failed and not held and (was is None or (was.done and not was.pending)):
-            continue
-        if was is None or not was.done or was.pending or held:
-            states["failed" if was or held else "new"] += 1
-        elif _is_done(was, job, series, touched, names[number]):
-            states["done"] += 1
-            continue
+        lacked = _has_one_of(lacking, series, root)
+        if was is None and not lacked:
+            state = "new"
+        elif was is None or lacked or was.pending or not was.done:
+            state = "failed"
+        elif _is_current(was, job, series):
+            state = "done"
+            if was.times != (times := times_of(series)):
+                touched[was.name] = (was.times, times)
         else:
-            states["changed"] += 1
-            another_job += was.made_by != job.identity
-        numbers.append(number)
+            state = "changed"
+        if only_failed and state != "failed":
+            continue
+        states[state] += 1
+        if state != "done":
+            numbers.append(number)
+        if state == "changed":
+            another_job += before[names[number]].made_by != job.identity
     ends = tuple(found[numbers[end]].instances[end].source for end in (0, -1) if numbers)
     waiting = deque((names[number], found[number]) for number in numbers)
     return Selection(
@@ -211,29 +183,49 @@ def selected(
     )
 
 
-def _folders(found: Scan) -> list[str]:
-    """Return the folders that the files of a scan lie in."""
-    return sorted({one.source.name.rpartition("/")[0] for each in found for one in each.instances})
+def _scanned(
+    source: Any,
+    folder: Folder,
+    progress: Callable[[int, int | None], object] | None,
+    how: dict[str, Any],
+) -> tuple[Scan, Any]:
+    """Return the scan of a source that is apart from the target, and the source."""
+    if isinstance(source, Scan):
+        if any(how.values()):
+            raise ValueError(f"{', '.join(how)} are for the scan, and the source is a Scan already")
+        found = source
+    else:
+        # An iterable is gone through twice.
+        source = source if isinstance(source, str | os.PathLike) else list(source)
+        check_apart(sources(source), folder.url, folder.options)
+        found = scan(source, progress=progress, **how)
+    if found is source or how.get("follow_links"):
+        # Links may lead to the target.
+        files = (one.source.name for each in found for one in each.instances)
+        folders = sorted({name.rpartition("/")[0] for name in files})
+        check_apart(folders, folder.url, folder.options)
+    if not len(found) and not found.doubtful:
+        raise ValueError(f"no series in the source; files looked into: {found.files}")
+    return found, source
 
 
-def _is_done(
-    was: _Before, job: Job, series: Series, touched: dict[str, tuple[str, str]], name: str
-) -> bool:
-    """Return whether the results are of this job and these files; note files only touched since."""
-    times = times_of(series)
-    if not is_current(was, job.identity, source_of(series), was.times):
+def _is_current(was: Record, job: Job, series: Series) -> bool:
+    """Return whether results are of this job and of files with these contents."""
+    if not was.is_of(job.identity, source_of(series), was.times):
         return False
-    if was.times != times:
-        if not was.is_of(series):
-            return False
-        touched[name] = (was.times, times)
-    return True
+    if was.times == times_of(series):
+        return True
+    try:
+        return bool(was.checksum) and was.checksum == checksum_of(series, CPU_COUNT)
+    except OSError:
+        # They are read once more when they are processed.
+        return False
 
 
 def _root(source: Any, found: Scan) -> str:
-    """Return the folder that records tell paths from: the source, or what all its parts share.
+    """Return the folder that paths in records are relative to: that of the source or its parts.
 
-    Of a source as it was given, since what is found in it changes from run to run.
+    It follows from the source as it was given, since the files in it change from run to run.
     """
     files = (one.source.name for series in found for one in series.instances)
     names = chain(files, (one.path for one in found.doubtful))
@@ -256,9 +248,9 @@ def _plain_part(source: str) -> str:
     return "/".join(takewhile(lambda part: not glob.has_magic(part), source.split("/")))
 
 
-def _holds(series: Series, files: set[str], root: str) -> bool:
-    """Return whether one of `files`, told from the root, is of a series."""
-    return any(told_from(root, one.source.name) in files for one in series.instances if files)
+def _has_one_of(files: set[str], series: Series, root: str) -> bool:
+    """Return whether one of `files`, relative to the root, is of a series."""
+    return any(relative(one.source.name, root) in files for one in series.instances if files)
 
 
 def _chosen(found: Scan, select: str | None) -> Sequence[int]:
@@ -269,16 +261,16 @@ def _chosen(found: Scan, select: str | None) -> Sequence[int]:
     for column, keyword in _KEYWORDS.items():
         frame[keyword] = frame[column]
     try:
-        # No names but those of columns.
-        truths = frame.eval(select, local_dict={}, global_dict={})
+        # Without the names of Python.
+        values = frame.eval(select, local_dict={}, global_dict={})
     except Exception as error:
-        # pandas raises whatever the expression led to.
+        # pandas raises errors of any class.
         raise ValueError(
             f"select {select!r}: {error}; columns are {', '.join(map(str, frame.columns))}"
         ) from error
-    if getattr(truths, "shape", None) != (len(frame),) or str(truths.dtype).lower() not in _TRUTHS:
-        raise ValueError(f"select {select!r} does not say yes or no of each series")
-    chosen = [number for number, yes in enumerate(truths.fillna(False)) if yes]
+    if getattr(values, "shape", None) != (len(frame),) or str(values.dtype).lower() not in _BOOLS:
+        raise ValueError(f"select {select!r} gives no boolean for each series")
+    chosen = [number for number, yes in enumerate(values.fillna(False)) if yes]
     if not chosen:
         there = "; ".join(_values(frame, name) for name in frame.columns if name in select)
         raise ValueError(f"select {select!r} matches none of {len(frame)} series: {there}")
@@ -286,18 +278,18 @@ def _chosen(found: Scan, select: str | None) -> Sequence[int]:
 
 
 def _values(frame: pd.DataFrame, column: str) -> str:
-    """Return the values of a column, the most frequent first, in words."""
+    """Return the values of a column as text, the most frequent first."""
     counts = frame[column].map(str).value_counts()
-    told = ", ".join(f"{value} ({count})" for value, count in counts.head(_SHOWN).items())
-    return f"{column} is {told}" + (", ..." if len(counts) > _SHOWN else "")
+    told = ", ".join(f"{value} ({count})" for value, count in counts.head(_NAMED).items())
+    return f"{column} is {told}" + (", ..." if len(counts) > _NAMED else "")
 
 
 def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse what would fail for each series alike."""
+    """Refuse a call that would fail for each series."""
     try:
         signature = inspect.signature(process)
     except (TypeError, ValueError):
-        # Of what is not written in Python nothing is known.
+        # Functions that are not written in Python may have no signature.
         return
     try:
         signature.bind(None, **options)

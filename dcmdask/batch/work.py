@@ -1,29 +1,28 @@
-"""The work on one series, from its headers to its record."""
+"""The work on one series in a worker process, from its headers to its record."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
 from distributed.protocol import pickle
-from filelock import FileLock, Timeout
 
 from dcmdask.archive.series import Series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import Staging, in_use, settled
-from dcmdask.batch.records import Record, failed, is_current, key_of, records, relative
-from dcmdask.batch.results import keep
-from dcmdask.batch.source import checksum_of
-from dcmdask.batch.thumbnail import thumbnail, thumbnail_key
+from dcmdask.batch.identity import checksum_of, file_of
+from dcmdask.batch.outputs import in_use
+from dcmdask.batch.records import Record, cause_of, failed, key_of, record_of, thumbnail_key
+from dcmdask.batch.results import keep, thumbnail
+from dcmdask.batch.staging import Staging, settled
 from dcmdask.dicom.access import is_of_network
 from dcmdask.errors import (
     AlignmentError,
@@ -32,23 +31,24 @@ from dcmdask.errors import (
     DcmdaskWarning,
     IrregularSeriesError,
     LayoutError,
+    Note,
     SourceChangedError,
     StoreExistsError,
     StoreLostError,
 )
 
-# Where an error belongs that was raised by us; the first that fits.
+# Stage of an error of dcmdask; the first class that fits.
 _STAGES: Mapping[type[DcmdaskError], str] = {
     AmbiguousSourceError: "assemble",
     IrregularSeriesError: "assemble",
     StoreExistsError: "write",
     StoreLostError: "write",
-    # What a function asked for that cannot be written so.
+    # The function asked for chunks or a layout that cannot be written.
     AlignmentError: "process",
     LayoutError: "process",
     DcmdaskError: "decode",
 }
-# What is so the next time as well.
+# Errors of input or output that the next try would meet again.
 _LASTING = (
     FileNotFoundError,
     FileExistsError,
@@ -57,8 +57,8 @@ _LASTING = (
     PermissionError,
     SourceChangedError,
 )
-# A process has one series at a time, whoever asks: warnings and Dask's settings are those of all
-# its threads.
+# A process has one series at a time, whoever asks: warnings, settings of Dask and the watchdog
+# belong to the process.
 _PROCESS = threading.Lock()
 
 
@@ -73,14 +73,19 @@ class Job:
     options : mapping
         Keyword arguments for it.
     folder : Folder
+        The target.
     identity : str
-        Of the function and its options.
+        Hash of the function and its options.
     root : str
-        The folder that paths are told from.
+        Folder that paths in records are relative to.
     script : str
-        What it is called.
+        Name of the job.
     thumbnails : bool
         Whether series that return no picture get one.
+    retries : int
+        Number of further tries after a failure that may pass.
+    timeout : float or None
+        Seconds for one series.
     """
 
     process: bytes
@@ -90,6 +95,8 @@ class Job:
     root: str = ""
     script: str = ""
     thumbnails: bool = True
+    retries: int = 0
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +108,9 @@ class Work:
     name : str
     series : Series
     source, times : str
-        Hashes of its files, as records have them.
+        Hashes of its files, as in its record.
     attempts : int
-        How often it was tried before.
+        Number of earlier tries.
     """
 
     name: str
@@ -128,49 +135,59 @@ class Done(NamedTuple):
     may_pass: bool
 
 
-def process_series(job: Job, work: Work, last: bool) -> Done:
+def process_series(job: Job, work: Work) -> Done:
     """Process a series in this process, with its threads, and write the record.
 
-    Parameters
-    ----------
-    last : bool
-        Whether a failure is final: then it is written down, whatever it is.
+    A failure that may pass is written down at the last try only.
     """
     if not _PROCESS.acquire(blocking=False):
-        # Another driver's, or one of a run that was broken off.
+        # Another driver's worker, or one of a run that was broken off.
         return Done(None, True)
     try:
-        with alone_with(job.folder, work.name) as alone:
-            return _processed(job, work, last) if alone else Done(None, True)
+        with job.folder.lease(key_of(work.name)) as held, _ended_after(job.timeout):
+            return _processed(job, work) if held else Done(None, True)
     finally:
         _PROCESS.release()
 
 
-def _processed(job: Job, work: Work, last: bool) -> Done:
-    there = records(job.folder, [work.name]).get(work.name)
-    if there is not None and there.pending:
-        # A run died while it put them in place.
+@contextmanager
+def _ended_after(seconds: float | None) -> Iterator[None]:
+    """End this process if the body takes longer, whatever its threads do.
+
+    The watchdog of `faulthandler` is no Python thread: it also ends a codec that never returns.
+    """
+    if seconds is None:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _processed(job: Job, work: Work) -> Done:
+    there = record_of(job.folder, work.name)
+    if there is not None:
+        # A run may have died while it put outputs in place.
         there = settled(job.folder, there)
-    staging = Staging(job.folder, work.name, f"{job.identity} {work.source} {work.times}")
-    if there is not None and is_current(there, job.identity, work.source, work.times):
-        if there.done:
-            # Another driver was here first.
+        if there.done and there.is_of(job.identity, work.source, work.times):
+            # Another driver was first.
             return Done(there, False)
-        # Another version of the job has failed since, and these are still there.
-        staging.clear()
-        return Done(there.restored(job.folder), False)
+    staging = Staging(job.folder, work.name, f"{job.identity} {work.source} {work.times}")
     started = time.perf_counter()
-    common = described(work, job)
-    passing, stage = False, "process"
-    notes: list[str] = []
+    stage, job_file = "process", ""
+    notes: list[Note] = []
+
+    def told(record: Record) -> Record:
+        seconds = round(time.perf_counter() - started, 4)
+        return replace(record, seconds=seconds, notes=notes).relative_to(job.root)
+
     try:
         process = pickle.loads(job.process)
-        # Inside a task Dask would take the cluster, and wait for itself.
-        with (
-            _noted(notes),
-            dask.config.set(scheduler="threads", num_workers=threads_of_worker()),
-            in_use(staging),
-        ):
+        job_file = file_of(process)
+        with _noted(notes), _on_threads(), in_use(staging):
             staging.clear()
             returned = process(work.series, **job.options)
             stage = "write"
@@ -184,80 +201,82 @@ def _processed(job: Job, work: Work, last: bool) -> Done:
             made_from=work.source,
             times=work.times,
             checksum=checksum_of(work.series, threads_of_worker()),
-            **common,
+            **described(work, job),
         )
-        record = _told(record, job, started, notes)
-        record = staging.put_in_place(record, there)
+        record = staging.put_in_place(told(record), there)
     except BaseException as error:
-        # Also what would end this process: sys.exit in a function is a failure of its series.
-        now = records(job.folder, [work.name]).get(work.name)
-        if now is not None and not job.folder.is_local and now.done:
-            settling = replace(now, pending=False)
-            if is_current(settling, job.identity, work.source, work.times):
-                # Another driver's worker puts the same in place, and has removed what was staged.
-                now = settled(job.folder, now) if now.pending else now
-                staging.discard()
-                return Done(now, False)
-        passing = may_pass(error)
-        record = failed(work.name, _stage(error, stage), error, _traceback(), **common)
-        record = _told(record.with_results_of(now), job, started, notes)
-        # Another version of the job, which has written since, says what becomes of the series.
+        # A function that calls sys.exit fails as well, and ends no worker.
+        now = record_of(job.folder, work.name)
+        if now and now.done and now.is_of(job.identity, work.source, work.times):
+            # Another driver's worker puts the same in place, and has removed what was staged.
+            now = settled(job.folder, now)
+            staging.discard()
+            return Done(now, False)
+        passing, stage = may_pass(error), _stage(error, stage)
+        record = failed(work.name, stage, error, job_file, _traceback(), **described(work, job))
+        record = told(record.with_results_of(now))
+        # Another version of the job that has written since decides what becomes of the series.
         is_late = now is not None and now != there and now.job != job.identity
-        if (last or not passing) and not is_late:
+        if not is_late and (not passing or work.attempts >= job.retries):
             record.write(job.folder)
         if job.folder.is_local and not staging.given and not record.pending:
-            # What the job writes itself the next try may go on with; and on an object store
+            # The next try can resume outputs that the job writes itself; and on an object store
             # another driver's worker may be writing the same.
             staging.discard()
         return Done(record, passing)
     return Done(_illustrated(record, job, work), False)
 
 
-def _told(record: Record, job: Job, started: float, notes: list[str]) -> Record:
-    seconds = round(time.perf_counter() - started, 4)
-    return relative(replace(record, seconds=seconds, notes=notes), job.root)
-
-
-def _traceback() -> str:
-    """Return the traceback of what is being handled."""
-    try:
-        return traceback.format_exc()
-    except Exception:
-        # An exception may refuse to be told.
-        return ""
-
-
-def _illustrated(record: Record, job: Job, work: Work) -> Record:
-    """Write a thumbnail, or into the record why there is none: no result is lost for it."""
-    key = thumbnail_key(work.name)
-    if not job.thumbnails or any(one.endswith(".png") for one in record.outputs.values()):
-        # That of an earlier run shows something else.
-        job.folder.remove([key])
-        return record
-    try:
-        with dask.config.set(scheduler="threads", num_workers=threads_of_worker()):
-            job.folder.write(key, thumbnail(work.series))
-    except Exception as error:
-        note = f"no thumbnail: {type(error).__name__}: {error}"
-        record = relative(replace(record, notes=[*record.notes, note]), job.root)
-        record.write(job.folder)
-    return record
-
-
 @contextmanager
-def _noted(notes: list[str]) -> Iterator[None]:
-    """Keep what is warned of, which nobody would see on a worker."""
+def _noted(notes: list[Note]) -> Iterator[None]:
+    """Collect warnings of dcmdask, which nobody would see on a worker."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DcmdaskWarning)
         try:
             yield
         finally:
-            told = (str(one.message) for one in caught if issubclass(one.category, DcmdaskWarning))
+            told = (_note(one) for one in caught if issubclass(one.category, DcmdaskWarning))
             notes += dict.fromkeys(told)
 
 
+def _note(one: warnings.WarningMessage) -> Note:
+    place = f"{one.category.__name__} at {os.path.basename(one.filename)}:{one.lineno}"
+    return Note(getattr(one.message, "code", "") or place, str(one.message))
+
+
+def _on_threads() -> Any:
+    """Compute on the threads of this worker: on its own cluster, a task would wait for itself."""
+    return dask.config.set(scheduler="threads", num_workers=threads_of_worker())
+
+
+def _traceback() -> str:
+    try:
+        return traceback.format_exc()
+    except Exception:
+        # An exception may be unprintable.
+        return ""
+
+
+def _illustrated(record: Record, job: Job, work: Work) -> Record:
+    """Write a thumbnail, or a note why there is none: no result is lost for it."""
+    key = thumbnail_key(work.name)
+    if not job.thumbnails or any(one.endswith(".png") for one in record.outputs.values()):
+        # The thumbnail of an earlier run is outdated.
+        job.folder.remove([key])
+        return record
+    try:
+        with _on_threads():
+            job.folder.write(key, thumbnail(work.series))
+    except Exception as error:
+        text = f"no thumbnail: {type(error).__name__}: {error}"
+        note = Note(f"no-thumbnail/{cause_of(error)}", text)
+        record = replace(record, notes=[*record.notes, note]).relative_to(job.root)
+        record.write(job.folder)
+    return record
+
+
 def described(work: Work, job: Job) -> dict[str, Any]:
-    """Return what a record says of a series, whatever becomes of it."""
+    """Return the fields of a record that describe the series, whatever becomes of it."""
     series = work.series
     names = [one.source.name for one in series.instances]
     each = (len(i) * i.rows * i.columns * i.samples * i.bits_allocated for i in series.instances)
@@ -273,7 +292,7 @@ def described(work: Work, job: Job) -> dict[str, Any]:
 
 
 def threads_of_worker() -> int:
-    """Return how many threads this worker has for a task."""
+    """Return the number of threads of this worker."""
     try:
         from distributed import get_worker
 
@@ -282,43 +301,16 @@ def threads_of_worker() -> int:
         return os.cpu_count() or 1
 
 
-@contextmanager
-def alone_with(folder: Folder, name: str) -> Iterator[bool]:
-    """Let no other driver's worker process this series meanwhile, where that can be told.
-
-    Yields
-    ------
-    bool
-        Whether none does.
-    """
-    if not folder.is_local:
-        # On an object store both write the same.
-        yield True
-        return
-    path = Path(folder.path(key_of(name))).with_name(f".{name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        held = FileLock(path).acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    with held:
-        yield True
-        # Windows removes no open file.
-        with suppress(OSError):
-            path.unlink()
-
-
 def _stage(error: BaseException, stage: str) -> str:
     for kind, name in _STAGES.items():
         if isinstance(error, kind):
             return name
-    # What is computed is computed while it is written.
+    # Lazy results are computed while they are written.
     return "process" if stage == "write" and not isinstance(error, OSError) else stage
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return whether trying again may help: a disk or a network that failed for a moment."""
+    """Return whether another try may succeed: a disk or a network failed for a moment."""
     if is_of_network(error):
         return True
     return isinstance(error, OSError) and not isinstance(error, _LASTING)

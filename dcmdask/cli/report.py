@@ -1,4 +1,4 @@
-"""``dcmdask report``: what a job did, what failed and why, and how long it took."""
+"""``dcmdask report``: a summary of a job, with failures by cause and times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dcmdask.dicom.terms import plain
 if TYPE_CHECKING:
     from dcmdask.report.summary import Cause, Summary
 
-# How many causes people are told of, and how much of a message; --json has all.
+# Causes that are printed, and characters of a message; --json has all.
 CAUSES = 20
 LONGEST = 300
 
@@ -26,7 +26,9 @@ def report(
     ],
     page: Annotated[
         str | None,
-        typer.Argument(metavar="PAGE", help="With --html: where to, instead of the target."),
+        typer.Argument(
+            metavar="PAGE", help="With --html: its path; by default TARGET/report.html."
+        ),
     ] = None,
     html: Annotated[
         bool,
@@ -35,9 +37,9 @@ def report(
     target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Say what a job did, what failed and why, and how long it took.
+    """Summarise a job: series done, failures by cause, warnings, times.
 
-    All of it is read from the records below TARGET, also while the job runs. Exit code 1:
+    The summary is read from the records below TARGET, also while the job runs. Exit code 1:
     some series failed, or files were left out that may be part of one.
     """
     from dcmdask.batch.folder import Folder
@@ -45,12 +47,12 @@ def report(
     from dcmdask.report.summary import summarise
 
     if page is not None and not html:
-        raise ValueError(f"{page}: a second argument is where --html writes to")
+        raise ValueError(f"{page}: a second argument is the path of the page, with --html")
     with reaching(target, TARGET):
         folder = Folder.of(target, options_of(target_option or ()))
         found = records(folder)
     if not found:
-        raise ValueError(f"{target}: no records of a job are there")
+        raise ValueError(f"{target}: there are no records of a job")
     summary = summarise(found.values())
     written = None
     if html:
@@ -87,7 +89,8 @@ def _facts(summary: Summary) -> dict[str, Any]:
             {
                 "stage": cause.stage,
                 "error": cause.error,
-                "message": cause.message,
+                "code": cause.code,
+                "message": cause.text,
                 "failures": [
                     {
                         "series": one.name,
@@ -102,9 +105,9 @@ def _facts(summary: Summary) -> dict[str, Any]:
             }
             for cause in summary.causes
         ],
-        "odd": [
-            {"message": one.message, "series": [record.name for record in one.records]}
-            for one in summary.odd
+        "notes": [
+            {"code": one.code, "text": one.text, "series": [record.name for record in one.records]}
+            for one in summary.notes
         ],
     }
 
@@ -121,33 +124,29 @@ def _for_people(summary: Summary) -> str:
         *([("left out", _left_out(summary))] if summary.left_out else []),
         ("tried again", str(summary.retried)),
         ("data", f"{counted(summary.frames, 'frame')}, {format_bytes(summary.bytes)} decoded"),
-        ("time", f"{duration(summary.seconds)} for all series, one by one"),
+        ("time", f"{duration(summary.seconds)} for all series, added up"),
         ("a series", f"{duration(summary.median)} (median), at most {longest}"),
     ]
     if summary.jobs > 1:
         lines.append(("jobs", f"{summary.jobs}: different functions, versions of one, or options"))
     text = listing(lines)
     if causes := summary.causes[:CAUSES]:
-        heads = ("failed at", "how many", "why")
-        text += "\n\n" + table(heads, [_row(cause) for cause in causes])
+        rows = [(one.stage, str(len(one.records)), one.code or one.error) for one in causes]
+        text += "\n\n" + table(("failed at", "series", "cause"), rows)
         if more := len(summary.causes[CAUSES:]):
             text += f"\nand {counted(more, 'cause')} more"
         text += "\n\nfor example (--json names all):\n"
         text += "\n".join(_example(cause) for cause in causes)
-    if odd := summary.odd[:CAUSES]:
-        rows = [(str(len(one.records)), one.message, one.records[0].name) for one in odd]
-        text += "\n\n" + table(("with warnings", "warning", "for example"), rows)
-        if more := len(summary.odd[CAUSES:]):
-            text += f"\nand {counted(more, 'note')} more"
+    if notes := summary.notes[:CAUSES]:
+        rows = [(str(len(one.records)), _shortened(one.text), one.records[0].name) for one in notes]
+        text += "\n\n" + table(("series", "warning", "for example"), rows)
+        if more := len(summary.notes[CAUSES:]):
+            text += f"\nand {counted(more, 'warning')} more"
     return text
 
 
 def _left_out(summary: Summary) -> str:
     return f"{counted(summary.left_out, 'file')} that may be part of a series"
-
-
-def _row(cause: Cause) -> tuple[str, ...]:
-    return cause.stage, str(len(cause.records)), f"{cause.error}: {cause.message}"
 
 
 def _example(cause: Cause) -> str:
@@ -156,5 +155,8 @@ def _example(cause: Cause) -> str:
     frame = "" if one.frame is None else f"frame {one.frame}"
     # Most messages begin with it.
     where = ", ".join(part for part in (one.file, frame) if part not in text)
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    return plain(f"  {one.name}: {text}" + (f" ({where})" if where else ""))
+    return plain(f"  {one.name}: {_shortened(text)}" + (f" ({where})" if where else ""))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -17,14 +17,14 @@ def run(
 ) -> None:
     """Run a job over all series of an archive: SCRIPT ARCHIVE TARGET [OPTIONS].
 
-    The script owns the options; dcmdask run SCRIPT --help shows them. What is done is not
-    done again, and a failure stops nothing.
+    The script defines the options; dcmdask run SCRIPT --help shows them. Series that are done
+    are not done again, and a failure does not stop the others.
     """
     if not Path(script).is_file():
         raise FileNotFoundError(2, os.strerror(2), script)
     sys.argv = [script, *context.args]
-    # As Python does, so that a script finds what lies beside it.
+    # As Python does, so that a script can import modules beside it.
     sys.path.insert(0, str(Path(script).resolve().parent))
     runpy.run_path(script, run_name="__main__")
-    # It ends the process.
-    raise ValueError(f"{script} has run, and has not called dcmdask.batch.main: it is no job")
+    # A job ends the process.
+    raise ValueError(f"{script} has run, and has not called dcmdask.batch.main")

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Of numbers, about; of texts, at most.
+# Approximate number of bins, and maximum number of strings.
 _BINS = 24
 _TEXTS = 10
-# Larger numbers are not drawn: their differences may not be numbers any more.
+# Larger numbers are not drawn: their differences may overflow.
 _LARGEST = 1e300
-# Numbers that differ by less, relative to the largest, are drawn as one.
+# Numbers are drawn as one if they differ by less than this, relative to the largest,
 _EQUAL = 1e-7
-# Or by less than this.
+# or by less than this.
 _LEAST = 1e-290
 
 
 class Bar(NamedTuple):
-    """A bin of numbers, or a text or truth.
+    """A bin of numbers, a string or a boolean.
 
     Attributes
     ----------
@@ -41,15 +41,15 @@ class Distribution(NamedTuple):
     Attributes
     ----------
     bars : tuple of Bar
-        Bins that adjoin, from the smallest number to the largest; or texts and truths, the most
+        Adjoining bins, from the smallest number to the largest; or strings and booleans, the most
         frequent first.
     numeric : bool
-        One of the two kinds.
+        Whether the bars are bins of numbers.
     low, median, high : float
-        Of the numbers; 0 where there are none.
+        Minimum, median and maximum of the numbers; 0 where there are none.
     first, last : float
-        Begin of the first bin and end of the last one: of whole numbers, the last one in it; 0
-        where there are none.
+        Begin of the first bin and end of the last one, or the last whole number in it; 0 where
+        there are none.
     absent : int
         Number of values that are None, NaN or infinite.
     left_out : int
@@ -132,7 +132,7 @@ def _without_outliers(numbers: list[float]) -> list[float]:
     first, third = np.percentile(numbers, (25, 75))
     reach = 3 * (third - first)
     within = [one for one in numbers if first - reach <= one <= third + reach]
-    # Where the middle half is one value, all others would be outliers.
+    # If the middle half is one value, all others would be outliers.
     return within if reach else numbers
 
 
@@ -163,5 +163,5 @@ def _step(least: float) -> float:
 def _label(low: float, high: float, whole: bool) -> str:
     if _are_equal(low, high) or (whole and high - low <= 1):
         return f"{low:.10g}"
-    # Of whole numbers a bin holds those before its end.
+    # A bin of whole numbers ends before its edge.
     return f"{low:.10g} to {high - 1 if whole else high:.10g}"

@@ -9,47 +9,36 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import OUTPUTS
 from dcmdask.batch.records import RECORDS, SCAN, Record
+from dcmdask.batch.staging import OUTPUTS
 
-# Causes that differ only behind this are one.
-_LONGEST = 300
-# So much of a message is looked at.
-_READ = 10_000
 _SEPARATOR = re.compile(r"[/\\]")
-# What begins at the root, of a disk or of a URL, up to its last folder; in quotes it may
-# hold spaces.
+# The root of a path, of whatever system, or of a URL.
 _ROOT = r"(?:\b[a-z][a-z0-9+]{1,20}://|(?<![\w.~<])(?:[A-Za-z]:)?[/\\]{1,2})"
-_QUOTED_FOLDERS = re.compile(rf"(?<=['\"]){_ROOT}[^'\"\n]*[/\\](?=[^'\"\n/\\]*['\"])")
-_FOLDERS = re.compile(rf"{_ROOT}(?:[^\s/\\'\"<>:]+(?::\d+)?[/\\])+")
-_BEFORE = r"(?<![\w./\\-])"
-_NAME = r"[^\s/\\'\"<>:,;()]*"
-# An address of the internet has fewer parts.
-_UID = re.compile(r"(?<![\w.])\d+(?:\.\d+){4,}")
-_TAG = re.compile(r"(\([0-9A-Fa-f]{4},[0-9A-Fa-f]{4}\))")
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
-# Not the 16 of int16, which tells one cause from another.
-_NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?<![A-Za-z_\d])\d+(?:\.\d+)*(?:[eE][-+]?\d+)?(?:x\d+)*")
-# However many there are, and with a unit.
-_NUMBERS = re.compile(r"\bN((?: [a-z]{1,3})?)(?:(?:, ?| and |, and )N\1\b)+")
+# Folders of a path that begins at the root; in quotes they may hold spaces.
+_FOLDERS = re.compile(
+    rf"(?<=['\"]){_ROOT}[^'\"\n]*[/\\](?=[^'\"\n/\\]*['\"])"
+    rf"|{_ROOT}(?:[^\s/\\'\"<>:]+(?::\d+)?[/\\])+"
+)
 
 
 class Cause(NamedTuple):
-    """Why one series or more failed, or what was odd about them.
+    """Cause of failures, or kind of note, with the series that have it.
 
     Attributes
     ----------
-    stage, error : str
-        As the records have them; empty of what was odd.
-    message : str
-        Theirs, of one line, with ``FILE``, ``SERIES``, ``UID`` and ``N`` for what differs.
+    stage, error, code : str
+        As in the records; stage and error of notes are empty.
+    text : str
+        Message of the first failure, or the first note, as an example.
     records : tuple of Record
-        Of what it is about, by name; at least one.
+        By name; at least one.
     """
 
     stage: str
     error: str
-    message: str
+    code: str
+    text: str
     records: tuple[Record, ...]
 
 
@@ -62,18 +51,18 @@ class Summary:
     records : tuple of Record
         By name; at least one. Those of files that the scan left out are among them.
     causes : tuple of Cause
-        Each failed record is in one of them; the most frequent first.
-    odd : tuple of Cause
-        Notes of series that are done, alike.
+        Failures by stage, error and code; the most frequent first.
+    notes : tuple of Cause
+        Notes, by code, of series that are done.
     seconds, median : float
-        Of all last attempts together, and of one.
+        Total and median duration of the last attempts.
     longest : Record
-        That took longest.
+        Record with the longest duration.
     """
 
     records: tuple[Record, ...]
     causes: tuple[Cause, ...]
-    odd: tuple[Cause, ...]
+    notes: tuple[Cause, ...]
     seconds: float
     median: float
     longest: Record
@@ -115,7 +104,7 @@ class Summary:
 
     @property
     def jobs(self) -> int:
-        """Number of jobs that the records are of; options and versions of a function count."""
+        """Number of jobs of the records; options and versions of a function count."""
         return len({one.job for one in self.records})
 
 
@@ -127,61 +116,40 @@ def summarise(records: Iterable[Record]) -> Summary:
     ValueError
         There is none.
     """
-    told = tuple(sorted(records, key=lambda one: one.name))
-    if not told:
+    found = tuple(sorted(records, key=lambda one: one.name))
+    if not found:
         raise ValueError("there is no record to add up")
-    causes: dict[tuple[str, str, str], list[Record]] = {}
-    odd: dict[tuple[str, str, str], list[Record]] = {}
-    for one in told:
-        if not one.done:
-            causes.setdefault((one.stage, one.error, generalised(one.message, one)), []).append(one)
-            continue
-        for note in dict.fromkeys(generalised(note, one) for note in one.notes):
-            odd.setdefault(("", "", note), []).append(one)
-    seconds = [one.seconds for one in told if one.stage != SCAN] or [0.0]
+    failures = [
+        (Cause(one.stage, one.error, one.code, one.message, ()), one)
+        for one in found
+        if not one.done
+    ]
+    notes = [
+        (Cause("", "", note.code, note.text, ()), one)
+        for one in found
+        if one.done
+        for note in one.notes
+    ]
+    seconds = [one.seconds for one in found if one.stage != SCAN] or [0.0]
     return Summary(
-        records=told,
-        causes=_by_frequency(causes),
-        odd=_by_frequency(odd),
+        records=found,
+        causes=_grouped(failures),
+        notes=_grouped(notes),
         seconds=sum(seconds),
         median=statistics.median(seconds),
-        longest=max(told, key=lambda one: one.seconds),
+        longest=max(found, key=lambda one: one.seconds),
     )
 
 
-def _by_frequency(groups: dict[tuple[str, str, str], list[Record]]) -> tuple[Cause, ...]:
-    causes = [Cause(*key, tuple(members)) for key, members in groups.items()]
+def _grouped(each: Iterable[tuple[Cause, Record]]) -> tuple[Cause, ...]:
+    """Return causes with all their records, the most frequent first."""
+    groups: dict[tuple[str, str, str], tuple[Cause, dict[str, Record]]] = {}
+    for cause, record in each:
+        _, members = groups.setdefault(cause[:3], (cause, {}))
+        members[record.name] = record
+    causes = [cause._replace(records=tuple(some.values())) for cause, some in groups.values()]
     # Stable, so that equally frequent ones are by name of their first series.
     return tuple(sorted(causes, key=lambda cause: -len(cause.records)))
-
-
-def generalised(message: str, record: Record) -> str:
-    """Return a message of a record without what differs from series to series.
-
-    Examples
-    --------
-    >>> one = Record("1.2.3.4", False, "", "")
-    >>> generalised("/a/b.dcm: frame 3: 10 bytes, not 2.5e3", one)
-    'FILE: frame N: N bytes, not N'
-    """
-    text = " ".join(message[:_READ].split())
-    for name in _known(record):
-        text = _whole(name).sub("FILE", text)
-        if folder := _folder(name):
-            text = re.sub(f"{_BEFORE}{re.escape(folder)}{_NAME}", "FILE", text)
-    text = re.sub(f"{_QUOTED_FOLDERS.pattern}[^'\"]*", "FILE", text)
-    text = re.sub(f"{_FOLDERS.pattern}{_NAME}", "FILE", text)
-    text = _whole(record.name).sub("SERIES", text)
-    # Between tags, which tell one cause from another.
-    parts = _TAG.split(text)
-    parts[::2] = [_without_numbers(part) for part in parts[::2]]
-    return "".join(parts)[:_LONGEST]
-
-
-def _without_numbers(text: str) -> str:
-    for pattern, word in ((_UID, "UID"), (_ADDRESS, "N"), (_NUMBER, "N"), (_NUMBERS, r"N\1, ...")):
-        text = pattern.sub(word, text)
-    return text
 
 
 def without_folders(text: str, record: Record, target: Folder) -> str:
@@ -195,39 +163,23 @@ def without_folders(text: str, record: Record, target: Folder) -> str:
     >>> without_folders("/a/Doe John/b.dcm is cut, see '/x y/z.py'", one, Folder.of("/t"))
     "b.dcm is cut, see 'z.py'"
     """
-    for name in _known(record):
-        text = _whole(name).sub(last_part(name), text)
-        if folder := _folder(name):
-            text = re.sub(f"{_BEFORE}{re.escape(folder)}", "", text)
+    # Known ones first: outside of quotes, only they may hold spaces.
+    known = {name.removesuffix(last_part(name)) for name in (record.file, *record.files)}
+    for folder in sorted(known, key=len, reverse=True):
+        if len(folder) > 1:
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(folder)}", "", text)
     for ours in (OUTPUTS, RECORDS):
         text = text.replace(f"{target.url}/{ours}/", f"{ours}/")
-    return _FOLDERS.sub("", _QUOTED_FOLDERS.sub("", text))
+    return _FOLDERS.sub("", text)
 
 
 def last_part(path: str) -> str:
-    """Return the last part of a path or URL, of whatever system it is."""
+    """Return the last part of a path or URL, of whatever system."""
     return _SEPARATOR.split(path.rstrip("/\\"))[-1]
 
 
-def _known(record: Record) -> list[str]:
-    """Return the files that a record names, longest first; a number says nothing of a file."""
-    names = {name for name in (record.file, *record.files) if re.search(r"[^\d.]", name)}
-    return sorted(names, key=len, reverse=True)
-
-
-def _whole(name: str) -> re.Pattern[str]:
-    """Return what finds a name, and not a part of a longer one."""
-    return re.compile(rf"{_BEFORE}{re.escape(name)}(?![\w-]|\.\w)")
-
-
-def _folder(path: str) -> str:
-    """Return what is before the last part, with the separator; nothing if that is the root."""
-    folder = path.rstrip("/\\").removesuffix(last_part(path))
-    return folder if len(folder) > 1 else ""
-
-
 def duration(seconds: float) -> str:
-    """Return a time in words: ``0.254 s``, ``12 min 5 s``, ``3 h 20 min``.
+    """Return a duration as text.
 
     Examples
     --------

@@ -38,10 +38,10 @@ from s3_here import BUCKET, serving
 
 import dcmdask
 from dcmdask import batch
-from dcmdask.batch import outputs as outputs_of_series
+from dcmdask.batch import staging as outputs_of_series
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import Staging, settled
 from dcmdask.batch.records import Record, records
+from dcmdask.batch.staging import Staging, settled
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -555,20 +555,19 @@ WAYS = {
     0: ("hang", "timeout"),
     1: ("end", "poison"),
     10: ("hoard", "poison"),
-    100: ("raise", "process"),
-    101: ("leave", "process"),
-    102: ("wait", ""),
+    11: ("raise", "process"),
+    12: ("leave", "process"),
+    13: ("wait", ""),
 }
 
 
 @pytest.mark.slow
 def test_broken_input_of_every_kind(client: Client, tmp_path: Path, log: Path) -> None:
     root, target, ways = tmp_path / "archive", tmp_path / "out", tmp_path / "ways"
-    good = archive(root, 200, frames=4)
+    good = archive(root, 40, frames=4)
     unusable: dict[int | str, str] = {}
     noted = {}
-    damages = dict(zip(range(13, 200, 14), DAMAGES, strict=False))
-    assert len(damages) == len(DAMAGES) and not damages.keys() & WAYS.keys()
+    damages = dict(zip(range(14, 40, 2), DAMAGES, strict=True))
     for number, damage in damages.items():
         files = sorted((root / f"{number:03}").iterdir())
         damage.done(files)
@@ -607,7 +606,7 @@ def test_broken_input_of_every_kind(client: Client, tmp_path: Path, log: Path) -
         n: one.notes for n, one in told.items() if one.done and one.notes
     }.keys() == noted.keys()
     for number, name in noted.items():
-        assert f"{name}: " in told[number].notes[0]
+        assert f"{name}: " in told[number].notes[0].text
     by_kind = {damage.what: told[n] for n, damage in damages.items() if n in told}
     jpeg, rle = by_kind["a damaged JPEG frame"], by_kind["a damaged RLE frame"]
     assert jpeg.file.endswith("/0001") and (rle.file[-5:], rle.frame) == ("/0000", 2)

@@ -1,18 +1,21 @@
 """No command changes or removes a file that dcmdask did not write, or a result that is good."""
 
 import hashlib
+import io
 import itertools
 import json
 import os
 import pty
 import random
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +34,10 @@ from make_dicom import noise
 import dcmdask
 from dcmdask import DcmdaskWarning, StoreExistsError, StoreLostError, batch
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.mark import claim
-from dcmdask.batch.outputs import Staging, settled
+from dcmdask.batch.identity import source_of, times_of
+from dcmdask.batch.outputs import claim
 from dcmdask.batch.records import Record, records
-from dcmdask.batch.source import source_of, times_of
+from dcmdask.batch.staging import Staging, settled
 from dcmdask.batch.work import Job, Work, process_series
 from dcmdask.report.page import write_page
 from dcmdask.report.summary import summarise
@@ -357,8 +360,7 @@ def test_the_old_results_stay_where_the_new_ones_fail(forks: Exporter, tmp_path:
     before, table = results(target), (target / "results.csv").read_text()
     failed = forks.export(source, target, job="third", **order)
     assert failed["failures"] == ["'a typo'"]
-    now = {name: told for name, told in results(target).items() if "/.new" not in name}
-    assert now == before and (target / "results.csv").read_text() == table
+    assert results(target) == before and (target / "results.csv").read_text() == table
     # The typo is mended: nothing has to be done again.
     again = forks.export(source, target, job="first", **order)
     assert (again["done"], again["failures"]) == (1, [])
@@ -396,11 +398,20 @@ class Archive:
 
     def run(self, *more: str) -> tuple[int, str]:
         """Run the job; return the exit code and what it says."""
-        command = [sys.executable, self.script, self.source, self.target, *more]
-        told = [*map(str, command), "--scheduler", self.address, "--no-thumbnails"]
-        done = subprocess.run(told, capture_output=True, text=True, check=False)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, done.stdout + done.stderr
+        # As a new process would, import what lies beside the script.
+        sys.modules.pop("helper", None)
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patched, redirect_stdout(said), redirect_stderr(said):
+            patched.setattr(sys, "argv", self.command(*more))
+            patched.setattr(sys, "path", [str(self.script.parent), *sys.path])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(self.script), run_name="__main__")
+        assert "Traceback" not in said.getvalue(), said.getvalue()
+        return int(ended.value.code or 0), said.getvalue()
+
+    def command(self, *more: str) -> list[str]:
+        command = [self.script, self.source, self.target, *more]
+        return [*map(str, command), "--scheduler", self.address, "--no-thumbnails"]
 
     @property
     def processed(self) -> int:
@@ -480,8 +491,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 @pytest.mark.slow
 def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
     """Of another option."""
-    command = [sys.executable, twelve.script, twelve.source, twelve.target, "--scale", "3"]
-    told = [*map(str, command), "--scheduler", twelve.address, "--no-thumbnails"]
+    told = [sys.executable, *twelve.command("--scale", "3")]
     # No, the end of the input, Ctrl-C, and yes.
     answers = (("n\n", 2, 0), ("\x04", 2, 0), ("\x03", 130, 0), ("y\n", 0, 12))
     for answer, code, processed in answers:
@@ -688,7 +698,7 @@ def test_a_late_worker_writes_no_record_over_that_of_another_version(tmp_path: P
 
     Record("1.2", False, "old", source, "process").write(folder)
     job = Job(pickle.dumps(process), {}, folder, "old", thumbnails=False)
-    done = process_series(job, Work("1.2", series, source, times_of(series)), True)
+    done = process_series(job, Work("1.2", series, source, times_of(series)))
     assert done.record is not None
     assert (done.record.done, done.record.error) == (False, "StoreExistsError")
     there = records(folder)["1.2"]
@@ -710,7 +720,7 @@ def test_a_list_that_cannot_be_believed(damage: str, folder: Folder) -> None:
     record = replace(recorded("job", "a"), pending=True)
     record.write(folder)
     if damage != "gone":
-        told = {"written": ["../../results.csv"], "new": [], "from": "series/1.2/.new-00"}
+        told = {"written": ["../../results.csv"], "new": [], "from": "records/1.2.new/00"}
         text = json.dumps(told) if damage == "foreign path" else "{"
         folder.write("records/1.2.files", text.encode())
     folder.write("results.csv", b"somebody's")
@@ -725,13 +735,12 @@ def test_a_record_of_a_name_that_dcmdask_does_not_give(name: str, folder: Folder
     """It would lead elsewhere."""
     folder.write("precious.txt", b"somebody's")
     Record(name, True, "job", "files", pending=True, made_by="job").write(folder)
-    told = {"written": ["precious.txt"], "new": [], "from": f"series/{name}/.new-00"}
+    told = {"written": ["precious.txt"], "new": [], "from": f"records/{name}.new/00"}
     folder.write(f"records/{name}.files", json.dumps(told).encode())
     assert records(folder) == {}
 
 
 def test_objects_are_removed_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of what is staged last, which the others are found by."""
     folder = Folder.of("memory://several")
     staging = staged(folder, "job", **{f"a{number}": b"" for number in range(8)})
     removed: list[str] = []
@@ -746,8 +755,7 @@ def test_objects_are_removed_several_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(fs, "rm_file", waiting)
     staging.discard()
-    assert len(removed) == 9 and removed[-1].endswith("/.outputs")
-    assert not folder.files("series")
+    assert len(removed) == 8 and not folder.files("records")
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -778,7 +786,7 @@ def test_no_series_behind_a_link(name: str, tmp_path: Path) -> None:
 
     folder, times = Folder.of(tmp_path / "out"), times_of(series)
     job = Job(pickle.dumps(process), {}, folder, "job", thumbnails=False)
-    done = process_series(job, Work("1.2", series, source_of(series), times), True)
+    done = process_series(job, Work("1.2", series, source_of(series), times))
     assert done.record is not None and not done.record.done
     assert f"{link} (a link) stands in the way" in done.record.message
     with pytest.raises(StoreExistsError, match=r"\(a link\) stands in the way"):

@@ -33,7 +33,8 @@ from s3_here import BUCKET, serving
 import dcmdask
 from dcmdask import batch
 from dcmdask.batch.folder import Folder
-from dcmdask.batch.outputs import OfAll, Staging, in_use
+from dcmdask.batch.outputs import Shared, in_use
+from dcmdask.batch.staging import Staging
 
 PIPELINES = ROOT / "pipelines"
 NAMES = ("export_zarr", "projections", "quality", "training_set")
@@ -237,7 +238,7 @@ def test_output_belongs_to_one_job(tmp_path: Path) -> None:
         batch.output("notes.txt")
     with in_use(staged(folder, "1.2", "c")):
         batch.output("other.txt")
-    assert (tmp_path / "series/1.3").is_dir()
+    assert (tmp_path / "records/1.3.new").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -410,7 +411,7 @@ def test_frames_without_noise_or_numbers() -> None:
 def test_nothing_to_compare(tmp_path: Path) -> None:
     import pandas as pd
 
-    with in_use(OfAll(Folder.of(tmp_path))):
+    with in_use(Shared(Folder.of(tmp_path))):
         loaded("quality")["finish"](pd.DataFrame(), str(tmp_path))
         loaded("training_set")["finish"](pd.DataFrame(), str(tmp_path))
     assert (tmp_path / "duplicates.csv").read_text() == "series,frame,of_series,of_frame\n"

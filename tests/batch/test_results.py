@@ -13,8 +13,8 @@ import xarray as xr
 
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import write_table
-from dcmdask.batch.outputs import Staging
 from dcmdask.batch.results import keep
+from dcmdask.batch.staging import Staging
 
 VOLUME = xr.DataArray(
     da.arange(120, chunks=30, dtype="i2").reshape(4, 5, 6),

@@ -13,7 +13,7 @@ from PIL import Image
 
 import dcmdask
 from dcmdask import batch
-from dcmdask.batch.thumbnail import thumbnail
+from dcmdask.batch.results import thumbnail
 
 # Neither row nor column is blank, and the window shows only a part of the values.
 FRAME = np.add.outer(np.arange(12), np.arange(20)).astype("u1") * 4
@@ -74,7 +74,7 @@ def test_a_job_and_its_thumbnails(tmp_path: Path) -> None:
     assert report.ok and own.ok and without.ok
     made = {one.name: tmp_path / f"out/records/{one.name}.png" for one in report.records}
     (noted,) = [one for one in report.records if one.notes]
-    assert noted.name == "1.2.3" and "no thumbnail: " in noted.notes[0]
+    assert noted.name == "1.2.3" and noted.notes[0].code == "no-thumbnail/MissingElementError"
     assert [name for name, path in made.items() if not path.exists()] == ["1.2.3"]
     assert not list((tmp_path / "own/records").glob("*.png"))
     assert not list((tmp_path / "off").rglob("*.png"))
