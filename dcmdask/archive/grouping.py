@@ -10,8 +10,8 @@ from dcmdask.archive.discovery import Skipped
 from dcmdask.archive.duplicates import versions
 from dcmdask.archive.scan_worker import in_threads
 from dcmdask.archive.series import Series
+from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.terms import uid
 
 __all__ = ["by_series", "series_of"]
 

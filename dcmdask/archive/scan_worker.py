@@ -26,8 +26,7 @@ from typing import IO, Any, TypeAlias, TypeVar, cast
 from dcmdask.archive.discovery import EMPTY, Kind, Skipped, unreadable
 from dcmdask.archive.quiet import quiet
 from dcmdask.dicom import files
-from dcmdask.dicom.description import Described, describe
-from dcmdask.dicom.without_pixels import lost_pixels
+from dcmdask.dicom.description import Described, describe, lost_pixels
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError, UnsupportedSyntaxError
 
 Outcome: TypeAlias = "Described | Skipped"

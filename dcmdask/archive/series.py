@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.valued import Values
+from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.instance import outside
-from dcmdask.dicom.terms import MODALITIES, UNITS, term, uid
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
 from dcmdask.geometry.grid import clusters
 from dcmdask.geometry.repair import OnIrregular

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from dcmdask.archive.series import Series
+from dcmdask.dicom.conversion import MODALITIES, term, uid
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.terms import MODALITIES, term, uid
 
 __all__ = ["COLUMNS", "row"]
 

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from dcmdask.batch.outcome import Progress
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 
 # Seconds between the lines of a log.
 _LINE = 10.0

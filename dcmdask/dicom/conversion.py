@@ -1,8 +1,10 @@
-"""Element values as numbers, lightly: pydicom's converters take longer than a whole header.
+"""Element values as numbers and terms.
 
-Results are those of pydicom, but what is not valid gives NaN instead of an exception. All
-remember what they have converted, as most values of a series are those of the file before;
-callers keep values of more than a kilobyte away from them.
+pydicom's converters take longer than the walk over a whole header. Numbers are those of
+pydicom, but NaN where a value is not valid. Converted numbers are remembered, as most values
+of a series are those of the file before; callers keep values of more than a kilobyte away.
+Text that is not a term of the standard may be a name, and is left out where results are
+shared.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from struct import Struct, calcsize
 from typing import Final
 
 __all__ = [
+    "MODALITIES",
+    "NUMBERS",
+    "UNITS",
     "days",
     "decimals",
     "first_decimal",
@@ -24,8 +29,28 @@ __all__ = [
     "minutes",
     "moment",
     "numbers",
+    "plain",
     "since_midnight",
+    "term",
+    "uid",
 ]
+
+NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
+"""The VRs of binary numbers (PS3.5 6.2), with their format characters of :mod:`struct`."""
+
+# PS3.3 C.7.3.1.1.1, the retired terms included.
+MODALITIES = (
+    "ANN AR ASMT AU BDUS BI BMD CD CF CFM CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC "
+    "ECG EEG EMG EOG EPS ES FA FID FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS "
+    "NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF "
+    "RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF ST "
+    "STAIN TEXTUREMAP TG US VA VF VIDD VL XA XAPROTOCOL XC"
+)
+# PS3.3 C.8.9.1.1.3, and the Rescale Types of PS3.3 C.11.1.1.2; "US" is unspecified.
+UNITS = (
+    "CNTS NONE CM2 CM2ML PCNT CPS BQML MGMINML UMOLMINML MLMING MLG 1CM UMOLML PROPCNTS PROPCPS "
+    "MLMINML MLML GML STDDEV OD HU MGML Z_EFF ED EDW HU_MOD PCT"
+)
 
 _DAY: Final = 24 * 60 * 60 * 10**6  # microseconds
 _EPOCH: Final = date(1970, 1, 1).toordinal()
@@ -165,3 +190,18 @@ def moment(value: bytes, offset: int) -> float:
     if since is None or at is None:
         return nan
     return milliseconds(since, at, minutes(own) if own else offset)
+
+
+def uid(text: str | None) -> str | None:
+    """Return `text` if it has the form of a UID (PS3.5 section 9), otherwise None."""
+    return text if text and re.fullmatch(r"[0-9.]{1,64}", text) else None
+
+
+def term(text: str | None, terms: str) -> str | None:
+    """Return `text` if it is one of `terms`, otherwise None."""
+    return text if text in terms.split() else None
+
+
+def plain(text: str) -> str:
+    """Return text of one line with what would steer a terminal written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

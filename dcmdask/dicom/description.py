@@ -5,39 +5,36 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.sequence import Sequence
+from pydicom.uid import UID
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import first_decimal, first_number, minutes, numbers
-from dcmdask.dicom.elements import Element, Filter, NotUnderstood, Wanted
-from dcmdask.dicom.frame_facts import DAY, FACTS, Common
-from dcmdask.dicom.functional_groups import (
-    LONGEST,
-    rows,
-    rows_of_dataset,
-    value_bytes,
+from dcmdask.dicom.conversion import first_decimal, first_number, minutes
+from dcmdask.dicom.elements import Element
+from dcmdask.dicom.frame_facts import (
+    DAY,
+    FACTS,
+    PRIVATE_ELEMENTS,
+    Common,
+    Diffusion,
+    private_diffusion,
 )
-from dcmdask.dicom.header import Header, read_header, read_whole_header, window_over
+from dcmdask.dicom.functional_groups import LONGEST, SEQUENCES, Frames, frame_table, value_bytes
+from dcmdask.dicom.header import Header, read_header
 from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
-from dcmdask.dicom.private_diffusion import ELEMENTS as PRIVATE_ELEMENTS
-from dcmdask.dicom.private_diffusion import Diffusion, private_diffusion
-from dcmdask.errors import HeaderError, PixelDataError
+from dcmdask.errors import PixelDataError
 
-__all__ = ["FACTS", "Described", "describe", "facts_of"]
+__all__ = ["FACTS", "Described", "describe", "facts_of", "lost_pixels"]
 
-_SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
-_SEQUENCES: Final = _LUTS | {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
+_SEQUENCES: Final = _LUTS | SEQUENCES
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
@@ -54,24 +51,19 @@ _WANTED: Final = frozenset(
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING),
     }
 )
-# Dimension Index Pointer, Dimension Description Label.
-_POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO")
-_DIMENSION: Final = Filter((_POINTER, _LABEL))
-# Dimensions by the attribute that a Dimension Index Pointer is of.
-_DIMENSIONS: Final = {
-    0x00209056: "stack",  # Stack ID
-    0x00209057: "z",  # In-Stack Position Number
-    0x00200032: "z",  # Image Position (Patient)
-    0x00209128: "t",  # Temporal Position Index
-    0x0020930D: "t",  # Temporal Position Time Offset
-    0x00189153: "t",  # Nominal Cardiac Trigger Delay Time
-    0x00189082: "echo",  # Effective Echo Time
-    0x00189087: "diffusion",  # Diffusion b-value
-    0x00189089: "diffusion",  # Diffusion Gradient Orientation
-    0x00089208: "component",  # Complex Image Component
-}
-# Names that stand for something else than what a label may mean.
-_TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", "missing"}
+_ROWS, _FIRST_DIRECTORY_RECORD = 0x00280010, 0x00041200
+# SOP classes (PS3.4 B.5) of which instances have pixel data, besides those of images.
+_OF_PIXELS: Final = (
+    "Segmentation Storage",
+    "Label Map Segmentation Storage",
+    "Height Map Segmentation Storage",
+    "Parametric Map Storage",
+    "Enhanced US Volume Storage",
+    "Ophthalmic Thickness Map Storage",
+    "Corneal Topography Map Storage",
+)
+# Its pixel data may be left out, and Rows with it.
+_RT_DOSE: Final = "RT Dose Storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,16 +311,7 @@ def _padding(header: Header, signed: bool) -> float | None:
     return padding if padding == padding else None
 
 
-class _Frames(NamedTuple):
-    """The facts of all frames, their Dimension Index Values, and whether one has a VOI LUT."""
-
-    table: bytes
-    has_lut: bool = False
-    dimensions: tuple[str, ...] = ()
-    index_values: bytes = b""
-
-
-def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> _Frames:
+def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> Frames:
     offset = header.values.get(_TIMEZONE_OFFSET)
     common = Common(
         little_endian=header.encoding.little_endian,
@@ -340,9 +323,9 @@ def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> _Fram
     top = _top_level(header)
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
-    if header.sequences.keys().isdisjoint((_SHARED, _PER_FRAME)):
-        return _Frames(frame_facts.packed(top, common) * frames)
-    return _table(header, frames, top, common)
+    if SEQUENCES.isdisjoint(header.sequences):
+        return Frames(frame_facts.packed(top, common) * frames)
+    return frame_table(header, frames, top, common)
 
 
 def _top_level(header: Header) -> list[bytes]:
@@ -358,92 +341,38 @@ def _top_level(header: Header) -> list[bytes]:
     return found
 
 
-_Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
-"""The rows of the sequence with a tag; none where it is absent."""
+def lost_pixels(source: files.Stored) -> str:
+    """Return why a file without pixel data should have some; empty where it need not.
 
+    Reports, plans, presentation states, directories of media and the like have none. A header
+    that ends where an element ends looks whole.
 
-def _table(header: Header, frames: int, top: list[bytes], common: Common) -> _Frames:
-    """Return the facts of an instance with functional groups."""
-    groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
-    try:
-        places = {tag: header.sequences[tag] for tag in groups}
-        with files.opened(header.source) as file:
-            window = window_over(file, header.source.size)
+    Parameters
+    ----------
+    source : Stored
+        In which no pixel data was found.
 
-            def read(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
-                if tag not in places:
-                    return iter(())
-                place = places[tag]
-                if place is None:
-                    raise NotUnderstood(0, "only pydicom could read the header")
-                return rows(window, place, header.encoding, wanted)
+    Raises
+    ------
+    OSError, DcmdaskError
+        It cannot be read again.
 
-            return _rows(read, frames, top, common)
-    except NotUnderstood as error:
-        reason = error
-    dataset = read_whole_header(header.source, header.transfer_syntax)
-
-    def read_dataset(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
-        items = dataset[tag].value if tag in groups else Sequence()
-        if not isinstance(items, Sequence):
-            raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
-        return rows_of_dataset(items, header.encoding, wanted)
-
-    try:
-        return _rows(read_dataset, frames, top, common)
-    except Exception as error:
-        raise HeaderError(
-            f"the functional groups are damaged: {reason}; pydicom says: {error}",
-            source=header.source.name,
-            code="functional-groups",
-        ) from error
-
-
-_GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDEX_VALUES))
-
-
-def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> _Frames:
-    """Lay values of each frame over those that frames share, and these over `top`."""
-    shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
-    has_lut = frame_facts.LUTS.key in shared
-    base = _laid_over(shared, top)
-    dimensions = _dimensions(read, common.little_endian)
-    order: Literal["<", ">"] = "<" if common.little_endian else ">"
-    width = 4 * len(dimensions)
-    indices = bytearray()
-    table = bytearray(frame_facts.packed(base, common) * frames)
-    size = FACTS.itemsize
-    # A frame without an item keeps the row of what is shared.
-    for at, row in zip(range(0, len(table), size), read(_PER_FRAME, _GROUPS), strict=False):
-        table[at : at + size] = frame_facts.packed(_laid_over(row, base), common)
-        has_lut = has_lut or frame_facts.LUTS.key in row
-        values = row.get(frame_facts.INDEX_VALUES.key, b"")
-        if len(values) == width:
-            indices += values
-    if not dimensions or len(indices) != frames * width:
-        return _Frames(bytes(table), has_lut)
-    native = np.frombuffer(indices, np.dtype("u4").newbyteorder(order)).astype("u4")
-    return _Frames(bytes(table), has_lut, dimensions, native.tobytes())
-
-
-def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
-    """Return the names of the dimensions of an object, in the order of its indices."""
-    found: list[str] = []
-    items = islice(read(_DIMENSION_INDEX, _DIMENSION), LONGEST)
-    for number, row in enumerate(items):
-        pointer, text = row.get(_POINTER.key, b""), row.get(_LABEL.key, b"")
-        group, element = numbers(pointer, "<H" if little_endian else ">H", 2)
-        tag = -1 if group != group else int(group) << 16 | int(element)
-        label = "_".join(re.findall("[a-z0-9]+", text.decode("ascii", "replace").lower()))
-        taken = {*_TAKEN, *found}
-        other = label if label and label not in taken else f"dimension_{number}"
-        found.append(_DIMENSIONS.get(tag, other))
-    return tuple(found)
-
-
-def _laid_over(row: dict[int, bytes], base: list[bytes]) -> list[bytes]:
-    laid = base.copy()
-    for number, value in row.items():
-        if number < len(laid):
-            laid[number] = value
-    return laid
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> lost_pixels(files.locate(get_testdata_file("rtplan.dcm")))
+    ''
+    """
+    values = read_header(source, (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD)).values
+    if _FIRST_DIRECTORY_RECORD in values:
+        return ""
+    if _SOP_CLASS not in values:
+        return "there is no (0008,0016) 'SOP Class UID' either"
+    sop_class = UID(values[_SOP_CLASS].value.decode("ascii", "replace").rstrip("\0 "))
+    name = sop_class.name
+    if "Image" in name or name in _OF_PIXELS:
+        return "the SOP class is one of images"
+    # A class that the standard does not know is called by its UID.
+    if name in (sop_class, _RT_DOSE) and _ROWS in values:
+        return "(0028,0010) 'Rows' is there"
+    return ""

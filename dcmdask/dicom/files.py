@@ -13,23 +13,17 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from dcmdask.dicom.access import reaching
+from dcmdask.dicom.access import content_key, fetch_ranges, gives_ranges, is_http, reaching
 from dcmdask.dicom.inflation import EXPANSION, InflatedFile, read_whole
-from dcmdask.dicom.ranges import coalesce
 from dcmdask.errors import SourceChangedError
 
-# What file systems call an entity tag or a checksum; and, where there is none, the last change.
-_OF_CONTENT = frozenset({"etag", "md5", "md5hash", "content_md5", "crc", "crc32c"})
-_OF_CHANGE = frozenset(
-    {"mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "date_time"}
-)
-# What one look into a remote header fetches.
+# Bytes that one look into a remote header fetches.
 REMOTE_BLOCK = 256 * 1024
 # Bytes of a source that can only be taken into memory as a whole.
 INFLATE_LIMIT = 2**30
@@ -120,10 +114,8 @@ Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
 class Inflated:
     """The data set that is deflated (PS3.5 A.5) from `start` to the end of a source.
 
-    Offsets count from its first byte.
-
-    Not random access: to :func:`read` from it, each process inflates the whole data set
-    once; :func:`opened`, it is inflated as far as it is read.
+    Offsets count from its first byte. To :func:`read` from it, each process inflates the
+    whole data set once; :func:`opened`, it is inflated as far as it is read.
     """
 
     deflated: Stored
@@ -218,9 +210,9 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
         return _locate_path(path)
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
-    if info.get("size") is None or not _gives_ranges(fs, path, info):
+    if info.get("size") is None or not gives_ranges(fs, path, info):
         # No block size stands for one stream over HTTP.
-        with fs.open(path, "rb", block_size=0 if _is_http(fs) else None) as file:
+        with fs.open(path, "rb", block_size=0 if is_http(fs) else None) as file:
             return Memory(read_whole(file, url, limit), name=url)
     return remote_file(url, options, fs, path, info)
 
@@ -228,28 +220,8 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
 def remote_file(
     url: str, options: Mapping[str, Any], fs: Any, path: str, info: Mapping[str, Any]
 ) -> RemoteFile:
-    """Return a file of which fsspec says `info`."""
-    # Not all file systems put what tells one content from another into their own key, and that
-    # of an archive is another one each time it is opened.
-    told = _named(info, _OF_CONTENT) or _named(info, _OF_CHANGE) or fs.ukey(path)
-    return RemoteFile(url, dict(options), int(info["size"]), str(told))
-
-
-def _named(info: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
-    return sorted((key, str(value)) for key, value in info.items() if key.lower() in names)
-
-
-def _is_http(fs: Any) -> bool:
-    return type(fs).__name__ == "HTTPFileSystem"
-
-
-def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
-    """Return whether parts can be asked for: a web server may answer with everything."""
-    if not _is_http(fs) or info.get("partial"):
-        return True
-    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
-    with fs.open(path, "rb", block_size=0, headers=headers) as file:
-        return len(file.read(2)) == 1
+    """Return a file that fsspec describes by `info`."""
+    return RemoteFile(url, dict(options), int(info["size"]), content_key(fs, path, info))
 
 
 def _locate_file_like(src: Any, limit: int) -> Stored:
@@ -298,7 +270,7 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
         data = source.data if isinstance(source, Memory) else _inflated(source)
         parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
     elif isinstance(source, RemoteFile):
-        parts = _read_remote(source, offsets, lengths)
+        parts = fetch_ranges(source.name, source.options, offsets, lengths)
     else:
         with opened(source) as file:
             parts = [_read_at(file, o, n) for o, n in zip(offsets, lengths, strict=True)]
@@ -377,29 +349,6 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     while len(data) < length and (more := file.read(length - len(data))):
         data += more
     return data
-
-
-def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
-    import fsspec
-
-    requests = coalesce(offsets, lengths)
-    starts, ends = [one[0] for one in requests], [one[1] for one in requests]
-    with reaching(source.name):
-        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
-        blocks = fs.cat_ranges([path] * len(requests), starts, ends, on_error="raise")
-    parts = [b""] * len(offsets)
-    for (start, end, members), block in zip(requests, blocks, strict=True):
-        if len(block) > end - start:
-            raise SourceChangedError(
-                f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
-                "not give ranges",
-                source=source.name,
-                code="no-ranges",
-            )
-        for member in members:
-            begin = offsets[member] - start
-            parts[member] = bytes(block[begin : begin + lengths[member]])
-    return parts
 
 
 # Data sets inflated by this process, newest last. Few: they are whole files.

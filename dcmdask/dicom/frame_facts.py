@@ -1,8 +1,8 @@
-"""Position and time of each frame, as a row of numbers."""
+"""Facts of each frame, as a row of numbers: position, time, diffusion weighting, values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from math import nan
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from dcmdask.dicom.conversion import (
+    NUMBERS,
     days,
     decimals,
     first_decimal,
@@ -22,10 +23,21 @@ from dcmdask.dicom.conversion import (
     numbers,
     since_midnight,
 )
-from dcmdask.dicom.elements import Wanted
-from dcmdask.dicom.private_diffusion import Diffusion
+from dcmdask.dicom.elements import Encoding, RawValue, Wanted
 
-__all__ = ["DAY", "ELEMENTS", "FACTS", "INDEX_VALUES", "LEAVES", "LUTS", "Common", "packed"]
+__all__ = [
+    "DAY",
+    "ELEMENTS",
+    "FACTS",
+    "INDEX_VALUES",
+    "LEAVES",
+    "LUTS",
+    "PRIVATE_ELEMENTS",
+    "Common",
+    "Diffusion",
+    "packed",
+    "private_diffusion",
+]
 
 DAY: Final = 24 * 60 * 60 * 1000
 """Milliseconds; acquisition times below are times of a day that is not known."""
@@ -135,6 +147,43 @@ _COMPONENTS: Final = {
         for sequence in (b"FFE", b"SE", b"IR", b"PCA")
     },
 }
+
+
+class Diffusion(NamedTuple):
+    """A b-value in s/mm2 and a direction in patient axes; NaN where there is none."""
+
+    b_value: float = nan
+    direction: tuple[float, ...] = (nan, nan, nan)
+
+
+class _Place(NamedTuple):
+    """The group, the elements within the block that the creator reserved, the b-value's VR."""
+
+    group: int
+    b_value: int
+    vr: str
+    direction: int | None = None
+
+
+# Only directions that are in patient axes; those of GE, for one, are in image axes.
+_PLACES: Final = {
+    b"SIEMENS MR HEADER": _Place(0x0019, 0x0C, "IS", 0x0E),
+    b"GEMS_PARM_01": _Place(0x0043, 0x39, "IS"),
+    b"Philips Imaging DD 001": _Place(0x2001, 0x03, "FL"),
+    b"Image Private Header": _Place(0x0065, 0x09, "FD"),
+}
+# GE adds this to the b-values of some sequences.
+_GE_SURPLUS: Final = 10**9
+PRIVATE_ELEMENTS: Final = frozenset(
+    place.group << 16 | element
+    for place in _PLACES.values()
+    for block in range(0x10, 0x100)
+    for element in (
+        block,
+        *(block << 8 | low for low in (place.b_value, place.direction) if low is not None),
+    )
+)
+"""Private creators, and the elements in whichever block they reserve (PS3.5 7.8.1)."""
 
 
 class Common(NamedTuple):
@@ -283,3 +332,46 @@ def _component(component: bytes, image_type: bytes) -> bytes:
         ),
         b"",
     )
+
+
+def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> Diffusion:
+    """Return the diffusion weighting of an MR instance in a vendor's private elements.
+
+    Parameters
+    ----------
+    values : mapping of int to RawValue
+        Top-level elements, with those of `PRIVATE_ELEMENTS` that are there.
+    encoding : Encoding
+    """
+    for tag, creator in values.items():
+        # Odd groups are private, and their creators have the numbers up to FF.
+        if not tag & 0x10000 or tag & 0xFF00:
+            continue
+        place = _PLACES.get(creator.value.strip(b"\0 "))
+        if place is None or place.group != tag >> 16:
+            continue
+        block = place.group << 16 | (tag & 0xFF) << 8
+        b_value = _b_value(values.get(block | place.b_value), place.vr, encoding)
+        if place.group == 0x0043:
+            b_value = b_value % _GE_SURPLUS if b_value >= 0 else nan
+        if b_value == b_value:
+            direction = place.direction and values.get(block | place.direction)
+            return Diffusion(b_value, _direction(direction or None, encoding))
+    return Diffusion()
+
+
+def _b_value(raw: RawValue | None, usual: str, encoding: Encoding) -> float:
+    if raw is None or len(raw.value) > 256:
+        return nan
+    vr = usual if raw.vr in (None, "UN") else raw.vr
+    if vr in NUMBERS:
+        return first_number(raw.value, ("<" if encoding.little_endian else ">") + NUMBERS[vr])
+    return first_decimal(raw.value)
+
+
+def _direction(raw: RawValue | None, encoding: Encoding) -> tuple[float, ...]:
+    if raw is None or len(raw.value) > 256:
+        return (nan, nan, nan)
+    if raw.vr in (None, "UN", "FD"):
+        return numbers(raw.value, "<d" if encoding.little_endian else ">d", 3)
+    return decimals(raw.value, 3)

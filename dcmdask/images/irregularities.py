@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.terms import uid
 from dcmdask.geometry.grid import Integers, Irregularity
 
 # Number of files that a message names.

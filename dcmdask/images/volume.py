@@ -14,9 +14,9 @@ import numpy.typing as npt
 from dcmdask.arrays.arranged import ArrangedFrames
 from dcmdask.arrays.joined import JoinedFrames, look
 from dcmdask.arrays.valued import Values, check_values, fill_for, valued
+from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.instance import outside
-from dcmdask.dicom.terms import uid
 from dcmdask.errors import DcmdaskWarning, IrregularSeriesError
 from dcmdask.geometry.axes import ORDER_BY, Indices
 from dcmdask.geometry.dimensions import Arrangement, arrange

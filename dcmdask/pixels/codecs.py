@@ -67,11 +67,12 @@ def is_available(uid: str) -> bool:
         import imagecodecs
     except ImportError:
         return False
-    codec = getattr(imagecodecs, _CODECS[SYNTAXES[uid]])
+    name = _CODECS[SYNTAXES[uid].kind]
+    codec = getattr(imagecodecs, name)
     if not codec.available:
         return False
     # Without libjpeg-turbo 3 there is only 8-bit DCT, and the mode is not told by `available`.
-    return _CODECS[SYNTAXES[uid]] != "JPEG8" or bool(getattr(codec, "all_precisions", False))
+    return name != "JPEG8" or bool(getattr(codec, "all_precisions", False))
 
 
 def own_decoder(uid: str) -> Decoder | None:

@@ -16,10 +16,16 @@ from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
 from dcmdask.dicom.instance import PIXEL_KEYWORDS, Instance, open_instance
 from dcmdask.errors import Note
-from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.array_like import (
+    ArrayLike,
+    InnerKey,
+    frame_number,
+    frame_numbers,
+    inner_shape,
+    split,
+)
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
-from dcmdask.pixels.indexing import InnerKey, frame_number, frame_numbers, inner_shape, split
 
 
 class FrameArray(ArrayLike):

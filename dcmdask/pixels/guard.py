@@ -6,6 +6,8 @@ it allocates what a codestream asks for and fills up one that is cut short.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -34,24 +36,42 @@ from dcmdask.pixels.codestream import (
 )
 from dcmdask.pixels.lossless import coding
 
-__all__ = ["SYNTAXES", "check", "check_frame", "notices_damage"]
+__all__ = ["SYNTAXES", "Syntax", "check", "check_frame", "notices_damage"]
 
-# The kind of codestream that each transfer syntax may hold. libjpeg-turbo reads the DCT
-# processes and the lossless one, and is the fastest of imagecodecs' three lossless readers.
-# HTJ2K goes through OpenJPEG: imagecodecs' own HTJ2K codec returns garbage where it fails.
-SYNTAXES: dict[str, str] = {
-    JPEGBaseline8Bit: "jpeg",
-    JPEGExtended12Bit: "jpeg",
-    JPEGLossless: "jpeg-lossless",
-    JPEGLosslessSV1: "jpeg-lossless",
-    JPEGLSLossless: "jpeg-ls",
-    JPEGLSNearLossless: "jpeg-ls",
-    JPEG2000Lossless: "jpeg2000",
-    JPEG2000: "jpeg2000",
-    HTJ2KLossless: "jpeg2000",
-    HTJ2KLosslessRPCL: "jpeg2000",
-    HTJ2K: "jpeg2000",
-    RLELossless: "rle",
+
+class Syntax(NamedTuple):
+    """Transfer syntax that imagecodecs decodes.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of its codestreams.
+    cost : float
+        Seconds per megabyte of decoded frame on one thread, as benchmarks/costs.py measures
+        them, the slower of 12-bit frames with noise and RGB tiles (an estimate for 12-bit
+        JPEG). Constants, so that a graph does not depend on the machine that makes it.
+    """
+
+    kind: str
+    cost: float
+
+
+# libjpeg-turbo reads the DCT processes and the lossless one, and is the fastest of imagecodecs'
+# three lossless readers. HTJ2K goes through OpenJPEG: imagecodecs' own HTJ2K codec returns
+# garbage where it fails.
+SYNTAXES: dict[str, Syntax] = {
+    JPEGBaseline8Bit: Syntax("jpeg", 0.002),
+    JPEGExtended12Bit: Syntax("jpeg", 0.010),
+    JPEGLossless: Syntax("jpeg-lossless", 0.009),
+    JPEGLosslessSV1: Syntax("jpeg-lossless", 0.009),
+    JPEGLSLossless: Syntax("jpeg-ls", 0.014),
+    JPEGLSNearLossless: Syntax("jpeg-ls", 0.014),
+    JPEG2000Lossless: Syntax("jpeg2000", 0.053),
+    JPEG2000: Syntax("jpeg2000", 0.053),
+    HTJ2KLossless: Syntax("jpeg2000", 0.008),
+    HTJ2KLosslessRPCL: Syntax("jpeg2000", 0.008),
+    HTJ2K: Syntax("jpeg2000", 0.008),
+    RLELossless: Syntax("rle", 0.0007),
 }
 
 
@@ -91,9 +111,10 @@ def check(
         _check_rle(stream, samples, bits_allocated)
     else:
         _check_size(stream, rows, columns, samples, bits_allocated)
-    if stream.kind != SYNTAXES[uid]:
+    kind = SYNTAXES[uid].kind
+    if stream.kind != kind:
         raise Unsuited(
-            f"the codestream is {stream.kind}, transfer syntax {UID(uid).name} is {SYNTAXES[uid]}"
+            f"the codestream is {stream.kind}, transfer syntax {UID(uid).name} is {kind}"
         )
     if not stream.complete:
         # pylibjpeg and pyjpegls make something up for what is missing.
