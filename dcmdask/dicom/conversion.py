@@ -1,19 +1,16 @@
 """Element values as numbers and terms.
 
 pydicom's converters take longer than the walk over a whole header. Numbers are those of
-pydicom, but NaN where a value is not valid. Converted numbers are remembered, as most values
-of a series are those of the file before; callers keep values of more than a kilobyte away.
-Text that is not a term of the standard may be a name, and is left out where results are
-shared.
+pydicom, but NaN where a value is not valid. Text that is not a term of the standard may be a
+name, and is left out where results are shared.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import date
-from functools import lru_cache
 from math import isfinite, nan
-from struct import Struct, calcsize
+from struct import calcsize, iter_unpack
 from typing import Final
 
 __all__ = [
@@ -21,9 +18,6 @@ __all__ = [
     "NUMBERS",
     "UNITS",
     "days",
-    "decimals",
-    "first_decimal",
-    "first_integer",
     "first_number",
     "milliseconds",
     "minutes",
@@ -60,6 +54,30 @@ _DT: Final = re.compile(rb"(\d{8})" + _TIME + rb"([+-]\d{4})?")
 _OFFSET: Final = re.compile(rb"([+-])(\d\d)(\d\d)")
 
 
+def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
+    """Return the numbers of a DS, an IS, or one of `NUMBERS`; none where bytes are left over.
+
+    Examples
+    --------
+    >>> numbers(rb"0.5\\.75 ", "DS", True)
+    (0.5, 0.75)
+    >>> numbers(b"\\x01\\x00\\x02\\x00", "US", True)
+    (1.0, 2.0)
+    """
+    if vr not in NUMBERS:
+        found = map(_parsed, value.rstrip(b"\0").split(b"\\"))
+        return tuple(n if vr == "DS" or n.is_integer() else nan for n in found)
+    code = ("<" if little_endian else ">") + NUMBERS[vr]
+    if len(value) % calcsize(code):
+        return ()
+    return tuple(float(n) if isfinite(n) else nan for (n,) in iter_unpack(code, value))
+
+
+def first_number(value: bytes, vr: str, little_endian: bool) -> float:
+    """Return the first number of a value, NaN where there is none."""
+    return next(iter(numbers(value, vr, little_endian)), nan)
+
+
 def _parsed(text: bytes) -> float:
     try:
         number = float(text)
@@ -69,65 +87,6 @@ def _parsed(text: bytes) -> float:
     return number if isfinite(number) and b"_" not in text else nan
 
 
-@lru_cache(maxsize=1 << 14)
-def decimals(value: bytes, count: int) -> tuple[float, ...]:
-    """Return the `count` numbers of a DS, or as many NaN where it has not just these.
-
-    Examples
-    --------
-    >>> decimals(rb"0.5\\.75 ", 2)
-    (0.5, 0.75)
-    >>> decimals(b"0.5", 2)
-    (nan, nan)
-    """
-    found = tuple(map(_parsed, value.rstrip(b"\0").split(b"\\")))
-    return found if len(found) == count and all(map(isfinite, found)) else (nan,) * count
-
-
-@lru_cache(maxsize=1 << 14)
-def first_decimal(value: bytes) -> float:
-    """Return the first number of a DS."""
-    return _parsed(value.rstrip(b"\0").split(b"\\", 1)[0])
-
-
-@lru_cache(maxsize=1 << 14)
-def first_integer(value: bytes) -> float:
-    """Return the first number of an IS."""
-    number = first_decimal(value)
-    return number if number.is_integer() else nan
-
-
-@lru_cache(maxsize=1 << 14)
-def numbers(value: bytes, code: str, count: int) -> tuple[float, ...]:
-    """Return the `count` binary numbers, or as many NaN where there are not just these.
-
-    `code` is one number's of :mod:`struct`, with the byte order.
-
-    Examples
-    --------
-    >>> numbers(b"\\x01\\x00\\x02\\x00", "<H", 2)
-    (1.0, 2.0)
-    """
-    if len(value) != count * calcsize(code):
-        return (nan,) * count
-    found = tuple(float(number) for (number,) in _struct(code).iter_unpack(value))
-    return found if all(map(isfinite, found)) else (nan,) * count
-
-
-@lru_cache(maxsize=1 << 14)
-def first_number(value: bytes, code: str, index: int = 0) -> float:
-    """Return the first binary number, or that at `index`."""
-    size = calcsize(code)
-    (number,) = numbers(value[index * size : (index + 1) * size], code, 1)
-    return number
-
-
-@lru_cache(maxsize=32)
-def _struct(code: str) -> Struct:
-    return Struct(code)
-
-
-@lru_cache(maxsize=1 << 10)
 def days(value: bytes) -> int | None:
     """Return the days of a DA since 1970; None where it is not a date."""
     digits = value.strip(b"\0 ").replace(b".", b"")  # dotted before 1993 (PS3.5 6.2)
@@ -139,7 +98,6 @@ def days(value: bytes) -> int | None:
         return None
 
 
-@lru_cache(maxsize=1 << 10)
 def since_midnight(value: bytes) -> int | None:
     """Return the microseconds of a TM since midnight; None where it is not a time."""
     match = _TM.fullmatch(value.strip(b"\0 ").replace(b":", b""))
@@ -155,7 +113,6 @@ def _microseconds(
     return ((h * 60 + m) * 60 + s) * 10**6 + int((fraction or b"").ljust(6, b"0"))
 
 
-@lru_cache(maxsize=64)
 def minutes(value: bytes) -> int:
     """Return the minutes of an offset from UTC, 0 where there is none (PS3.5 6.2 DT)."""
     match = _OFFSET.fullmatch(value.strip(b"\0 "))
@@ -170,7 +127,6 @@ def milliseconds(day: int, time: int, offset: int) -> float:
     return (day * _DAY + time - offset * 60 * 10**6) / 1000
 
 
-@lru_cache(maxsize=1 << 10)
 def moment(value: bytes, offset: int) -> float:
     """Return the milliseconds of a DT since 1970, in UTC.
 

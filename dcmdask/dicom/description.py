@@ -14,14 +14,15 @@ import numpy.typing as npt
 from pydicom.uid import UID
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import first_decimal, first_number, minutes
+from dcmdask.dicom.conversion import first_number, minutes
 from dcmdask.dicom.elements import Element
 from dcmdask.dicom.frame_facts import (
     DAY,
     FACTS,
+    FRAME_TYPE,
+    NUMBER_OF,
     PRIVATE_ELEMENTS,
     Common,
-    Diffusion,
     private_diffusion,
 )
 from dcmdask.dicom.functional_groups import LONGEST, SEQUENCES, Frames, frame_table, value_bytes
@@ -303,26 +304,24 @@ def _padding(header: Header, signed: bool) -> float | None:
     raw = header.values.get(_PIXEL_PADDING)
     if raw is None or len(raw.value) > LONGEST:
         return None
+    vr = "DS"
     if raw.vr in (None, "US", "SS", "UN", "OW"):
-        order = "<" if header.encoding.little_endian else ">"
-        padding = first_number(raw.value, order + ("h" if signed else "H"))
-    else:
-        padding = first_decimal(raw.value)
+        vr = "SS" if signed else "US"
+    padding = first_number(raw.value, vr, header.encoding.little_endian)
     return padding if padding == padding else None
 
 
 def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> Frames:
     offset = header.values.get(_TIMEZONE_OFFSET)
-    common = Common(
-        little_endian=header.encoding.little_endian,
-        is_mr=is_mr,
-        image_type=image_type,
-        offset=minutes(offset.value) if offset else 0,
-        diffusion=private_diffusion(header.values, header.encoding) if is_mr else Diffusion(),
-    )
+    common = Common(header.encoding.little_endian, minutes(offset.value) if offset else 0)
     top = _top_level(header)
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
+    instead = {FRAME_TYPE: image_type} if is_mr else {}
+    if is_mr:
+        instead |= private_diffusion(header.values, header.encoding)
+    for tag, value in instead.items():
+        top[NUMBER_OF[tag]] = top[NUMBER_OF[tag]] or value
     if SEQUENCES.isdisjoint(header.sequences):
         return Frames(frame_facts.packed(top, common) * frames)
     return frame_table(header, frames, top, common)

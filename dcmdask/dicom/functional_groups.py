@@ -128,6 +128,9 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
 _GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDEX_VALUES))
 
 
+_NUMBERS: Final = frozenset(range(len(frame_facts.ELEMENTS)))
+
+
 def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     """Lay values of each frame over those that frames share, and these over `top`."""
     shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
@@ -138,14 +141,16 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     width = 4 * len(dimensions)
     indices = bytearray()
     table = bytearray(frame_facts.packed(base, common) * frames)
-    size = FACTS.itemsize
     # A frame without an item keeps the row of what is shared.
-    for at, row in zip(range(0, len(table), size), read(_PER_FRAME, _GROUPS), strict=False):
-        table[at : at + size] = frame_facts.packed(_laid_over(row, base), common)
+    starts = range(0, len(table), FACTS.itemsize)
+    for start, row in zip(starts, read(_PER_FRAME, _GROUPS), strict=False):
+        values = _laid_over(row, base)
+        changed = row.keys() & _NUMBERS
+        frame_facts.pack_changed(table, start, values, changed, common)
         has_lut = has_lut or frame_facts.LUTS.key in row
-        values = row.get(frame_facts.INDEX_VALUES.key, b"")
-        if len(values) == width:
-            indices += values
+        own = row.get(frame_facts.INDEX_VALUES.key, b"")
+        if len(own) == width:
+            indices += own
     if not dimensions or len(indices) != frames * width:
         return Frames(bytes(table), has_lut)
     native = np.frombuffer(indices, np.dtype("u4").newbyteorder(order)).astype("u4")
@@ -158,8 +163,8 @@ def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
     items = islice(read(_DIMENSION_INDEX, _DIMENSION), LONGEST)
     for number, row in enumerate(items):
         pointer, text = row.get(_POINTER.key, b""), row.get(_LABEL.key, b"")
-        group, element = numbers(pointer, "<H" if little_endian else ">H", 2)
-        tag = -1 if group != group else int(group) << 16 | int(element)
+        pair = numbers(pointer, "US", little_endian)
+        tag = int(pair[0]) << 16 | int(pair[1]) if len(pair) == 2 else -1
         label = "_".join(re.findall("[a-z0-9]+", text.decode("ascii", "replace").lower()))
         taken = {*_TAKEN, *found}
         other = label if label and label not in taken else f"dimension_{number}"
