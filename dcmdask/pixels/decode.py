@@ -115,7 +115,7 @@ def examine(instance: Instance, frame: int, span: Span) -> Encoded:
     if pixels.transfer_syntax not in guard.SYNTAXES:
         return Encoded(frame, span, payload)
     try:
-        return Encoded(frame, span, payload, guard.check_frame(payload, pixels))
+        return Encoded(frame, span, payload, guard.check(payload, pixels))
     except Contradiction as error:
         raise _failed(instance, frame, error) from error
     except CodestreamError as error:

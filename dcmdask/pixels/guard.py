@@ -11,7 +11,6 @@ from typing import NamedTuple
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
-    UID,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000Lossless,
@@ -36,7 +35,7 @@ from dcmdask.pixels.codestream import (
 )
 from dcmdask.pixels.lossless import coding
 
-__all__ = ["SYNTAXES", "Syntax", "check", "check_frame", "notices_damage"]
+__all__ = ["SYNTAXES", "Syntax", "check", "notices_damage"]
 
 
 class Syntax(NamedTuple):
@@ -75,9 +74,7 @@ SYNTAXES: dict[str, Syntax] = {
 }
 
 
-def check(
-    data: Buffer, uid: str, *, rows: int, columns: int, samples: int, bits_allocated: int
-) -> Codestream:
+def check(data: Buffer, pixels: ImagePixel) -> Codestream:
     """Return the parameters of one frame once they agree with the header.
 
     A codec allocates what a codestream asks for, and libjpeg makes up the rest of one that
@@ -87,15 +84,8 @@ def check(
     ----------
     data : bytes, bytearray or memoryview
         The frame: fragments joined, item headers removed.
-    uid : str
-        The Transfer Syntax UID.
-    rows, columns, samples, bits_allocated : int
-        The header's Rows, Columns, Samples per Pixel and Bits Allocated.
-
-    Returns
-    -------
-    Codestream
-        What :func:`dcmdask.pixels.codecs.decode_into` needs to know.
+    pixels : ImagePixel
+        Of a transfer syntax in `SYNTAXES`.
 
     Raises
     ------
@@ -106,16 +96,15 @@ def check(
     Unsuited
         It is of a form that imagecodecs does not decode as pydicom's plugins do.
     """
-    stream = parse(data, uid)
+    stream = parse(data, pixels.transfer_syntax)
     if stream.kind == "rle":
-        _check_rle(stream, samples, bits_allocated)
+        _check_rle(stream, pixels)
     else:
-        _check_size(stream, rows, columns, samples, bits_allocated)
-    kind = SYNTAXES[uid].kind
+        _check_size(stream, pixels)
+    kind = SYNTAXES[pixels.transfer_syntax].kind
     if stream.kind != kind:
-        raise Unsuited(
-            f"the codestream is {stream.kind}, transfer syntax {UID(uid).name} is {kind}"
-        )
+        name = pixels.transfer_syntax.name
+        raise Unsuited(f"the codestream is {stream.kind}, transfer syntax {name} is {kind}")
     if not stream.complete:
         # pylibjpeg and pyjpegls make something up for what is missing.
         raise Incomplete(
@@ -131,18 +120,6 @@ def check(
     return stream
 
 
-def check_frame(data: Buffer, pixels: ImagePixel) -> Codestream:
-    """:func:`check` for the frames that `pixels` describes."""
-    return check(
-        data,
-        pixels.transfer_syntax,
-        rows=pixels.rows,
-        columns=pixels.columns,
-        samples=pixels.samples,
-        bits_allocated=pixels.bits_allocated,
-    )
-
-
 def notices_damage(codestream: Codestream) -> bool:
     """Return whether decoding fails where a frame is damaged as often as pydicom's plugins do.
 
@@ -152,36 +129,34 @@ def notices_damage(codestream: Codestream) -> bool:
     return codestream.kind != "jpeg" or codestream.precision == 8
 
 
-def _check_size(
-    stream: Codestream, rows: int, columns: int, samples: int, bits_allocated: int
-) -> None:
+def _check_size(stream: Codestream, pixels: ImagePixel) -> None:
     """Compare the codestream's own size with the header."""
-    if (stream.rows, stream.columns) != (rows, columns):
+    if (stream.rows, stream.columns) != (pixels.rows, pixels.columns):
         raise Contradiction(
             f"the codestream has {stream.rows} rows and {stream.columns} columns, "
-            f"the header {rows} (0028,0010) Rows and {columns} (0028,0011) Columns"
+            f"the header {pixels.rows} (0028,0010) Rows and {pixels.columns} (0028,0011) Columns"
         )
-    if stream.components != samples:
+    if stream.components != pixels.samples:
         raise Contradiction(
             f"the codestream has {stream.components} components, "
-            f"the header {samples} (0028,0002) Samples per Pixel"
+            f"the header {pixels.samples} (0028,0002) Samples per Pixel"
         )
-    if stream.itemsize * 8 > max(bits_allocated, 8):
+    if stream.itemsize * 8 > max(pixels.bits_allocated, 8):
         raise Contradiction(
             f"the codestream has a precision of {stream.precision} bits, "
-            f"the header {bits_allocated} (0028,0100) Bits Allocated"
+            f"the header {pixels.bits_allocated} (0028,0100) Bits Allocated"
         )
 
 
-def _check_rle(stream: Codestream, samples: int, bits_allocated: int) -> None:
+def _check_rle(stream: Codestream, pixels: ImagePixel) -> None:
     """Compare the number of segments with the header (PS3.5 G.2)."""
-    if bits_allocated % 8:
-        raise Unsuited(f"RLE frames of {bits_allocated} (0028,0100) Bits Allocated")
-    expected = samples * bits_allocated // 8
+    if pixels.bits_allocated % 8:
+        raise Unsuited(f"RLE frames of {pixels.bits_allocated} (0028,0100) Bits Allocated")
+    expected = pixels.samples * pixels.bits_allocated // 8
     if stream.components != expected:
         raise Contradiction(
-            f"the frame has {stream.components} RLE segments, {samples} samples of "
-            f"{bits_allocated} (0028,0100) Bits Allocated need {expected}"
+            f"the frame has {stream.components} RLE segments, {pixels.samples} samples of "
+            f"{pixels.bits_allocated} (0028,0100) Bits Allocated need {expected}"
         )
 
 
