@@ -48,12 +48,12 @@ def is_of_network(error: BaseException) -> bool:
 
 @contextmanager
 def reaching(url: Any, option: str = SOURCE) -> Iterator[None]:
-    """Raise what a server refuses in the body as an error that names the URL and what may help.
+    """Turn errors of servers in the body into errors of one line with the URL and advice.
 
     Parameters
     ----------
     url
-        Nothing is changed where it is no URL.
+        Errors are left as they are for anything but a URL.
     option : str
         The parameter that takes options for its file system.
 

@@ -53,7 +53,7 @@ _WANTED: Final = frozenset(
     }
 )
 _ROWS, _FIRST_DIRECTORY_RECORD = 0x00280010, 0x00041200
-# SOP classes (PS3.4 B.5) of which instances have pixel data, besides those of images.
+# SOP classes (PS3.4 B.5) whose instances have pixel data, besides those of images.
 _OF_PIXELS: Final = (
     "Segmentation Storage",
     "Label Map Segmentation Storage",
@@ -102,10 +102,10 @@ class Described:
     table : bytes
         The bytes of `facts`: in millions of instances, an array of each would count.
     dimensions : tuple of str
-        Of the Dimension Index Sequence (0020,9222), by its pointers: ``"stack"``, ``"z"``,
-        ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``; of others the Dimension
-        Description Label, in lower case, or ``"dimension_N"``. Empty unless all frames have
-        Dimension Index Values.
+        Names by the pointers of the Dimension Index Sequence (0020,9222): ``"stack"``,
+        ``"z"``, ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``; for other pointers
+        the Dimension Description Label, in lower case, or ``"dimension_N"``. Empty unless
+        all frames have Dimension Index Values.
     index_values : bytes
         (frames, dimensions) unsigned 32-bit integers.
     """
@@ -139,9 +139,9 @@ class Described:
 
     @property
     def facts(self) -> npt.NDArray[Any]:
-        """Of dtype `FACTS`, read-only; one row for each frame that the header declares.
+        """Facts of the frames, read-only, of dtype `FACTS`: a row for each declared frame.
 
-        There may be more frames than that.
+        The pixel data may have more frames than the header declares.
         """
         return np.frombuffer(self.table, FACTS)
 
@@ -150,24 +150,23 @@ class Described:
 
 
 _LEAP: Final = 1000
-# Frames that are said to be made within so many milliseconds of a day, were.
+# Times that lie within so many milliseconds are taken for times of one day.
 _LONG: Final = DAY / 2
-# The least time of the day in which nothing was made, where a run goes over midnight.
+# Least pause in a day by which a run that passes midnight is recognised, in milliseconds.
 _PAUSE: Final = 3 * DAY / 4
 
 
 def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
     """Return the facts of all frames of some instances, one after the other.
 
-    Acquisition and content times of which the day is not known are made comparable: where all
-    are, and they lie within six hours around midnight, those behind it are of the next day. NaN
-    where nobody can tell: the day is known of some frames only, or times are spread over more
-    than half a day.
+    Acquisition and content times without a date are made comparable: if all lack a date and
+    lie within six hours around midnight, those after midnight are moved to the next day. They
+    are NaN if only some frames have a date, or if times are spread over more than half a day.
 
     Returns
     -------
     ndarray
-        Of dtype `FACTS`; it may be written to.
+        Writable, of dtype `FACTS`.
 
     Examples
     --------
@@ -187,7 +186,7 @@ def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
 
 
 def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float:
-    """Return times of one day, or of it and the next, for milliseconds since midnight."""
+    """Return milliseconds since midnight with those of the next day raised by a day."""
     ordered = np.unique(times)
     if ordered[-1] - ordered[0] <= _LONG:
         return times
@@ -199,12 +198,12 @@ def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float
 
 
 def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> Described:
-    """Read what a scan keeps of one instance, in one walk over its header.
+    """Describe one instance, in one walk over its header.
 
-    A fact that is absent or not valid is NaN or empty. What a functional group macro has
-    counts only inside that macro (PS3.3 C.7.6.16.2); a frame's own comes before the shared
-    and that before the top level of the data set. A position at the top level counts only
-    where there is one frame: it is at most that of the first. Frames without an item in the
+    A fact that is absent or not valid is NaN or empty. Elements of a functional group macro
+    count only inside that macro (PS3.3 C.7.6.16.2). Values of the frame come before shared
+    ones, and these before the top level of the data set. A position at the top level counts
+    only for an instance of one frame. Frames without an item in the
     Per-Frame Functional Groups Sequence have what is shared, and surplus items are ignored.
 
     Parameters
@@ -279,11 +278,11 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
 
 
 def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
-    """Hold the number of frames against the bytes that are there, before rows are made."""
+    """Compare the number of frames with the length of the pixel data, before rows are made."""
     frames, actual = pixels.number_of_frames, header.source.size - element.offset
     if frames * FACTS.itemsize > files.INFLATE_LIMIT:
         raise PixelDataError(
-            f"(0028,0008) 'Number of Frames' says {frames}, and what a scan keeps of so many takes "
+            f"(0028,0008) 'Number of Frames' is {frames}, and the facts of so many frames take "
             f"more than {files.INFLATE_LIMIT} bytes",
             source=header.source.name,
             code="number-of-frames",
@@ -341,15 +340,15 @@ def _top_level(header: Header) -> list[bytes]:
 
 
 def lost_pixels(source: files.Stored) -> str:
-    """Return why a file without pixel data should have some; empty where it need not.
+    """Return the reason why a file without pixel data should have some; empty if there is none.
 
-    Reports, plans, presentation states, directories of media and the like have none. A header
-    that ends where an element ends looks whole.
+    Reports, plans, presentation states and media directories have no pixel data. A file that
+    is cut between two elements looks like one of these.
 
     Parameters
     ----------
     source : Stored
-        In which no pixel data was found.
+        Source without pixel data.
 
     Raises
     ------

@@ -79,7 +79,7 @@ class Found(NamedTuple):
 
 
 class NotUnderstood(ValueError):
-    """The walk does not vouch for what is at `offset`; `pydicom.dcmread` may read it."""
+    """Bytes at `offset` that the walk does not understand; `pydicom.dcmread` may."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(offset, reason)

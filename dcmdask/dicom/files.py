@@ -1,8 +1,8 @@
-"""Bytes of a source: where they are and how they are read. Knows no DICOM.
+"""Sources of bytes, and reading from them; independent of DICOM.
 
 A source is a small immutable value that pickles and holds no handle: every
 :func:`read` opens, reads and closes. A handle that is shared by threads or
-survives a fork returns the bytes of somebody else's seek, silently.
+survives a fork silently returns bytes of another reader's position.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dcmdask.errors import SourceChangedError
 
 # Bytes that one look into a remote header fetches.
 REMOTE_BLOCK = 256 * 1024
-# Bytes of a source that can only be taken into memory as a whole.
+# Bytes that a source may take in memory if it can only be read as a whole.
 INFLATE_LIMIT = 2**30
 
 
@@ -51,7 +51,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """An object that fsspec reaches.
+    """File on a file system of fsspec.
 
     The file system is made anew in each process: asynchronous ones do not
     survive a fork. Its key (an entity tag, a checksum or a modification time, where the
@@ -72,7 +72,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that the caller holds."""
+    """Bytes in memory."""
 
     data: bytes = field(repr=False)
     name: str = "<bytes>"
@@ -95,7 +95,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of an archive that is open; for one reader, and not to be kept."""
+    """Member of an open archive; for one reader, and not to be kept."""
 
     name: str
     size: int
@@ -123,11 +123,11 @@ class Inflated:
     limit: int = field(default=INFLATE_LIMIT, compare=False)
     """Bytes that the data set may have."""
     length: int | None = field(default=None, compare=False)
-    """Bytes that it has; None as long as nobody has counted them."""
+    """Bytes of the data set; None if they have not been counted."""
 
     @property
     def size(self) -> int:
-        """Number of bytes, or of those that there may be at most."""
+        """Number of bytes; an upper bound as long as they have not been counted."""
         if self.length is None:
             return EXPANSION * (self.deflated.size - self.start)
         return self.length
@@ -149,7 +149,7 @@ Source: TypeAlias = Stored | Inflated
 def locate(
     src: Any, storage_options: Mapping[str, Any] | None = None, limit: int = INFLATE_LIMIT
 ) -> Stored:
-    """Return where the bytes of `src` are.
+    """Return the source of the bytes of `src`.
 
     Parameters
     ----------
@@ -230,7 +230,6 @@ def _locate_file_like(src: Any, limit: int) -> Stored:
     name = getattr(src, "name", None)
     name = name if isinstance(name, str) else "<file-like>"
     if isinstance(src, io.BytesIO):
-        # It is in memory already.
         return Memory(src.getvalue(), name)
     position = src.tell()
     src.seek(0)
@@ -243,8 +242,8 @@ def _locate_file_like(src: Any, limit: int) -> Stored:
 def _own_path(src: Any) -> str | None:
     """Return the path that gives the same bytes as `src`, if there is one.
 
-    A `name` alone does not say so: that of a ``gzip.GzipFile`` names the
-    compressed file, and a file may have been replaced since it was opened.
+    A `name` is not enough: that of a ``gzip.GzipFile`` names the compressed file, and a
+    file may have been replaced since it was opened.
     """
     raw = getattr(src, "raw", src)
     if not isinstance(raw, io.FileIO) or not isinstance(raw.name, str):
@@ -334,7 +333,7 @@ def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> 
     """
     file.seek(offset)
     filled = 0
-    # Mostly one call; each gives at most 2 GiB.
+    # A call returns at most 2 GiB.
     while filled < len(room):
         count = cast(io.RawIOBase, file).readinto(room[filled:])
         if not count:
@@ -345,7 +344,7 @@ def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> 
 def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     file.seek(offset)
     data = file.read(length)
-    # An unbuffered file gives at most 2 GiB a call.
+    # A call on an unbuffered file returns at most 2 GiB.
     while len(data) < length and (more := file.read(length - len(data))):
         data += more
     return data
@@ -358,7 +357,7 @@ _INFLATED_LOCK = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """Give a forked process a lock that no thread of its parent's holds."""
+    """Make a new lock in a forked process: a thread of the parent may hold the old one."""
     global _INFLATED_LOCK  # noqa: PLW0603  readers look the name up
     _INFLATED_LOCK = threading.Lock()
 
@@ -391,7 +390,7 @@ def _inflated(source: Inflated) -> memoryview:
         with opened(source) as file:
             read_into(file, 0, memoryview(data), source)
         _INFLATED[source.token] = data
-        # Together they take no more than one may.
+        # All together may take as much as one.
         while len(_INFLATED) > 1 and (
             len(_INFLATED) > _INFLATED_KEPT or sum(map(len, _INFLATED.values())) > source.limit
         ):

@@ -123,9 +123,9 @@ _LETTERS: Final = {b"M": b"MAGNITUDE", b"P": b"PHASE", b"R": b"REAL", b"I": b"IM
 _COMPONENTS: Final = {
     **_LETTERS,
     **{word: word for word in _LETTERS.values()},
-    # PS3.3 C.8.3.1.1.1; of its terms, those of which the values are phases.
+    # Terms of PS3.3 C.8.3.1.1.1 whose values are phases.
     **dict.fromkeys((b"PHASE MAP", b"PHASE SUBTRACT", b"VELOCITY MAP"), b"PHASE"),
-    # Of Philips, with what kind of sequence it was.
+    # Philips adds the kind of pulse sequence.
     **{
         letter + b"_" + sequence: word
         for letter, word in _LETTERS.items()
@@ -139,7 +139,7 @@ def _component(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
     if word := component.strip(b"\0 "):
         return (_COMPONENTS.get(word, b""),)
     words = [word.strip(b"\0 ") for word in image_type.split(b"\\")[2:4]]
-    # Behind the third value some vendors have the letter, whatever that value says.
+    # Some vendors put the letter into the fourth value.
     for word, known in zip(words, (_COMPONENTS, _LETTERS), strict=False):
         if word in known:
             return (known[word],)
@@ -148,8 +148,8 @@ def _component(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
 
 _CONTENT, _MEASURES, _TRANSFORMATION = (0x00209111,), (0x00289110,), (0x00289145,)
 _WINDOW, _DIFFUSION, _FRAME_TYPE = (0x00289132,), (0x00189117,), (0x00189226,)
-# The columns of `FACTS`, each from the first of its elements that has a value. Numbers that a
-# header does not give are NaN, words are empty. Positions and spacings are in mm and in patient
+# Columns of `FACTS`, each from the first of its elements that has a value. Absent numbers are
+# NaN, absent words are empty. Positions and spacings are in mm and in patient
 # axes, times in ms.
 _FACTS: Final = tuple(
     _Fact(name, format_, read, tuple(elements))
@@ -218,7 +218,7 @@ NUMBER_OF: Final = {tag: number for number, (tag, _, _) in enumerate(ELEMENTS)}
 
 
 class _Block(NamedTuple):
-    """Neighbouring columns that are made together, as they change together from frame to frame."""
+    """Neighbouring columns that are made together, as they mostly change together."""
 
     facts: tuple[_Fact, ...]
     elements: slice
@@ -272,7 +272,7 @@ INDEX_VALUES: Final = Wanted((0x00209111, 0x00209157), len(ELEMENTS) + 1, "UL")
 
 
 def packed(values: Sequence[bytes], common: Common) -> bytes:
-    """Return a row of `FACTS` made of the raw values of `ELEMENTS`, empty where absent."""
+    """Return a row of `FACTS`, made of the raw values of `ELEMENTS` (empty if absent)."""
     return b"".join(
         [_packed(i, tuple(values[one.elements]), common) for i, one in enumerate(_BLOCKS)]
     )
@@ -281,7 +281,7 @@ def packed(values: Sequence[bytes], common: Common) -> bytes:
 def pack_changed(
     table: bytearray, start: int, values: Sequence[bytes], changed: Iterable[int], common: Common
 ) -> None:
-    """Change the row at `start` for what the elements with the numbers `changed` say."""
+    """Update the row at `start` after the elements with the numbers `changed` changed."""
     for number in {_BLOCK_OF[one] for one in changed}:
         block = _BLOCKS[number]
         at = start + block.start
@@ -303,7 +303,7 @@ def _packed(number: int, values: _Values, common: Common) -> bytes:
 
 
 class _Place(NamedTuple):
-    """The group, the elements within the block that the creator reserved, the b-value's VR."""
+    """Group, elements within the block that the creator reserved, and VR of the b-value."""
 
     group: int
     b_value: int
@@ -333,7 +333,7 @@ PRIVATE_ELEMENTS: Final = frozenset(
 
 
 def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dict[int, bytes]:
-    """Return Diffusion b-value and Gradient Orientation of an MR instance, if a vendor has them.
+    """Return diffusion b-value and direction of an MR instance from private elements.
 
     Parameters
     ----------

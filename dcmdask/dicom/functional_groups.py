@@ -1,7 +1,7 @@
 """Functional groups of multi-frame objects (PS3.3 C.7.6.16): facts of each frame.
 
-Nothing is converted before it is a row of facts, and no more of a sequence is held than a
-window of it. What the walk does not understand, pydicom reads.
+No more of a sequence is held in memory than a window of it. pydicom reads sequences that the
+walk does not understand.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 LONGEST: Final = 1 << 10
-"""A value of more bytes counts as none: no valid one of those wanted comes near."""
+"""Bytes of a value; longer ones count as absent, as no valid one comes near."""
 
 _SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
 SEQUENCES: Final = frozenset({_SHARED, _PER_FRAME, _DIMENSION_INDEX})
 # Dimension Index Pointer, Dimension Description Label.
 _POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO")
 _DIMENSION: Final = Filter((_POINTER, _LABEL))
-# Dimensions by the attribute that a Dimension Index Pointer is of.
+# Names of dimensions, by Dimension Index Pointer.
 _DIMENSIONS: Final = {
     0x00209056: "stack",  # Stack ID
     0x00209057: "z",  # In-Stack Position Number
@@ -56,7 +56,7 @@ _DIMENSIONS: Final = {
     0x00189089: "diffusion",  # Diffusion Gradient Orientation
     0x00089208: "component",  # Complex Image Component
 }
-# Names that stand for something else than what a label may mean.
+# Names with a meaning of their own, which labels must not take.
 _TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", "missing"}
 
 
@@ -70,7 +70,7 @@ class Frames(NamedTuple):
 
 
 _Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
-"""The rows of the sequence with a tag; none where it is absent."""
+"""Function that yields the rows of the sequence with a tag; none if it is absent."""
 
 
 def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -> Frames:
@@ -132,7 +132,7 @@ _NUMBERS: Final = frozenset(range(len(frame_facts.ELEMENTS)))
 
 
 def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
-    """Lay values of each frame over those that frames share, and these over `top`."""
+    """Return the facts: values of a frame come before shared ones, and these before `top`."""
     shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
     has_lut = frame_facts.LUTS.key in shared
     base = _laid_over(shared, top)
@@ -141,7 +141,7 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     width = 4 * len(dimensions)
     indices = bytearray()
     table = bytearray(frame_facts.packed(base, common) * frames)
-    # A frame without an item keeps the row of what is shared.
+    # A frame without an item keeps the shared row.
     starts = range(0, len(table), FACTS.itemsize)
     for start, row in zip(starts, read(_PER_FRAME, _GROUPS), strict=False):
         values = _laid_over(row, base)
@@ -245,6 +245,6 @@ def value_bytes(dataset: Dataset, tag: int, vr: str, encoding: Encoding) -> byte
         else:
             found = "\\".join(map(str, parts)).encode()
     except Exception:
-        # Whatever pydicom or struct have against it, it is one optional element.
+        # pydicom and struct raise various exceptions, and the element is optional.
         return b""
     return found if len(found) <= LONGEST else b""

@@ -126,12 +126,12 @@ def read_header(
     try:
         return _read_inflated(inflated, syntax, keep, find)
     except _EndsBeforeError:
-        # It is short, or has no pixel data, so that its end has to be known.
+        # A short one, or one without pixel data: its size has to be known.
         return _read_inflated(files.measured(inflated), syntax, keep, find)
 
 
 class _EndsBeforeError(Exception):
-    """A deflated data set of a size that is not known has ended."""
+    """A deflated data set of unknown size has ended."""
 
 
 def _read_inflated(
@@ -159,9 +159,9 @@ def read_whole_header(
     ----------
     source : Source
     syntax : UID
-        That the data set was found to be in, whatever the file meta information says.
+        Transfer syntax of the data set, which may differ from the file meta information.
     tags : iterable of int, optional
-        The elements to read; others do not come into memory.
+        Elements to read; others are not read into memory.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def read_whole_header(
                 reader, stop_before_pixels=True, force=True, specific_tags=wanted
             )
             if dataset.file_meta.get("TransferSyntaxUID") != syntax:
-                # The caller gave another one than the file says.
+                # The caller gave another one than the file has.
                 meta = dataset.file_meta
                 dataset = _read_to_pixels(reader, start, _encoding(syntax), wanted)
                 dataset.file_meta = meta
@@ -211,7 +211,7 @@ def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> 
         if TRANSFER_SYNTAX_UID in found.values:
             raw = found.values[TRANSFER_SYNTAX_UID].value
     except NotUnderstood as error:
-        # Without a prefix this may be no file meta information at all.
+        # Without a prefix there may be no file meta information at all.
         after = start
         if prefixed:
             meta, after = _read_with_pydicom(file, name, start, EXPLICIT_LITTLE, _not_group2, error)
@@ -302,7 +302,6 @@ def _pixel_element(
             source=source.name,
             code="header-damaged",
         ) from error
-    # Where pydicom came to something else that it takes for an end, there is none.
     return _pixel_data(found)
 
 
@@ -316,7 +315,7 @@ def _read_to_pixels(
 
 @contextmanager
 def _for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """Give a file to pydicom, and raise a HeaderError for whatever that raises."""
+    """Buffer a file for pydicom, and raise a HeaderError for any exception in the body."""
     # Unbuffered, the thousands of small reads of pydicom would each be a system call.
     reader = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
     try:
@@ -328,7 +327,7 @@ def _for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
             f"pydicom cannot read the whole header: {error}", source=name, code="header-damaged"
         ) from error
     finally:
-        # A member of a tar file is buffered itself, and stays as it is.
+        # A member of a tar file is buffered already.
         if isinstance(reader, io.BufferedReader) and reader is not file:
             reader.detach()
 
@@ -350,9 +349,9 @@ def _read_with_pydicom(
     reason: NotUnderstood,
     tags: Iterable[int] = (),
 ) -> tuple[Dataset, int]:
-    """Read what the walk does not vouch for; return it and where reading stopped.
+    """Read a header that the walk does not understand; return also where reading stopped.
 
-    Values of other elements than `tags`, if there are some, are skipped where they have a length.
+    If `tags` are given, values of other elements are skipped if they have a length.
     """
     file.seek(start)
     reader = cast("BinaryIO", _Sparing(file))
@@ -369,14 +368,14 @@ def _read_with_pydicom(
 
 
 class _Sparing:
-    """A file of which only so much is read; to seek costs nothing."""
+    """File that limits the number of bytes that are read; seeking is free."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell, self._read = file.seek, file.tell, file.read
         self._left = _BY_PYDICOM
 
     def read(self, length: int) -> bytes:
-        # A file takes memory for all that it is asked for, whether it is there or not.
+        # Reading allocates the requested length even if the file is shorter.
         if length > self._left:
             raise OverflowError(f"more than {_BY_PYDICOM} bytes of it would be read into memory")
         self._left -= length

@@ -74,8 +74,8 @@ class _Level:
         )
 
 
-# Of an open data set, sequence or item: whether it is a sequence; its level; the values found;
-# its end; whether that is known; and of a sequence its place and where it began.
+# An open data set, sequence or item: whether it is a sequence; its level; values found; its
+# end; whether that is known; for a sequence its place, and where and with which header it began.
 _Open: TypeAlias = tuple[
     bool,
     _Level,
@@ -205,9 +205,9 @@ def _walk(
     met = level.met
     values: dict[int, RawValue] = {}
     places: dict[int, Element] = {}
-    # Of the innermost open data set, sequence or item: its end, or where it is not `closed`
-    # the latest possible one; of a sequence also its place, if wanted, or where and with which
-    # header it began, if it is to be remembered. Those of the ones around it are in `outer`.
+    # The end of the innermost open data set, sequence or item, or the latest possible one if it
+    # is not `closed`; for a sequence its place, if wanted, or its offset and header, if it is to
+    # be remembered. `outer` has the same of those around it.
     stop = end
     place: tuple[int, Element] | None = None
     repeated: tuple[int, bytes] | None = None
@@ -261,7 +261,7 @@ def _walk(
                 continue
             at += 8
             first = start + at
-            # Of a sequence inside only the first item counts.
+            # Only the first item of an inner sequence counts.
             after = level if level.nothing or not outer else nothing
             outer.append((True, after, values, stop, closed, place, repeated))
             if len(outer) == 1:
@@ -338,7 +338,7 @@ def _walk(
         if not undefined and offset + length > stop:
             raise _overrun(tag, offset, length, stop, end)
         key, is_place = (tag, level.every) if leaf is None else (leaf.key, leaf.vr == "SQ")
-        # A header that looks like one of explicit VR has to be looked at where it is the first.
+        # A header that looks like explicit VR may be the first one elsewhere.
         remembered = not (is_place or (level.implicit and _looks_explicit(head)))
         if remembered and len(met) >= _HEADERS:
             met.clear()

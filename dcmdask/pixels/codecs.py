@@ -1,4 +1,4 @@
-"""imagecodecs as the first codec: in the form of a pydicom plugin, and straight into an array.
+"""imagecodecs as the first codec, as a pydicom plugin and directly into an array.
 
 :func:`own_decoder` gives a pydicom decoder that carries only this plugin.
 :func:`decode_into` skips the decoder for one frame whose header is already known; what it
@@ -119,7 +119,7 @@ def decode_into(
         C-contiguous, native byte order, an integer type of Bits Allocated bits. Where its
         item size is that of the codestream nothing is copied.
     codestream : Codestream
-        Of `data`, as :func:`dcmdask.pixels.guard.check` returned it.
+        Parameters of `data`, from :func:`dcmdask.pixels.guard.check`.
     rgb : bool, optional
         Convert YCbCr to RGB in the codec (ITU-T T.871, fixed point): 8-bit JPEG only,
         and only where :func:`is_ycbcr` holds. Off by 1 from pydicom's floating point in
@@ -172,8 +172,8 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
     elif codestream.components == 1:
         imagecodecs.jpeg8_decode(data, out=out)
     else:
-        # Told that input and output are YCbCr, libjpeg converts nothing, whatever the
-        # components are; left alone it would turn what it takes for YCbCr into RGB.
+        # With YCbCr as input and output libjpeg converts nothing, whatever the components
+        # are; by default it would turn components that it takes for YCbCr into RGB.
         imagecodecs.jpeg8_decode(
             data, colorspace="YCBCR", outcolorspace="RGB" if rgb else "YCBCR", out=out
         )
@@ -184,8 +184,8 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
 def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) -> bool:
     """Decode 8-bit JPEG to grey or RGB; return whether that was possible.
 
-    libjpeg warns where damage left it with coded data that make no sense, and makes something up.
-    imagecodecs keeps its warnings to itself. Surplus bytes are a warning of ours.
+    libjpeg warns of coded data that make no sense, and replaces them. imagecodecs does not pass
+    on its warnings; simplejpeg raises for them. Surplus bytes only give a DcmdaskWarning.
 
     Raises
     ------
@@ -208,10 +208,10 @@ def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb
         try:
             decode(strict=False)
         except ValueError:
-            # It is not made for this kind of JPEG, or nothing decodes it.
+            # A kind of JPEG that it does not support, or a frame that nothing decodes.
             return False
         if _SURPLUS in str(error):
-            # Some encoders pad, and all pixels are there; no proof of damage.
+            # Some encoders pad: this is no proof of damage.
             text = (
                 f"an 8-bit JPEG frame has surplus bytes behind its coded data: {error}; its pixels "
                 "are those that other software shows"
@@ -229,8 +229,8 @@ def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
     """Decode RLE segments, which hold one byte of one sample each (PS3.5 G.2)."""
     import imagecodecs
 
-    # Told that a pixel of several samples is one item of as many bytes as there are segments,
-    # the codec puts each byte where it belongs: planes need not be put together afterwards.
+    # With a pixel of several samples as one item of as many bytes as there are segments, the
+    # codec puts each byte in its place, and planes need not be interleaved.
     samples = out.shape[2] if out.ndim == 3 else 1
     dtype = f"V{samples * out.itemsize}" if samples > 1 else f"<u{out.itemsize}"
     target = memoryview(cast("Buffer", out)).cast("B")
@@ -314,8 +314,8 @@ def correct_bits(out: NDArray[Any], codestream: Codestream, pixels: ImagePixel) 
     Parameters
     ----------
     out : numpy.ndarray
-        What :func:`decode_into` filled, of Bits Allocated bits, signed as Pixel
-        Representation says; changed in place.
+        Frame from :func:`decode_into`, of Bits Allocated bits and the sign of Pixel
+        Representation; changed in place.
     codestream : Codestream
     pixels : ImagePixel
     """
@@ -343,7 +343,7 @@ def clear_bits(stored: NDArray[Any], shift: int, signed: bool, out: NDArray[Any]
         np.left_shift(stored, shift, out=out)
         np.right_shift(out, shift, out=out)
     elif shift > 0:
-        # What two shifts leave of an unsigned value, in one pass.
+        # The same as two shifts of an unsigned value, in one pass.
         np.bitwise_and(stored, (1 << (8 * out.itemsize - shift)) - 1, out=out)
     elif stored is not out:
         out[...] = stored

@@ -1,7 +1,6 @@
-"""Whether a frame's codestream is of the frame that the header describes.
+"""Comparison of a frame's codestream with the header, before it is decoded.
 
-Pure: nothing is decoded, nothing is allocated. imagecodecs needs the question asked, since
-it allocates what a codestream asks for and fills up one that is cut short.
+imagecodecs allocates what a codestream asks for, and fills up one that is cut short.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def check(data: Buffer, pixels: ImagePixel) -> Codestream:
     data : bytes, bytearray or memoryview
         The frame: fragments joined, item headers removed.
     pixels : ImagePixel
-        Of a transfer syntax in `SYNTAXES`.
+        Description of the frames, with a transfer syntax in `SYNTAXES`.
 
     Raises
     ------
@@ -123,8 +122,8 @@ def check(data: Buffer, pixels: ImagePixel) -> Codestream:
 def notices_damage(codestream: Codestream) -> bool:
     """Return whether decoding fails where a frame is damaged as often as pydicom's plugins do.
 
-    That is not always: no checksum protects a frame, and what is left of it may make sense.
-    Not for 12-bit DCT: of 460 damaged frames libjpeg decoded 99 that pylibjpeg refuses.
+    Damage may go unnoticed by all, as frames have no checksum. False for 12-bit DCT: of 460
+    damaged frames libjpeg decoded 99 that pylibjpeg refuses.
     """
     return codestream.kind != "jpeg" or codestream.precision == 8
 
@@ -161,7 +160,7 @@ def _check_rle(stream: Codestream, pixels: ImagePixel) -> None:
 
 
 def _check_j2k(stream: Codestream) -> None:
-    """Refuse what OpenJPEG decodes and imagecodecs then changes or cannot store."""
+    """Raise for frames that OpenJPEG decodes and imagecodecs changes or cannot store."""
     if any(pair != (1, 1) for pair in stream.sampling) or not stream.uniform:
         raise Unsuited(
             "the JPEG 2000 components differ in precision, sign or sampling "
@@ -175,7 +174,7 @@ def _check_j2k(stream: Codestream) -> None:
 
 
 def _check_jpeg(stream: Codestream) -> None:
-    """Refuse what libjpeg decodes without a word although no standard allows it."""
+    """Raise for frames that libjpeg decodes silently although no standard allows them."""
     if stream.adobe_transform not in (None, 0, 1, 2):
         # GDCM ends the process over it, so this frame is for no other decoder either.
         raise CodestreamError(

@@ -1,8 +1,7 @@
-"""Decode one frame without pydicom's decoder, where what that does is known.
+"""Shortcuts of decoding around pydicom's decoder.
 
-Each shortcut stores what :func:`dcmdask.pixels.decode.general` returns, to the bit but
-for one stated exception (8-bit JPEG to RGB), or does nothing and says so. The tests hold
-the two together.
+Each stores what :func:`dcmdask.pixels.decode.general` returns, to the bit but for one
+stated exception (8-bit JPEG to RGB), or returns False. Tests compare the two.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from dcmdask.dicom.image_pixel import OVERRIDES, YBR, ImagePixel
 from dcmdask.pixels import codecs, guard
 from dcmdask.pixels.codestream import Codestream, Damaged
 
-# Any other option changes what decoding does, and pydicom knows how.
+# Other options are left to pydicom.
 _KNOWN_OPTIONS = OVERRIDES | {"pixel_keyword", "pixel_vr", "allow_excess_frames"}
 
 
 def applies(pixels: ImagePixel) -> bool:
-    """Return whether the caller left decoding as it is by default."""
+    """Return whether decoding has no options that only pydicom knows."""
     return pixels.options.keys() <= _KNOWN_OPTIONS
 
 
