@@ -47,15 +47,16 @@ class _Level:
     """Elements wanted of a data set or of the items of a sequence, and the headers met there.
 
     Headers repeat from item to item and from file to file, and looking one up takes a quarter
-    of the time of parsing it. `met` has by a header's first 8 bytes: the length of header and
-    value, or 0 where a length of 4 bytes follows; the key, or None where the value is not
-    wanted; the VR; for a sequence to look into, the level of its items. `seen` has by the
-    header of such a sequence all of its bytes, and the values found in it: most functional
-    groups of a frame are those of the frame before.
+    of the time of parsing it. By a header's first 8 bytes, `jumps` has the length of header and
+    value of elements to jump over. `met` has that of all others, or 0 where a length of 4 bytes
+    follows; the key, or None where the value is not wanted; the VR; for a sequence to look
+    into, the level of its items. `seen` has all bytes of such a sequence, and the values found
+    in it: most functional groups of a frame are those of the frame before.
     """
 
     def __init__(self, wanted: Iterable[Wanted], encoding: Encoding, every: bool = False) -> None:
         self.implicit, self.every = encoding.implicit, every
+        self.jumps: dict[bytes, int] = {}
         self.met: dict[bytes, tuple[int, int | None, str | None, _Level | None]] = {}
         self.seen: dict[bytes, tuple[bytes, dict[int, RawValue]]] = {}
         self.leaves: dict[int, Wanted] = {}
@@ -151,15 +152,7 @@ def read_items(
 ) -> Iterator[Found]:
     """Yield for each item of `sequence` the elements that `wanted` asks for.
 
-    Other uses of the window between two items do no harm.
-
-    Parameters
-    ----------
-    window : Window
-    sequence : Element
-        As found with `encoding`.
-    encoding : Encoding
-    wanted : Filter, optional
+    The window may be used for something else between two items.
 
     Raises
     ------
@@ -202,7 +195,7 @@ def _walk(
     plain, explicit, number, item, item_end, sequence_end = _ORDERS[encoding.little_endian]
     order: Literal["little", "big"] = "little" if encoding.little_endian else "big"
     level, nothing, new = wanted.levels[encoding], _NOTHING[encoding], tuple.__new__
-    met = level.met
+    jumps, met = level.jumps, level.met
     values: dict[int, RawValue] = {}
     places: dict[int, Element] = {}
     # The end of the innermost open data set, sequence or item, or the latest possible one if it
@@ -218,8 +211,9 @@ def _walk(
             position = start + at
             if position > stop:
                 high, low, _ = plain.unpack(head)
-                offset = position - step + size
-                raise _overrun(high << 16 | low, offset, step - size, stop, end)
+                long = not (level.implicit or high == 0xFFFE or head[4:6] in _SHORT)
+                size = 12 if long else 8
+                raise _overrun(high << 16 | low, position - step + size, step - size, stop, end)
             if position == stop and closed:
                 if not outer:
                     if not in_items:
@@ -229,7 +223,8 @@ def _walk(
                     return
                 inside, was_place, was_repeated = values, place, repeated
                 in_items, level, values, stop, closed, place, repeated = outer.pop()
-                met, limit = level.met, min(len(data), stop - start)
+                jumps, met = level.jumps, level.met
+                limit = min(len(data), stop - start)
                 if was_place is not None:
                     key, there = was_place
                     places[key] = there._replace(length=position - there.offset)
@@ -256,7 +251,7 @@ def _walk(
             if head[:4] != item[:4] or (length == UNDEFINED and level is _FRAGMENTS):
                 raise NotUnderstood(start + at, "not an item of a sequence")
             if length != UNDEFINED and level.nothing and outer:
-                step, size = 8 + length, 8
+                step = 8 + length
                 at += step
                 continue
             at += 8
@@ -272,6 +267,10 @@ def _walk(
                     raise _overrun(0xFFFEE000, first, length, stop, end)
                 stop = first + length
                 limit = min(len(data), stop - start)
+            continue
+        if jump := jumps.get(head):
+            step = jump
+            at += step
             continue
         below: _Level | None = None
         if known := met.get(head):
@@ -340,8 +339,9 @@ def _walk(
         key, is_place = (tag, level.every) if leaf is None else (leaf.key, leaf.vr == "SQ")
         # A header that looks like explicit VR may be the first one elsewhere.
         remembered = not (is_place or (level.implicit and _looks_explicit(head)))
-        if remembered and len(met) >= _HEADERS:
+        if remembered and len(met) + len(jumps) >= _HEADERS:
             met.clear()
+            jumps.clear()
         if below is not None:
             if len(outer) > 2 * DEEPEST:
                 raise NotUnderstood(position, f"sequences are {len(outer) // 2} deep")
@@ -352,7 +352,8 @@ def _walk(
             elif remembered and vr in (None, "SQ") and not below.places:
                 met[head] = 0, None, vr, below
                 values, repeated = {}, (position, head)
-            in_items, level, met, closed = True, below, below.met, not undefined
+            in_items, level, closed = True, below, not undefined
+            jumps, met = level.jumps, level.met
             at += size
             if closed:
                 stop = offset + length
@@ -370,7 +371,9 @@ def _walk(
             if len(value) < length:
                 value = window.bytes_at(offset, length)
             values[key] = RawValue(vr, value)
-        if remembered:
+        if remembered and leaf is None and size == 8:
+            jumps[head] = step
+        elif remembered:
             met[head] = step if size == 8 else 0, None if leaf is None else key, vr, None
         at += step
 
