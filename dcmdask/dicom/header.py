@@ -122,31 +122,14 @@ def read_header(
         syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
             return _read_elements(file, window, source, start, syntax, keep, find)
-    inflated = files.Inflated(source, start, inflate_limit)
-    try:
-        return _read_inflated(inflated, syntax, keep, find)
-    except _EndsBeforeError:
-        # A short one, or one without pixel data: its size has to be known.
-        return _read_inflated(files.measured(inflated), syntax, keep, find)
-
-
-class _EndsBeforeError(Exception):
-    """A deflated data set of unknown size has ended."""
+    return _read_inflated(files.Inflated(source, start, inflate_limit), syntax, keep, find)
 
 
 def _read_inflated(
     source: files.Inflated, syntax: UID, keep: frozenset[int], find: frozenset[int]
 ) -> Header:
     with files.opened(source) as file:
-
-        def read_at(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            data = file.read(length)
-            if len(data) < length:
-                raise _EndsBeforeError
-            return data
-
-        window = Window(read_at, source.size)
+        window = window_over(file, source.size)
         return _read_elements(file, window, source, 0, syntax, keep, find)
 
 
@@ -252,6 +235,9 @@ def _read_elements(
         }
         return Header(source, syntax, encoding, found.values, _pixel_data(found), {**sequences})
     except Truncated as error:
+        if isinstance(source, files.Inflated) and source.length is None:
+            # A short one, or one without pixel data: its size has to be known.
+            return _read_inflated(files.measured(source), syntax, keep, find)
         raise HeaderError(
             f"the header ends early: {error}; the file is probably truncated",
             source=source.name,
