@@ -251,22 +251,22 @@ def _choose(pixels: ImagePixel, plugin: str, encoded: Encoded) -> tuple[Decoder,
     on: of 270 real encapsulated frames that rescued none, and damaged ones made other
     plugins allocate gigabytes or end the process.
     """
-    syntax, fault, reason = pixels.transfer_syntax, encoded.fault, ""
-    suited = isinstance(fault, Unsuited) and not plugin
-    if fault is not None and plugin in ("", "imagecodecs") and not suited:
-        raise fault
-    own = None if encoded.codestream is None else codecs.own_decoder(syntax)
-    if own is not None and encoded.codestream is not None:
-        if plugin == "imagecodecs" or (not plugin and guard.notices_damage(encoded.codestream)):
-            return own, "imagecodecs", ""
-        if not plugin:
-            reason = (
-                "imagecodecs does not notice damage in 12-bit lossy JPEG, so it is used only where "
-                "decoding_plugin='imagecodecs' asks for it; "
-            )
-    elif fault is not None:
-        reason = f"{fault}; "
-    return get_decoder(syntax), plugin, reason
+    syntax, stream, fault = pixels.transfer_syntax, encoded.codestream, encoded.fault
+    if fault is not None:
+        if plugin == "imagecodecs" or not (plugin or isinstance(fault, Unsuited)):
+            raise fault
+        return get_decoder(syntax), plugin, f"{fault}; "
+    own = None if stream is None else codecs.own_decoder(syntax)
+    if stream is None or own is None or plugin not in ("", "imagecodecs"):
+        return get_decoder(syntax), plugin, ""
+    if plugin or guard.notices_damage(stream):
+        return own, "imagecodecs", ""
+    return (
+        get_decoder(syntax),
+        "",
+        "imagecodecs does not notice damage in 12-bit lossy JPEG, so it is used only where "
+        "decoding_plugin='imagecodecs' asks for it; ",
+    )
 
 
 def _run(
