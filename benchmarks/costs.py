@@ -2,7 +2,7 @@
 
     python benchmarks/costs.py
 
-The table SECONDS_PER_MEGABYTE in dcmdask/arrays/chunks.py holds the larger of the two
+The table SYNTAXES in dcmdask/pixels/guard.py holds the larger of the two
 pictures' numbers, rounded: an estimate for a task's length, not a promise.
 """
 

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 
 from dcmdask.archive.discovery import Skipped, empty, unreadable
 from dcmdask.dicom import files
-from dcmdask.dicom.description import Described, describe
-from dcmdask.dicom.without_pixels import lost_pixels
+from dcmdask.dicom.description import Described, describe, lost_pixels
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError
 
 Outcome: TypeAlias = "Described | Skipped"

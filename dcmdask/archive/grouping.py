@@ -14,10 +14,10 @@ from dcmdask.archive.discovery import Skipped
 from dcmdask.archive.processes import in_threads
 from dcmdask.archive.series import Series
 from dcmdask.dicom import files
+from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_index import PixelDataElement
 from dcmdask.dicom.header import read_header
-from dcmdask.dicom.terms import uid
 from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.grid import Irregularity
 

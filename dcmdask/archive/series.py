@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.instance import outside
-from dcmdask.dicom.terms import MODALITIES, UNITS, term, uid
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
 from dcmdask.geometry.grid import Irregularity, clusters
 from dcmdask.images.plain import is_mosaic

@@ -8,49 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.modality import TransformedFrames
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import FrameArray
+from dcmdask.pixels.guard import SYNTAXES
 
 if TYPE_CHECKING:
     import dask.array as da
 
 Chunks: TypeAlias = "int | str | Sequence[Any] | Mapping[int, Any] | None"
 
-# Seconds per megabyte of decoded frame on one thread, as benchmarks/costs.py measures them,
-# the slower of 12-bit frames with noise and RGB tiles (an estimate for 12-bit JPEG). Constants,
-# so that a graph does not depend on the machine that makes it.
-SECONDS_PER_MEGABYTE: Mapping[str, float] = {
-    RLELossless: 0.0007,
-    JPEGBaseline8Bit: 0.002,
-    JPEGExtended12Bit: 0.010,
-    JPEGLossless: 0.009,
-    JPEGLosslessSV1: 0.009,
-    JPEGLSLossless: 0.014,
-    JPEGLSNearLossless: 0.014,
-    JPEG2000Lossless: 0.053,
-    JPEG2000: 0.053,
-    HTJ2KLossless: 0.008,
-    HTJ2KLosslessRPCL: 0.008,
-    HTJ2K: 0.008,
-}
+# As the costs of other transfer syntaxes.
 SECONDS_PER_MEGABYTE_NATIVE = 0.00012
 SECONDS_PER_FRAME = 0.00005
 # To open a file of one frame, and to transform values, both on the slower side.
@@ -220,7 +191,7 @@ def _seconds(frames: ArrayLike) -> float:
         assert isinstance(frames, FrameArray)
         syntaxes, opening = {frames.transfer_syntax: len(frames)}, 0.0
     each = sum(
-        SECONDS_PER_MEGABYTE.get(syntax, SECONDS_PER_MEGABYTE_NATIVE) * count
+        (SYNTAXES[syntax].cost if syntax in SYNTAXES else SECONDS_PER_MEGABYTE_NATIVE) * count
         for syntax, count in syntaxes.items()
     ) / len(frames)
     return SECONDS_PER_FRAME + opening + each * pixels * frames.dtype.itemsize / 1e6

@@ -19,10 +19,9 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import OVERRIDES, image_pixel
 from dcmdask.dicom.instance import open_instance
 from dcmdask.errors import HeaderError, Note, SourceChangedError
-from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
 from dcmdask.pixels.decode import Decoding, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
-from dcmdask.pixels.indexing import InnerKey, frame_numbers, inner_shape, split
 
 # The scan found the number of frames, file by file.
 _OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})

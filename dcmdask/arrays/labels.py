@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.dicom.conversion import MODALITIES, term, uid
+from dcmdask.dicom.conversion import UNITS as UNIT_TERMS
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.terms import MODALITIES, term, uid
-from dcmdask.dicom.terms import UNITS as UNIT_TERMS
 from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement
 

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from dcmdask.arrays.lookup_tables import Luts
 from dcmdask.errors import DecodeError, HeaderError
-from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.pixels.indexing import frame_numbers, inner_shape, split
+from dcmdask.pixels.array_like import ArrayLike, frame_numbers, inner_shape, split
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.pixels.indexing import inner_shape, split
+from dcmdask.pixels.array_like import ArrayLike, inner_shape, split
 
 ABSENT = -1
 

@@ -20,7 +20,7 @@ from dcmdask.batch.records import SCAN, Record
 from dcmdask.batch.run import run
 from dcmdask.batch.selection import selected
 from dcmdask.dicom.access import TARGET, options_of, reaching
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError
 from dcmdask.store.cluster import cluster, half_of_this_machine
 

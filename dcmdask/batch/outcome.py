@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import SCAN, Record, read_records
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
     import pandas as pd

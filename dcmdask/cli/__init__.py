@@ -27,7 +27,7 @@ from dcmdask.cli.report import report
 from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
 from dcmdask.cli.verify import verify
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
 
 NOT_DONE = 2

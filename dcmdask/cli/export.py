@@ -13,7 +13,7 @@ from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.verify import as_told
 from dcmdask.dicom.access import options_of
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
     from dcmdask.store.prepared import Prepared

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan

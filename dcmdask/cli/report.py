@@ -10,7 +10,7 @@ import typer
 from dcmdask.cli import options
 from dcmdask.cli.output import counted, listing, show, table
 from dcmdask.dicom.access import TARGET, options_of, reaching
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
     from dcmdask.report.summary import Cause, Summary

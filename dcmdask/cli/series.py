@@ -46,7 +46,7 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
 
 
 def _facts(series: Series) -> dict[str, Any]:
-    from dcmdask.dicom.terms import uid
+    from dcmdask.dicom.conversion import uid
 
     return {
         "uid": uid(series.uid),

@@ -11,7 +11,7 @@ import typer
 from dcmdask.cli import options
 from dcmdask.cli.output import show
 from dcmdask.dicom.access import options_of
-from dcmdask.dicom.terms import plain
+from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
     from dcmdask.store.verification.verify import VerifyReport

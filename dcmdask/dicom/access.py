@@ -1,15 +1,15 @@
-"""Servers that cannot be reached: errors of one line, and the options that help."""
+"""Access to remote file systems: errors of one line, options, ranges of bytes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dcmdask.errors import DcmdaskError, UnreachableError
+from dcmdask.errors import DcmdaskError, SourceChangedError, UnreachableError
 
-# Not all of those that speak to servers raise what Python has for it.
+# Packages that speak to servers; not all raise the exceptions that Python has for it.
 _NETWORK = frozenset(
     {
         "adlfs",
@@ -28,6 +28,16 @@ _CREDENTIALS = (
     "AWS_PROFILE names; {option} anon=true reads what is public"
 )
 _ENDPOINT = "{option} endpoint_url=http://host:port or AWS_ENDPOINT_URL names another server"
+# Names of an entity tag or a checksum in the information of a file system; and, where there is
+# none, of the last change.
+_OF_CONTENT = frozenset({"etag", "md5", "md5hash", "content_md5", "crc", "crc32c"})
+_OF_CHANGE = frozenset(
+    {"mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "date_time"}
+)
+# Neighbouring ranges are fetched together: a request costs about as much as a few hundred
+# kilobytes.
+COALESCE_GAP = 256 * 1024
+COALESCE_LENGTH = 32 * 1024 * 1024
 SOURCE, TARGET = "storage_options (--storage-option)", "target_options (--target-option)"
 
 
@@ -38,12 +48,12 @@ def is_of_network(error: BaseException) -> bool:
 
 @contextmanager
 def reaching(url: Any, option: str = SOURCE) -> Iterator[None]:
-    """Raise what a server refuses in the body as an error that names the URL and what may help.
+    """Turn errors of servers in the body into errors of one line with the URL and advice.
 
     Parameters
     ----------
     url
-        Nothing is changed where it is no URL.
+        Errors are left as they are for anything but a URL.
     option : str
         The parameter that takes options for its file system.
 
@@ -112,3 +122,87 @@ def options_of(pairs: Iterable[str]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
+
+
+def content_key(fs: Any, path: str, info: Mapping[str, Any]) -> str:
+    """Return the entity tag, checksum or modification time that fsspec gives of a file."""
+    # Not all file systems put these into their own key, and that of an archive is another one
+    # each time it is opened.
+    return str(_named(info, _OF_CONTENT) or _named(info, _OF_CHANGE) or fs.ukey(path))
+
+
+def _named(info: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
+    return sorted((key, str(value)) for key, value in info.items() if key.lower() in names)
+
+
+def is_http(fs: Any) -> bool:
+    """Return whether a file system of fsspec's is a web server."""
+    return type(fs).__name__ == "HTTPFileSystem"
+
+
+def gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
+    """Return whether parts can be asked for: a web server may answer with everything."""
+    if not is_http(fs) or info.get("partial"):
+        return True
+    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
+    with fs.open(path, "rb", block_size=0, headers=headers) as file:
+        return len(file.read(2)) == 1
+
+
+def fetch_ranges(
+    url: str, options: Mapping[str, Any], offsets: Sequence[int], lengths: Sequence[int]
+) -> list[bytes]:
+    """Return ranges of the bytes of a remote file, with few requests.
+
+    Raises
+    ------
+    SourceChangedError
+        The server gives more than was asked for.
+    """
+    import fsspec
+
+    requests = coalesce(offsets, lengths)
+    starts, ends = [one[0] for one in requests], [one[1] for one in requests]
+    with reaching(url):
+        fs, path = fsspec.core.url_to_fs(url, **options)
+        blocks = fs.cat_ranges([path] * len(requests), starts, ends, on_error="raise")
+    parts = [b""] * len(offsets)
+    for (start, end, members), block in zip(requests, blocks, strict=True):
+        if len(block) > end - start:
+            raise SourceChangedError(
+                f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
+                "not give ranges",
+                source=url,
+                code="no-ranges",
+            )
+        for member in members:
+            begin = offsets[member] - start
+            parts[member] = bytes(block[begin : begin + lengths[member]])
+    return parts
+
+
+def coalesce(offsets: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
+    """Join neighbouring ranges into requests.
+
+    Returns
+    -------
+    list of (start, end, members)
+        `members` are positions in `offsets`; each is in exactly one request,
+        which covers its range whole.
+
+    Examples
+    --------
+    >>> coalesce([0, 10, 9_000_000], [10, 10, 5])
+    [(0, 20, [0, 1]), (9000000, 9000005, [2])]
+    """
+    requests: list[tuple[int, int, list[int]]] = []
+    for member in sorted(range(len(offsets)), key=lambda i: offsets[i]):
+        start, end = offsets[member], offsets[member] + lengths[member]
+        if requests:
+            first, last, members = requests[-1]
+            if start - last <= COALESCE_GAP and end - first <= COALESCE_LENGTH:
+                members.append(member)
+                requests[-1] = (first, max(last, end), members)
+                continue
+        requests.append((start, end, [member]))
+    return requests

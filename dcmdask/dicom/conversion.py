@@ -1,31 +1,50 @@
-"""Element values as numbers, lightly: pydicom's converters take longer than a whole header.
+"""Element values as numbers and terms.
 
-Results are those of pydicom, but what is not valid gives NaN instead of an exception. All
-remember what they have converted, as most values of a series are those of the file before;
-callers keep values of more than a kilobyte away from them.
+pydicom's converters take longer than the walk over a whole header. Numbers are those of
+pydicom, but NaN where a value is not valid. Text that is not a term of the standard may be a
+name, and is left out where results are shared.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import date
-from functools import lru_cache
 from math import isfinite, nan
-from struct import Struct, calcsize
+from struct import calcsize, iter_unpack
 from typing import Final
 
 __all__ = [
+    "MODALITIES",
+    "NUMBERS",
+    "UNITS",
     "days",
-    "decimals",
-    "first_decimal",
-    "first_integer",
     "first_number",
     "milliseconds",
     "minutes",
     "moment",
     "numbers",
+    "plain",
     "since_midnight",
+    "term",
+    "uid",
 ]
+
+NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
+"""The VRs of binary numbers (PS3.5 6.2), with their format characters of :mod:`struct`."""
+
+# PS3.3 C.7.3.1.1.1, the retired terms included.
+MODALITIES = (
+    "ANN AR ASMT AU BDUS BI BMD CD CF CFM CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC "
+    "ECG EEG EMG EOG EPS ES FA FID FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS "
+    "NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF "
+    "RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF ST "
+    "STAIN TEXTUREMAP TG US VA VF VIDD VL XA XAPROTOCOL XC"
+)
+# PS3.3 C.8.9.1.1.3, and the Rescale Types of PS3.3 C.11.1.1.2; "US" is unspecified.
+UNITS = (
+    "CNTS NONE CM2 CM2ML PCNT CPS BQML MGMINML UMOLMINML MLMING MLG 1CM UMOLML PROPCNTS PROPCPS "
+    "MLMINML MLML GML STDDEV OD HU MGML Z_EFF ED EDW HU_MOD PCT"
+)
 
 _DAY: Final = 24 * 60 * 60 * 10**6  # microseconds
 _EPOCH: Final = date(1970, 1, 1).toordinal()
@@ -33,6 +52,30 @@ _TIME: Final = rb"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?"
 _TM: Final = re.compile(_TIME)
 _DT: Final = re.compile(rb"(\d{8})" + _TIME + rb"([+-]\d{4})?")
 _OFFSET: Final = re.compile(rb"([+-])(\d\d)(\d\d)")
+
+
+def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
+    """Return the numbers of a DS, an IS, or one of `NUMBERS`; none where bytes are left over.
+
+    Examples
+    --------
+    >>> numbers(rb"0.5\\.75 ", "DS", True)
+    (0.5, 0.75)
+    >>> numbers(b"\\x01\\x00\\x02\\x00", "US", True)
+    (1.0, 2.0)
+    """
+    if vr not in NUMBERS:
+        found = map(_parsed, value.rstrip(b"\0").split(b"\\"))
+        return tuple(n if vr == "DS" or n.is_integer() else nan for n in found)
+    code = ("<" if little_endian else ">") + NUMBERS[vr]
+    if len(value) % calcsize(code):
+        return ()
+    return tuple(float(n) if isfinite(n) else nan for (n,) in iter_unpack(code, value))
+
+
+def first_number(value: bytes, vr: str, little_endian: bool) -> float:
+    """Return the first number of a value, NaN where there is none."""
+    return next(iter(numbers(value, vr, little_endian)), nan)
 
 
 def _parsed(text: bytes) -> float:
@@ -44,65 +87,6 @@ def _parsed(text: bytes) -> float:
     return number if isfinite(number) and b"_" not in text else nan
 
 
-@lru_cache(maxsize=1 << 14)
-def decimals(value: bytes, count: int) -> tuple[float, ...]:
-    """Return the `count` numbers of a DS, or as many NaN where it has not just these.
-
-    Examples
-    --------
-    >>> decimals(rb"0.5\\.75 ", 2)
-    (0.5, 0.75)
-    >>> decimals(b"0.5", 2)
-    (nan, nan)
-    """
-    found = tuple(map(_parsed, value.rstrip(b"\0").split(b"\\")))
-    return found if len(found) == count and all(map(isfinite, found)) else (nan,) * count
-
-
-@lru_cache(maxsize=1 << 14)
-def first_decimal(value: bytes) -> float:
-    """Return the first number of a DS."""
-    return _parsed(value.rstrip(b"\0").split(b"\\", 1)[0])
-
-
-@lru_cache(maxsize=1 << 14)
-def first_integer(value: bytes) -> float:
-    """Return the first number of an IS."""
-    number = first_decimal(value)
-    return number if number.is_integer() else nan
-
-
-@lru_cache(maxsize=1 << 14)
-def numbers(value: bytes, code: str, count: int) -> tuple[float, ...]:
-    """Return the `count` binary numbers, or as many NaN where there are not just these.
-
-    `code` is one number's of :mod:`struct`, with the byte order.
-
-    Examples
-    --------
-    >>> numbers(b"\\x01\\x00\\x02\\x00", "<H", 2)
-    (1.0, 2.0)
-    """
-    if len(value) != count * calcsize(code):
-        return (nan,) * count
-    found = tuple(float(number) for (number,) in _struct(code).iter_unpack(value))
-    return found if all(map(isfinite, found)) else (nan,) * count
-
-
-@lru_cache(maxsize=1 << 14)
-def first_number(value: bytes, code: str, index: int = 0) -> float:
-    """Return the first binary number, or that at `index`."""
-    size = calcsize(code)
-    (number,) = numbers(value[index * size : (index + 1) * size], code, 1)
-    return number
-
-
-@lru_cache(maxsize=32)
-def _struct(code: str) -> Struct:
-    return Struct(code)
-
-
-@lru_cache(maxsize=1 << 10)
 def days(value: bytes) -> int | None:
     """Return the days of a DA since 1970; None where it is not a date."""
     digits = value.strip(b"\0 ").replace(b".", b"")  # dotted before 1993 (PS3.5 6.2)
@@ -114,7 +98,6 @@ def days(value: bytes) -> int | None:
         return None
 
 
-@lru_cache(maxsize=1 << 10)
 def since_midnight(value: bytes) -> int | None:
     """Return the microseconds of a TM since midnight; None where it is not a time."""
     match = _TM.fullmatch(value.strip(b"\0 ").replace(b":", b""))
@@ -130,7 +113,6 @@ def _microseconds(
     return ((h * 60 + m) * 60 + s) * 10**6 + int((fraction or b"").ljust(6, b"0"))
 
 
-@lru_cache(maxsize=64)
 def minutes(value: bytes) -> int:
     """Return the minutes of an offset from UTC, 0 where there is none (PS3.5 6.2 DT)."""
     match = _OFFSET.fullmatch(value.strip(b"\0 "))
@@ -145,7 +127,6 @@ def milliseconds(day: int, time: int, offset: int) -> float:
     return (day * _DAY + time - offset * 60 * 10**6) / 1000
 
 
-@lru_cache(maxsize=1 << 10)
 def moment(value: bytes, offset: int) -> float:
     """Return the milliseconds of a DT since 1970, in UTC.
 
@@ -165,3 +146,18 @@ def moment(value: bytes, offset: int) -> float:
     if since is None or at is None:
         return nan
     return milliseconds(since, at, minutes(own) if own else offset)
+
+
+def uid(text: str | None) -> str | None:
+    """Return `text` if it has the form of a UID (PS3.5 section 9), otherwise None."""
+    return text if text and re.fullmatch(r"[0-9.]{1,64}", text) else None
+
+
+def term(text: str | None, terms: str) -> str | None:
+    """Return `text` if it is one of `terms`, otherwise None."""
+    return text if text in terms.split() else None
+
+
+def plain(text: str) -> str:
+    """Return text of one line with what would steer a terminal written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

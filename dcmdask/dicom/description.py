@@ -5,39 +5,37 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.sequence import Sequence
+from pydicom.uid import UID
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import first_decimal, first_number, minutes, numbers
-from dcmdask.dicom.elements import Element, Filter, NotUnderstood, Wanted
-from dcmdask.dicom.frame_facts import DAY, FACTS, Common
-from dcmdask.dicom.functional_groups import (
-    LONGEST,
-    rows,
-    rows_of_dataset,
-    value_bytes,
+from dcmdask.dicom.conversion import first_number, minutes
+from dcmdask.dicom.elements import Element
+from dcmdask.dicom.frame_facts import (
+    DAY,
+    FACTS,
+    FRAME_TYPE,
+    NUMBER_OF,
+    PRIVATE_ELEMENTS,
+    Common,
+    private_diffusion,
 )
-from dcmdask.dicom.header import Header, read_header, read_whole_header, window_over
+from dcmdask.dicom.functional_groups import LONGEST, SEQUENCES, Frames, frame_table, value_bytes
+from dcmdask.dicom.header import Header, read_header
 from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
-from dcmdask.dicom.private_diffusion import ELEMENTS as PRIVATE_ELEMENTS
-from dcmdask.dicom.private_diffusion import Diffusion, private_diffusion
-from dcmdask.errors import HeaderError, PixelDataError
+from dcmdask.errors import PixelDataError
 
-__all__ = ["FACTS", "Described", "describe", "facts_of"]
+__all__ = ["FACTS", "Described", "describe", "facts_of", "lost_pixels"]
 
-_SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
-_SEQUENCES: Final = _LUTS | {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
+_SEQUENCES: Final = _LUTS | SEQUENCES
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
@@ -54,24 +52,19 @@ _WANTED: Final = frozenset(
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING),
     }
 )
-# Dimension Index Pointer, Dimension Description Label.
-_POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO")
-_DIMENSION: Final = Filter((_POINTER, _LABEL))
-# Dimensions by the attribute that a Dimension Index Pointer is of.
-_DIMENSIONS: Final = {
-    0x00209056: "stack",  # Stack ID
-    0x00209057: "z",  # In-Stack Position Number
-    0x00200032: "z",  # Image Position (Patient)
-    0x00209128: "t",  # Temporal Position Index
-    0x0020930D: "t",  # Temporal Position Time Offset
-    0x00189153: "t",  # Nominal Cardiac Trigger Delay Time
-    0x00189082: "echo",  # Effective Echo Time
-    0x00189087: "diffusion",  # Diffusion b-value
-    0x00189089: "diffusion",  # Diffusion Gradient Orientation
-    0x00089208: "component",  # Complex Image Component
-}
-# Names that stand for something else than what a label may mean.
-_TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", "missing"}
+_ROWS, _FIRST_DIRECTORY_RECORD = 0x00280010, 0x00041200
+# SOP classes (PS3.4 B.5) whose instances have pixel data, besides those of images.
+_OF_PIXELS: Final = (
+    "Segmentation Storage",
+    "Label Map Segmentation Storage",
+    "Height Map Segmentation Storage",
+    "Parametric Map Storage",
+    "Enhanced US Volume Storage",
+    "Ophthalmic Thickness Map Storage",
+    "Corneal Topography Map Storage",
+)
+# Its pixel data may be left out, and Rows with it.
+_RT_DOSE: Final = "RT Dose Storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +102,10 @@ class Described:
     table : bytes
         The bytes of `facts`: in millions of instances, an array of each would count.
     dimensions : tuple of str
-        Of the Dimension Index Sequence (0020,9222), by its pointers: ``"stack"``, ``"z"``,
-        ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``; of others the Dimension
-        Description Label, in lower case, or ``"dimension_N"``. Empty unless all frames have
-        Dimension Index Values.
+        Names by the pointers of the Dimension Index Sequence (0020,9222): ``"stack"``,
+        ``"z"``, ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``; for other pointers
+        the Dimension Description Label, in lower case, or ``"dimension_N"``. Empty unless
+        all frames have Dimension Index Values.
     index_values : bytes
         (frames, dimensions) unsigned 32-bit integers.
     """
@@ -146,9 +139,9 @@ class Described:
 
     @property
     def facts(self) -> npt.NDArray[Any]:
-        """Of dtype `FACTS`, read-only; one row for each frame that the header declares.
+        """Facts of the frames, read-only, of dtype `FACTS`: a row for each declared frame.
 
-        There may be more frames than that.
+        The pixel data may have more frames than the header declares.
         """
         return np.frombuffer(self.table, FACTS)
 
@@ -157,24 +150,23 @@ class Described:
 
 
 _LEAP: Final = 1000
-# Frames that are said to be made within so many milliseconds of a day, were.
+# Times that lie within so many milliseconds are taken for times of one day.
 _LONG: Final = DAY / 2
-# The least time of the day in which nothing was made, where a run goes over midnight.
+# Least pause in a day by which a run that passes midnight is recognised, in milliseconds.
 _PAUSE: Final = 3 * DAY / 4
 
 
 def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
     """Return the facts of all frames of some instances, one after the other.
 
-    Acquisition and content times of which the day is not known are made comparable: where all
-    are, and they lie within six hours around midnight, those behind it are of the next day. NaN
-    where nobody can tell: the day is known of some frames only, or times are spread over more
-    than half a day.
+    Acquisition and content times without a date are made comparable: if all lack a date and
+    lie within six hours around midnight, those after midnight are moved to the next day. They
+    are NaN if only some frames have a date, or if times are spread over more than half a day.
 
     Returns
     -------
     ndarray
-        Of dtype `FACTS`; it may be written to.
+        Writable, of dtype `FACTS`.
 
     Examples
     --------
@@ -194,7 +186,7 @@ def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
 
 
 def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float:
-    """Return times of one day, or of it and the next, for milliseconds since midnight."""
+    """Return milliseconds since midnight with those of the next day raised by a day."""
     ordered = np.unique(times)
     if ordered[-1] - ordered[0] <= _LONG:
         return times
@@ -206,12 +198,12 @@ def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float
 
 
 def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> Described:
-    """Read what a scan keeps of one instance, in one walk over its header.
+    """Describe one instance, in one walk over its header.
 
-    A fact that is absent or not valid is NaN or empty. What a functional group macro has
-    counts only inside that macro (PS3.3 C.7.6.16.2); a frame's own comes before the shared
-    and that before the top level of the data set. A position at the top level counts only
-    where there is one frame: it is at most that of the first. Frames without an item in the
+    A fact that is absent or not valid is NaN or empty. Elements of a functional group macro
+    count only inside that macro (PS3.3 C.7.6.16.2). Values of the frame come before shared
+    ones, and these before the top level of the data set. A position at the top level counts
+    only for an instance of one frame. Frames without an item in the
     Per-Frame Functional Groups Sequence have what is shared, and surplus items are ignored.
 
     Parameters
@@ -286,11 +278,11 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
 
 
 def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
-    """Hold the number of frames against the bytes that are there, before rows are made."""
+    """Compare the number of frames with the length of the pixel data, before rows are made."""
     frames, actual = pixels.number_of_frames, header.source.size - element.offset
     if frames * FACTS.itemsize > files.INFLATE_LIMIT:
         raise PixelDataError(
-            f"(0028,0008) 'Number of Frames' says {frames}, and what a scan keeps of so many takes "
+            f"(0028,0008) 'Number of Frames' is {frames}, and the facts of so many frames take "
             f"more than {files.INFLATE_LIMIT} bytes",
             source=header.source.name,
             code="number-of-frames",
@@ -311,38 +303,27 @@ def _padding(header: Header, signed: bool) -> float | None:
     raw = header.values.get(_PIXEL_PADDING)
     if raw is None or len(raw.value) > LONGEST:
         return None
+    vr = "DS"
     if raw.vr in (None, "US", "SS", "UN", "OW"):
-        order = "<" if header.encoding.little_endian else ">"
-        padding = first_number(raw.value, order + ("h" if signed else "H"))
-    else:
-        padding = first_decimal(raw.value)
+        vr = "SS" if signed else "US"
+    padding = first_number(raw.value, vr, header.encoding.little_endian)
     return padding if padding == padding else None
 
 
-class _Frames(NamedTuple):
-    """The facts of all frames, their Dimension Index Values, and whether one has a VOI LUT."""
-
-    table: bytes
-    has_lut: bool = False
-    dimensions: tuple[str, ...] = ()
-    index_values: bytes = b""
-
-
-def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> _Frames:
+def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> Frames:
     offset = header.values.get(_TIMEZONE_OFFSET)
-    common = Common(
-        little_endian=header.encoding.little_endian,
-        is_mr=is_mr,
-        image_type=image_type,
-        offset=minutes(offset.value) if offset else 0,
-        diffusion=private_diffusion(header.values, header.encoding) if is_mr else Diffusion(),
-    )
+    common = Common(header.encoding.little_endian, minutes(offset.value) if offset else 0)
     top = _top_level(header)
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
-    if header.sequences.keys().isdisjoint((_SHARED, _PER_FRAME)):
-        return _Frames(frame_facts.packed(top, common) * frames)
-    return _table(header, frames, top, common)
+    instead = {FRAME_TYPE: image_type} if is_mr else {}
+    if is_mr:
+        instead |= private_diffusion(header.values, header.encoding)
+    for tag, value in instead.items():
+        top[NUMBER_OF[tag]] = top[NUMBER_OF[tag]] or value
+    if SEQUENCES.isdisjoint(header.sequences):
+        return Frames(frame_facts.packed(top, common) * frames)
+    return frame_table(header, frames, top, common)
 
 
 def _top_level(header: Header) -> list[bytes]:
@@ -358,93 +339,38 @@ def _top_level(header: Header) -> list[bytes]:
     return found
 
 
-_Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
-"""The rows of the sequence with a tag; none where it is absent."""
+def lost_pixels(source: files.Stored) -> str:
+    """Return the reason why a file without pixel data should have some; empty if there is none.
 
+    Reports, plans, presentation states and media directories have no pixel data. A file that
+    is cut between two elements looks like one of these.
 
-def _table(header: Header, frames: int, top: list[bytes], common: Common) -> _Frames:
-    """Return the facts of an instance with functional groups."""
-    groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
-    try:
-        places = {tag: header.sequences[tag] for tag in groups}
-        with files.opened(header.source) as file:
-            window = window_over(file, header.source.size)
+    Parameters
+    ----------
+    source : Stored
+        Source without pixel data.
 
-            def read(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
-                if tag not in places:
-                    return iter(())
-                place = places[tag]
-                if place is None:
-                    raise NotUnderstood(0, "only pydicom could read the header")
-                return rows(window, place, header.encoding, wanted)
+    Raises
+    ------
+    OSError, DcmdaskError
+        It cannot be read again.
 
-            return _rows(read, frames, top, common)
-    except NotUnderstood as error:
-        reason = error
-    dataset = read_whole_header(header.source, header.transfer_syntax)
-
-    def read_dataset(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
-        items = dataset[tag].value if tag in groups else Sequence()
-        if not isinstance(items, Sequence):
-            raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
-        return rows_of_dataset(items, header.encoding, wanted)
-
-    try:
-        return _rows(read_dataset, frames, top, common)
-    except Exception as error:
-        raise HeaderError(
-            f"the functional groups are damaged: {reason}",
-            source=header.source.name,
-            detail=f"pydicom says: {error}",
-            code="functional-groups",
-        ) from error
-
-
-_GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDEX_VALUES))
-
-
-def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> _Frames:
-    """Lay values of each frame over those that frames share, and these over `top`."""
-    shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
-    has_lut = frame_facts.LUTS.key in shared
-    base = _laid_over(shared, top)
-    dimensions = _dimensions(read, common.little_endian)
-    order: Literal["<", ">"] = "<" if common.little_endian else ">"
-    width = 4 * len(dimensions)
-    indices = bytearray()
-    table = bytearray(frame_facts.packed(base, common) * frames)
-    size = FACTS.itemsize
-    # A frame without an item keeps the row of what is shared.
-    for at, row in zip(range(0, len(table), size), read(_PER_FRAME, _GROUPS), strict=False):
-        table[at : at + size] = frame_facts.packed(_laid_over(row, base), common)
-        has_lut = has_lut or frame_facts.LUTS.key in row
-        values = row.get(frame_facts.INDEX_VALUES.key, b"")
-        if len(values) == width:
-            indices += values
-    if not dimensions or len(indices) != frames * width:
-        return _Frames(bytes(table), has_lut)
-    native = np.frombuffer(indices, np.dtype("u4").newbyteorder(order)).astype("u4")
-    return _Frames(bytes(table), has_lut, dimensions, native.tobytes())
-
-
-def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
-    """Return the names of the dimensions of an object, in the order of its indices."""
-    found: list[str] = []
-    items = islice(read(_DIMENSION_INDEX, _DIMENSION), LONGEST)
-    for number, row in enumerate(items):
-        pointer, text = row.get(_POINTER.key, b""), row.get(_LABEL.key, b"")
-        group, element = numbers(pointer, "<H" if little_endian else ">H", 2)
-        tag = -1 if group != group else int(group) << 16 | int(element)
-        label = "_".join(re.findall("[a-z0-9]+", text.decode("ascii", "replace").lower()))
-        taken = {*_TAKEN, *found}
-        other = label if label and label not in taken else f"dimension_{number}"
-        found.append(_DIMENSIONS.get(tag, other))
-    return tuple(found)
-
-
-def _laid_over(row: dict[int, bytes], base: list[bytes]) -> list[bytes]:
-    laid = base.copy()
-    for number, value in row.items():
-        if number < len(laid):
-            laid[number] = value
-    return laid
+    Examples
+    --------
+    >>> from pydicom.data import get_testdata_file
+    >>> lost_pixels(files.locate(get_testdata_file("rtplan.dcm")))
+    ''
+    """
+    values = read_header(source, (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD)).values
+    if _FIRST_DIRECTORY_RECORD in values:
+        return ""
+    if _SOP_CLASS not in values:
+        return "there is no (0008,0016) 'SOP Class UID' either"
+    sop_class = UID(values[_SOP_CLASS].value.decode("ascii", "replace").rstrip("\0 "))
+    name = sop_class.name
+    if "Image" in name or name in _OF_PIXELS:
+        return "the SOP class is one of images"
+    # A class that the standard does not know is called by its UID.
+    if name in (sop_class, _RT_DOSE) and _ROWS in values:
+        return "(0028,0010) 'Rows' is there"
+    return ""

@@ -1,8 +1,8 @@
-"""Bytes of a source: where they are and how they are read. Knows no DICOM.
+"""Sources of bytes, and reading from them; independent of DICOM.
 
 A source is a small immutable value that pickles and holds no handle: every
 :func:`read` opens, reads and closes. A handle that is shared by threads or
-survives a fork returns the bytes of somebody else's seek, silently.
+survives a fork silently returns bytes of another reader's position.
 """
 
 from __future__ import annotations
@@ -13,25 +13,19 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from dcmdask.dicom.access import reaching
+from dcmdask.dicom.access import content_key, fetch_ranges, gives_ranges, is_http, reaching
 from dcmdask.dicom.inflation import EXPANSION, InflatedFile, read_whole
-from dcmdask.dicom.ranges import coalesce
 from dcmdask.errors import SourceChangedError
 
-# What file systems call an entity tag or a checksum; and, where there is none, the last change.
-_OF_CONTENT = frozenset({"etag", "md5", "md5hash", "content_md5", "crc", "crc32c"})
-_OF_CHANGE = frozenset(
-    {"mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "date_time"}
-)
-# What one look into a remote header fetches.
+# Bytes that one look into a remote header fetches.
 REMOTE_BLOCK = 256 * 1024
-# Bytes of a source that can only be taken into memory as a whole.
+# Bytes that a source may take in memory if it can only be read as a whole.
 INFLATE_LIMIT = 2**30
 
 
@@ -57,7 +51,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """An object that fsspec reaches.
+    """File on a file system of fsspec.
 
     The file system is made anew in each process: asynchronous ones do not
     survive a fork. Its key (an entity tag, a checksum or a modification time, where the
@@ -78,7 +72,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that the caller holds."""
+    """Bytes in memory."""
 
     data: bytes = field(repr=False)
     name: str = "<bytes>"
@@ -101,7 +95,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of an archive that is open; for one reader, and not to be kept."""
+    """Member of an open archive; for one reader, and not to be kept."""
 
     name: str
     size: int
@@ -120,10 +114,8 @@ Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
 class Inflated:
     """The data set that is deflated (PS3.5 A.5) from `start` to the end of a source.
 
-    Offsets count from its first byte.
-
-    Not random access: to :func:`read` from it, each process inflates the whole data set
-    once; :func:`opened`, it is inflated as far as it is read.
+    Offsets count from its first byte. To :func:`read` from it, each process inflates the
+    whole data set once; :func:`opened`, it is inflated as far as it is read.
     """
 
     deflated: Stored
@@ -131,11 +123,11 @@ class Inflated:
     limit: int = field(default=INFLATE_LIMIT, compare=False)
     """Bytes that the data set may have."""
     length: int | None = field(default=None, compare=False)
-    """Bytes that it has; None as long as nobody has counted them."""
+    """Bytes of the data set; None if they have not been counted."""
 
     @property
     def size(self) -> int:
-        """Number of bytes, or of those that there may be at most."""
+        """Number of bytes; an upper bound as long as they have not been counted."""
         if self.length is None:
             return EXPANSION * (self.deflated.size - self.start)
         return self.length
@@ -157,7 +149,7 @@ Source: TypeAlias = Stored | Inflated
 def locate(
     src: Any, storage_options: Mapping[str, Any] | None = None, limit: int = INFLATE_LIMIT
 ) -> Stored:
-    """Return where the bytes of `src` are.
+    """Return the source of the bytes of `src`.
 
     Parameters
     ----------
@@ -218,9 +210,9 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
         return _locate_path(path)
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
-    if info.get("size") is None or not _gives_ranges(fs, path, info):
+    if info.get("size") is None or not gives_ranges(fs, path, info):
         # No block size stands for one stream over HTTP.
-        with fs.open(path, "rb", block_size=0 if _is_http(fs) else None) as file:
+        with fs.open(path, "rb", block_size=0 if is_http(fs) else None) as file:
             return Memory(read_whole(file, url, limit), name=url)
     return remote_file(url, options, fs, path, info)
 
@@ -228,28 +220,8 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
 def remote_file(
     url: str, options: Mapping[str, Any], fs: Any, path: str, info: Mapping[str, Any]
 ) -> RemoteFile:
-    """Return a file of which fsspec says `info`."""
-    # Not all file systems put what tells one content from another into their own key, and that
-    # of an archive is another one each time it is opened.
-    told = _named(info, _OF_CONTENT) or _named(info, _OF_CHANGE) or fs.ukey(path)
-    return RemoteFile(url, dict(options), int(info["size"]), str(told))
-
-
-def _named(info: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
-    return sorted((key, str(value)) for key, value in info.items() if key.lower() in names)
-
-
-def _is_http(fs: Any) -> bool:
-    return type(fs).__name__ == "HTTPFileSystem"
-
-
-def _gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
-    """Return whether parts can be asked for: a web server may answer with everything."""
-    if not _is_http(fs) or info.get("partial"):
-        return True
-    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
-    with fs.open(path, "rb", block_size=0, headers=headers) as file:
-        return len(file.read(2)) == 1
+    """Return a file that fsspec describes by `info`."""
+    return RemoteFile(url, dict(options), int(info["size"]), content_key(fs, path, info))
 
 
 def _locate_file_like(src: Any, limit: int) -> Stored:
@@ -258,7 +230,6 @@ def _locate_file_like(src: Any, limit: int) -> Stored:
     name = getattr(src, "name", None)
     name = name if isinstance(name, str) else "<file-like>"
     if isinstance(src, io.BytesIO):
-        # It is in memory already.
         return Memory(src.getvalue(), name)
     position = src.tell()
     src.seek(0)
@@ -271,8 +242,8 @@ def _locate_file_like(src: Any, limit: int) -> Stored:
 def _own_path(src: Any) -> str | None:
     """Return the path that gives the same bytes as `src`, if there is one.
 
-    A `name` alone does not say so: that of a ``gzip.GzipFile`` names the
-    compressed file, and a file may have been replaced since it was opened.
+    A `name` is not enough: that of a ``gzip.GzipFile`` names the compressed file, and a
+    file may have been replaced since it was opened.
     """
     raw = getattr(src, "raw", src)
     if not isinstance(raw, io.FileIO) or not isinstance(raw.name, str):
@@ -298,7 +269,7 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
         data = source.data if isinstance(source, Memory) else _inflated(source)
         parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
     elif isinstance(source, RemoteFile):
-        parts = _read_remote(source, offsets, lengths)
+        parts = fetch_ranges(source.name, source.options, offsets, lengths)
     else:
         with opened(source) as file:
             parts = [_read_at(file, o, n) for o, n in zip(offsets, lengths, strict=True)]
@@ -362,7 +333,7 @@ def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> 
     """
     file.seek(offset)
     filled = 0
-    # Mostly one call; each gives at most 2 GiB.
+    # A call returns at most 2 GiB.
     while filled < len(room):
         count = cast(io.RawIOBase, file).readinto(room[filled:])
         if not count:
@@ -373,33 +344,10 @@ def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> 
 def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     file.seek(offset)
     data = file.read(length)
-    # An unbuffered file gives at most 2 GiB a call.
+    # A call on an unbuffered file returns at most 2 GiB.
     while len(data) < length and (more := file.read(length - len(data))):
         data += more
     return data
-
-
-def _read_remote(source: RemoteFile, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
-    import fsspec
-
-    requests = coalesce(offsets, lengths)
-    starts, ends = [one[0] for one in requests], [one[1] for one in requests]
-    with reaching(source.name):
-        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
-        blocks = fs.cat_ranges([path] * len(requests), starts, ends, on_error="raise")
-    parts = [b""] * len(offsets)
-    for (start, end, members), block in zip(requests, blocks, strict=True):
-        if len(block) > end - start:
-            raise SourceChangedError(
-                f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
-                "not give ranges",
-                source=source.name,
-                code="no-ranges",
-            )
-        for member in members:
-            begin = offsets[member] - start
-            parts[member] = bytes(block[begin : begin + lengths[member]])
-    return parts
 
 
 # Data sets inflated by this process, newest last. Few: they are whole files.
@@ -409,7 +357,7 @@ _INFLATED_LOCK = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """Give a forked process a lock that no thread of its parent's holds."""
+    """Make a new lock in a forked process: a thread of the parent may hold the old one."""
     global _INFLATED_LOCK  # noqa: PLW0603  readers look the name up
     _INFLATED_LOCK = threading.Lock()
 
@@ -442,7 +390,7 @@ def _inflated(source: Inflated) -> memoryview:
         with opened(source) as file:
             read_into(file, 0, memoryview(data), source)
         _INFLATED[source.token] = data
-        # Together they take no more than one may.
+        # All together may take as much as one.
         while len(_INFLATED) > 1 and (
             len(_INFLATED) > _INFLATED_KEPT or sum(map(len, _INFLATED.values())) > source.limit
         ):

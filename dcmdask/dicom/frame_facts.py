@@ -1,110 +1,259 @@
-"""Position and time of each frame, as a row of numbers."""
+"""Facts of each frame, as a row of numbers: position, time, diffusion weighting, values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from math import nan
-from struct import Struct
-from typing import Final, NamedTuple
+from struct import Struct, pack
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from dcmdask.dicom.conversion import (
     days,
-    decimals,
-    first_decimal,
-    first_integer,
     first_number,
     milliseconds,
     moment,
     numbers,
     since_midnight,
 )
-from dcmdask.dicom.elements import Wanted
-from dcmdask.dicom.private_diffusion import Diffusion
+from dcmdask.dicom.elements import Encoding, RawValue, Wanted
 
-__all__ = ["DAY", "ELEMENTS", "FACTS", "INDEX_VALUES", "LEAVES", "LUTS", "Common", "packed"]
+__all__ = [
+    "B_VALUE",
+    "DAY",
+    "DIRECTION",
+    "ELEMENTS",
+    "FACTS",
+    "FRAME_TYPE",
+    "INDEX_VALUES",
+    "LEAVES",
+    "LUTS",
+    "NUMBER_OF",
+    "PRIVATE_ELEMENTS",
+    "Common",
+    "pack_changed",
+    "packed",
+    "private_diffusion",
+]
 
+B_VALUE, DIRECTION, FRAME_TYPE = 0x00189087, 0x00189089, 0x00089007
 DAY: Final = 24 * 60 * 60 * 1000
 """Milliseconds; acquisition times below are times of a day that is not known."""
 
-# One row for each frame. Numbers that a header does not give are NaN, words are empty.
-FACTS = np.dtype(
-    [
-        ("position", "f8", 3),  # (0020,0032) of the first pixel's centre, patient axes, mm
-        ("orientation", "f8", 6),  # (0020,0037) along a row, then along a column
-        ("spacing", "f8", 2),  # (0028,0030) between rows, then between columns, mm
-        ("thickness", "f8"),  # (0018,0050) mm
-        ("instance_number", "f8"),  # (0020,0013)
-        ("acquisition_number", "f8"),  # (0020,9156), (0020,0012)
-        ("stack_id", "S16"),  # (0020,9056), a hash of it where it is too long to be valid
-        ("position_index", "f8"),  # (0020,9057)
-        ("temporal_position", "f8"),  # (0020,9128), (0020,0100)
-        ("trigger_time", "f8"),  # (0020,9153), (0018,1060) ms
-        ("acquisition_time", "f8"),  # (0018,9074), (0008,002A), (0008,0022) + (0008,0032) ms
-        ("reference_time", "f8"),  # (0018,9151), (0054,1300), (0020,930D) ms
-        ("content_time", "f8"),  # (0008,0023) + (0008,0033) ms
-        ("echo_time", "f8"),  # (0018,9082), (0018,0081) ms
-        ("echo_number", "f8"),  # (0018,0086)
-        ("b_value", "f8"),  # (0018,9087) or a vendor's, s/mm2
-        ("direction", "f8", 3),  # (0018,9089) or a vendor's, unit vector in patient axes
-        ("component", "S9"),  # (0008,9208), or from Image Type: MAGNITUDE, PHASE, REAL, IMAGINARY
-        ("slope", "f8"),  # (0028,1053)
-        ("intercept", "f8"),  # (0028,1052)
-        ("rescale_type", "S16"),  # (0028,1054); empty where it is longer
-        ("window_center", "f8"),  # (0028,1050), the first
-        ("window_width", "f8"),  # (0028,1051), the first
-        ("window_function", "S16"),  # (0028,1056) VOI LUT Function
-    ]
-)
-_ROW: Final = Struct("=3d6d2d3d16s9d3d9s2d16s2d16s")
-assert _ROW.size == FACTS.itemsize
 
-# What a row is made from, in the order in which `packed` takes it: tag, VR, and the sequences
-# of the functional group macro that it belongs to (PS3.3 C.7.6.16.2), if any.
-ELEMENTS: Final[tuple[tuple[int, str, tuple[int, ...]], ...]] = (
-    (0x00200032, "DS", (0x00209113,)),  # Image Position (Patient)
-    (0x00200037, "DS", (0x00209116,)),  # Image Orientation (Patient)
-    (0x00280030, "DS", (0x00289110,)),  # Pixel Spacing
-    (0x00180050, "DS", (0x00289110,)),  # Slice Thickness
-    (0x00200013, "IS", ()),  # Instance Number
-    (0x00209156, "US", (0x00209111,)),  # Frame Acquisition Number
-    (0x00200012, "IS", ()),  # Acquisition Number
-    (0x00209056, "SH", (0x00209111,)),  # Stack ID
-    (0x00209057, "UL", (0x00209111,)),  # In-Stack Position Number
-    (0x00209128, "UL", (0x00209111,)),  # Temporal Position Index
-    (0x00200100, "IS", ()),  # Temporal Position Identifier
-    (0x00209153, "FD", (0x00189118,)),  # Nominal Cardiac Trigger Delay Time
-    (0x00181060, "DS", ()),  # Trigger Time
-    (0x00189074, "DT", (0x00209111,)),  # Frame Acquisition DateTime
-    (0x0008002A, "DT", ()),  # Acquisition DateTime
-    (0x00080022, "DA", ()),  # Acquisition Date
-    (0x00080032, "TM", ()),  # Acquisition Time
-    (0x00189151, "DT", (0x00209111,)),  # Frame Reference DateTime
-    (0x00541300, "DS", ()),  # Frame Reference Time
-    (0x0020930D, "FD", (0x00209310,)),  # Temporal Position Time Offset
-    (0x00080023, "DA", ()),  # Content Date
-    (0x00080033, "TM", ()),  # Content Time
-    (0x00189082, "FD", (0x00189114,)),  # Effective Echo Time
-    (0x00180081, "DS", ()),  # Echo Time
-    (0x00180086, "IS", ()),  # Echo Numbers
-    (0x00189087, "FD", (0x00189117,)),  # Diffusion b-value
-    (0x00189089, "FD", (0x00189117, 0x00189076)),  # Diffusion Gradient Orientation
-    (0x00089208, "CS", (0x00189226,)),  # Complex Image Component
-    (0x00089007, "CS", (0x00189226,)),  # Frame Type
-    (0x00281053, "DS", (0x00289145,)),  # Rescale Slope
-    (0x00281052, "DS", (0x00289145,)),  # Rescale Intercept
-    (0x00281054, "LO", (0x00289145,)),  # Rescale Type
-    (0x00281050, "DS", (0x00289132,)),  # Window Center
-    (0x00281051, "DS", (0x00289132,)),  # Window Width
-    (0x00281056, "CS", (0x00289132,)),  # VOI LUT Function
+class Common(NamedTuple):
+    """Facts that all frames of an instance share.
+
+    Attributes
+    ----------
+    little_endian : bool
+    offset : int
+        Minutes from UTC of times that do not say it (0008,0201).
+    """
+
+    little_endian: bool
+    offset: int
+
+
+_Element: TypeAlias = tuple[int, str, tuple[int, ...]]
+"""Tag, VR, and the sequences of its functional group macro (PS3.3 C.7.6.16.2), if any."""
+_Values: TypeAlias = tuple[bytes, ...]
+
+
+class _Fact(NamedTuple):
+    name: str
+    format: str  # of struct, "=" before it
+    read: Callable[[_Values, _Fact, Common], tuple[Any, ...]]
+    elements: tuple[_Element, ...]
+
+
+def _row(values: _Values, fact: _Fact, common: Common) -> tuple[float, ...]:
+    """Return all numbers of a value, NaN where one is not valid or there are others."""
+    count = int(fact.format[:-1])
+    found = numbers(values[0], fact.elements[0][1], common.little_endian)
+    return found if len(found) == count and not any(n != n for n in found) else (nan,) * count
+
+
+def _number(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
+    """Return the first number of the first element that has one."""
+    for value, (_, vr, _) in zip(values, fact.elements, strict=True):
+        number = moment(value, common.offset) if vr == "DT" else first_number(value, vr, common[0])
+        if number == number:
+            return (number,)
+    return (nan,)
+
+
+def _acquisition_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
+    (time,) = _number(values[:2], fact._replace(elements=fact.elements[:2]), common)
+    return (time,) if time == time else _date_and_time(values[2:], fact, common)
+
+
+def _reference_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
+    (time,) = _number(values[:2], fact._replace(elements=fact.elements[:2]), common)
+    return (time if time == time else 1000 * first_number(values[2], "FD", common.little_endian),)
+
+
+def _date_and_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
+    """Return the milliseconds of a DA and a TM since 1970; without a date, since midnight.
+
+    Dates of other events are not taken: those of contents and series made days later, or on
+    both sides of midnight, would put the day where it is not.
+    """
+    day, since = days(values[0]), since_midnight(values[1])
+    if since is None:
+        return (nan,)
+    return (milliseconds(0, since, 0) if day is None else milliseconds(day, since, common.offset),)
+
+
+def _identifier(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
+    value = values[0].strip(b"\0 ")
+    return (value if len(value) <= 16 else blake2b(value, digest_size=8).hexdigest().encode(),)
+
+
+def _word(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
+    value = values[0].strip(b"\0 ")
+    return (value if len(value) <= 16 else b"",)
+
+
+_LETTERS: Final = {b"M": b"MAGNITUDE", b"P": b"PHASE", b"R": b"REAL", b"I": b"IMAGINARY"}
+_COMPONENTS: Final = {
+    **_LETTERS,
+    **{word: word for word in _LETTERS.values()},
+    # Terms of PS3.3 C.8.3.1.1.1 whose values are phases.
+    **dict.fromkeys((b"PHASE MAP", b"PHASE SUBTRACT", b"VELOCITY MAP"), b"PHASE"),
+    # Philips adds the kind of pulse sequence.
+    **{
+        letter + b"_" + sequence: word
+        for letter, word in _LETTERS.items()
+        for sequence in (b"FFE", b"SE", b"IR", b"PCA")
+    },
+}
+
+
+def _component(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
+    component, image_type = values
+    if word := component.strip(b"\0 "):
+        return (_COMPONENTS.get(word, b""),)
+    words = [word.strip(b"\0 ") for word in image_type.split(b"\\")[2:4]]
+    # Some vendors put the letter into the fourth value.
+    for word, known in zip(words, (_COMPONENTS, _LETTERS), strict=False):
+        if word in known:
+            return (known[word],)
+    return (b"",)
+
+
+_CONTENT, _MEASURES, _TRANSFORMATION = (0x00209111,), (0x00289110,), (0x00289145,)
+_WINDOW, _DIFFUSION, _FRAME_TYPE = (0x00289132,), (0x00189117,), (0x00189226,)
+# Columns of `FACTS`, each from the first of its elements that has a value. Absent numbers are
+# NaN, absent words are empty. Positions and spacings are in mm and in patient
+# axes, times in ms.
+_FACTS: Final = tuple(
+    _Fact(name, format_, read, tuple(elements))
+    for name, format_, read, *elements in (
+        ("position", "3d", _row, (0x00200032, "DS", (0x00209113,))),  # of the first pixel's centre
+        # Along a row, then along a column; between rows, then between columns.
+        ("orientation", "6d", _row, (0x00200037, "DS", (0x00209116,))),
+        ("spacing", "2d", _row, (0x00280030, "DS", _MEASURES)),
+        ("thickness", "d", _number, (0x00180050, "DS", _MEASURES)),
+        ("instance_number", "d", _number, (0x00200013, "IS", ())),
+        (
+            *("acquisition_number", "d", _number),
+            *((0x00209156, "US", _CONTENT), (0x00200012, "IS", ())),
+        ),
+        ("stack_id", "16s", _identifier, (0x00209056, "SH", _CONTENT)),  # a hash where too long
+        ("position_index", "d", _number, (0x00209057, "UL", _CONTENT)),  # in the stack
+        (
+            *("temporal_position", "d", _number),
+            *((0x00209128, "UL", _CONTENT), (0x00200100, "IS", ())),
+        ),
+        (
+            *("trigger_time", "d", _number),
+            *((0x00209153, "FD", (0x00189118,)), (0x00181060, "DS", ())),
+        ),
+        (
+            *("acquisition_time", "d", _acquisition_time, (0x00189074, "DT", _CONTENT)),
+            *((0x0008002A, "DT", ()), (0x00080022, "DA", ()), (0x00080032, "TM", ())),
+        ),
+        (
+            *("reference_time", "d", _reference_time, (0x00189151, "DT", _CONTENT)),
+            *((0x00541300, "DS", ()), (0x0020930D, "FD", (0x00209310,))),
+        ),
+        ("content_time", "d", _date_and_time, (0x00080023, "DA", ()), (0x00080033, "TM", ())),
+        ("echo_time", "d", _number, (0x00189082, "FD", (0x00189114,)), (0x00180081, "DS", ())),
+        ("echo_number", "d", _number, (0x00180086, "IS", ())),
+        ("b_value", "d", _number, (B_VALUE, "FD", _DIFFUSION)),  # s/mm2
+        ("direction", "3d", _row, (DIRECTION, "FD", (*_DIFFUSION, 0x00189076))),  # unit vector
+        # MAGNITUDE, PHASE, REAL or IMAGINARY: Complex Image Component, or from Frame Type.
+        (
+            *("component", "9s", _component),
+            *((0x00089208, "CS", _FRAME_TYPE), (FRAME_TYPE, "CS", _FRAME_TYPE)),
+        ),
+        ("slope", "d", _number, (0x00281053, "DS", _TRANSFORMATION)),
+        ("intercept", "d", _number, (0x00281052, "DS", _TRANSFORMATION)),
+        ("rescale_type", "16s", _word, (0x00281054, "LO", _TRANSFORMATION)),  # empty where longer
+        ("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
+        ("window_width", "d", _number, (0x00281051, "DS", _WINDOW)),
+        ("window_function", "16s", _word, (0x00281056, "CS", _WINDOW)),
+    )
 )
+
+
+def _type(format_: str) -> tuple[Any, ...]:
+    count, kind = int(format_[:-1] or 1), format_[-1]
+    if kind == "s":
+        return (f"S{count}",)
+    return ("f8", count) if count > 1 else ("f8",)
+
+
+FACTS = np.dtype([(fact.name, *_type(fact.format)) for fact in _FACTS])
+"""A row for each frame."""
+
+ELEMENTS: Final = tuple(element for fact in _FACTS for element in fact.elements)
+"""Elements that a row is made from: tag, VR, and the sequences of a macro."""
+NUMBER_OF: Final = {tag: number for number, (tag, _, _) in enumerate(ELEMENTS)}
+
+
+class _Block(NamedTuple):
+    """Neighbouring columns that are made together, as they mostly change together."""
+
+    facts: tuple[_Fact, ...]
+    elements: slice
+    start: int
+    packer: Struct
+
+
+def _blocks(*first: str) -> list[_Block]:
+    """Return the blocks that begin with these columns."""
+    found = []
+    number = start = 0
+    begins = [[fact.name for fact in _FACTS].index(name) for name in first]
+    for begin, end in pairwise([*begins, len(_FACTS)]):
+        facts = _FACTS[begin:end]
+        packer = Struct("=" + "".join(fact.format for fact in facts))
+        stop = number + sum(len(fact.elements) for fact in facts)
+        found.append(_Block(facts, slice(number, stop), start, packer))
+        number, start = stop, start + packer.size
+    return found
+
+
+_BLOCKS: Final = _blocks(
+    *("position", "orientation", "instance_number", "acquisition_number", "trigger_time"),
+    *("echo_time", "slope"),
+)
+_BLOCK_OF: Final = [
+    number
+    for number, block in enumerate(_BLOCKS)
+    for _ in range(block.elements.start, block.elements.stop)
+]
+
 # A legacy converted instance keeps what it has no macro for as it was, in the Unassigned
 # Shared and the Unassigned Per-Frame Converted Attributes Sequences.
 _UNASSIGNED: Final = ((0x00209170,), (0x00209171,))
-_MACRO_OR_NOT: Final = {0x00189087, 0x00189089, 0x00089208}
+_MACRO_OR_NOT: Final = {B_VALUE, DIRECTION, 0x00089208}
 LEAVES: Final = tuple(
     Wanted((*sequences, tag), number, vr)
     for number, (tag, vr, macro) in enumerate(ELEMENTS)
@@ -121,165 +270,106 @@ LUTS: Final = Wanted((0x00289132, 0x00283010, 0x00283002), len(ELEMENTS), "")
 INDEX_VALUES: Final = Wanted((0x00209111, 0x00209157), len(ELEMENTS) + 1, "UL")
 """Dimension Index Values."""
 
-_CODES: Final = {True: ("<H", "<L", "<d"), False: (">H", ">L", ">d")}
-_LETTERS: Final = {b"M": b"MAGNITUDE", b"P": b"PHASE", b"R": b"REAL", b"I": b"IMAGINARY"}
-_COMPONENTS: Final = {
-    **_LETTERS,
-    **{word: word for word in _LETTERS.values()},
-    # PS3.3 C.8.3.1.1.1; of its terms, those of which the values are phases.
-    **dict.fromkeys((b"PHASE MAP", b"PHASE SUBTRACT", b"VELOCITY MAP"), b"PHASE"),
-    # Of Philips, with what kind of sequence it was.
-    **{
-        letter + b"_" + sequence: word
-        for letter, word in _LETTERS.items()
-        for sequence in (b"FFE", b"SE", b"IR", b"PCA")
-    },
-}
-
-
-class Common(NamedTuple):
-    """Facts that all frames of an instance share.
-
-    Attributes
-    ----------
-    little_endian : bool
-    is_mr : bool
-    image_type : bytes
-        (0008,0008), as it is.
-    offset : int
-        Minutes from UTC of times that do not say it (0008,0201).
-    diffusion : Diffusion
-        For frames without b-value or direction of their own.
-    """
-
-    little_endian: bool
-    is_mr: bool
-    image_type: bytes
-    offset: int
-    diffusion: Diffusion
-
 
 def packed(values: Sequence[bytes], common: Common) -> bytes:
-    """Return a row of `FACTS` made of the raw values of `ELEMENTS`, empty where absent."""
-    (
-        position,
-        orientation,
-        spacing,
-        thickness,
-        instance_number,
-        frame_acquisition_number,
-        acquisition_number,
-        stack_id,
-        in_stack_position,
-        temporal_index,
-        temporal_identifier,
-        trigger_delay,
-        trigger_time,
-        frame_acquired,
-        acquired,
-        acquisition_date,
-        acquisition_time,
-        frame_referenced,
-        reference_time,
-        temporal_offset,
-        content_date,
-        content_time,
-        effective_echo_time,
-        echo_time,
-        echo_number,
-        b_value,
-        direction,
-        complex_component,
-        frame_type,
-        slope,
-        intercept,
-        rescale_type,
-        window_center,
-        window_width,
-        window_function,
-    ) = values
-    short, long, double = _CODES[common.little_endian]
-    offset, diffusion = common.offset, common.diffusion
-    way = numbers(direction, double, 3)
-    return _ROW.pack(
-        *decimals(position, 3),
-        *decimals(orientation, 6),
-        *decimals(spacing, 2),
-        first_decimal(thickness),
-        first_integer(instance_number),
-        _given(first_number(frame_acquisition_number, short), first_integer(acquisition_number)),
-        _identifier(stack_id),
-        first_number(in_stack_position, long),
-        _given(first_number(temporal_index, long), first_integer(temporal_identifier)),
-        _given(first_number(trigger_delay, double), first_decimal(trigger_time)),
-        _given(
-            moment(frame_acquired, offset),
-            moment(acquired, offset),
-            _moment_of_two(acquisition_date, acquisition_time, offset),
-        ),
-        _given(
-            moment(frame_referenced, offset),
-            first_decimal(reference_time),
-            1000 * first_number(temporal_offset, double),
-        ),
-        _moment_of_two(content_date, content_time, offset),
-        _given(first_number(effective_echo_time, double), first_decimal(echo_time)),
-        first_integer(echo_number),
-        _given(first_number(b_value, double), diffusion.b_value),
-        *(way if way[0] == way[0] else diffusion.direction),
-        _component(complex_component, frame_type or common.image_type) if common.is_mr else b"",
-        first_decimal(slope),
-        first_decimal(intercept),
-        _word(rescale_type),
-        first_decimal(window_center),
-        first_decimal(window_width),
-        _word(window_function),
+    """Return a row of `FACTS`, made of the raw values of `ELEMENTS` (empty if absent)."""
+    return b"".join(
+        [_packed(i, tuple(values[one.elements]), common) for i, one in enumerate(_BLOCKS)]
     )
 
 
-def _given(*numbers: float) -> float:
-    """Return the first that is there."""
-    for number in numbers:
-        if number == number:
-            return number
-    return nan
+def pack_changed(
+    table: bytearray, start: int, values: Sequence[bytes], changed: Iterable[int], common: Common
+) -> None:
+    """Update the row at `start` after the elements with the numbers `changed` changed."""
+    for number in {_BLOCK_OF[one] for one in changed}:
+        block = _BLOCKS[number]
+        at = start + block.start
+        data = _packed(number, tuple(values[block.elements]), common)
+        table[at : at + len(data)] = data
 
 
-def _moment_of_two(date: bytes, time: bytes, offset: int) -> float:
-    """Return the milliseconds of a DA and a TM since 1970; without a date, since midnight.
+# Most values of a series are those of the file or of the frame before.
+@lru_cache(maxsize=1 << 14)
+def _packed(number: int, values: _Values, common: Common) -> bytes:
+    block = _BLOCKS[number]
+    found: list[Any] = []
+    first = 0
+    for fact in block.facts:
+        stop = first + len(fact.elements)
+        found += fact.read(values[first:stop], fact, common)
+        first = stop
+    return block.packer.pack(*found)
 
-    Dates of other events are not taken: those of contents and series made days later, or on
-    both sides of midnight, would put the day where it is not.
+
+class _Place(NamedTuple):
+    """Group, elements within the block that the creator reserved, and VR of the b-value."""
+
+    group: int
+    b_value: int
+    vr: str
+    direction: int | None = None
+
+
+# Only directions that are in patient axes; those of GE, for one, are in image axes.
+_PLACES: Final = {
+    b"SIEMENS MR HEADER": _Place(0x0019, 0x0C, "IS", 0x0E),
+    b"GEMS_PARM_01": _Place(0x0043, 0x39, "IS"),
+    b"Philips Imaging DD 001": _Place(0x2001, 0x03, "FL"),
+    b"Image Private Header": _Place(0x0065, 0x09, "FD"),
+}
+# GE adds this to the b-values of some sequences.
+_GE_SURPLUS: Final = 10**9
+PRIVATE_ELEMENTS: Final = frozenset(
+    place.group << 16 | element
+    for place in _PLACES.values()
+    for block in range(0x10, 0x100)
+    for element in (
+        block,
+        *(block << 8 | low for low in (place.b_value, place.direction) if low is not None),
+    )
+)
+"""Private creators, and the elements in whichever block they reserve (PS3.5 7.8.1)."""
+
+
+def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dict[int, bytes]:
+    """Return diffusion b-value and direction of an MR instance from private elements.
+
+    Parameters
+    ----------
+    values : mapping of int to RawValue
+        Top-level elements, with those of `PRIVATE_ELEMENTS` that are there.
+    encoding : Encoding
+
+    Returns
+    -------
+    dict of int to bytes
+        By the standard's tags, as FD; a direction only beside a b-value.
     """
-    since, day = since_midnight(time), days(date)
-    if since is None:
-        return nan
-    return milliseconds(0, since, 0) if day is None else milliseconds(day, since, offset)
+    order = "<" if encoding.little_endian else ">"
+    for tag, creator in values.items():
+        # Odd groups are private, and their creators have the numbers up to FF.
+        if not tag & 0x10000 or tag & 0xFF00:
+            continue
+        place = _PLACES.get(creator.value.strip(b"\0 "))
+        if place is None or place.group != tag >> 16:
+            continue
+        block = place.group << 16 | (tag & 0xFF) << 8
+        b_value = next(iter(_numbers(values.get(block | place.b_value), place.vr, encoding)), nan)
+        if place.group == 0x0043:
+            b_value = b_value % _GE_SURPLUS if b_value >= 0 else nan
+        if b_value == b_value:
+            found = {B_VALUE: pack(order + "d", b_value)}
+            if place.direction is not None:
+                direction = _numbers(values.get(block | place.direction), "FD", encoding)
+                found[DIRECTION] = pack(f"{order}{len(direction)}d", *direction)
+            return found
+    return {}
 
 
-@lru_cache(maxsize=1 << 10)
-def _identifier(value: bytes) -> bytes:
-    value = value.strip(b"\0 ")
-    return value if len(value) <= 16 else blake2b(value, digest_size=8).hexdigest().encode()
-
-
-@lru_cache(maxsize=1 << 10)
-def _word(value: bytes) -> bytes:
-    value = value.strip(b"\0 ")
-    return value if len(value) <= 16 else b""
-
-
-@lru_cache(maxsize=1 << 10)
-def _component(component: bytes, image_type: bytes) -> bytes:
-    if word := component.strip(b"\0 "):
-        return _COMPONENTS.get(word, b"")
-    words = [word.strip(b"\0 ") for word in image_type.split(b"\\")[2:4]]
-    # Behind the third value some vendors have the letter, whatever that value says.
-    return next(
-        (
-            known[word]
-            for word, known in zip(words, (_COMPONENTS, _LETTERS), strict=False)
-            if word in known
-        ),
-        b"",
+def _numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
+    if raw is None or len(raw.value) > 256:
+        return ()
+    return numbers(
+        raw.value, usual if raw.vr in (None, "UN") else str(raw.vr), encoding.little_endian
     )

@@ -1,4 +1,4 @@
-"""The frame index: tables, item headers and arithmetic, checked against the bytes there."""
+"""Frame index: from offset tables, item headers or arithmetic, checked against the bytes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dcmdask.dicom.elements import UNDEFINED
 from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.errors import HeaderError, Note, PixelDataError
 
-# How many entries of an offset table are looked up in a remote source, where
-# each look is a request; every item is checked again when its frame is decoded.
+# Number of entries of an offset table that are looked up in a remote source, a request each;
+# every item is checked again when its frame is decoded.
 REMOTE_LOOKS = 64
 
 
@@ -27,7 +27,7 @@ class PixelDataElement:
     ----------
     source : Source
     offset, length : int
-        Of the value; the length as the element says, possibly `UNDEFINED`.
+        Offset and length of the value; the length as in the file, possibly `UNDEFINED`.
     extended_offset_table : pair, optional
         Offsets and lengths (PS3.3 C.7.6.3.1.8), as bytes or integers.
     """
@@ -50,7 +50,7 @@ Indexed: TypeAlias = tuple[offsets.Spans, str, list[Note]]
 
 
 def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
-    """Index by arithmetic (PS3.5 8.1.1), and hold the result against the bytes that are there."""
+    """Index native frames by arithmetic (PS3.5 8.1.1), checked against the length of the data."""
     name, declared, bits = place.source.name, pixels.number_of_frames, pixels.frame_bits
     if place.length == UNDEFINED:
         raise PixelDataError(
@@ -117,10 +117,9 @@ def _excess(found: int, declared: int) -> Note:
 
 
 def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
-    """Index by tables and item headers (PS3.5 A.4).
+    """Index encapsulated frames by offset tables and item headers (PS3.5 A.4).
 
-    A table only says where frames start; the walk over the item headers says what is
-    there, and decides where the two disagree.
+    Where a table and the walk over the item headers disagree, the walk decides.
     """
     name, declared = place.source.name, pixels.number_of_frames
     notes: list[Note] = []
@@ -163,7 +162,7 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
             source=name,
             code="items-short",
         )
-    # pydicom leaves the delimiter out of the value of a data set's element.
+    # The value of an element of a pydicom data set has no delimiter.
     if fragments.fault and (fragments.cut or place.length == UNDEFINED):
         notes.append(Note("items-end", fragments.fault))
     return _keep(spans, called, notes, declared, allow_excess)
@@ -236,10 +235,7 @@ def _group(
 def _check_frames(
     file: BinaryIO, fragments: offsets.Fragments, spans: offsets.ItemSpans, one_each: bool
 ) -> None:
-    """Hold the frames of a table against what their items hold.
-
-    A table with too few entries gives several frames as one.
-    """
+    """Check that no frame of a table holds several frames, as one with too few entries does."""
     first = np.searchsorted(fragments.offsets, spans.offsets)
     last = np.searchsorted(fragments.offsets, spans.offsets + spans.lengths) - 1
     several = np.flatnonzero(last > first)
@@ -255,7 +251,7 @@ def _check_frames(
 def _by_items(
     file: BinaryIO, fragments: offsets.Fragments, declared: int, one_each: bool
 ) -> tuple[offsets.ItemSpans, list[Note]]:
-    """Tell frames apart without a table."""
+    """Group items into frames without a table, by end markers where they are needed."""
     count = len(fragments.offsets)
     if one_each or count <= declared:
         return offsets.one_fragment_each(fragments), []
@@ -281,7 +277,7 @@ def _by_items(
 def _look_up(
     file: BinaryIO, source: files.RemoteFile, start: int, end: int, table: offsets.Offsets
 ) -> offsets.ItemSpans | None:
-    """Take spans from a table without a walk; None where the table cannot be right."""
+    """Return spans from a table without a walk, or None if the table cannot be right."""
     starts = table + start
     if starts[0] != start or starts[-1] >= end or (np.diff(starts) <= 0).any():
         return None

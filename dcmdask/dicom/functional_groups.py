@@ -1,28 +1,184 @@
-"""Values out of the items of a sequence, in one pass over its bytes (PS3.3 C.7.6.16).
+"""Functional groups of multi-frame objects (PS3.3 C.7.6.16): facts of each frame.
 
-Made for the functional groups of an instance with very many frames. Nothing is converted,
-and no more of the sequence is held than a window of it. What the walk does not understand
-raises `NotUnderstood`; :func:`rows_of_dataset` gives the same from what pydicom read.
+No more of a sequence is held in memory than a window of it. pydicom reads sequences that the
+walk does not understand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from struct import pack
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
-from dcmdask.dicom.elements import Element, Encoding, Filter, Wanted, Window, read_items
+from dcmdask.dicom import files, frame_facts
+from dcmdask.dicom.conversion import NUMBERS, numbers
+from dcmdask.dicom.elements import Element, Encoding, NotUnderstood, Wanted, Window, window_over
+from dcmdask.dicom.frame_facts import FACTS, Common
+from dcmdask.dicom.header import Header, read_whole_header
+from dcmdask.dicom.walk import Filter, read_items
+from dcmdask.errors import HeaderError
 
-__all__ = ["LONGEST", "NUMBERS", "rows", "rows_of_dataset", "value_bytes"]
-
-NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
-"""The VRs of binary numbers (PS3.5 6.2), with their format characters of :mod:`struct`."""
+__all__ = [
+    "LONGEST",
+    "SEQUENCES",
+    "Frames",
+    "frame_table",
+    "rows",
+    "rows_of_dataset",
+    "value_bytes",
+]
 
 LONGEST: Final = 1 << 10
-"""A value of more bytes counts as none: no valid one of those wanted comes near."""
+"""Bytes of a value; longer ones count as absent, as no valid one comes near."""
+
+_SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
+SEQUENCES: Final = frozenset({_SHARED, _PER_FRAME, _DIMENSION_INDEX})
+# Dimension Index Pointer, Dimension Description Label.
+_POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO")
+_DIMENSION: Final = Filter((_POINTER, _LABEL))
+# Names of dimensions, by Dimension Index Pointer.
+_DIMENSIONS: Final = {
+    0x00209056: "stack",  # Stack ID
+    0x00209057: "z",  # In-Stack Position Number
+    0x00200032: "z",  # Image Position (Patient)
+    0x00209128: "t",  # Temporal Position Index
+    0x0020930D: "t",  # Temporal Position Time Offset
+    0x00189153: "t",  # Nominal Cardiac Trigger Delay Time
+    0x00189082: "echo",  # Effective Echo Time
+    0x00189087: "diffusion",  # Diffusion b-value
+    0x00189089: "diffusion",  # Diffusion Gradient Orientation
+    0x00089208: "component",  # Complex Image Component
+}
+# Names with a meaning of their own, which labels must not take.
+_TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", "missing"}
+
+
+class Frames(NamedTuple):
+    """Facts of all frames, whether one has a VOI LUT, and their Dimension Index Values."""
+
+    table: bytes
+    has_lut: bool = False
+    dimensions: tuple[str, ...] = ()
+    index_values: bytes = b""
+
+
+_Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
+"""Function that yields the rows of the sequence with a tag; none if it is absent."""
+
+
+def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -> Frames:
+    """Return the facts of the frames of an instance with functional groups.
+
+    Parameters
+    ----------
+    header : Header
+    frames : int
+        Number of frames that the header declares.
+    top : list of bytes
+        Values of the data set itself, as `frame_facts.ELEMENTS` lists them.
+    common : Common
+
+    Raises
+    ------
+    HeaderError
+        They are damaged.
+    """
+    groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
+    try:
+        places = {tag: header.sequences[tag] for tag in groups}
+        with files.opened(header.source) as file:
+            window = window_over(file, header.source.size)
+
+            def read(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
+                if tag not in places:
+                    return iter(())
+                place = places[tag]
+                if place is None:
+                    raise NotUnderstood(0, "only pydicom could read the header")
+                return rows(window, place, header.encoding, wanted)
+
+            return _rows(read, frames, top, common)
+    except NotUnderstood as error:
+        reason = error
+    dataset = read_whole_header(header.source, header.transfer_syntax)
+
+    def read_dataset(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
+        items = dataset[tag].value if tag in groups else Sequence()
+        if not isinstance(items, Sequence):
+            raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
+        return rows_of_dataset(items, header.encoding, wanted)
+
+    try:
+        return _rows(read_dataset, frames, top, common)
+    except Exception as error:
+        raise HeaderError(
+            f"the functional groups are damaged: {reason}",
+            source=header.source.name,
+            detail=f"pydicom says: {error}",
+            code="functional-groups",
+        ) from error
+
+
+_GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDEX_VALUES))
+
+
+_NUMBERS: Final = frozenset(range(len(frame_facts.ELEMENTS)))
+
+
+def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
+    """Return the facts: values of a frame come before shared ones, and these before `top`."""
+    shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
+    has_lut = frame_facts.LUTS.key in shared
+    base = _laid_over(shared, top)
+    dimensions = _dimensions(read, common.little_endian)
+    order: Literal["<", ">"] = "<" if common.little_endian else ">"
+    width = 4 * len(dimensions)
+    indices = bytearray()
+    table = bytearray(frame_facts.packed(base, common) * frames)
+    # A frame without an item keeps the shared row.
+    starts = range(0, len(table), FACTS.itemsize)
+    for start, row in zip(starts, read(_PER_FRAME, _GROUPS), strict=False):
+        values = _laid_over(row, base)
+        changed = row.keys() & _NUMBERS
+        frame_facts.pack_changed(table, start, values, changed, common)
+        has_lut = has_lut or frame_facts.LUTS.key in row
+        own = row.get(frame_facts.INDEX_VALUES.key, b"")
+        if len(own) == width:
+            indices += own
+    if not dimensions or len(indices) != frames * width:
+        return Frames(bytes(table), has_lut)
+    native = np.frombuffer(indices, np.dtype("u4").newbyteorder(order)).astype("u4")
+    return Frames(bytes(table), has_lut, dimensions, native.tobytes())
+
+
+def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
+    """Return the names of the dimensions of an object, in the order of its indices."""
+    found: list[str] = []
+    items = islice(read(_DIMENSION_INDEX, _DIMENSION), LONGEST)
+    for number, row in enumerate(items):
+        pointer, text = row.get(_POINTER.key, b""), row.get(_LABEL.key, b"")
+        pair = numbers(pointer, "US", little_endian)
+        tag = int(pair[0]) << 16 | int(pair[1]) if len(pair) == 2 else -1
+        label = "_".join(re.findall("[a-z0-9]+", text.decode("ascii", "replace").lower()))
+        taken = {*_TAKEN, *found}
+        other = label if label and label not in taken else f"dimension_{number}"
+        found.append(_DIMENSIONS.get(tag, other))
+    return tuple(found)
+
+
+def _laid_over(row: dict[int, bytes], base: list[bytes]) -> list[bytes]:
+    laid = base.copy()
+    for number, value in row.items():
+        if number < len(laid):
+            laid[number] = value
+    return laid
 
 
 def rows(
@@ -90,6 +246,6 @@ def value_bytes(dataset: Dataset, tag: int, vr: str, encoding: Encoding) -> byte
         else:
             found = "\\".join(map(str, parts)).encode()
     except Exception:
-        # Whatever pydicom or struct have against it, it is one optional element.
+        # pydicom and struct raise various exceptions, and the element is optional.
         return b""
     return found if len(found) <= LONGEST else b""

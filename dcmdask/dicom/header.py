@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -21,30 +22,23 @@ from dcmdask.dicom.elements import (
     PIXEL_DATA,
     Element,
     Encoding,
-    Filter,
     Found,
     NotUnderstood,
     RawValue,
     Truncated,
     Wanted,
     Window,
-    read_elements,
+    window_over,
 )
-from dcmdask.dicom.pydicom_reader import (
-    at_pixels,
-    for_pydicom,
-    is_empty,
-    not_group2,
-    raw_value,
-    read_to_pixels,
-    read_with_pydicom,
-)
-from dcmdask.errors import HeaderError, MissingElementError, NotDicomError
+from dcmdask.dicom.walk import Filter, read_elements
+from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError
 
 TRANSFER_SYNTAX_UID = 0x00020010
 EXTENDED_OFFSET_TABLE = 0x7FE00001
 EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 PREAMBLE = 128
+# Bytes that pydicom reads where only it understands a header; items take it 80 times as much.
+_BY_PYDICOM = 1 << 24
 _FILE_META = Filter([Wanted((TRANSFER_SYNTAX_UID,), TRANSFER_SYNTAX_UID)])
 
 
@@ -128,31 +122,14 @@ def read_header(
         syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
             return _read_elements(file, window, source, start, syntax, keep, find)
-    inflated = files.Inflated(source, start, inflate_limit)
-    try:
-        return _read_inflated(inflated, syntax, keep, find)
-    except _EndsBeforeError:
-        # It is short, or has no pixel data, so that its end has to be known.
-        return _read_inflated(files.measured(inflated), syntax, keep, find)
-
-
-class _EndsBeforeError(Exception):
-    """A deflated data set of a size that is not known has ended."""
+    return _read_inflated(files.Inflated(source, start, inflate_limit), syntax, keep, find)
 
 
 def _read_inflated(
     source: files.Inflated, syntax: UID, keep: frozenset[int], find: frozenset[int]
 ) -> Header:
     with files.opened(source) as file:
-
-        def read_at(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            data = file.read(length)
-            if len(data) < length:
-                raise _EndsBeforeError
-            return data
-
-        window = Window(read_at, source.size)
+        window = window_over(file, source.size)
         return _read_elements(file, window, source, 0, syntax, keep, find)
 
 
@@ -165,9 +142,9 @@ def read_whole_header(
     ----------
     source : Source
     syntax : UID
-        That the data set was found to be in, whatever the file meta information says.
+        Transfer syntax of the data set, which may differ from the file meta information.
     tags : iterable of int, optional
-        The elements to read; others do not come into memory.
+        Elements to read; others are not read into memory.
 
     Raises
     ------
@@ -181,15 +158,15 @@ def read_whole_header(
         _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
         if syntax == DeflatedExplicitVRLittleEndian:
             return _read_deflated(files.Inflated(source, start), wanted)
-        with for_pydicom(file, source.name) as reader:
+        with _for_pydicom(file, source.name) as reader:
             reader.seek(0)
             dataset: Dataset = dcmread(
                 reader, stop_before_pixels=True, force=True, specific_tags=wanted
             )
             if dataset.file_meta.get("TransferSyntaxUID") != syntax:
-                # The caller gave another one than the file says.
+                # The caller gave another one than the file has.
                 meta = dataset.file_meta
-                dataset = read_to_pixels(reader, start, _encoding(syntax), wanted)
+                dataset = _read_to_pixels(reader, start, _encoding(syntax), wanted)
                 dataset.file_meta = meta
         return dataset
 
@@ -199,20 +176,10 @@ def _read_deflated(source: files.Inflated, tags: list[int] | None) -> Dataset:
     with files.opened(source.deflated) as file:
         head = file.read(source.start)
     meta = head[PREAMBLE + 4 :] if head[PREAMBLE : PREAMBLE + 4] == b"DICM" else head
-    with files.opened(source) as file, for_pydicom(file, source.name) as reader:
-        dataset = read_to_pixels(reader, 0, EXPLICIT_LITTLE, tags)
+    with files.opened(source) as file, _for_pydicom(file, source.name) as reader:
+        dataset = _read_to_pixels(reader, 0, EXPLICIT_LITTLE, tags)
         dataset.file_meta = FileMetaDataset(read_dataset(io.BytesIO(meta), *EXPLICIT_LITTLE))
     return dataset
-
-
-def window_over(file: BinaryIO, size: int) -> Window:
-    """Return a window over the `size` bytes of an open file."""
-
-    def read_at(offset: int, length: int) -> bytes:
-        file.seek(offset)
-        return file.read(length)
-
-    return Window(read_at, size)
 
 
 def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> tuple[UID, int]:
@@ -227,11 +194,11 @@ def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> 
         if TRANSFER_SYNTAX_UID in found.values:
             raw = found.values[TRANSFER_SYNTAX_UID].value
     except NotUnderstood as error:
-        # Without a prefix this may be no file meta information at all.
+        # Without a prefix there may be no file meta information at all.
         after = start
         if prefixed:
-            meta, after = read_with_pydicom(file, name, start, EXPLICIT_LITTLE, not_group2, error)
-            raw = raw_value(meta, TRANSFER_SYNTAX_UID).value
+            meta, after = _read_with_pydicom(file, name, start, EXPLICIT_LITTLE, _not_group2, error)
+            raw = _raw_value(meta, TRANSFER_SYNTAX_UID).value
     if given:
         return UID(given), after
     if syntax := raw.rstrip(b"\0 ").decode("ascii", "replace"):
@@ -268,19 +235,22 @@ def _read_elements(
         }
         return Header(source, syntax, encoding, found.values, _pixel_data(found), {**sequences})
     except Truncated as error:
+        if isinstance(source, files.Inflated) and source.length is None:
+            # A short one, or one without pixel data: its size has to be known.
+            return _read_inflated(files.measured(source), syntax, keep, find)
         raise HeaderError(
             f"the header ends early: {error}; the file is probably truncated",
             source=source.name,
             code="header-short",
         ) from error
     except NotUnderstood as error:
-        dataset, stop = read_with_pydicom(
-            file, source.name, start, encoding, at_pixels, error, keep | find
+        dataset, stop = _read_with_pydicom(
+            file, source.name, start, encoding, _at_pixels, error, keep | find
         )
         encoding = Encoding(*dataset.original_encoding)
         tags = list(map(int, dataset.keys()))
-        values = {tag: raw_value(dataset, tag) for tag in tags if tag in keep}
-        unplaced = {tag: None for tag in tags if tag in find and not is_empty(dataset, tag)}
+        values = {tag: _raw_value(dataset, tag) for tag in tags if tag in keep}
+        unplaced = {tag: None for tag in tags if tag in find and not _is_empty(dataset, tag)}
         pixel_data = _pixel_element(file, source, stop, encoding)
     return Header(source, syntax, encoding, values, pixel_data, {**unplaced})
 
@@ -318,5 +288,97 @@ def _pixel_element(
             source=source.name,
             code="header-damaged",
         ) from error
-    # Where pydicom came to something else that it takes for an end, there is none.
     return _pixel_data(found)
+
+
+def _read_to_pixels(
+    file: BinaryIO, start: int, encoding: Encoding, tags: list[int] | None
+) -> Dataset:
+    file.seek(start)
+    wanted = cast("list[Any] | None", tags)
+    return read_dataset(file, *encoding, stop_when=_at_pixels, specific_tags=wanted)
+
+
+@contextmanager
+def _for_pydicom(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Buffer a file for pydicom, and raise a HeaderError for any exception in the body."""
+    # Unbuffered, the thousands of small reads of pydicom would each be a system call.
+    reader = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
+    try:
+        yield reader
+    except DcmdaskError:
+        raise
+    except Exception as error:
+        raise HeaderError(
+            "pydicom cannot read the whole header",
+            source=name,
+            detail=str(error),
+            code="header-damaged",
+        ) from error
+    finally:
+        # A member of a tar file is buffered already.
+        if isinstance(reader, io.BufferedReader) and reader is not file:
+            reader.detach()
+
+
+def _not_group2(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2
+
+
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag in PIXEL_DATA
+
+
+def _read_with_pydicom(
+    file: BinaryIO,
+    name: str,
+    start: int,
+    encoding: Encoding,
+    stop_when: Callable[[BaseTag, str | None, int], bool],
+    reason: NotUnderstood,
+    tags: Iterable[int] = (),
+) -> tuple[Dataset, int]:
+    """Read a header that the walk does not understand; return also where reading stopped.
+
+    If `tags` are given, values of other elements are skipped if they have a length.
+    """
+    file.seek(start)
+    reader = cast("BinaryIO", _Sparing(file))
+    wanted: list[Any] = list(tags)
+    try:
+        found = read_dataset(reader, *encoding, stop_when=stop_when, specific_tags=wanted)
+    except Exception as error:
+        raise HeaderError(
+            f"the header is damaged: {reason}",
+            source=name,
+            detail=f"pydicom says: {error}",
+            code="header-damaged",
+        ) from error
+    return found, file.tell()
+
+
+class _Sparing:
+    """File that limits the number of bytes that are read; seeking is free."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+        self._left = _BY_PYDICOM
+
+    def read(self, length: int) -> bytes:
+        # Reading allocates the requested length even if the file is shorter.
+        if length > self._left:
+            raise OverflowError(f"more than {_BY_PYDICOM} bytes of it would be read into memory")
+        self._left -= length
+        return self._read(length)
+
+
+def _raw_value(found: Dataset, tag: int) -> RawValue:
+    item: Any = found.get_item(tag, keep_deferred=True) if tag in found else None
+    if not isinstance(item, RawDataElement):
+        return RawValue(None, b"")
+    return RawValue(item.VR, item.value or b"")
+
+
+def _is_empty(found: Dataset, tag: int) -> bool:
+    item: Any = found.get_item(tag, keep_deferred=True)
+    return not (item.value or getattr(item, "length", 0))

@@ -33,8 +33,7 @@ ELEMENTS: Mapping[int, str] = {
 }
 _TAGS = {keyword: tag for tag, keyword in ELEMENTS.items()}
 OVERRIDES = frozenset(ELEMENTS.values())
-# pydicom's decoding options, all but `view_only`, which depends on who holds the bytes; and
-# how much may be inflated.
+# pydicom's decoding options but `view_only`, which `pixel_array` takes; and `inflate_limit`.
 DECODING_OPTIONS = frozenset(
     {
         "transfer_syntax_uid",
@@ -98,7 +97,7 @@ class ImagePixel:
 
     @cached_property
     def bits_stored(self) -> int:
-        """Bits of a sample that have a meaning; all of them for float pixel data."""
+        """Bits Stored; all bits for float pixel data."""
         return int(self.options.get("bits_stored", self.bits_allocated))
 
     @cached_property
@@ -108,7 +107,7 @@ class ImagePixel:
 
     @cached_property
     def photometric_interpretation(self) -> str:
-        """Of the encoded frame; decoding may change it."""
+        """Photometric Interpretation of the encoded frame; decoding may change it."""
         return str(self.options["photometric_interpretation"])
 
     @cached_property
@@ -118,7 +117,7 @@ class ImagePixel:
 
     @cached_property
     def number_of_frames(self) -> int:
-        """As declared; the frame index tells how many there are."""
+        """Number of Frames as declared; the frame index has the number of those found."""
         return int(self.options["number_of_frames"])
 
     @cached_property
@@ -129,7 +128,7 @@ class ImagePixel:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Of the decoded frames, in the byte order of the data set, as pydicom gives it."""
+        """Type of the decoded frames, in the byte order of the data set, as pydicom has it."""
         if self.keyword in _FLOAT_BITS:
             kind = f"f{_FLOAT_BITS[self.keyword] // 8}"
         elif self.bits_allocated == 1:
@@ -176,9 +175,9 @@ def image_pixel(
         The elements of group 0028 that are there.
     syntax : UID
     overrides : mapping
-        `pixel_keyword`, and what the caller wants instead of the elements.
+        `pixel_keyword`, and values of the caller's instead of the elements.
     name : str
-        Of the source, for messages.
+        Display name of the source.
 
     Raises
     ------
@@ -187,7 +186,7 @@ def image_pixel(
     HeaderError
         A value is outside what PS3.3 C.7.6.3 allows and NumPy can hold.
     """
-    # Number of Frames is read apart: its odd values have rules of their own.
+    # Number of Frames has rules of its own for invalid values.
     changes = {k: v for k, v in overrides.items() if k not in _NOT_FOR_DECODERS}
     frames, notes = _number_of_frames(
         changes.pop("number_of_frames", _declared_frames(dataset)), name
@@ -203,7 +202,7 @@ def image_pixel(
         ) from error
     options["number_of_frames"] = frames
     if syntax.is_encapsulated:
-        # Codecs have orders of their own, so the element says nothing here.
+        # Codecs have orders of their own, and the element has no meaning.
         options.setdefault("planar_configuration", 0)
     _check(options, name)
     return ImagePixel(options, syntax), notes
@@ -243,7 +242,7 @@ def _number_of_frames(value: Any, name: str) -> tuple[int, list[Note]]:
 
 
 def _check(options: Mapping[str, Any], name: str) -> None:
-    """Hold the values against PS3.3 C.7.6.3."""
+    """Check the values against PS3.3 C.7.6.3."""
     keyword = options.get("pixel_keyword")
     if keyword not in ("PixelData", *_FLOAT_BITS):
         raise HeaderError(f"pixel_keyword is {keyword!r}", source=name, code="pixel-keyword")

@@ -18,9 +18,9 @@ _READ = 2**20
 
 
 class ReadForward(io.RawIOBase):
-    """A binary file of which a subclass reads at `_at` and knows the length.
+    """Binary file whose subclass reads at `_at` and knows the length.
 
-    To seek only notes the offset, so that nothing is read for it but to find the end.
+    Seeking only sets the offset; nothing is read except to find the end.
     """
 
     _at = 0
@@ -49,8 +49,8 @@ class ReadForward(io.RawIOBase):
 class InflatedFile(ReadForward):
     """The data set that is deflated (PS3.5 A.5) from `start` to the end of an open file.
 
-    For one reader. Memory is constant: to go on is to inflate and drop what lies between, to
-    go back is to begin again.
+    For one reader, in constant memory: seeking forwards inflates and drops the bytes between,
+    seeking backwards begins again.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class InflatedFile(ReadForward):
     def _begin(self) -> None:
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._packed = self._start
-        # The last bytes that were inflated, and the offset behind them.
+        # Last inflated bytes, and the offset behind them.
         self._held, self._end = b"", 0
 
     def _length(self) -> int:
@@ -83,7 +83,7 @@ class InflatedFile(ReadForward):
         return self._end
 
     def readinto(self, room: Any, /) -> int:
-        """Fill `room`, also where that takes many pieces; less only at the end."""
+        """Fill `room`; less only at the end."""
         view = memoryview(room).cast("B")
         filled = 0
         if self._at < self._end - len(self._held):
@@ -139,7 +139,7 @@ class InflatedFile(ReadForward):
 
 
 def read_whole(file: Any, name: str, limit: int) -> bytes:
-    """Read all that is left of a file, unless that is more than `limit` bytes."""
+    """Read the rest of a file, of at most `limit` bytes."""
     data = bytearray()
     while more := file.read(min(_READ, limit + 1 - len(data))):
         if not isinstance(more, bytes | bytearray | memoryview):

@@ -1,4 +1,4 @@
-"""One SOP Instance, opened: where its bytes are, how its frames look, where each is."""
+"""One SOP Instance, opened: source, description of the frames, and a span for each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from dcmdask.dicom import files, offsets
+from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.elements import PIXEL_DATA, Element
 from dcmdask.dicom.frame_index import PixelDataElement, index_encapsulated, index_native
 from dcmdask.dicom.header import (
@@ -23,7 +24,6 @@ from dcmdask.dicom.header import (
     read_header,
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel, image_pixel
-from dcmdask.dicom.terms import uid
 from dcmdask.errors import (
     DcmdaskWarning,
     HeaderError,
@@ -108,9 +108,9 @@ def open_instance(
         Overrides of group 0028 and pydicom's decoding options.
     storage_options : mapping, optional
     told : set of Note, optional
-        Notes that were warned of before, in any instance; those of this one are added.
+        Notes of other instances, which are not repeated; those of this one are added.
     sop_instance_uid : str, optional
-        Of the instance that is expected; it is an error if there is another.
+        Expected SOP Instance UID; another one raises.
 
     Warns
     -----
@@ -138,7 +138,7 @@ def open_instance(
 
 
 def outside() -> int:
-    """Return the stack level of whoever called this package."""
+    """Return the stack level of the caller of this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("dcmdask."):
         level, frame = level + 1, frame.f_back
@@ -176,9 +176,9 @@ def _from_file(
     return place, *pixels_of(header, element, options)
 
 
-# pydicom takes 0.1 ms to convert these few elements, more than all the rest of opening a
-# file, and in the next file of a series they are mostly the same. Bounded, and without
-# values that are longer than any valid one.
+# Descriptions by raw values: pydicom takes 0.1 ms to convert these few elements, more than
+# all else in opening a file, and they mostly are those of the file before. Bounded in number
+# and in length of values.
 _KNOWN: dict[Hashable, tuple[ImagePixel, list[Note]]] = {}
 _MOST_KNOWN = 256
 _LONGEST_KNOWN = 64
@@ -187,14 +187,14 @@ _LONGEST_KNOWN = 64
 def pixels_of(
     header: Header, element: Element, options: Mapping[str, Any]
 ) -> tuple[ImagePixel, list[Note]]:
-    """Return the checked description of the frames, and what is odd about it.
+    """Return the checked description of the frames, and its oddities.
 
     Parameters
     ----------
     header : Header
         With the elements of :data:`dcmdask.dicom.image_pixel.ELEMENTS`.
     element : Element
-        Of the pixel data.
+        Pixel data element.
     options : mapping
         As for :func:`open_instance`.
 
@@ -203,14 +203,14 @@ def pixels_of(
     UnsupportedSyntaxError, HeaderError, MissingElementError
     """
     raw = tuple(map(header.values.get, ELEMENTS))
-    # Numbers of other types are equal, and not all are taken.
+    # Equal numbers of other types are not always valid.
     given = tuple((name, type(value), value) for name, value in sorted(options.items()))
     key = (header.transfer_syntax, header.encoding, element.tag, element.vr, raw, given)
     short = all(one is None or len(one.value) <= _LONGEST_KNOWN for one in raw)
     try:
         known = _KNOWN.get(key)
     except TypeError:
-        # Offset tables do not hash.
+        # Offset tables are not hashable.
         short, known = False, None
     if known is not None:
         return known
@@ -258,7 +258,7 @@ def _from_dataset(
         reader.seek(position)
     if not value:
         raise no_pixel_data(name)
-    # Bytes are kept as they are: a view of them is a view of the caller's.
+    # Bytes are not copied: a view of them is a view of the caller's.
     source = files.Memory(value if isinstance(value, bytes) else bytes(value), name)
     tables = options.get("extended_offsets")
     if tables is None and EXTENDED_OFFSET_TABLE in dataset:
@@ -272,7 +272,7 @@ def _from_dataset(
 
 
 def no_pixel_data(name: str) -> NoPixelDataError:
-    """Return the error for a source that has none."""
+    """Return the error for a source without pixel data."""
     return NoPixelDataError(
         "there is no pixel data: none of (7FE0,0010) 'Pixel Data', (7FE0,0008) 'Float Pixel "
         "Data' and (7FE0,0009) 'Double Float Pixel Data' is in the data set",

@@ -1,4 +1,4 @@
-"""From tables and item headers to the spans of frames.
+"""Spans of frames, from offset tables and item headers.
 
 A *span* is the contiguous range of bytes that one frame's encoded pixel data
 takes in the source. For encapsulated data it starts at the first item tag of
@@ -27,12 +27,12 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 ITEM = b"\xfe\xff\x00\xe0"
 SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"
 END_MARKER = b"\xff\xd9"
-# Where an end marker is looked for: real padding behind it is up to 15 bytes.
+# Bytes at the end of a fragment that may hold the end marker; real padding is up to 15 bytes.
 FRAGMENT_TAIL = 32
 
 
 class BrokenTable(ValueError):
-    """An offset table that does not describe the items; the item walk decides instead."""
+    """Offset table that contradicts the items."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class NativeSpans:
         return (self.start + first * self.unit).tolist(), ((last - first) * self.unit).tolist()
 
     def skip_bits(self, frame: int) -> int:
-        """Return how many bits of the span of `frame` come before the frame."""
+        """Return the number of bits of the span of `frame` before the frame."""
         return frame * self.frame_bits % (8 * self.unit)
 
 
@@ -95,7 +95,7 @@ class ItemSpans:
         return ItemSpans(self.offsets[:count], self.lengths[:count])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Frames mostly follow each other, so lengths of four bytes say it all.
+        # Frames mostly follow each other: lengths of four bytes are enough.
         gaps = self.offsets[1:] - self.offsets[:-1] - self.lengths[:-1]
         lengths = self.lengths
         if len(lengths) and int(lengths.max()) <= UNDEFINED:
@@ -124,9 +124,9 @@ class Fragments(NamedTuple):
     ends: Offsets
     """End of each item."""
     fault: str | None
-    """Why the walk stopped before the Sequence Delimitation Item, if it did."""
+    """Reason why the walk stopped before the Sequence Delimitation Item, if it did."""
     cut: bool
-    """Whether something that is not a whole item follows."""
+    """Whether an incomplete item or other bytes follow."""
 
     def select(self, first: int, stop: int) -> Fragments:
         """Return the fragments from `first` up to `stop`."""
@@ -161,7 +161,7 @@ def read_basic_offset_table(file: BinaryIO, offset: int, end: int) -> tuple[Offs
 
 
 def walk_fragments(file: BinaryIO, start: int, end: int) -> Fragments:
-    """Walk the item headers from `start`; read nothing else.
+    """Return the items from `start` on; only their headers are read.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def walk_fragments(file: BinaryIO, start: int, end: int) -> Fragments:
 
 
 def group_by_table(fragments: Fragments, table: Offsets) -> ItemSpans:
-    """Group fragments into frames where an offset table says that frames start.
+    """Group fragments into frames by an offset table.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def group_by_table(fragments: Fragments, table: Offsets) -> ItemSpans:
     missed = known < len(starts)
     if missed and (fragments.fault is None or starts[known] < ends[-1]):
         raise BrokenTable(f"entry {known} ({table[known]}) does not point at an item")
-    # Where the walk broke off, the last frame found may lack items.
+    # The last frame before a fault of the walk may lack items.
     lacking = starts[known] > ends[-1] if missed else fragments.cut
     return _join(offsets, ends, first[:known]).first(known - 1 if lacking else known)
 
@@ -245,17 +245,17 @@ def group_by_markers(fragments: Fragments, ended: Sequence[bool]) -> ItemSpans:
 
 
 def one_fragment_each(fragments: Fragments) -> ItemSpans:
-    """Take each fragment for a frame."""
+    """Return a span for each fragment."""
     return ItemSpans(fragments.offsets, fragments.ends - fragments.offsets)
 
 
 def all_one_frame(fragments: Fragments) -> ItemSpans:
-    """Take all fragments for one frame."""
+    """Return one span of all fragments."""
     return _join(fragments.offsets, fragments.ends, np.zeros(1, np.int64))
 
 
 def _join(offsets: Offsets, ends: Offsets, first: Offsets) -> ItemSpans:
-    """Make a frame of the fragments from each of `first` up to the next."""
+    """Return a span from each fragment of `first` up to the next."""
     starts = offsets[first]
     stops = np.concatenate([offsets[first[1:]], ends[-1:]])
     return ItemSpans(starts, stops - starts)

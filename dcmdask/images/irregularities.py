@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.terms import uid
 from dcmdask.geometry.grid import Integers, Irregularity
 
 if TYPE_CHECKING:

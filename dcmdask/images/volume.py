@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import look
 from dcmdask.arrays.placement import ArrangedFrames
+from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, facts_of
-from dcmdask.dicom.terms import uid
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import ORDER_BY, Indices
 from dcmdask.geometry.dimensions import Arrangement, arrange

@@ -1,4 +1,4 @@
-"""Many frames of one instance: read in runs, decoded one by one into one array."""
+"""Frames of one instance, read in runs and decoded one by one into one array."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dcmdask.dicom.instance import Instance
 from dcmdask.pixels import shortcut
 from dcmdask.pixels.decode import Decoding, Encoded, Span, allocate, decode_into, examine
 
-# Encoded bytes that one read holds in memory at most, unless one frame has more. Of a
-# local file so few that they are still in the processor's cache when they are decoded.
+# Encoded bytes that one read holds in memory, unless one frame has more. For local files few
+# enough to be in the processor's cache when they are decoded.
 READ_BYTES = 4 * 2**20
 LOCAL_READ_BYTES = 2**20
 
@@ -25,7 +25,7 @@ def batches(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
     Yields
     ------
     start, stop : int
-        Of the run; at most `limit` bytes, or one span.
+        Bounds of a run of at most `limit` bytes, or of one span.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def batches(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
 def encoded_frames(instance: Instance, frames: Sequence[int]) -> Iterator[Encoded]:
     """Yield `frames`, a run at a time in memory.
 
-    Each is to be used before the next one is asked for: its memory is used again.
+    Each is only valid until the next one: its memory is used again.
     """
     starts, lengths = instance.spans.locate(np.asarray(frames, np.int64))
     read = _read_local if isinstance(instance.source, files.LocalFile) else _read
@@ -62,9 +62,8 @@ def _read(source: files.Source, starts: list[int], lengths: list[int]) -> Iterat
 def _read_local(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
     """Read neighbours in one call, into memory that is used again.
 
-    Each call gives up the interpreter's lock, and waiting for it takes longer than to
-    read a small frame; new memory of this size comes in fresh pages, which cost more
-    than what they are filled with.
+    Each call releases the interpreter's lock, and getting it back takes longer than reading
+    a small frame; filling fresh pages of memory takes longer than reading into used ones.
     """
     room = bytearray()
     with files.opened(source) as file:
@@ -122,7 +121,7 @@ def decode_frames(
 
 
 def _read_straight(instance: Instance, how: Decoding) -> bool:
-    """Return whether the bytes of a local file are the frames, but for unused bits."""
+    """Return whether the bytes of a local file are the decoded frames, but for unused bits."""
     return (
         not how.plugin
         and isinstance(instance.source, files.LocalFile)
@@ -131,10 +130,8 @@ def _read_straight(instance: Instance, how: Decoding) -> bool:
 
 
 def _read_native(instance: Instance, frames: Sequence[int], out: npt.NDArray[Any]) -> None:
-    """Read native frames without an object between the file and `out`.
-
-    Bytes objects of this size come in fresh pages of the system, which cost five times
-    what reading them takes.
+    """Read native frames into `out`, without bytes objects, whose fresh pages take five times
+    as long as reading.
     """
     assert isinstance(instance.spans, offsets.NativeSpans)
     starts, _ = instance.spans.locate(np.asarray(frames, np.int64))

@@ -1,4 +1,4 @@
-"""imagecodecs as the first codec: in the form of a pydicom plugin, and straight into an array.
+"""imagecodecs as the first codec, as a pydicom plugin and directly into an array.
 
 :func:`own_decoder` gives a pydicom decoder that carries only this plugin.
 :func:`decode_into` skips the decoder for one frame whose header is already known; what it
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pydicom.pixels.common import PhotometricInterpretation as PI
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
+from pydicom.uid import UID
 
-from dcmdask.dicom.image_pixel import YBR
+from dcmdask.dicom.image_pixel import YBR, ImagePixel
 from dcmdask.errors import DcmdaskWarning
 from dcmdask.pixels.codestream import Buffer, Codestream, CodestreamError, Damaged
-from dcmdask.pixels.guard import SYNTAXES, check
+from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.pixels.lossless import verify
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DECODER_DEPENDENCIES",
     "RGB_IDS",
+    "clear_bits",
     "correct_bits",
     "decode_into",
     "interleave",
@@ -67,11 +68,12 @@ def is_available(uid: str) -> bool:
         import imagecodecs
     except ImportError:
         return False
-    codec = getattr(imagecodecs, _CODECS[SYNTAXES[uid]])
+    name = _CODECS[SYNTAXES[uid].kind]
+    codec = getattr(imagecodecs, name)
     if not codec.available:
         return False
     # Without libjpeg-turbo 3 there is only 8-bit DCT, and the mode is not told by `available`.
-    return _CODECS[SYNTAXES[uid]] != "JPEG8" or bool(getattr(codec, "all_precisions", False))
+    return name != "JPEG8" or bool(getattr(codec, "all_precisions", False))
 
 
 def own_decoder(uid: str) -> Decoder | None:
@@ -100,12 +102,7 @@ def own_decoder(uid: str) -> Decoder | None:
 
 
 def decode_into(
-    data: Buffer,
-    uid: str,
-    out: NDArray[Any],
-    *,
-    codestream: Codestream,
-    rgb: bool = False,
+    data: Buffer, out: NDArray[Any], codestream: Codestream, *, rgb: bool = False
 ) -> None:
     """Decode one frame into an array.
 
@@ -117,14 +114,12 @@ def decode_into(
     ----------
     data : bytes, bytearray or memoryview
         The frame.
-    uid : str
-        The Transfer Syntax UID.
     out : numpy.ndarray
         Shape (rows, columns) for one sample, (rows, columns, samples) for more; writable,
         C-contiguous, native byte order, an integer type of Bits Allocated bits. Where its
         item size is that of the codestream nothing is copied.
     codestream : Codestream
-        What :func:`check` returned for `data`.
+        Parameters of `data`, from :func:`dcmdask.pixels.guard.check`.
     rgb : bool, optional
         Convert YCbCr to RGB in the codec (ITU-T T.871, fixed point): 8-bit JPEG only,
         and only where :func:`is_ycbcr` holds. Off by 1 from pydicom's floating point in
@@ -133,31 +128,20 @@ def decode_into(
     Raises
     ------
     ValueError
-        If `out` does not fit the codestream, or `rgb` is asked of anything else.
+        If `out` does not fit the codestream.
     RuntimeError
         If the codec fails.
     Damaged
         If libjpeg warns, where :func:`_decode_watched` asks it.
     """
-    if rgb and (codestream.kind, codestream.precision, codestream.components) != ("jpeg", 8, 3):
-        raise ValueError("only a JPEG frame of three 8-bit components is converted to RGB")
-    if not (out.flags.c_contiguous and out.flags.writeable and out.dtype.isnative):
-        raise ValueError("out must be C-contiguous, writable and in native byte order")
     if codestream.kind == "rle":
         _decode_rle(data, out)
         return
-    several = (codestream.components,) if codestream.components > 1 else ()
-    shape = (codestream.rows, codestream.columns, *several)
-    if out.shape != shape or out.itemsize < codestream.itemsize:
-        raise ValueError(
-            f"out has shape {out.shape} and {out.itemsize} bytes an item, the codestream "
-            f"{shape} and {codestream.itemsize}"
-        )
     if out.itemsize == codestream.itemsize:
         _decode(data, out, codestream, rgb)
     else:
         # As pydicom does it: the codec's bits are read with the header's sign, then widened.
-        narrow = np.empty(shape, f"{out.dtype.kind}{codestream.itemsize}")
+        narrow = np.empty(out.shape, f"{out.dtype.kind}{codestream.itemsize}")
         _decode(data, narrow, codestream, rgb)
         out[...] = narrow
 
@@ -188,8 +172,8 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
     elif codestream.components == 1:
         imagecodecs.jpeg8_decode(data, out=out)
     else:
-        # Told that input and output are YCbCr, libjpeg converts nothing, whatever the
-        # components are; left alone it would turn what it takes for YCbCr into RGB.
+        # With YCbCr as input and output libjpeg converts nothing, whatever the components
+        # are; by default it would turn components that it takes for YCbCr into RGB.
         imagecodecs.jpeg8_decode(
             data, colorspace="YCBCR", outcolorspace="RGB" if rgb else "YCBCR", out=out
         )
@@ -200,8 +184,8 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
 def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) -> bool:
     """Decode 8-bit JPEG to grey or RGB; return whether that was possible.
 
-    libjpeg warns where damage left it with coded data that make no sense, and makes something up.
-    imagecodecs keeps its warnings to itself. Surplus bytes are a warning of ours.
+    libjpeg warns of coded data that make no sense, and replaces them. imagecodecs does not pass
+    on its warnings; simplejpeg raises for them. Surplus bytes only give a DcmdaskWarning.
 
     Raises
     ------
@@ -224,10 +208,10 @@ def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb
         try:
             decode(strict=False)
         except ValueError:
-            # It is not made for this kind of JPEG, or nothing decodes it.
+            # A kind of JPEG that it does not support, or a frame that nothing decodes.
             return False
         if _SURPLUS in str(error):
-            # Some encoders pad, and all pixels are there; no proof of damage.
+            # Some encoders pad: this is no proof of damage.
             text = (
                 f"an 8-bit JPEG frame has surplus bytes behind its coded data: {error}; its pixels "
                 "are those that other software shows"
@@ -245,8 +229,8 @@ def _decode_rle(data: Buffer, out: NDArray[Any]) -> None:
     """Decode RLE segments, which hold one byte of one sample each (PS3.5 G.2)."""
     import imagecodecs
 
-    # Told that a pixel of several samples is one item of as many bytes as there are segments,
-    # the codec puts each byte where it belongs: planes need not be put together afterwards.
+    # With a pixel of several samples as one item of as many bytes as there are segments, the
+    # codec puts each byte in its place, and planes need not be interleaved.
     samples = out.shape[2] if out.ndim == 3 else 1
     dtype = f"V{samples * out.itemsize}" if samples > 1 else f"<u{out.itemsize}"
     target = memoryview(cast("Buffer", out)).cast("B")
@@ -277,34 +261,25 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     src : bytes
         The frame.
     runner : pydicom.pixels.decoders.base.DecodeRunner
-        Gives the header's values; `bits_allocated`, `planar_configuration` and
-        `photometric_interpretation` are set to those of the result.
+        Gives the header's values and the option `codestream`; `bits_allocated`,
+        `planar_configuration` and `photometric_interpretation` are set to those of the result.
 
     Returns
     -------
     bytearray
         The samples in native byte order, colour by pixel.
     """
-    uid = runner.transfer_syntax
     samples = runner.samples_per_pixel
-    # Of a caller that has looked at the frame before.
-    stream = runner.get_option("codestream") or check(
-        src,
-        uid,
-        rows=runner.rows,
-        columns=runner.columns,
-        samples=samples,
-        bits_allocated=runner.bits_allocated,
-    )
+    stream: Codestream = runner.get_option("codestream")
     itemsize = stream.itemsize or runner.bits_allocated // 8
     shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]
     frame = bytearray(itemsize * runner.rows * runner.columns * samples)
     out = np.frombuffer(frame, dtype=f"u{itemsize}").reshape(shape)
-    decode_into(src, uid, out, codestream=stream)
+    decode_into(src, out, stream)
 
     runner.set_option("bits_allocated", 8 * itemsize)
     runner.set_option("planar_configuration", 0)
-    if uid in JPEG2000TransferSyntaxes and runner.photometric_interpretation in (
+    if stream.kind == "jpeg2000" and runner.photometric_interpretation in (
         PI.YBR_ICT,
         PI.YBR_RCT,
     ):
@@ -329,15 +304,7 @@ def is_ycbcr(codestream: Codestream, photometric_interpretation: str) -> bool:
     )
 
 
-def correct_bits(
-    out: NDArray[Any],
-    uid: str,
-    *,
-    codestream: Codestream,
-    bits_stored: int,
-    pixel_representation: int,
-    photometric_interpretation: str,
-) -> None:
+def correct_bits(out: NDArray[Any], codestream: Codestream, pixels: ImagePixel) -> None:
     """Make the sign and the unused bits of a decoded frame what pydicom makes them.
 
     pydicom shifts left, then right with the sign: for JPEG and RLE by the unused bits of
@@ -347,31 +314,36 @@ def correct_bits(
     Parameters
     ----------
     out : numpy.ndarray
-        What :func:`decode_into` filled, of Bits Allocated bits, signed as Pixel
-        Representation says; changed in place.
-    uid : str
-        The Transfer Syntax UID.
+        Frame from :func:`decode_into`, of Bits Allocated bits and the sign of Pixel
+        Representation; changed in place.
     codestream : Codestream
-        What :func:`check` returned for the frame.
-    bits_stored, pixel_representation, photometric_interpretation : int, int, str
-        The header's values.
+    pixels : ImagePixel
     """
-    bits = 8 * out.itemsize
-    if uid in JPEG2000TransferSyntaxes:
-        differs = codestream.signed != bool(pixel_representation)
-        monochrome = photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
-        shift = bits - codestream.precision if differs and monochrome else 0
-    elif uid in JPEGLSTransferSyntaxes:
-        shift = bits - codestream.precision if pixel_representation else 0
-    elif pixel_representation or not 0 < codestream.precision <= bits_stored:
-        shift = bits - bits_stored
+    bits, signed = 8 * out.itemsize, pixels.signed
+    if codestream.kind == "jpeg2000":
+        monochrome = pixels.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
+        differs = codestream.signed != signed and monochrome
+        shift = bits - codestream.precision if differs else 0
+    elif codestream.kind == "jpeg-ls":
+        shift = bits - codestream.precision if signed else 0
+    elif signed or not 0 < codestream.precision <= pixels.bits_stored:
+        shift = bits - pixels.bits_stored
     else:
         # No value of an unsigned codestream this narrow has a bit where the shift would
         # take one away.
         shift = 0
-    if shift > 0 and not pixel_representation:
-        # What two shifts leave of an unsigned value, in one pass.
-        np.bitwise_and(out, (1 << (bits - shift)) - 1, out=out)
-    elif shift > 0:
-        np.left_shift(out, shift, out=out)
+    clear_bits(out, shift, signed, out)
+
+
+def clear_bits(stored: NDArray[Any], shift: int, signed: bool, out: NDArray[Any]) -> None:
+    """Store samples in `out`, which may be `stored`, with the highest `shift` bits as pydicom
+    makes them (PS3.5 8.1.1): zero, or copies of the sign.
+    """
+    if shift > 0 and signed:
+        np.left_shift(stored, shift, out=out)
         np.right_shift(out, shift, out=out)
+    elif shift > 0:
+        # The same as two shifts of an unsigned value, in one pass.
+        np.bitwise_and(stored, (1 << (8 * out.itemsize - shift)) - 1, out=out)
+    elif stored is not out:
+        out[...] = stored

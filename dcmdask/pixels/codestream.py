@@ -40,11 +40,9 @@ _SOS, _TEM = 0xDA, 0x01
 _NOT_IN_HEADER = frozenset({0x00, *range(0xD0, 0xDA)})
 _END = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
-# A search from the end copies this much of a memoryview at a time.
-_STEP = 1 << 16
 # The end marker is mostly the last thing, or has a few bytes of padding behind it.
-_FIRST_STEP = 64
-# What starts more coded data: a scan; a tile-part and its data.
+_TAIL = 64
+# Markers that start more coded data: of a scan; of a tile-part and its data.
 _OPENING = {
     **dict.fromkeys(("jpeg", "jpeg-lossless", "jpeg-ls"), (b"\xff\xda",)),
     "jpeg2000": (b"\xff\x90", b"\xff\x93"),
@@ -179,36 +177,18 @@ def parse(data: Buffer, uid: str) -> Codestream:
     try:
         if uid == RLELossless:
             return _parse_rle(data)
-        stream = _parse_header(data, uid)
+        if uid in JPEG2000TransferSyntaxes:
+            stream = _parse_j2k(data)
+        elif uid in JPEGTransferSyntaxes or uid in JPEGLSTransferSyntaxes:
+            stream = _parse_jpeg(data)
+        else:
+            raise CodestreamError(f"no codestream is defined for transfer syntax {uid}")
     except (IndexError, StructError) as exc:
         raise CodestreamError(
             f"the codestream's header does not fit in the frame's {len(data)} bytes: the frame "
             "is cut short or damaged"
         ) from exc
     return stream._replace(end=_end_behind(data, stream.scan, _OPENING[stream.kind]))
-
-
-def _parse_header(data: Buffer, uid: str) -> Codestream:
-    if uid in JPEG2000TransferSyntaxes:
-        return _parse_j2k(data)
-    if uid in JPEGTransferSyntaxes or uid in JPEGLSTransferSyntaxes:
-        return _parse_jpeg(data)
-    raise CodestreamError(f"no codestream is defined for transfer syntax {uid}")
-
-
-def _rfind(data: Buffer, needle: bytes, start: int) -> int:
-    """Return the highest offset of `needle` at or behind `start`, or -1."""
-    if not isinstance(data, memoryview):
-        return data.rfind(needle, start)
-    stop, step = len(data), _FIRST_STEP
-    while stop > start:
-        low = max(start, stop - step)
-        # One byte of overlap finds a marker that straddles two pieces.
-        found = bytes(data[low : stop + len(needle) - 1]).rfind(needle)
-        if found >= 0:
-            return low + found
-        stop, step = low, _STEP
-    return -1
 
 
 def _end_behind(data: Buffer, start: int, opening: tuple[bytes, ...]) -> int:
@@ -218,10 +198,13 @@ def _end_behind(data: Buffer, start: int, opening: tuple[bytes, ...]) -> int:
     bit or, in JPEG 2000, a byte of at most 8F (ITU-T T.81 B.1.1.5, T.87 A.1, T.800 B.10.1).
     A later scan that is cut short thus shows as a start without an end.
     """
-    end = _rfind(data, _END, start)
-    if any(_rfind(data, marker, end + 2) >= 0 for marker in opening if end >= 0):
-        return -1
-    return end
+    for first in (max(start, len(data) - _TAIL), start):
+        tail = bytes(data[first:])
+        end = tail.rfind(_END)
+        if end >= 0:
+            opens = any(tail.find(marker, end + 2) >= 0 for marker in opening)
+            return -1 if opens else first + end
+    return -1
 
 
 def _parse_rle(data: Buffer) -> Codestream:

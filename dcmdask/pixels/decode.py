@@ -1,8 +1,7 @@
-"""From the bytes of one span to one frame.
+"""Decoding of one frame from the bytes of its span.
 
-:func:`general` is pydicom's decoder on one frame: it is what a frame's values mean.
-:func:`decode_into` does the same into an array that is there already, and skips what is
-known to change nothing.
+:func:`general` is pydicom's decoder on one frame, which defines the values of a frame.
+:func:`decode_into` gives the same in an existing array, by a shortcut where there is one.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Span: TypeAlias = bytes | memoryview
 _EMPTY_TABLE = offsets.ITEM + bytes(4)
 # PackBits makes at most 128 bytes of 2 (PS3.5 G.3.1).
 RLE_RATIO = 64
-# What a frame may take of which the codestream does not tell its size.
+# Bytes that a frame may take if its codestream is not understood.
 UNVOUCHED_BYTES = 2**28
 
 
@@ -115,7 +114,7 @@ def examine(instance: Instance, frame: int, span: Span) -> Encoded:
     if pixels.transfer_syntax not in guard.SYNTAXES:
         return Encoded(frame, span, payload)
     try:
-        return Encoded(frame, span, payload, guard.check_frame(payload, pixels))
+        return Encoded(frame, span, payload, guard.check(payload, pixels))
     except Contradiction as error:
         raise _failed(instance, frame, error) from error
     except CodestreamError as error:
@@ -123,10 +122,10 @@ def examine(instance: Instance, frame: int, span: Span) -> Encoded:
 
 
 def allocate(instance: Instance, how: Decoding, frames: Sequence[int], first: Encoded) -> Frame:
-    """Return an array for `frames`, once the first of them says it is that large.
+    """Return an array for `frames`, whose size the first of them confirms.
 
-    Nothing is allocated because a header says so: native bytes are there, and a
-    codestream's own size has been compared.
+    The header alone is not enough to allocate memory: native bytes are present, and the size
+    of a codestream has been compared.
     """
     _vouch(instance, how, first)
     if instance.pixels.transfer_syntax == RLELossless:
@@ -146,7 +145,7 @@ def allocate(instance: Instance, how: Decoding, frames: Sequence[int], first: En
 
 def _vouch(instance: Instance, how: Decoding, encoded: Encoded) -> None:
     pixels, fault = instance.pixels, encoded.fault
-    # The size of one that is only unsuited is that of the header.
+    # The size of an unsuited one has been compared as well.
     if fault is None or isinstance(fault, Unsuited):
         return
     if not how.plugin:
@@ -158,7 +157,7 @@ def _vouch(instance: Instance, how: Decoding, encoded: Encoded) -> None:
 
 
 def _vouch_for_rle(instance: Instance, frames: Sequence[int]) -> None:
-    """RLE tells no size, so each span has to be long enough for the header's."""
+    """Check that each span of RLE, which has no size, is long enough for that of the header."""
     size = math.prod(instance.pixels.frame_shape) * instance.pixels.dtype.itemsize
     _, lengths = instance.spans.locate(np.asarray(frames, np.int64))
     for frame, length in zip(frames, lengths, strict=True):
@@ -207,7 +206,7 @@ def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any)
     Returns
     -------
     ndarray
-        Of the frame's shape and dtype.
+        Frame of the shape and dtype that the header describes.
     """
     reason = ""
     try:
@@ -226,11 +225,11 @@ def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any)
 
 
 def _native_frame(instance: Instance, encoded: Encoded) -> tuple[bytes, dict[str, Any]]:
-    """Return the bytes of a native frame alone, and the options that changes."""
+    """Return the bytes of a native frame alone, and options that change with that."""
     pixels, spans = instance.pixels, instance.spans
     assert isinstance(spans, offsets.NativeSpans)
     options: dict[str, Any] = {}
-    # What pydicom returns may be a view, and the memory of a span is used again.
+    # pydicom may return a view, and the memory of a span is used again.
     data = bytes(encoded.span)
     if pixels.swaps_words:
         data = np.frombuffer(data, "u2").byteswap().tobytes()
@@ -252,22 +251,22 @@ def _choose(pixels: ImagePixel, plugin: str, encoded: Encoded) -> tuple[Decoder,
     on: of 270 real encapsulated frames that rescued none, and damaged ones made other
     plugins allocate gigabytes or end the process.
     """
-    syntax, fault, reason = pixels.transfer_syntax, encoded.fault, ""
-    suited = isinstance(fault, Unsuited) and not plugin
-    if fault is not None and plugin in ("", "imagecodecs") and not suited:
-        raise fault
-    own = None if encoded.codestream is None else codecs.own_decoder(syntax)
-    if own is not None and encoded.codestream is not None:
-        if plugin == "imagecodecs" or (not plugin and guard.notices_damage(encoded.codestream)):
-            return own, "imagecodecs", ""
-        if not plugin:
-            reason = (
-                "imagecodecs does not notice damage in 12-bit lossy JPEG, so it is used only where "
-                "decoding_plugin='imagecodecs' asks for it; "
-            )
-    elif fault is not None:
-        reason = f"{fault}; "
-    return get_decoder(syntax), plugin, reason
+    syntax, stream, fault = pixels.transfer_syntax, encoded.codestream, encoded.fault
+    if fault is not None:
+        if plugin == "imagecodecs" or not (plugin or isinstance(fault, Unsuited)):
+            raise fault
+        return get_decoder(syntax), plugin, f"{fault}; "
+    own = None if stream is None else codecs.own_decoder(syntax)
+    if stream is None or own is None or plugin not in ("", "imagecodecs"):
+        return get_decoder(syntax), plugin, ""
+    if plugin or guard.notices_damage(stream):
+        return own, "imagecodecs", ""
+    return (
+        get_decoder(syntax),
+        "",
+        "imagecodecs does not notice damage in 12-bit lossy JPEG, so it is used only where "
+        "decoding_plugin='imagecodecs' asks for it; ",
+    )
 
 
 def _run(

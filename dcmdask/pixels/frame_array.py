@@ -1,4 +1,4 @@
-"""The frames of one instance as an array-like that decodes what it is asked for."""
+"""Frames of one instance as an array-like that decodes the frames of an index."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
 from dcmdask.dicom.instance import PIXEL_KEYWORDS, Instance, open_instance
 from dcmdask.errors import Note
-from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.pixels.array_like import (
+    ArrayLike,
+    InnerKey,
+    frame_number,
+    frame_numbers,
+    inner_shape,
+    split,
+)
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
-from dcmdask.pixels.indexing import InnerKey, frame_number, frame_numbers, inner_shape, split
 
 
 class FrameArray(ArrayLike):
     """Frames as an array (frames, rows, columns) or (frames, rows, columns, samples).
 
     Made by :func:`open_frames`. Holds the frame index and no open file, so it can be
-    pickled, shared by threads and used behind a fork; nothing is decoded before it is
-    indexed. Each access reads and decodes exactly the frames that it names.
+    pickled, shared by threads and used after a fork. Indexing reads and decodes exactly the
+    selected frames.
 
     Attributes
     ----------
     shape : tuple of int
-        Of three or four dimensions, also for a single frame.
+        Three or four dimensions, also for a single frame.
     dtype : numpy.dtype
         As pydicom gives it, in the byte order of the data set.
     """
@@ -142,12 +148,12 @@ class FrameArray(ArrayLike):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         if not isinstance(self._instance.source, files.Memory):
-            # Read again where it is asked for: it may be larger than the index.
+            # Read again when it is needed, as it may be larger than the index.
             state["_dataset"] = None
         return state
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """Decode the frames that `key` names, and return what it selects of them.
+        """Decode the frames that `key` selects, and return the selected pixels.
 
         Parameters
         ----------
@@ -160,7 +166,7 @@ class FrameArray(ArrayLike):
         FrameNumberError
             An index is out of range; also an IndexError.
         IndexError
-            Something that this array does not take.
+            An unsupported index.
         DecodeError
             A frame does not decode; the others stay readable.
         """
@@ -207,8 +213,8 @@ def open_frames(
         JPEG the conversion is done by the codec (ITU-T T.871), which differs from pydicom's
         by 1 in 0.03 % of samples; name any `decoding_plugin` for pydicom's.
     decoding_plugin : str, optional
-        Used alone: ``"imagecodecs"``, or one of pydicom's for the transfer syntax. By
-        default imagecodecs is tried, then whatever pydicom has.
+        The only plugin to use: ``"imagecodecs"``, or one of pydicom's for the transfer
+        syntax. By default imagecodecs is tried first, then pydicom's plugins.
     storage_options : mapping, optional
         For the fsspec file system of a URL.
     **decoding_options

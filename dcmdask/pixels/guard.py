@@ -1,15 +1,15 @@
-"""Whether a frame's codestream is of the frame that the header describes.
+"""Comparison of a frame's codestream with the header, before it is decoded.
 
-Pure: nothing is decoded, nothing is allocated. imagecodecs needs the question asked, since
-it allocates what a codestream asks for and fills up one that is cut short.
+imagecodecs allocates what a codestream asks for, and fills up one that is cut short.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
-    UID,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000Lossless,
@@ -34,30 +34,46 @@ from dcmdask.pixels.codestream import (
 )
 from dcmdask.pixels.lossless import coding
 
-__all__ = ["SYNTAXES", "check", "check_frame", "notices_damage"]
+__all__ = ["SYNTAXES", "Syntax", "check", "notices_damage"]
 
-# The kind of codestream that each transfer syntax may hold. libjpeg-turbo reads the DCT
-# processes and the lossless one, and is the fastest of imagecodecs' three lossless readers.
-# HTJ2K goes through OpenJPEG: imagecodecs' own HTJ2K codec returns garbage where it fails.
-SYNTAXES: dict[str, str] = {
-    JPEGBaseline8Bit: "jpeg",
-    JPEGExtended12Bit: "jpeg",
-    JPEGLossless: "jpeg-lossless",
-    JPEGLosslessSV1: "jpeg-lossless",
-    JPEGLSLossless: "jpeg-ls",
-    JPEGLSNearLossless: "jpeg-ls",
-    JPEG2000Lossless: "jpeg2000",
-    JPEG2000: "jpeg2000",
-    HTJ2KLossless: "jpeg2000",
-    HTJ2KLosslessRPCL: "jpeg2000",
-    HTJ2K: "jpeg2000",
-    RLELossless: "rle",
+
+class Syntax(NamedTuple):
+    """Transfer syntax that imagecodecs decodes.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of its codestreams.
+    cost : float
+        Seconds per megabyte of decoded frame on one thread, as benchmarks/costs.py measures
+        them, the slower of 12-bit frames with noise and RGB tiles (an estimate for 12-bit
+        JPEG). Constants, so that a graph does not depend on the machine that makes it.
+    """
+
+    kind: str
+    cost: float
+
+
+# libjpeg-turbo reads the DCT processes and the lossless one, and is the fastest of imagecodecs'
+# three lossless readers. HTJ2K goes through OpenJPEG: imagecodecs' own HTJ2K codec returns
+# garbage where it fails.
+SYNTAXES: dict[str, Syntax] = {
+    JPEGBaseline8Bit: Syntax("jpeg", 0.002),
+    JPEGExtended12Bit: Syntax("jpeg", 0.010),
+    JPEGLossless: Syntax("jpeg-lossless", 0.009),
+    JPEGLosslessSV1: Syntax("jpeg-lossless", 0.009),
+    JPEGLSLossless: Syntax("jpeg-ls", 0.014),
+    JPEGLSNearLossless: Syntax("jpeg-ls", 0.014),
+    JPEG2000Lossless: Syntax("jpeg2000", 0.053),
+    JPEG2000: Syntax("jpeg2000", 0.053),
+    HTJ2KLossless: Syntax("jpeg2000", 0.008),
+    HTJ2KLosslessRPCL: Syntax("jpeg2000", 0.008),
+    HTJ2K: Syntax("jpeg2000", 0.008),
+    RLELossless: Syntax("rle", 0.0007),
 }
 
 
-def check(
-    data: Buffer, uid: str, *, rows: int, columns: int, samples: int, bits_allocated: int
-) -> Codestream:
+def check(data: Buffer, pixels: ImagePixel) -> Codestream:
     """Return the parameters of one frame once they agree with the header.
 
     A codec allocates what a codestream asks for, and libjpeg makes up the rest of one that
@@ -67,15 +83,8 @@ def check(
     ----------
     data : bytes, bytearray or memoryview
         The frame: fragments joined, item headers removed.
-    uid : str
-        The Transfer Syntax UID.
-    rows, columns, samples, bits_allocated : int
-        The header's Rows, Columns, Samples per Pixel and Bits Allocated.
-
-    Returns
-    -------
-    Codestream
-        What :func:`dcmdask.pixels.codecs.decode_into` needs to know.
+    pixels : ImagePixel
+        Description of the frames, with a transfer syntax in `SYNTAXES`.
 
     Raises
     ------
@@ -86,15 +95,15 @@ def check(
     Unsuited
         It is of a form that imagecodecs does not decode as pydicom's plugins do.
     """
-    stream = parse(data, uid)
+    stream = parse(data, pixels.transfer_syntax)
     if stream.kind == "rle":
-        _check_rle(stream, samples, bits_allocated)
+        _check_rle(stream, pixels)
     else:
-        _check_size(stream, rows, columns, samples, bits_allocated)
-    if stream.kind != SYNTAXES[uid]:
-        raise Unsuited(
-            f"the codestream is {stream.kind}, transfer syntax {UID(uid).name} is {SYNTAXES[uid]}"
-        )
+        _check_size(stream, pixels)
+    kind = SYNTAXES[pixels.transfer_syntax].kind
+    if stream.kind != kind:
+        name = pixels.transfer_syntax.name
+        raise Unsuited(f"the codestream is {stream.kind}, transfer syntax {name} is {kind}")
     if not stream.complete:
         # pylibjpeg and pyjpegls make something up for what is missing.
         raise Incomplete(
@@ -110,62 +119,48 @@ def check(
     return stream
 
 
-def check_frame(data: Buffer, pixels: ImagePixel) -> Codestream:
-    """:func:`check` for the frames that `pixels` describes."""
-    return check(
-        data,
-        pixels.transfer_syntax,
-        rows=pixels.rows,
-        columns=pixels.columns,
-        samples=pixels.samples,
-        bits_allocated=pixels.bits_allocated,
-    )
-
-
 def notices_damage(codestream: Codestream) -> bool:
     """Return whether decoding fails where a frame is damaged as often as pydicom's plugins do.
 
-    That is not always: no checksum protects a frame, and what is left of it may make sense.
-    Not for 12-bit DCT: of 460 damaged frames libjpeg decoded 99 that pylibjpeg refuses.
+    Damage may go unnoticed by all, as frames have no checksum. False for 12-bit DCT: of 460
+    damaged frames libjpeg decoded 99 that pylibjpeg refuses.
     """
     return codestream.kind != "jpeg" or codestream.precision == 8
 
 
-def _check_size(
-    stream: Codestream, rows: int, columns: int, samples: int, bits_allocated: int
-) -> None:
+def _check_size(stream: Codestream, pixels: ImagePixel) -> None:
     """Compare the codestream's own size with the header."""
-    if (stream.rows, stream.columns) != (rows, columns):
+    if (stream.rows, stream.columns) != (pixels.rows, pixels.columns):
         raise Contradiction(
             f"the codestream has {stream.rows} rows and {stream.columns} columns, "
-            f"the header {rows} (0028,0010) Rows and {columns} (0028,0011) Columns"
+            f"the header {pixels.rows} (0028,0010) Rows and {pixels.columns} (0028,0011) Columns"
         )
-    if stream.components != samples:
+    if stream.components != pixels.samples:
         raise Contradiction(
             f"the codestream has {stream.components} components, "
-            f"the header {samples} (0028,0002) Samples per Pixel"
+            f"the header {pixels.samples} (0028,0002) Samples per Pixel"
         )
-    if stream.itemsize * 8 > max(bits_allocated, 8):
+    if stream.itemsize * 8 > max(pixels.bits_allocated, 8):
         raise Contradiction(
             f"the codestream has a precision of {stream.precision} bits, "
-            f"the header {bits_allocated} (0028,0100) Bits Allocated"
+            f"the header {pixels.bits_allocated} (0028,0100) Bits Allocated"
         )
 
 
-def _check_rle(stream: Codestream, samples: int, bits_allocated: int) -> None:
+def _check_rle(stream: Codestream, pixels: ImagePixel) -> None:
     """Compare the number of segments with the header (PS3.5 G.2)."""
-    if bits_allocated % 8:
-        raise Unsuited(f"RLE frames of {bits_allocated} (0028,0100) Bits Allocated")
-    expected = samples * bits_allocated // 8
+    if pixels.bits_allocated % 8:
+        raise Unsuited(f"RLE frames of {pixels.bits_allocated} (0028,0100) Bits Allocated")
+    expected = pixels.samples * pixels.bits_allocated // 8
     if stream.components != expected:
         raise Contradiction(
-            f"the frame has {stream.components} RLE segments, {samples} samples of "
-            f"{bits_allocated} (0028,0100) Bits Allocated need {expected}"
+            f"the frame has {stream.components} RLE segments, {pixels.samples} samples of "
+            f"{pixels.bits_allocated} (0028,0100) Bits Allocated need {expected}"
         )
 
 
 def _check_j2k(stream: Codestream) -> None:
-    """Refuse what OpenJPEG decodes and imagecodecs then changes or cannot store."""
+    """Raise for frames that OpenJPEG decodes and imagecodecs changes or cannot store."""
     if any(pair != (1, 1) for pair in stream.sampling) or not stream.uniform:
         raise Unsuited(
             "the JPEG 2000 components differ in precision, sign or sampling "
@@ -179,7 +174,7 @@ def _check_j2k(stream: Codestream) -> None:
 
 
 def _check_jpeg(stream: Codestream) -> None:
-    """Refuse what libjpeg decodes without a word although no standard allows it."""
+    """Raise for frames that libjpeg decodes silently although no standard allows them."""
     if stream.adobe_transform not in (None, 0, 1, 2):
         # GDCM ends the process over it, so this frame is for no other decoder either.
         raise CodestreamError(

@@ -1,4 +1,4 @@
-"""Whether a lossless JPEG frame holds exactly the bits of what was decoded from it.
+"""Comparison of a lossless JPEG frame with the samples that were decoded from it.
 
 libjpeg replaces a Huffman code that does not exist, and data that ends early, by zeros and
 only warns, which imagecodecs does not pass on; GDCM and pylibjpeg raise. Lossless coding
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["coding", "verify"]
 
-# Of the last row, as many samples of each component are compared bit by bit.
+# Number of last samples of each component that are compared bit by bit.
 _LAST = 16
 # More bits than a code of 16 and a magnitude of 15 can have.
 _NO_CODE = 255
@@ -35,7 +35,7 @@ class Coding(NamedTuple):
     codes: tuple[dict[int, str], ...]
     """For each component the code of each category."""
     bits: tuple[NDArray[np.uint8], ...]
-    """For each component how many bits each difference takes; `_NO_CODE` where it has none."""
+    """For each component the number of bits of each difference; `_NO_CODE` if it has no code."""
     predictor: int
     every: int
     """Rows from one restart to the next."""

@@ -209,7 +209,7 @@ def _open(
     storage_options: Mapping[str, Any] | None,
     kwargs: dict[str, Any],
 ) -> tuple[Instance, Decoding, dict[str, Any]]:
-    """Open `src`; return beside it what only native pixel data knows: `view_only`."""
+    """Open `src`; return also `view_only`, which only native pixel data has."""
     options = {k: v for k, v in kwargs.items() if k != "view_only"}
     instance = open_instance(src, options, storage_options)
     check_plugin(instance, plugin)
@@ -312,7 +312,7 @@ def _ahead(function: Callable[[list[int]], Any], tasks: Iterator[list[int]]) -> 
 
 
 def _free_cores() -> int:
-    """Return how many threads to decode in: one where the caller is one of many."""
+    """Return the number of threads to decode in: one if the caller is one of many."""
     alone = threading.current_thread() is threading.main_thread()
     if not alone or multiprocessing.parent_process() is not None:
         return 1
@@ -324,7 +324,7 @@ def _free_cores() -> int:
 def _fill(
     ds_out: Dataset | None, src: Any, instance: Instance, specific_tags: list[int] | None
 ) -> None:
-    """Update `ds_out` with what pydicom's functions put into it."""
+    """Update `ds_out` with the elements that pydicom's functions put into it."""
     if ds_out is None or isinstance(src, Dataset):
         return
     header = read_whole_header(instance.source, instance.pixels.transfer_syntax)

@@ -1,8 +1,7 @@
-"""Decode one frame without pydicom's decoder, where what that does is known.
+"""Shortcuts of decoding around pydicom's decoder.
 
-Each shortcut stores what :func:`dcmdask.pixels.decode.general` returns, to the bit but
-for one stated exception (8-bit JPEG to RGB), or does nothing and says so. The tests hold
-the two together.
+Each stores what :func:`dcmdask.pixels.decode.general` returns, to the bit but for one
+stated exception (8-bit JPEG to RGB), or returns False. Tests compare the two.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from dcmdask.dicom.image_pixel import OVERRIDES, YBR, ImagePixel
 from dcmdask.pixels import codecs, guard
 from dcmdask.pixels.codestream import Codestream, Damaged
 
-# Any other option changes what decoding does, and pydicom knows how.
+# Other options are left to pydicom.
 _KNOWN_OPTIONS = OVERRIDES | {"pixel_keyword", "pixel_vr", "allow_excess_frames"}
 
 
 def applies(pixels: ImagePixel) -> bool:
-    """Return whether the caller left decoding as it is by default."""
+    """Return whether decoding has no options that only pydicom knows."""
     return pixels.options.keys() <= _KNOWN_OPTIONS
 
 
@@ -66,16 +65,9 @@ def drop_unused_bits(pixels: ImagePixel, stored: npt.NDArray[Any], out: npt.NDAr
     """Store samples in `out`, which may be `stored`, with the bits above Bits Stored as pydicom
     makes them (PS3.5 8.1.1): zero, or copies of the sign.
     """
-    shift = pixels.bits_allocated - pixels.bits_stored
-    if not shift or pixels.keyword != "PixelData":
-        if stored is not out:
-            out[...] = stored
-    elif pixels.signed:
-        np.left_shift(stored, shift, out=out)
-        np.right_shift(out, shift, out=out)
-    else:
-        # What two shifts leave of an unsigned value, in one pass.
-        np.bitwise_and(stored, (1 << pixels.bits_stored) - 1, out=out)
+    integers = pixels.keyword == "PixelData"
+    shift = pixels.bits_allocated - pixels.bits_stored if integers else 0
+    codecs.clear_bits(stored, shift, pixels.signed, out)
 
 
 def _is_plain_native(pixels: ImagePixel, raw: bool) -> bool:
@@ -102,27 +94,19 @@ def decode_encapsulated(
     Damaged
         Its decoder warns.
     """
-    syntax = pixels.transfer_syntax
     if not out.dtype.isnative or not guard.notices_damage(stream):
         return False
     rgb = not raw and pixels.photometric_interpretation in YBR
     if not _colours_known(stream, pixels, rgb):
         return False
     try:
-        codecs.decode_into(payload, syntax, out, codestream=stream, rgb=rgb)
+        codecs.decode_into(payload, out, stream, rgb=rgb)
     except Damaged:
         raise
     except (RuntimeError, ValueError):
         # The general path says why, and tries what else there is.
         return False
-    codecs.correct_bits(
-        out,
-        syntax,
-        codestream=stream,
-        bits_stored=pixels.bits_stored,
-        pixel_representation=int(pixels.signed),
-        photometric_interpretation=pixels.photometric_interpretation,
-    )
+    codecs.correct_bits(out, stream, pixels)
     return True
 
 

@@ -21,8 +21,8 @@ from pydicom.multival import MultiValue
 from pydicom.uid import JPEG2000TransferSyntaxes
 
 from dcmdask import __version__
+from dcmdask.dicom.conversion import MODALITIES
 from dcmdask.dicom.image_pixel import YBR
-from dcmdask.dicom.terms import MODALITIES
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
 

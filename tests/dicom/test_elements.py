@@ -28,7 +28,6 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from real_files import corpus_root
 
 from dcmdask.dicom.elements import (
-    DEEPEST,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
@@ -36,14 +35,12 @@ from dcmdask.dicom.elements import (
     UNDEFINED,
     Element,
     Encoding,
-    Filter,
     NotUnderstood,
     Truncated,
     Wanted,
     Window,
-    read_elements,
-    read_items,
 )
+from dcmdask.dicom.walk import DEEPEST, Filter, read_elements, read_items
 
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"

@@ -29,7 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.dicom.ranges import COALESCE_GAP, COALESCE_LENGTH, coalesce
+from dcmdask.dicom.access import COALESCE_GAP, COALESCE_LENGTH, coalesce
 from dcmdask.errors import (
     DcmdaskError,
     HeaderError,

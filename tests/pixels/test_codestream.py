@@ -176,6 +176,6 @@ def test_errors_say_what_is_wrong(data: bytes, uid: str, reason: str) -> None:
 @given(uid=st.sampled_from(sorted(SYNTAXES)), data=st.binary(max_size=200))
 def test_nothing_but_a_codestream_error(uid: str, data: bytes) -> None:
     start = {"jpeg2000": b"\xff\x4f\xff\x51", "rle": b"\x01\0\0\0\x40\0\0\0"}
-    for candidate in (data, start.get(SYNTAXES[uid], b"\xff\xd8\xff") + data):
+    for candidate in (data, start.get(SYNTAXES[uid].kind, b"\xff\xd8\xff") + data):
         with contextlib.suppress(CodestreamError):
             assert isinstance(parse(candidate, uid), Codestream)

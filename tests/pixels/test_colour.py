@@ -11,6 +11,7 @@ import pytest
 from pydicom.pixels import convert_color_space
 from pydicom.uid import JPEGBaseline8Bit
 
+from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.pixels.codecs import decode_into
 from dcmdask.pixels.guard import check
 
@@ -31,13 +32,12 @@ def differences(first: int) -> tuple[int, int]:
     data = imagecodecs.jpeg8_encode(
         blocks, level=100, colorspace="YCBCR", outcolorspace="YCBCR", subsampling="444"
     )
-    codestream = check(
-        data, JPEGBaseline8Bit, rows=8 * SIDE, columns=8 * SIDE, samples=3, bits_allocated=8
-    )
+    options = {"rows": 8 * SIDE, "columns": 8 * SIDE, "samples_per_pixel": 3, "bits_allocated": 8}
+    codestream = check(data, ImagePixel(options, JPEGBaseline8Bit))
     decoded = np.empty_like(blocks)
-    decode_into(data, JPEGBaseline8Bit, decoded, codestream=codestream)
+    decode_into(data, decoded, codestream)
     np.testing.assert_array_equal(decoded[::8, ::8], triples)
-    decode_into(data, JPEGBaseline8Bit, decoded, codestream=codestream, rgb=True)
+    decode_into(data, decoded, codestream, rgb=True)
     expected = convert_color_space(triples, "YBR_FULL", "RGB")
     apart = np.abs(decoded[::8, ::8].astype(int) - expected)
     return int(apart.max()), int(np.count_nonzero(apart))

@@ -124,6 +124,10 @@ def reopen(
     return Reopened(prepared, expected, same, notes, [])
 
 
+def _is_jpeg(transfer_syntax: str) -> bool:
+    return transfer_syntax in SYNTAXES and SYNTAXES[transfer_syntax].kind == "jpeg"
+
+
 def _by_codec(what: Contents, options: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
     """Return of which frames a JPEG codec may have converted the colours; None if of none."""
     frames = what.frames
@@ -132,14 +136,14 @@ def _by_codec(what: Contents, options: Mapping[str, Any]) -> npt.NDArray[np.bool
     if what.instances:
         each = [
             one.bits_allocated == 8
-            and SYNTAXES.get(one.transfer_syntax) == "jpeg"
+            and _is_jpeg(one.transfer_syntax)
             and one.photometric_interpretation in YBR
             for one in what.instances
         ]
         converted = np.repeat(each, [len(one) for one in what.instances])
     elif isinstance(frames, FrameArray):
         coded = frames.decoding["photometric_interpretation"] in YBR
-        jpeg = SYNTAXES.get(frames.transfer_syntax) == "jpeg"
+        jpeg = _is_jpeg(frames.transfer_syntax)
         converted = np.full(len(frames), coded and jpeg and frames.dtype.itemsize == 1)
     if not converted.any():
         return None
