@@ -77,14 +77,9 @@ class _Level:
 
 # An open data set, sequence or item: whether it is a sequence; its level; values found; its
 # end; whether that is known; for a sequence its place, and where and with which header it began.
+_Place: TypeAlias = tuple[int, Element] | None
 _Open: TypeAlias = tuple[
-    bool,
-    _Level,
-    dict[int, RawValue],
-    int,
-    bool,
-    tuple[int, Element] | None,
-    tuple[int, bytes] | None,
+    bool, _Level, dict[int, RawValue], int, bool, _Place, tuple[int, bytes] | None
 ]
 _ENCODINGS: Final = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
 _NOTHING: Final = {encoding: _Level((), encoding) for encoding in _ENCODINGS}
@@ -126,9 +121,6 @@ def read_elements(
 
     Parameters
     ----------
-    window : Window
-    begin, end : int
-    encoding : Encoding
     wanted : Filter, optional
         By default the places of all elements.
     group : int, optional
@@ -202,7 +194,7 @@ def _walk(
     # is not `closed`; for a sequence its place, if wanted, or its offset and header, if it is to
     # be remembered. `outer` has the same of those around it.
     stop = end
-    place: tuple[int, Element] | None = None
+    place: _Place = None
     repeated: tuple[int, bytes] | None = None
     outer = list[_Open]()
     data, start, at, limit, head, step, size = b"", begin, 0, 0, b"", 0, 8
