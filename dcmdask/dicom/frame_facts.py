@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
@@ -217,7 +218,8 @@ ELEMENTS: Final = tuple(element for fact in _FACTS for element in fact.elements)
 NUMBER_OF: Final = {tag: number for number, (tag, _, _) in enumerate(ELEMENTS)}
 
 
-class _Block(NamedTuple):
+@dataclass(frozen=True, eq=False)  # hashed by identity
+class _Block:
     """Neighbouring columns that are made together, as they mostly change together."""
 
     facts: tuple[_Fact, ...]
@@ -240,15 +242,12 @@ def _blocks(*first: str) -> list[_Block]:
     return found
 
 
+_COLUMNS: Final = _blocks(*(fact.name for fact in _FACTS))
 _BLOCKS: Final = _blocks(
     *("position", "orientation", "instance_number", "acquisition_number", "trigger_time"),
     *("echo_time", "slope"),
 )
-_BLOCK_OF: Final = [
-    number
-    for number, block in enumerate(_BLOCKS)
-    for _ in range(block.elements.start, block.elements.stop)
-]
+_COLUMN_OF: Final = [i for i, fact in enumerate(_FACTS) for _ in fact.elements]
 
 # A legacy converted instance keeps what it has no macro for as it was, in the Unassigned
 # Shared and the Unassigned Per-Frame Converted Attributes Sequences.
@@ -273,26 +272,23 @@ INDEX_VALUES: Final = Wanted((0x00209111, 0x00209157), len(ELEMENTS) + 1, "UL")
 
 def packed(values: Sequence[bytes], common: Common) -> bytes:
     """Return a row of `FACTS`, made of the raw values of `ELEMENTS` (empty if absent)."""
-    return b"".join(
-        [_packed(i, tuple(values[one.elements]), common) for i, one in enumerate(_BLOCKS)]
-    )
+    return b"".join([_packed(one, tuple(values[one.elements]), common) for one in _BLOCKS])
 
 
 def pack_changed(
     table: bytearray, start: int, values: Sequence[bytes], changed: Iterable[int], common: Common
 ) -> None:
     """Update the row at `start` after the elements with the numbers `changed` changed."""
-    for number in {_BLOCK_OF[one] for one in changed}:
-        block = _BLOCKS[number]
-        at = start + block.start
-        data = _packed(number, tuple(values[block.elements]), common)
+    for number in {_COLUMN_OF[one] for one in changed}:
+        column = _COLUMNS[number]
+        at = start + column.start
+        data = _packed(column, tuple(values[column.elements]), common)
         table[at : at + len(data)] = data
 
 
 # Most values of a series are those of the file or of the frame before.
 @lru_cache(maxsize=1 << 14)
-def _packed(number: int, values: _Values, common: Common) -> bytes:
-    block = _BLOCKS[number]
+def _packed(block: _Block, values: _Values, common: Common) -> bytes:
     found: list[Any] = []
     first = 0
     for fact in block.facts:

@@ -77,14 +77,9 @@ class _Level:
 
 # An open data set, sequence or item: whether it is a sequence; its level; values found; its
 # end; whether that is known; for a sequence its place, and where and with which header it began.
+_Place: TypeAlias = tuple[int, Element] | None
 _Open: TypeAlias = tuple[
-    bool,
-    _Level,
-    dict[int, RawValue],
-    int,
-    bool,
-    tuple[int, Element] | None,
-    tuple[int, bytes] | None,
+    bool, _Level, dict[int, RawValue], int, bool, _Place, tuple[int, bytes] | None
 ]
 _ENCODINGS: Final = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
 _NOTHING: Final = {encoding: _Level((), encoding) for encoding in _ENCODINGS}
@@ -126,9 +121,6 @@ def read_elements(
 
     Parameters
     ----------
-    window : Window
-    begin, end : int
-    encoding : Encoding
     wanted : Filter, optional
         By default the places of all elements.
     group : int, optional
@@ -202,7 +194,7 @@ def _walk(
     # is not `closed`; for a sequence its place, if wanted, or its offset and header, if it is to
     # be remembered. `outer` has the same of those around it.
     stop = end
-    place: tuple[int, Element] | None = None
+    place: _Place = None
     repeated: tuple[int, bytes] | None = None
     outer = list[_Open]()
     data, start, at, limit, head, step, size = b"", begin, 0, 0, b"", 0, 8
@@ -277,7 +269,7 @@ def _walk(
             step, wanted_key, vr, below = known
             size = 8
             if below is not None:
-                same = level.seen.get(head)
+                same = None if below.nothing else level.seen.get(head)
                 if same and data.startswith(same[0], at) and at + len(same[0]) <= limit:
                     values.update(same[1])
                     at += len(same[0])
@@ -298,27 +290,33 @@ def _walk(
             at += 8
             stop, closed, limit = start + at, True, at
             continue
-        position, leaf = start + at, None
-        high, low, raw, length = explicit.unpack(head)
-        if high != group and group is not None and not outer:
-            yield Found(values, places, position)
-            return
-        if level.implicit:
-            (length,) = number.unpack_from(head, 4)
-            vr, size = None, 8
-            if position == first and _looks_explicit(head):
-                raise NotUnderstood(position, "expected implicit VR, found explicit VR")
+        position, key, is_place, remembered = start + at, 0, False, True
+        if below is not None:
+            tag, size = -1, 8 if level.implicit else 12
+            if at + size > limit:
+                raise Truncated(None, position, size, stop)
+            length = int.from_bytes(data[at + size - 4 : at + size], order)
+            offset, undefined = position + size, length == UNDEFINED
         else:
-            vr, size = _SHORT.get(raw), 8
-            if vr is None:
-                vr, size = _LONG.get(raw), 12
+            high, low, raw, length = explicit.unpack(head)
+            if high != group and group is not None and not outer:
+                yield Found(values, places, position)
+                return
+            if level.implicit:
+                (length,) = number.unpack_from(head, 4)
+                vr, size = None, 8
+                if position == first and _looks_explicit(head):
+                    raise NotUnderstood(position, "expected implicit VR, found explicit VR")
+            else:
+                vr, size = _SHORT.get(raw), 8
                 if vr is None:
-                    raise NotUnderstood(position, f"{raw!r} is not a known VR")
-                if at + 12 > limit:
-                    raise Truncated(high << 16 | low, position, 12, stop)
-                (length,) = number.unpack_from(data, at + 8)
-        tag, offset, undefined = high << 16 | low, position + size, length == UNDEFINED
-        if below is None:
+                    vr, size = _LONG.get(raw), 12
+                    if vr is None:
+                        raise NotUnderstood(position, f"{raw!r} is not a known VR")
+                    if at + 12 > limit:
+                        raise Truncated(high << 16 | low, position, 12, stop)
+                    (length,) = number.unpack_from(data, at + 8)
+            tag, offset, undefined = high << 16 | low, position + size, length == UNDEFINED
             if high != group and not 4 <= high < 0xFFFE:  # below are commands and file meta
                 raise NotUnderstood(position, f"({high:04X},{low:04X}) does not belong")
             if tag in PIXEL_DATA and not outer:
@@ -334,14 +332,15 @@ def _walk(
                 understood &= below is not None and (leaf is None or leaf.vr == "SQ")
             if not understood:
                 raise NotUnderstood(position, f"({high:04X},{low:04X}) with VR {vr}")
+            key, is_place = (tag, level.every) if leaf is None else (leaf.key, leaf.vr == "SQ")
+            # A header that looks like explicit VR may be the first one elsewhere.
+            remembered = not (is_place or (level.implicit and _looks_explicit(head)))
+            if remembered and len(met) + len(jumps) >= _HEADERS:
+                met.clear()
+                jumps.clear()
         if not undefined and offset + length > stop:
-            raise _overrun(tag, offset, length, stop, end)
-        key, is_place = (tag, level.every) if leaf is None else (leaf.key, leaf.vr == "SQ")
-        # A header that looks like explicit VR may be the first one elsewhere.
-        remembered = not (is_place or (level.implicit and _looks_explicit(head)))
-        if remembered and len(met) + len(jumps) >= _HEADERS:
-            met.clear()
-            jumps.clear()
+            high, low, _ = plain.unpack(head)
+            raise _overrun(high << 16 | low, offset, length, stop, end)
         if below is not None:
             if len(outer) > 2 * DEEPEST:
                 raise NotUnderstood(position, f"sequences are {len(outer) // 2} deep")
@@ -351,7 +350,8 @@ def _walk(
                 place = key, Element(tag, vr, offset, 0, undefined)
             elif remembered and vr in (None, "SQ") and not below.places:
                 met[head] = 0, None, vr, below
-                values, repeated = {}, (position, head)
+                if not below.nothing:
+                    values, repeated = {}, (position, head)
             in_items, level, closed = True, below, not undefined
             jumps, met = level.jumps, level.met
             at += size
