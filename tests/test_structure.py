@@ -244,7 +244,7 @@ def test_public_names() -> None:
 
 def public_functions() -> Iterator[tuple[str, Any]]:
     """Public functions, and public methods of public classes, by name."""
-    for home in (dcmdask, dcmdask.pictures):
+    for home in (dcmdask, dcmdask.batch, dcmdask.pictures):
         for name in home.__all__:
             value = getattr(home, name)
             if inspect.isfunction(value):

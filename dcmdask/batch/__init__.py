@@ -8,9 +8,19 @@
 """
 
 from dcmdask.batch.main import main
-from dcmdask.batch.outcome import BatchReport
+from dcmdask.batch.outcome import BatchReport, Progress
 from dcmdask.batch.outputs import output, target_options
+from dcmdask.batch.records import Record
 from dcmdask.batch.results import Picture
 from dcmdask.batch.run import run
 
-__all__ = ["BatchReport", "Picture", "main", "output", "run", "target_options"]
+__all__ = [
+    "BatchReport",
+    "Picture",
+    "Progress",
+    "Record",
+    "main",
+    "output",
+    "run",
+    "target_options",
+]

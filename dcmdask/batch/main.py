@@ -55,10 +55,21 @@ def main(
 
     Parameters
     ----------
-    process, columns, finish
-        As for :func:`dcmdask.batch.run`.
+    process : callable
+        Takes a `Series` and options; returns a dict of names and results, or None.
     description : str, optional
         Text of ``--help``; the docstring of the script, for example.
+    columns : iterable of str, optional
+        Names of numbers that `process` returns: columns of the table also while no series is done.
+    finish : callable, optional
+        Called once at the end with the table of results, a pandas DataFrame, and the target.
+
+    Examples
+    --------
+    The end of a script ``job.py``, which ``python job.py SOURCE TARGET`` runs::
+
+        if __name__ == "__main__":
+            batch.main(process, description=__doc__)
     """
     if getattr(process, "__module__", "") == "__mp_main__":
         # The process of a worker imports the script; one without a `__main__` guard gets here.

@@ -138,7 +138,12 @@ class Progress(NamedTuple):
     dashboard: str = ""
 
     def plus(self, record: Record) -> Progress:
-        """Return the progress with one more series that is done or failed."""
+        """Return the progress with one more series that is done or failed.
+
+        Parameters
+        ----------
+        record : Record
+        """
         return self._replace(
             done=self.done + 1,
             failed=self.failed + (not record.done),

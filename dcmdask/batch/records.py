@@ -113,17 +113,33 @@ class Record:
         return bool(self.made_by)
 
     def is_of(self, job: str, source: str, times: str) -> bool:
-        """Return whether the results are of this job and these files, in place or pending."""
+        """Return whether the results are of this job and these files, in place or pending.
+
+        Parameters
+        ----------
+        job, source, times : str
+            Hashes of the function with its options, of the files, and of their times.
+        """
         return (self.made_by, self.made_from, self.times) == (job, source, times)
 
     def with_results_of(self, earlier: Record | None) -> Record:
-        """Return the record of a failure with the results that an earlier run has left."""
+        """Return the record of a failure with the results that an earlier run has left.
+
+        Parameters
+        ----------
+        earlier : Record or None
+        """
         if earlier is None:
             return self
         return replace(self, **{name: getattr(earlier, name) for name in _OF_RESULTS})
 
     def relative_to(self, root: str) -> Record:
-        """Return the record with the paths in its texts relative to a folder."""
+        """Return the record with the paths in its texts relative to a folder.
+
+        Parameters
+        ----------
+        root : str
+        """
         return replace(
             self,
             message=relative(self.message, root),
@@ -134,7 +150,13 @@ class Record:
         )
 
     def write(self, folder: Folder) -> None:
-        """Write the record, whole."""
+        """Write the record, whole.
+
+        Parameters
+        ----------
+        folder : Folder
+            The target of the job.
+        """
         told = {**asdict(self), "notes": [note._asdict() for note in self.notes]}
         folder.write(key_of(self.name), json.dumps(told, indent=1).encode())
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 def run(
     process: Callable[..., Any],
-    source: Any,
+    src: Any,
     target: str | os.PathLike[str],
     *,
     client: Client | None = None,
@@ -60,7 +60,7 @@ def run(
     finish: Callable[[pd.DataFrame, str], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> BatchReport:
-    """Call `process` with each series of `source`, and store its results below `target`.
+    """Call `process` with each series of `src`, and store its results below `target`.
 
     A series is processed by one worker process, and a worker has one series at a time. The results
     are computed there, with the worker's threads. A failure is recorded and stops nothing. Series
@@ -75,8 +75,9 @@ def run(
         Takes a `Series` and `options`; returns a dict of names and arrays, data sets or tables
         (they become Zarr, those of xarray and pandas with their labels), `Picture` (PNG), or
         numbers, strings and booleans (a row of the table), or None.
-    source : str, path-like, iterable of these, or Scan
-        As for :func:`dcmdask.scan`.
+    src : str, path-like, iterable of these, or Scan
+        A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of fsspec
+        that is one of these, also inside an archive: ``"zip://**::archive.zip"``.
     target : str or path-like
         A folder, or a URL for fsspec, that is new, empty or of an earlier run. It may lie in the
         source: a scan leaves it out by its mark, the file ``dcmdask.json``.
@@ -85,7 +86,7 @@ def run(
     options : mapping, optional
         Keyword arguments for `process`, JSON values.
     select : str, optional
-        A query of pandas on the columns of ``scan(source).to_frame()``, such as
+        A query of pandas on the columns of ``scan(src).to_frame()``, such as
         ``'Modality == "CT" and frames > 20'``.
     limit : int, optional
         Maximum number of series, in the order of the scan.
@@ -104,8 +105,13 @@ def run(
     thumbnails : bool
         Whether the page of the report gets a small picture of each series that returns no
         `Picture`: its middle frame, which is decoded once more.
-    exclude, follow_links, storage_options
-        As for :func:`dcmdask.scan`; a Scan has its own.
+    exclude : str or iterable of str, optional
+        Patterns such as ``"*.png"`` for the names of files and folders of `src` to leave out, at
+        any depth; one with a slash, such as ``"old/*.dcm"``, is for the path below `src`.
+    follow_links : bool, optional
+        Follow links to folders. A Scan has its own choice, and its own `exclude`.
+    storage_options : mapping, optional
+        Keyword arguments for the fsspec file system of `src`; a Scan has its own.
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `target`.
     columns : iterable of str, optional
@@ -139,6 +145,17 @@ def run(
     ValueError
         There is no series, `select` is not valid or matches none, or an option is no value that
         JSON has; or the target is or holds the source, or lies in it and has no mark.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> def process(series):
+    ...     return {"peak": series.to_dask("modality").max()}
+    >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892001/CT5N"
+    >>> with tempfile.TemporaryDirectory() as target:  # doctest: +SKIP
+    ...     print(run(process, folder, target))
     """
     _check(client, limit, retries, timeout)
     if finish is not None:
@@ -152,7 +169,7 @@ def run(
         folder = Folder.of(target, target_options)
     chosen = selected(
         process,
-        source,
+        src,
         folder,
         options=options,
         select=select,
