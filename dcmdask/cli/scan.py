@@ -56,7 +56,7 @@ def scan(
         )
     rows = found.rows()
     if as_json:
-        skipped = [{"path": one.path, "reason": one.reason} for one in found.skipped]
+        skipped = [one._asdict() for one in found.skipped]
         show(json.dumps({"files": found.files, "series": rows, "skipped": skipped}, indent=2))
     elif as_csv:
         show(_csv(scanning.COLUMNS, rows))

@@ -32,7 +32,7 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
         raise ValueError(f"{source}: no DICOM images in {counted(found.files, 'file')}")
     facts = [_facts(series) for series in found]
     if as_json:
-        skipped = [{"path": one.path, "reason": one.reason} for one in found.skipped]
+        skipped = [one._asdict() for one in found.skipped]
         told = {"files": found.files, "series": facts, "skipped": skipped}
         show(json.dumps(told, indent=2))
         return
