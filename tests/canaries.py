@@ -8,7 +8,7 @@ from make_dicom import native_value, part10, pixel_element
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 CANARY = "CANARY"
 TEXT = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
@@ -57,7 +57,7 @@ def file_of(dataset: Dataset, frames: np.ndarray) -> bytes:
     meta.TransferSyntaxUID = syntax
     meta.ImplementationVersionName = CANARY
     meta.SourceApplicationEntityTitle = CANARY
-    meta.PrivateInformationCreatorUID = "1.2.826.0.1.3680043.8.498.4"
+    meta.PrivateInformationCreatorUID = UID("1.2.826.0.1.3680043.8.498.4")
     meta.PrivateInformation = CANARY.encode()
     head = BytesIO()
     write_file_meta_info(head, meta, enforce_standard=True)

@@ -198,7 +198,7 @@ def test_echoes_and_components(tmp_path: Path) -> None:
 def test_time(tmp_path: Path, told: str) -> None:
     values = grid(3, 1, 1, 4)[:, 0, 0]
     where = [(t, z) for t in range(3) for z in range(4)]
-    each: dict[str, list[Any]] = {
+    each: Any = {
         "temporal": {"TemporalPositionIdentifier": [t + 1 for t, _ in where]},
         "trigger": {"TriggerTime": [40.0 * t for t, _ in where]},
         # Each frame has a time of its own; those of one position tell the order.

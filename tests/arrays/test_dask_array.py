@@ -131,7 +131,7 @@ def test_what_is_declared_is_computed(tmp_path: Path) -> None:
         assert type(x._meta) is np.ndarray and x._meta.dtype == x.dtype
         assert x.ndim == (4 if "colour" in name else 3)
         np.testing.assert_array_equal(computed, open_frames(file)[:])
-        blocks = x.map_blocks(lambda block: block[:, :1, :1].copy())
+        blocks: Any = x.map_blocks(lambda block: block[:, :1, :1].copy())
         assert blocks.dtype == x.dtype
 
 

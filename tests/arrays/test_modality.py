@@ -417,7 +417,8 @@ def test_colours_of_other_than_eight_bits(dtype: str, bits: int) -> None:
     stored = noise(2, 5, 6, 3, dtype=dtype, bits=bits)
     frames = DisplayFrames(Held(stored), Transformation(bits, interpretation="RGB"))
     got = frames[:]
-    assert (got.shape, got.dtype) == (frames.shape, frames.dtype) == (stored.shape, np.uint8)
+    assert got.shape == frames.shape == stored.shape
+    assert got.dtype == frames.dtype == np.uint8
     low = -(1 << bits - 1) if dtype[0] == "i" else 0
     expected = (stored.astype("f8") - low) / ((1 << bits) - 1) * 255
     assert np.abs(got - expected).max() <= 0.5 + 1e-6

@@ -600,14 +600,12 @@ def test_broken_input_of_every_kind(client: Client, tmp_path: Path, log: Path) -
     assert stages(report.failures) == {**unusable, **misled}
     assert report.processed == len(present) and processed(log) == Counter(present)
     check(target, {number: good[number] for number in good.keys() - misled.keys()})
-    told = {number_of(one): one for one in report.records if one.stage != "scan"}
-    assert told.keys() == present
-    assert {
-        n: one.notes for n, one in told.items() if one.done and one.notes
-    }.keys() == noted.keys()
+    records = {number_of(one): one for one in report.records if one.stage != "scan"}
+    assert records.keys() == present
+    assert {n for n, one in records.items() if one.done and one.notes} == noted.keys()
     for number, name in noted.items():
-        assert f"{name}: " in told[number].notes[0].text
-    by_kind = {damage.what: told[n] for n, damage in damages.items() if n in told}
+        assert f"{name}: " in records[number].notes[0].text
+    by_kind = {damage.what: records[n] for n, damage in damages.items() if n in records}
     jpeg, rle = by_kind["a damaged JPEG frame"], by_kind["a damaged RLE frame"]
     assert jpeg.file.endswith("/0001") and (rle.file[-5:], rle.frame) == ("/0000", 2)
     # What is no DICOM is named by the scan.

@@ -275,7 +275,7 @@ def test_no_syntax_in_the_file() -> None:
     assert described_bytes(data, ImplicitVRLittleEndian).modality == "CT"
 
 
-MALFORMED = {
+MALFORMED: dict[str, list[Any]] = {
     "ImagePositionPatient": [["1", "2"], ["1", "2", "x"], ["1", "2", "3", "4"], ["1", "", "3"]],
     "ImageOrientationPatient": [["1", "0", "0"], ["1"] * 7],
     "PixelSpacing": [["0.5"], ["inf", "1"], ["nan", "1"], ["1_0", "1"]],
@@ -848,8 +848,8 @@ def test_number_of_frames() -> None:
             assert len(described_bytes(made(NumberOfFrames=value))) == 1
     whole = made(ImplicitVRLittleEndian, frames=3)
     tag = struct.pack("<HHL", 0x0028, 0x0008, 2)
-    for value in (b"-1", b"x ", b"1\\"):
-        refused(whole.replace(tag + b"3 ", tag + value), HeaderError, "(0028,0008)")
+    for encoded in (b"-1", b"x ", b"1\\"):
+        refused(whole.replace(tag + b"3 ", tag + encoded), HeaderError, "(0028,0008)")
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)

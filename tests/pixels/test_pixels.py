@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
@@ -208,7 +209,7 @@ def test_indices_are_consumed_as_frames_are_decoded(
             taken.append(i)
             yield i
 
-    stream = iter_pixels(path, indices=plenty())
+    stream: Any = iter_pixels(path, indices=plenty())
     for wanted in range(100):
         np.testing.assert_array_equal(next(stream), FRAMES[wanted % 40])
         # Four threads, two tasks each and one that was just handed out, of two frames.
@@ -267,7 +268,7 @@ def test_a_child_process_uses_one_thread(four_cores: None) -> None:
 
 
 def test_a_stream_that_is_left_early_leaves_nothing(path: Path, four_cores: None) -> None:
-    stream = iter_pixels(path)
+    stream: Any = iter_pixels(path)
     next(stream)
     stream.close()
     assert not threads_of_ours() and not files_in(path.parent)
@@ -330,7 +331,7 @@ def test_a_bad_frame_ends_the_stream_at_its_place(tmp_path: Path, four_cores: No
 
 def test_ds_out_is_filled_before_the_first_frame(path: Path) -> None:
     filled = Dataset()
-    stream = iter_pixels(path, ds_out=filled, specific_tags=[0x00100010])
+    stream: Any = iter_pixels(path, ds_out=filled, specific_tags=[0x00100010])
     next(stream)
     assert filled.Rows == 12 and filled.PatientName == "Made^For^Tests"
     assert "SOPClassUID" not in filled and "PixelData" not in filled
