@@ -37,7 +37,7 @@ __all__ = ["FACTS", "Described", "describe", "facts_of"]
 _SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
-_SEQUENCES: Final = _LUTS | {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
+SEQUENCES: Final = _LUTS | {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
@@ -45,7 +45,8 @@ _LOSSY = 0x00282110
 _WORDS: Final = frozenset(
     {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _MODALITY, _UNITS, _LOSSY}
 )
-_WANTED: Final = frozenset(
+# The elements that an instance is described by.
+WANTED: Final = frozenset(
     {
         *ELEMENTS,
         *(tag for tag, _, _ in frame_facts.ELEMENTS),
@@ -205,7 +206,9 @@ def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float
     return np.where(times <= ordered[widest], times + DAY, times)
 
 
-def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> Described:
+def describe(
+    source: files.Stored, transfer_syntax_uid: str | None = None, *, header: Header | None = None
+) -> Described:
     """Read what a scan keeps of one instance, in one walk over its header.
 
     A fact that is absent or not valid is NaN or empty. What a functional group macro has
@@ -220,6 +223,9 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         As :func:`dcmdask.dicom.files.locate` returns it.
     transfer_syntax_uid : str, optional
         Used instead of the one in the File Meta Information.
+    header : Header, optional
+        Of this source, with the elements of :data:`WANTED` and the places of
+        :data:`SEQUENCES`, where it was read already.
 
     Raises
     ------
@@ -241,7 +247,8 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
     >>> len(found), found.facts["position"][0].tolist()
     (1, [-158.135803, -179.035797, -75.699997])
     """
-    header = read_header(source, _WANTED, transfer_syntax_uid, _SEQUENCES)
+    if header is None:
+        header = read_header(source, WANTED, transfer_syntax_uid, SEQUENCES)
     element = header.pixel_data
     if element is None:
         raise no_pixel_data(source.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,20 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
 from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.arrays.labels import attributes, coordinates
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
-from dcmdask.dicom import files
-from dcmdask.dicom.description import Described, describe
+from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.coordinates import Coordinates, told
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store.provenance import (
     Json,
     decoding,
@@ -54,6 +53,8 @@ class Contents:
         Name to (dims, values).
     attributes : dict
         JSON values; nothing personal.
+    dataset : Dataset
+        Header of the first instance, without pixel data.
     values : str
     instances : sequence of Described
         Whose frames they are; empty where that was not looked into.
@@ -65,6 +66,7 @@ class Contents:
     dims: tuple[str, ...]
     coordinates: Coordinates
     attributes: dict[str, Json]
+    dataset: Dataset = field(repr=False)
     values: Values = "stored"
     instances: Sequence[Described] = ()
     arrangement: Arrangement | None = None
@@ -146,20 +148,9 @@ def contents(
             "on_irregular and order_by are for series: the frames of one file stay in the order "
             "that they are stored in; pass scan(path)[0] to arrange them"
         )
-    stored = open_frames(src, storage_options=storage_options, **opening)
-    if isinstance(src, Dataset):
-        if values != "stored":
-            raise TypeError(f"{values} values are for files; pass the path or the bytes")
-        return _of_frames(stored, stored, [], values, with_identifiers)
-    try:
-        one = describe(files.locate(src, storage_options), opening.get("transfer_syntax_uid"))
-    except DcmdaskError:
-        # The frames are there, whatever is wrong with what is said of them.
-        if values != "stored":
-            raise
-        return _of_frames(stored, stored, [], values, with_identifiers)
-    frames = with_values(stored, [one], values, opening)
-    return _of_frames(stored, frames, [one], values, with_identifiers)
+    stored, described = open_described(src, values, storage_options, **opening)
+    frames = with_values(stored, described, values, opening)
+    return _of_frames(stored, frames, described, values, with_identifiers)
 
 
 def _of_frames(
@@ -186,6 +177,7 @@ def _of_frames(
             "header": technical_header(stored.dataset, syntaxes, how, values),
             **named,
         },
+        stored.dataset,
         values,
         described,
     )
@@ -235,6 +227,7 @@ def _of_stack(
             "header": header,
             **named,
         },
+        dataset,
         values,
         stack.instances,
         arrangement,

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
 
 from dcmdask.dicom.description import facts_of
-from dcmdask.dicom.header import read_whole_header
 from dcmdask.errors import IrregularSeriesError, LayoutError
 from dcmdask.geometry.coordinates import MILLISECONDS, Coordinates
 from dcmdask.geometry.grid import Floats, Geometry
@@ -277,8 +275,7 @@ def _times(contents: Contents) -> Floats | None:
         return None
     if not np.array_equal(arrangement.numbers, np.arange(count)):
         return None
-    one = contents.instances[0]
-    times = _cine_times(read_whole_header(one.source, UID(one.transfer_syntax)), count)
+    times = _cine_times(contents.dataset, count)
     if times is not None:
         return times
     for column in MILLISECONDS:
