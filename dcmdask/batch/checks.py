@@ -22,7 +22,7 @@ from dcmdask.batch.records import RECORDS
 from dcmdask.batch.selection import Selection
 from dcmdask.dicom.files import Stored, read
 from dcmdask.errors import ClusterError, DcmdaskError
-from dcmdask.store.running import known_workers
+from dcmdask.store.scheduler import known_workers
 
 # Seconds that a cluster has for its first worker, and workers have for an answer.
 _PATIENCE = 30

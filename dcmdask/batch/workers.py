@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from distributed import Client
 
 from dcmdask.errors import ClusterError, DcmdaskWarning
-from dcmdask.store.running import known_workers
+from dcmdask.store.scheduler import known_workers
 
 # Seconds for a worker to end by itself, or to find memory again.
 _GRACE = 10.0

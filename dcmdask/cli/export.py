@@ -16,7 +16,7 @@ from dcmdask.dicom.access import options_of
 from dcmdask.dicom.terms import plain
 
 if TYPE_CHECKING:
-    from dcmdask.store.prepared import Prepared
+    from dcmdask.store.export import Prepared
     from dcmdask.store.report import ExportReport
 
 # Done, but not all of it.
@@ -202,9 +202,9 @@ def export(
 
 
 def _show_plan(source: str, asked: Mapping[str, Any], as_json: bool) -> None:
+    from dcmdask.store.export import prepare
     from dcmdask.store.plan import check_fits
-    from dcmdask.store.prepared import prepare
-    from dcmdask.store.running import room
+    from dcmdask.store.scheduler import room
 
     prepared = prepare(source, **asked)
     share, why = room()

@@ -21,10 +21,10 @@ from dcmdask.errors import StoreLostError
 from dcmdask.store.blocks import zarr_chunks
 from dcmdask.store.codecs import codecs
 from dcmdask.store.completion import grid_of
-from dcmdask.store.opening import CONFIG, KEY, complete, located, replaced, with_options
+from dcmdask.store.group import CONFIG, KEY, complete, located, replaced, with_options
 from dcmdask.store.regions import write
 from dcmdask.store.report import ExportReport, bytes_stored
-from dcmdask.store.running import Awaited
+from dcmdask.store.scheduler import Awaited
 
 
 def write_array(

@@ -17,10 +17,10 @@ from dcmdask.errors import StoreLostError
 from dcmdask.store.codecs import codecs
 from dcmdask.store.completion import grid_of
 from dcmdask.store.dask_writer import written
-from dcmdask.store.opening import CONFIG, KEY, complete, overlaid, with_options
+from dcmdask.store.group import CONFIG, KEY, complete, overlaid, with_options
 from dcmdask.store.provenance import jsonable
 from dcmdask.store.regions import write
-from dcmdask.store.running import Awaited
+from dcmdask.store.scheduler import Awaited
 
 if TYPE_CHECKING:
     import xarray as xr

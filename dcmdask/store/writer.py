@@ -22,7 +22,8 @@ from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray, check_options
 from dcmdask.store.codecs import SMALL
 from dcmdask.store.completion import Layout, lacking, left
-from dcmdask.store.opening import (
+from dcmdask.store.export import Prepared, prepare
+from dcmdask.store.group import (
     CONFIG,
     Place,
     complete,
@@ -32,10 +33,9 @@ from dcmdask.store.opening import (
 )
 from dcmdask.store.ownership import check_apart
 from dcmdask.store.plan import check_fits
-from dcmdask.store.prepared import Prepared, prepare
 from dcmdask.store.regions import Failure, Job, write_level, write_region
 from dcmdask.store.report import ExportReport, bytes_stored
-from dcmdask.store.running import room, run_levels
+from dcmdask.store.scheduler import room, run_levels
 
 
 def to_zarr(

@@ -127,7 +127,7 @@ def test_a_dry_run_says_what_is_then_written(series: Path, tmp_path: Path) -> No
 def test_a_region_that_does_not_fit(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcmdask.store.running.MEMORY_LIMIT", 8000)
+    monkeypatch.setattr("dcmdask.store.scheduler.MEMORY_LIMIT", 8000)
     for option in ([], ["--dry-run"]):
         done = CliRunner().invoke(app, ["export", str(series), str(tmp_path / "a"), *option])
         assert isinstance(done.exception, dcmdask.AlignmentError)

@@ -56,7 +56,7 @@ from dcmdask import (
 from dcmdask.store import target
 from dcmdask.store.blocks import zarr_chunks
 from dcmdask.store.regions import write
-from dcmdask.store.running import Awaited
+from dcmdask.store.scheduler import Awaited
 
 CINE = packaged_file("examples_ybr_color.dcm")
 

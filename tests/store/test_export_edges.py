@@ -21,8 +21,8 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from dcmdask import StoreExistsError, StoreLostError, from_dicom, to_zarr, verify
 from dcmdask.dicom import header
-from dcmdask.store import regions, running
-from dcmdask.store.opening import Place, check_resumable
+from dcmdask.store import regions, scheduler
+from dcmdask.store.group import Place, check_resumable
 from dcmdask.store.regions import write
 
 
@@ -110,13 +110,13 @@ def test_long_names_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_no_graph_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dask takes longer for a graph than it has tasks."""
     computed: list[int] = []
-    compute = running.compute
+    compute = scheduler.compute
 
     def counting(*tasks: Any) -> Any:
         computed.append(len(tasks))
         return compute(*tasks)
 
-    monkeypatch.setattr(running, "compute", counting)
+    monkeypatch.setattr(scheduler, "compute", counting)
     to_zarr(native(noise(1100, 2, 2)), tmp_path / "out.zarr", chunks=1, shards=None)
     assert computed == [500, 500, 100]
 

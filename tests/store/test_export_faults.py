@@ -625,7 +625,7 @@ def test_the_graph_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         offered.append((len(pickle.dumps(job)), len(list(numbers))))
         raise InterruptedError
 
-    monkeypatch.setattr("dcmdask.store.running.run", run)
+    monkeypatch.setattr("dcmdask.store.scheduler.run", run)
     with pytest.raises(InterruptedError):
         to_zarr(native(frames), tmp_path / "out.zarr", chunks=100, shards=None)
     ((size, tasks),) = offered

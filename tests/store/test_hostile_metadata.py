@@ -21,7 +21,7 @@ from make_dicom import noise
 
 from dcmdask import DcmdaskError, to_zarr, verify
 from dcmdask.store import completion
-from dcmdask.store.verification import comparing
+from dcmdask.store.verification import comparison
 from dcmdask.store.verification.schema import check_told
 
 OPTIONS: dict[str, Any] = {
@@ -105,7 +105,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         assert len(made) < 20_000
         return key_of(*args)
 
-    for module in (completion, comparing):
+    for module in (completion, comparison):
         monkeypatch.setattr(module, "key_of", counted)
     return made
 

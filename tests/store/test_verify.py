@@ -29,7 +29,7 @@ from zarr.storage import MemoryStore
 from dcmdask import open_frames, scan, to_zarr
 from dcmdask.errors import DcmdaskError
 from dcmdask.store.pyramid import halve
-from dcmdask.store.verification.comparing import Difference
+from dcmdask.store.verification.comparison import Difference
 from dcmdask.store.verification.verify import VerifyReport, verify
 
 GREY = noise(6, 9, 7, dtype="i2", bits=12)

@@ -13,7 +13,7 @@ from dcmdask.arrays.transformation import Values
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store.completion import grid_of
-from dcmdask.store.prepared import MASK
+from dcmdask.store.export import MASK
 
 Check: TypeAlias = "Callable[[Any], bool]"
 

@@ -20,10 +20,10 @@ from dcmdask import __version__
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.store import ome
 from dcmdask.store.completion import Layout, key_of, lacking
-from dcmdask.store.opening import KEY, located, with_options
-from dcmdask.store.prepared import MASK, Prepared
-from dcmdask.store.running import room, run_levels
-from dcmdask.store.verification.comparing import (
+from dcmdask.store.export import MASK, Prepared
+from dcmdask.store.group import KEY, located, with_options
+from dcmdask.store.scheduler import room, run_levels
+from dcmdask.store.verification.comparison import (
     Check,
     Difference,
     Found,
@@ -32,8 +32,8 @@ from dcmdask.store.verification.comparing import (
     told,
     unequal,
 )
-from dcmdask.store.verification.reopened import Reopened, reopen
-from dcmdask.store.verification.stored import Stored, layout_of, lost, open_stored
+from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
+from dcmdask.store.verification.source import Reopened, reopen
 
 # Number of differences that are listed where people read.
 _LISTED = 20

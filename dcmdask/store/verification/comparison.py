@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec
 
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.store.completion import Layout, key_of
-from dcmdask.store.opening import Place
+from dcmdask.store.group import Place
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
 from dcmdask.store.regions import Key, decoded_or_filled, frames_of

@@ -23,7 +23,7 @@ from dcmdask.store import ome
 from dcmdask.store.codecs import SMALL, codecs
 from dcmdask.store.completion import Layout, grid_of
 from dcmdask.store.contents import Contents, contents
-from dcmdask.store.opening import KEY
+from dcmdask.store.group import KEY
 from dcmdask.store.plan import Level, Plan, Wanted, planned
 from dcmdask.store.provenance import decoding, versions
 

@@ -12,10 +12,10 @@ import zarr
 
 from dcmdask.dicom.access import is_of_network
 from dcmdask.store.completion import Layout, grid_of, key_of, lacking
-from dcmdask.store.opening import KEY, Place
+from dcmdask.store.export import MASK, Prepared
+from dcmdask.store.group import KEY, Place
 from dcmdask.store.plan import Level, Plan
-from dcmdask.store.prepared import MASK, Prepared
-from dcmdask.store.verification.comparing import Difference, told
+from dcmdask.store.verification.comparison import Difference, told
 from dcmdask.store.verification.schema import check_told, level_names
 
 

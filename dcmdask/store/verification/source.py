@@ -19,8 +19,8 @@ from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.store.contents import Contents, contents
-from dcmdask.store.prepared import Prepared, prepare
-from dcmdask.store.verification.comparing import Difference, Expected
+from dcmdask.store.export import Prepared, prepare
+from dcmdask.store.verification.comparison import Difference, Expected
 
 # What pydicom's decoders do anyway. Asked for by name, it keeps to them: only what is left
 # as it is by default is decoded in a shorter way.
