@@ -23,7 +23,7 @@ from dcmdask.batch.shown import shown
 from dcmdask.dicom.access import TARGET, options_of, reaching
 from dcmdask.dicom.terms import plain
 from dcmdask.errors import DcmdaskError
-from dcmdask.store.cluster import cluster, half_of_this_machine
+from dcmdask.store.scheduler import cluster, half_of_this_machine
 
 if TYPE_CHECKING:
     import pandas as pd

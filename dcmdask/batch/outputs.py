@@ -22,8 +22,7 @@ from dcmdask.batch.identity import digest
 from dcmdask.batch.mark import claim
 from dcmdask.batch.records import RECORDS, Record, is_current, records
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.store.ownership import check_ours
-from dcmdask.store.target import NODE, sync_below
+from dcmdask.store.ownership import NODE, check_ours, sync_below
 
 OUTPUTS = "series"
 _NEW = ".new-"

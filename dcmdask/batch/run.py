@@ -38,7 +38,7 @@ from dcmdask.batch.work import Work, alone_with
 from dcmdask.batch.workers import Workers
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
-from dcmdask.store.cluster import all_kept, cluster, dashboard_of, half_of_this_machine
+from dcmdask.store.scheduler import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from dcmdask.dicom.terms import plain
 
 if TYPE_CHECKING:
     from dcmdask.store.export import Prepared
-    from dcmdask.store.report import ExportReport
+    from dcmdask.store.writer import ExportReport
 
 # Done, but not all of it.
 FAILURES = 1
@@ -138,7 +138,7 @@ def export(
     notices: both write the same bytes, which does no harm.
     """
     from dcmdask.cli.progress import counting
-    from dcmdask.store.cluster import cluster
+    from dcmdask.store.scheduler import cluster
 
     asked: dict[str, Any] = {
         "format": format,

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -148,6 +149,7 @@ def elements(dataset: Dataset) -> dict[str, Json]:
     return values
 
 
+@cache
 def versions() -> dict[str, Json]:
     """Return the versions of what decodes and writes."""
     others = {

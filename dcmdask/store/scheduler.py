@@ -1,16 +1,18 @@
-"""Tasks by whatever scheduler Dask is set to, and what one of them may take."""
+"""Tasks by the scheduler that Dask is set to, the memory of one, and clusters that are started."""
 
 from __future__ import annotations
 
+import logging
+import signal
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from functools import partial
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
-from typing import Any, TypeAlias
+from multiprocessing import resource_tracker
+from typing import Any
 
 import dask.config
 from dask.base import compute, get_scheduler
@@ -18,15 +20,21 @@ from dask.callbacks import Callback
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
-from distributed import Client, as_completed, rejoin, secede
+from distributed import (
+    Client,
+    LocalCluster,
+    Worker,
+    WorkerPlugin,
+    as_completed,
+    rejoin,
+    secede,
+)
 from distributed.system import MEMORY_LIMIT
-
-Progress: TypeAlias = "Callable[[int, int | None], None]"
 
 # Of a worker's memory. A region takes up to four times its decoded size while it is compressed
 # and its shard put together (measured), and there is the rest of the process.
 SHARE = 6
-# Tasks in one graph.
+# Number of tasks in one graph.
 TOGETHER = 500
 # Seconds that a cluster without workers has for starting one.
 _PATIENCE = 30
@@ -47,11 +55,11 @@ def run_levels(
     function_of : callable
         Returns the function of a level.
     job
-        As for `run`.
+        Common argument of all tasks.
     numbers : mapping
         Level to the numbers of its regions.
     progress : callable or None
-        Called with how many regions of all levels are done, and how many there are.
+        Called with the number of regions done, and of all.
     """
     done, total = 0, sum(map(len, numbers.values()))
 
@@ -76,21 +84,19 @@ def run(
 ) -> list[Any]:
     """Call ``function(job, number)`` in a task for each number, and return the results.
 
-    `job` is shipped to each worker once (with the multiprocessing scheduler, with each task).
-
-    Parameters
-    ----------
-    advance : callable, optional
-        Called whenever a task is done.
+    `job` is shipped to each worker once (with the multiprocessing scheduler, with each task);
+    `advance` is called whenever a task is done.
     """
     awaited = Awaited(function)
     client = _client()
     if client is not None:
         return _on_cluster(client, awaited, job, numbers, advance)
-    callback = Callback(posttask=partial(_count, advance)) if advance else Callback()
+    callback = Callback(posttask=lambda *_: advance()) if advance else Callback()
     results: list[Any] = []
     with callback, closing(awaited):
-        for some in batched(numbers):
+        left = iter(numbers)
+        # Dask's graphs cost more than they have tasks, so that several small ones are faster.
+        while some := list(islice(left, TOGETHER)):
             results += compute(*_tasks(awaited, job, some))
     return results
 
@@ -107,15 +113,6 @@ def _tasks(function: Awaited, job: Any, numbers: Sequence[int]) -> list[Any]:
     ]
 
 
-def batched(numbers: Iterable[int]) -> Iterator[list[int]]:
-    """Yield numbers so many at once that Dask's graphs, which cost more than they have tasks,
-    stay small.
-    """
-    left = iter(numbers)
-    while some := list(islice(left, TOGETHER)):
-        yield some
-
-
 def _on_cluster(
     client: Client,
     function: Awaited,
@@ -123,7 +120,7 @@ def _on_cluster(
     numbers: Iterable[int],
     advance: Callable[[], None] | None,
 ) -> list[Any]:
-    """Keep so many tasks on the scheduler, and wait for all."""
+    """Keep `TOGETHER` tasks on the scheduler, and wait for all."""
     client.wait_for_workers(1, timeout=_PATIENCE)
     shipped = client.scatter(job, hash=False)
     left = enumerate(numbers)
@@ -149,7 +146,7 @@ def _on_cluster(
         finally:
             if running:
                 client.cancel(list(running))
-                # What a worker is at goes on, and must not write to a store that comes later.
+                # A task that has begun goes on, and must not write to a store that comes later.
                 while any(client.run(_close_here, function.token).values()):
                     time.sleep(_MOMENT)
     return [results[place] for place in sorted(results)]
@@ -157,7 +154,7 @@ def _on_cluster(
 
 @contextmanager
 def _seceded() -> Iterator[None]:
-    """Inside a task, leave the worker's threads, of which the tasks waited for may need all."""
+    """Inside a task, leave the worker's threads to the tasks that are waited for."""
     try:
         secede()
     except (ValueError, AttributeError, KeyError):
@@ -170,24 +167,24 @@ def _seceded() -> Iterator[None]:
         rejoin()
 
 
-# By token: how many threads of this process are in a function, and whether it is closed.
+# By token: number of threads of this process in a function, and functions that are closed.
 _entered: Counter[str] = Counter()
 _closed: set[str] = set()
 _changed = threading.Condition()
 
 
 def _close_here(token: str) -> int:
-    """Let no thread of this process begin any more, and return how many have."""
+    """Let no thread of this process begin any more, and return the number that have."""
     with _changed:
         _closed.add(token)
         return _entered[token]
 
 
 class Awaited:
-    """A function, and how many threads of a process are in it.
+    """A function that can be closed: threads in it are waited for, and no others begin.
 
-    Where a task fails Dask leaves those that run alone: they would write to a store that
-    another export may be about to write. Once closed it does nothing.
+    Where a task fails, Dask lets those that run go on; they would write to a store that another
+    export may be about to write.
     """
 
     def __init__(self, function: Callable[..., Any], token: str = "") -> None:
@@ -218,15 +215,8 @@ class Awaited:
             _changed.wait_for(lambda: not _entered[self.token])
 
 
-def _count(advance: Callable[[], None], *_: Any) -> None:
-    advance()
-
-
 def room() -> tuple[int, str]:
-    """Return the bytes that a task may take, and what that is in words.
-
-    A sixth of a worker's memory, divided among its threads.
-    """
+    """Return the bytes that a task may take, a sixth of a worker's memory, and the reason."""
     client = _client()
     if client is None:
         limit, threads = MEMORY_LIMIT, _local_workers()
@@ -245,8 +235,7 @@ def room() -> tuple[int, str]:
 def known_workers(client: Client) -> dict[str, Any]:
     """Return what the scheduler knows of its workers, by address.
 
-    Asked of the scheduler itself: the client renews what its own `scheduler_info` returns
-    every two seconds, and may just have done so without any worker.
+    The client's own `scheduler_info` is renewed every two seconds only.
     """
     scheduler: Any = client.scheduler
     return dict(client.sync(scheduler.identity, n_workers=-1)["workers"])
@@ -261,3 +250,151 @@ def _local_workers() -> int:
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         return 1
     return int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+# Clusters
+
+# Time that a scheduler has to answer.
+PATIENCE = "10s"
+# Dask has workers give each freed block back to the system at once, which takes a quarter of
+# the time of small JPEG frames. These settings let a process keep some.
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 128 * 2**20}
+# Pages of schedulers and workers, which any browser could read; the dashboard needs them.
+_PAGES = ("distributed.scheduler.http.routes", "distributed.worker.http.routes")
+# A cluster of this process gives up a worker that is still gone after this time, by default
+# 15 s: one that came back and has died again in that moment would stay away for good.
+_DISMISSED = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+
+
+@contextmanager
+def all_kept(client: Client) -> Iterator[None]:
+    """Let a `LocalCluster` of this process restart its workers, however often they die."""
+    # Clusters of other kinds start another job instead.
+    with dask.config.set(_DISMISSED if isinstance(client.cluster, LocalCluster) else {}):
+        yield
+
+
+def half_of_this_machine() -> tuple[int, int]:
+    """Return the default numbers of workers and of their threads."""
+    return max(1, CPU_COUNT // 2), min(2, CPU_COUNT)
+
+
+def dashboard_of(client: Client) -> str:
+    """Return the address of the dashboard of a cluster; empty where it has none."""
+    local = client.cluster
+    if isinstance(local, LocalCluster) and not local.scheduler_spec["options"]["dashboard"]:
+        # Dask gives an address all the same.
+        return ""
+    return client.dashboard_link or ""
+
+
+@contextmanager
+def cluster(
+    scheduler: str | None,
+    workers: int | None,
+    threads: int | None = None,
+    *,
+    dashboard: bool = False,
+) -> Iterator[Client | None]:
+    """Let Dask compute on a cluster, or by threads where neither kind is asked for.
+
+    Processes of this machine listen on its loopback address, and take orders with a certificate
+    only that distributed makes for them and no other user can read.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        Address of a Dask scheduler that runs already.
+    workers : int or None
+        Number of processes of this machine to start instead.
+    threads : int, optional
+        Number of threads of each process; by default all cores are used once.
+    dashboard : bool
+        Whether these processes serve Dask's dashboard, which any user of this machine can read.
+
+    Raises
+    ------
+    ValueError
+        Options that exclude each other.
+    OSError
+        The scheduler does not answer, or not without certificates.
+    """
+    if scheduler is not None and workers is not None:
+        raise ValueError("--scheduler is for a cluster that runs, --workers starts one: not both")
+    if threads is not None and workers is None:
+        raise ValueError("--threads-per-worker goes with --workers")
+    if dashboard and scheduler is not None:
+        raise ValueError("--dashboard is for a cluster that is started, and this one runs")
+    if workers is not None:
+        with _processes(workers, threads, dashboard) as client:
+            yield client
+        return
+    if scheduler is None:
+        yield None
+        return
+
+    try:
+        reached = Client(scheduler, timeout=PATIENCE)
+    except TypeError as error:
+        # Dask's configuration names no certificates.
+        raise OSError(f"{scheduler} cannot be reached: {error}") from error
+    with reached as client:
+        yield client
+
+
+@contextmanager
+def _processes(workers: int, threads: int | None, dashboard: bool) -> Iterator[Client]:
+
+    class _Uninterrupted(WorkerPlugin):
+        """Leave Ctrl-C, which a terminal sends to all processes, to the one with the client."""
+
+        def setup(self, worker: Worker) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # It warns of each task that runs when the worker is closed.
+            logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+
+    # Read where a cluster starts, and where it loses a worker.
+    settings = {
+        "distributed.nanny.pre-spawn-environ": _MEMORY,
+        # Messages that each worker keeps for debugging, with their content.
+        "distributed.admin.low-level-log-length": 100,
+        **_DISMISSED,
+        **({} if dashboard else dict.fromkeys(_PAGES, ())),
+    }
+    with dask.config.set(settings), ExitStack() as stack:
+        with _interrupted_later():
+            local = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=threads or max(1, CPU_COUNT // workers),
+                    host="127.0.0.1",
+                    security=True,
+                    dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": dashboard},
+                )
+            )
+            client = stack.enter_context(Client(local))
+            client.register_plugin(_Uninterrupted())
+        yield client
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Let Ctrl-C wait until the body has ended; processes that it starts ignore it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    # Threads and processes inherit what is blocked; starting this one later would unblock it.
+    resource_tracker.ensure_running()
+    mask = getattr(signal, "pthread_sigmask", None)
+    blocked = mask and mask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if mask:
+            mask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, before)
+    if pressed and callable(before):
+        before(signal.SIGINT, None)

@@ -219,7 +219,7 @@ def test_a_cluster_that_runs(address: str, series: Path, tmp_path: Path) -> None
 
 
 def test_nobody_answers(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcmdask.store.cluster.PATIENCE", "1s")
+    monkeypatch.setattr("dcmdask.store.scheduler.PATIENCE", "1s")
     done = CliRunner().invoke(
         app,
         ["export", str(series), str(tmp_path / "a.zarr"), "--scheduler", "tcp://127.0.0.1:9"],

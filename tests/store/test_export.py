@@ -53,8 +53,8 @@ from dcmdask import (
     to_zarr,
     write_array,
 )
-from dcmdask.store import target
-from dcmdask.store.blocks import zarr_chunks
+from dcmdask.store import ownership
+from dcmdask.store.dask_writer import zarr_chunks
 from dcmdask.store.regions import write
 from dcmdask.store.scheduler import Awaited
 
@@ -558,7 +558,7 @@ def test_a_task_that_runs_on_clears_up(tmp_path: Path) -> None:
     root = tmp_path / f".a.zarr.partial-{'0' * 12}"
     array = zarr.create_group(LocalStore(root)).create_array("p", shape=4, chunks=2, dtype="u1")
     write(array, (slice(0, 2),), np.ones(2, "u1"))
-    target.discard(root)
+    ownership.discard(root)
     with pytest.raises(StoreLostError, match="the store is gone"):
         write(array, (slice(2, 4),), np.ones(2, "u1"))
     assert entries(tmp_path) == []
@@ -670,7 +670,7 @@ def test_a_failing_rename_puts_the_old_one_back(
             raise PermissionError("no")
         rename(source, destination)
 
-    monkeypatch.setattr(target.os, "rename", failing)
+    monkeypatch.setattr(ownership.os, "rename", failing)
     with pytest.raises(PermissionError):
         write_array(da.ones(3), good, overwrite=True)
     np.testing.assert_array_equal(pixels(good), range(6))

@@ -1,4 +1,4 @@
-"""The source of a store, opened as its export opened it, and decoded without short cuts."""
+"""The source of a store, opened as its export opened it, and decoded with the general path."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
-from dcmdask.arrays.placement import ABSENT, ArrangedFrames
 from dcmdask.dicom.image_pixel import YBR
+from dcmdask.errors import Note
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.guard import SYNTAXES
@@ -22,8 +19,8 @@ from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import Prepared, prepare
 from dcmdask.store.verification.comparison import Difference, Expected
 
-# What pydicom's decoders do anyway. Asked for by name, it keeps to them: only what is left
-# as it is by default is decoded in a shorter way.
+# An option that pydicom's decoders have by default. Named, it keeps frames from being decoded
+# in a shorter way.
 _GENERAL = {"as_rgb": True}
 
 
@@ -37,14 +34,14 @@ class Reopened(NamedTuple):
     expected : Expected or None
         Expected values of level 0; None where shape or type are not those of the store.
     token_same : bool
-    notes : list of str
+    notes : list of Note
     differences : list of Difference
     """
 
     prepared: Prepared
     expected: Expected | None
     token_same: bool
-    notes: list[str]
+    notes: list[Note]
     differences: list[Difference]
 
 
@@ -54,7 +51,7 @@ def reopen(
     storage_options: Mapping[str, Any] | None,
     opening: Mapping[str, Any],
 ) -> Reopened:
-    """Open a source as the export did that a store tells of; nothing is decoded.
+    """Open a source with the options of an export; nothing is decoded.
 
     Parameters
     ----------
@@ -63,7 +60,7 @@ def reopen(
         The store's attribute ``dcmdask``.
     storage_options : mapping or None
     opening : mapping
-        Options of :func:`dcmdask.to_zarr`, in place of what the store tells.
+        Options of :func:`dcmdask.to_zarr`, in place of those in the store.
 
     Raises
     ------
@@ -71,79 +68,56 @@ def reopen(
         The source cannot be opened, as for :func:`dcmdask.to_zarr`.
     """
     plan = told["plan"]
+    arranged = plan["format"] != "zarr"
     if not isinstance(source, Stack | Series | FrameArray) and (
         is_collection(source, storage_options)
-        or (plan["format"] != "zarr" and isinstance(source, str | os.PathLike))
+        or (arranged and isinstance(source, str | os.PathLike))
     ):
-        # Found once, and not for each try.
+        # It is opened twice, and scanned once.
         source, storage_options = only_stack(scan(source, storage_options=storage_options)), None
     options = dict(plan["options"])
     filling = options.pop("fill_value")
     common = {
-        "values": plan["values"],
-        "on_irregular": plan["on_irregular"],
-        "order_by": plan["order_by"],
+        **{name: plan[name] for name in ("values", "on_irregular", "order_by", "with_identifiers")},
         "fill_value": None if filling is None else float(filling),
-        "with_identifiers": plan["with_identifiers"],
         "storage_options": storage_options,
         # A FrameArray has its own.
         **({} if isinstance(source, FrameArray) else options),
         **opening,
     }
-    prepared = prepare(
-        source,
-        format=plan["format"],
-        chunks="auto",
-        shards=None,
-        compressors=None,
-        levels="auto",
-        on_error="fail",
-        **common,
-    )
-    notes = []
-    what = prepared.contents
+    prepared = prepare(source, format=plan["format"], shards=None, compressors=None, **common)
+    what, notes = prepared.contents, []
     same = what.frames.token == plan["source"]
     if not same:
-        notes.append(
+        text = (
             "the source is not the one that was exported, by path, size and time, or was changed "
             "since"
         )
+        notes.append(Note("other-source", text))
     own = [list(prepared.plan.levels[0].shape), prepared.plan.dtype.str]
     if own != [plan["shape"], plan["dtype"]]:
         reason = f"it is {own[0]} {own[1]}, and the store {plan['shape']} {plan['dtype']}"
         return Reopened(prepared, None, same, notes, [Difference("source", reason)])
     frames = what.frames
     if isinstance(source, FrameArray):
-        notes.append("a FrameArray decodes as it was opened; a path, without short cuts")
+        text = "a FrameArray decodes as it was opened; a path, without short cuts"
+        notes.append(Note("frame-array", text))
     else:
-        arranged = plan["format"] != "zarr"
+        # Opening it a second time, the same warnings would be given again.
         with quiet():
-            # What is odd about the source has been told.
             frames = contents(source, arranged=arranged, **{**_GENERAL, **common}).frames
-    expected = Expected(frames, what.frames, _by_codec(what, common), prepared.absent)
+    expected = Expected(frames, what.frames, _is_by_codec(what, common), prepared.absent)
     return Reopened(prepared, expected, same, notes, [])
 
 
-def _by_codec(what: Contents, options: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
-    """Return of which frames a JPEG codec may have converted the colours; None if of none."""
-    frames = what.frames
-    if options.get("raw") or options.get("decoding_plugin"):
-        return None
-    if what.instances:
-        each = [
-            one.bits_allocated == 8
-            and SYNTAXES.get(one.transfer_syntax) == "jpeg"
-            and one.photometric_interpretation in YBR
-            for one in what.instances
-        ]
-        converted = np.repeat(each, [len(one) for one in what.instances])
-    elif isinstance(frames, FrameArray):
-        coded = frames.decoding["photometric_interpretation"] in YBR
-        jpeg = SYNTAXES.get(frames.transfer_syntax) == "jpeg"
-        converted = np.full(len(frames), coded and jpeg and frames.dtype.itemsize == 1)
-    if not converted.any():
-        return None
-    if isinstance(frames, ArrangedFrames):
-        return np.asarray(converted[frames.numbers] & (frames.numbers != ABSENT))
-    # There may be more frames than the header says, all of them alike.
-    return np.resize(converted, len(frames))
+def _is_by_codec(what: Contents, options: Mapping[str, Any]) -> bool:
+    """Return whether a JPEG codec may have converted the colours of frames."""
+    if options.get("raw") or options.get("decoding_plugin") or what.frames.dtype.itemsize > 1:
+        return False
+    header: Any = what.attributes["header"]
+    source: Any = what.attributes["source"]
+    syntaxes = header["TransferSyntaxUID"]
+    return source["decoding"]["photometric_interpretation"] in YBR and any(
+        SYNTAXES.get(syntax) == "jpeg"
+        for syntax in (syntaxes if isinstance(syntaxes, list) else [syntaxes])
+    )
