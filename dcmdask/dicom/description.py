@@ -224,8 +224,7 @@ def describe(
     transfer_syntax_uid : str, optional
         Used instead of the one in the File Meta Information.
     header : Header, optional
-        Of this source, with the elements of :data:`WANTED` and the places of
-        :data:`SEQUENCES`, where it was read already.
+        Header of this source with :data:`WANTED` and :data:`SEQUENCES`, if it was read already.
 
     Raises
     ------

@@ -20,11 +20,11 @@ from zarr.abc.store import Store
 
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import AlignmentError, StoreLostError
+from dcmdask.store.export import ExportReport, bytes_stored
 from dcmdask.store.group import CONFIG, KEY, complete, located, replaced, with_options
 from dcmdask.store.plan import codecs
 from dcmdask.store.regions import grid_of, write
 from dcmdask.store.scheduler import Awaited
-from dcmdask.store.writer import ExportReport, bytes_stored
 
 
 def write_array(

@@ -297,7 +297,9 @@ def _gone_on_with(
         raise
     except Exception as error:
         raise StoreExistsError(
-            f"{place.url} is not a Zarr 3 store that could be resumed: {error}", code="no-zarr"
+            f"{place.url} is not a Zarr 3 store that could be resumed",
+            detail=str(error),
+            code="no-zarr",
         ) from None
     there: Any = group.attrs.asdict().get(KEY)
     if not isinstance(there, dict) or not isinstance(there.get("plan"), dict):
@@ -315,7 +317,7 @@ def _gone_on_with(
             raise StoreExistsError(
                 f"{place.root} was begun with another {name}: {was} there, {now} now; resume needs "
                 "the same source and options",
-                code=f"other-{name.replace('_', '-')}",
+                code="other-source" if name == "source" else "other-plan",
             )
     sizes = place.sizes()
     place.check_ours(sizes)

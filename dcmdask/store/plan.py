@@ -22,16 +22,16 @@ from dcmdask.store.pyramid import Level, Shape, level_count, stacked
 
 Wanted: TypeAlias = "str | int | Sequence[int] | None"
 
-# What a chunk and a shard hold, decoded, where nothing else is asked for. A chunk is what a
-# reader has to take at least; a region, about a shard, is what a task holds in memory.
+# Default sizes of a chunk and a shard, decoded. A chunk is the least that a reader decodes; a
+# region, about a shard, is held in memory by a task.
 CHUNK_BYTES = 2**19
 SHARD_BYTES = 2**26
-# A frame of a volume is cut into tiles of this size, so that a chunk is thick enough to read
-# across frames; other frames stay whole unless they are large.
+# Tile size of a volume's frames, so that chunks span several frames; other frames stay whole
+# unless they are large.
 VOLUME_TILE = 256
 LARGE_FRAME_BYTES = 2**22
 LARGE_FRAME_TILE = 1024
-# So few objects need no shards; and there should be so many regions for a cluster.
+# Number of objects that need no shards, and of regions that keep a cluster busy.
 FEW_OBJECTS = 64
 LEAST_REGIONS = 8
 

@@ -41,11 +41,11 @@ class Level:
 def halve(
     array: npt.NDArray[Any], axes: Sequence[int], *, labels: bool = False
 ) -> npt.NDArray[Any]:
-    """Return an array of half the length along `axes`, each value made from its neighbours.
+    """Return an array of half the length along `axes`.
 
-    A value is the mean of 2 x 2 (or, of three axes, 2 x 2 x 2) values; the last of an odd
-    axis, of those that there are. The mean of integers is rounded, half upwards; that of
-    floating point is NaN where one value is.
+    A value is the mean of 2 x 2 (or, for three axes, 2 x 2 x 2) values, or of those that exist
+    at the end of an odd axis. The mean of integers is rounded, half upwards; that of floating
+    point is NaN where one value is.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ def halve(
         Integers of at most 32 bits, or floating point.
     axes : sequence of int
     labels : bool
-        Take the first of the values instead, since a mean of two labels is a third one.
+        Take the first value instead of the mean, which could be another label.
 
     Returns
     -------
     ndarray
-        Of the same type; along `axes` (n + 1) // 2 long.
+        Of the same type, (n + 1) // 2 long along `axes`.
 
     Examples
     --------
@@ -72,24 +72,24 @@ def halve(
     shape = [-(-n // 2) if axis in axes else n for axis, n in enumerate(array.shape)]
     halved = np.empty(shape, array.dtype)
     step = 2 if 0 in axes else 1
-    # A little at a time, which stays in the processor's cache.
+    # In parts that fit into the processor's cache.
     for place in range(shape[0]):
         halved[place : place + 1] = _mean(array[place * step : (place + 1) * step], axes)
     return halved
 
 
 def _mean(array: npt.NDArray[Any], axes: Sequence[int]) -> npt.NDArray[Any]:
-    """Return the mean of neighbours, in a type that it fits into."""
+    """Return the mean of neighbours, in a wider type."""
     kind = array.dtype.kind
-    # Eight values, and what rounding adds, fit.
+    # Wide enough for the sum of eight values.
     wide = np.dtype(
         np.float64 if kind == "f" else np.int32 if array.dtype.itemsize <= 2 else np.int64
     )
     total = array
-    # The first axes first, whose neighbours lie in one piece.
+    # The first axes first, whose neighbours are contiguous.
     for axis in sorted(axes):
         if total.shape[axis] % 2:
-            # Counted twice, the last value is the mean of what is there.
+            # The last value is counted twice.
             total = np.concatenate([total, np.take(total, [-1], axis)], axis)
         first, second = (total[_every_second(array.ndim, [axis], start)] for start in (0, 1))
         total = np.add(first, second, dtype=wide)
@@ -97,7 +97,7 @@ def _mean(array: npt.NDArray[Any], axes: Sequence[int]) -> npt.NDArray[Any]:
         total /= 2 ** len(axes)
     else:
         total += 2 ** len(axes) // 2
-        # Shifting rounds down, of negative values too.
+        # Shifting rounds down, also for negative values.
         total >>= len(axes)
     return total
 

@@ -72,8 +72,8 @@ class Job:
     labels: bool = False
 
 
-def write_region(job: Job, number: int) -> list[Failure]:
-    """Decode region `number`, and write it to levels 0 and 1.
+def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
+    """Write region `number` of `level`: level 0 from its frames, with level 1; others from below.
 
     Returns
     -------
@@ -88,8 +88,12 @@ def write_region(job: Job, number: int) -> list[Failure]:
         The store is gone.
     """
     plan = job.plan
-    _check_there(job.arrays[0])
-    region = plan.region(0, number)
+    _check_there(job.arrays[level])
+    region = plan.region(level, number)
+    if level:
+        below = np.asarray(job.arrays[level - 1][plan.below(level, region)])
+        write(job.arrays[level], region, halve(below, plan.halved, labels=job.labels))
+        return []
     along = frames_of(plan, region)
     failures: list[Failure] = []
     if job.missing is None:
@@ -109,15 +113,6 @@ def write_region(job: Job, number: int) -> list[Failure]:
     if len(job.arrays) > 1:
         write(job.arrays[1], plan.above(region), halve(block, plan.halved, labels=job.labels))
     return failures
-
-
-def write_level(job: Job, number: int, *, level: int) -> list[Failure]:
-    """Make region `number` of `level`, 2 or above, from the level below it."""
-    region = job.plan.region(level, number)
-    _check_there(job.arrays[level])
-    below = job.arrays[level - 1][job.plan.below(level, region)]
-    write(job.arrays[level], region, halve(np.asarray(below), job.plan.halved, labels=job.labels))
-    return []
 
 
 def frames_of(plan: Plan, region: Sequence[slice]) -> Key:

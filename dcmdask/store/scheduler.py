@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any
@@ -43,17 +44,16 @@ _MOMENT = 0.05
 
 
 def run_levels(
-    function_of: Callable[[int], Callable[[Any, int], Any]],
+    function: Callable[..., Any],
     job: Any,
     numbers: Mapping[int, Sequence[int]],
     progress: Callable[[int, int | None], object] | None,
 ) -> list[Any]:
-    """Call a function for each number of each level, one level after the other.
+    """Call ``function(job, number, level=level)`` in tasks, one level after the other.
 
     Parameters
     ----------
-    function_of : callable
-        Returns the function of a level.
+    function : callable
     job
         Common argument of all tasks.
     numbers : mapping
@@ -72,7 +72,7 @@ def run_levels(
 
     results: list[Any] = []
     for level, some in numbers.items():
-        results += run(function_of(level), job, some, advance)
+        results += run(partial(function, level=level), job, some, advance)
     return results
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import zarr
-from dask.utils import format_bytes
 from pydicom.dataset import Dataset
 from zarr.abc.store import Store
-from zarr.storage import LocalStore
 
 from dcmdask.archive.discovery import sources
 from dcmdask.archive.series import Series
@@ -23,7 +19,7 @@ from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray, check_options
-from dcmdask.store.export import Prepared, prepare
+from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
 from dcmdask.store.group import (
     CONFIG,
     Place,
@@ -34,7 +30,7 @@ from dcmdask.store.group import (
 )
 from dcmdask.store.ownership import check_apart
 from dcmdask.store.plan import SMALL, check_fits
-from dcmdask.store.regions import Failure, Job, lacking, left, write_level, write_region
+from dcmdask.store.regions import Failure, Job, lacking, left, write_region
 from dcmdask.store.scheduler import room, run_levels
 
 
@@ -263,12 +259,7 @@ def _write(
         prepared.fill_value,
         prepared.contents.labels,
     )
-    found = run_levels(
-        lambda level: partial(write_level, level=level) if level else write_region,
-        job,
-        todo.regions,
-        progress,
-    )
+    found = run_levels(write_region, job, todo.regions, progress)
     failures = list(chain.from_iterable(found))
     if lost := sum(1 for _ in lacking(layout, arrays, place.sizes())):
         many = sum(1 for _ in layout.all_keys())
@@ -295,7 +286,8 @@ def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
     except Exception as error:
         # For damaged metadata zarr raises anything.
         raise StoreExistsError(
-            f"{group.store} cannot be resumed: the metadata of array {name!r} is damaged ({error})",
+            f"{group.store} cannot be resumed: the metadata of array {name!r} is damaged",
+            detail=str(error),
             code="damaged-metadata",
         ) from error
     return group.create_array(name, **made, config=CONFIG)
@@ -327,71 +319,3 @@ def _filled(mask: zarr.Array[Any], absent: Any, failures: list[Failure]) -> list
         Failure(index, known.get(index, "filled before the export was resumed"))
         for index in indices
     ]
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """Report of an export.
-
-    Attributes
-    ----------
-    store : str
-        The path or URL of the store.
-    shape : tuple of int
-        Shape of the array, or of the largest level of a pyramid.
-    dtype : numpy.dtype
-        In native byte order.
-    chunks : tuple of int
-        The shape of a Zarr chunk.
-    bytes_decoded : int
-        Size of the array.
-    bytes_stored : int or None
-        Size of the store with its metadata; None unless it is local.
-    seconds : float
-        Duration of the call.
-    token : str
-        Hash of the source; the name of a Dask array.
-    shards : tuple of int or None
-        The shape of a Zarr shard, if there are shards.
-    levels : int
-        Number of levels of a pyramid, or 1.
-    regions : int
-        Number of tasks that write all levels.
-    written : int
-        Number of tasks that wrote in this export.
-    failures : tuple of Failure
-        ``(frame, reason)`` of each frame that could not be decoded and was filled.
-    """
-
-    store: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunks: tuple[int, ...]
-    bytes_decoded: int
-    bytes_stored: int | None
-    seconds: float
-    token: str
-    shards: tuple[int, ...] | None = None
-    levels: int = 1
-    regions: int = 0
-    written: int = 0
-    failures: tuple[Failure, ...] = ()
-
-    def __str__(self) -> str:
-        size = format_bytes(self.bytes_decoded)
-        if self.bytes_stored:
-            ratio = self.bytes_decoded / self.bytes_stored
-            size += f" in {format_bytes(self.bytes_stored)} ({ratio:.1f} : 1)"
-        shards = f", shards {self.shards}" if self.shards else ""
-        filled = f", {len(self.failures)} frames filled" if self.failures else ""
-        return (
-            f"{self.store}: {self.shape} {self.dtype}, chunks {self.chunks}{shards}, {size}, "
-            f"{self.seconds:.1f} s{filled}"
-        )
-
-
-def bytes_stored(store: Store) -> int | None:
-    """Return the bytes of a local store; None for others."""
-    if not isinstance(store, LocalStore):
-        return None
-    return sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())

@@ -88,7 +88,7 @@ def test_a_wrong_number_names_its_option(option: str, wrong: str) -> None:
 def test_a_resume_with_nothing_to_do_claims_no_speed(series: Path, tmp_path: Path) -> None:
     assert "/s" in run("export", series, tmp_path / "a.zarr", "--chunks=2")
     again = run("export", series, tmp_path / "a.zarr", "--chunks=2", "--resume")
-    assert "0 regions written" in again and "/s" not in again
+    assert "0 of 6 regions written" in again and "/s" not in again
 
 
 def test_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -153,7 +153,7 @@ def test_a_bad_frame(corrupt: Path, tmp_path: Path) -> None:
             expected=1)
     )  # fmt: skip
     assert told["written"] == 0
-    assert told["failures"] == [[[2], "filled by an earlier try"]]
+    assert told["failures"] == [[[2], "filled before the export was resumed"]]
     run("verify", store, "--source", corrupt)
 
 

@@ -111,10 +111,14 @@ class Found(NamedTuple):
     decodable: list[tuple[int, ...]]
 
 
-def check_region(check: Check, number: int) -> Found:
-    """Compare region `number` of level 0 with its source, and level 1 with the region."""
+def check_region(check: Check, number: int, *, level: int = 0) -> Found:
+    """Compare a region of level 0 with source and level 1, or one of others with the one below."""
     plan, found = check.layout.plan, Found([], [], [])
-    region = plan.region(0, number)
+    region = plan.region(level, number)
+    if level:
+        below = _read(check, level - 1, plan.below(level, region), found)
+        _compare_level(check, level, region, below, found)
+        return found
     stored = _read(check, 0, region, found)
     marked = None if check.missing is None else _marked(check, check.missing, region, found)
     if stored is not None:
@@ -123,15 +127,6 @@ def check_region(check: Check, number: int) -> Found:
             _compare_source(check, check.expected, region, stored, marked, found)
     if len(check.arrays) > 1:
         _compare_level(check, 1, plan.above(region), stored, found)
-    return found
-
-
-def check_level(check: Check, number: int, *, level: int) -> Found:
-    """Compare region `number` of `level`, 2 or above, with the level below it."""
-    plan, found = check.layout.plan, Found([], [], [])
-    region = plan.region(level, number)
-    below = _read(check, level - 1, plan.below(level, region), found)
-    _compare_level(check, level, region, below, found)
     return found
 
 

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -28,7 +27,6 @@ from dcmdask.store.verification.comparison import (
     Check,
     Difference,
     Found,
-    check_level,
     check_region,
     told,
     unequal,
@@ -202,12 +200,7 @@ def verify(
             there.fill_value,
             None if found is None else found.expected,
         )
-        results = run_levels(
-            lambda level: partial(check_level, level=level) if level else check_region,
-            check,
-            chosen,
-            progress,
-        )
+        results = run_levels(check_region, check, chosen, progress)
         differences += [one for result in results for one in result.differences]
         notes += _noted(results)
         regions = (sum(map(len, chosen.values())), layout.regions)
