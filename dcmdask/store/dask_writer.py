@@ -47,7 +47,7 @@ def write_array(
     Parameters
     ----------
     x : dask.array.Array
-        Of known shape. It is stored in native byte order.
+        An array of known shape; it is stored in native byte order.
     store : str, path-like or zarr.abc.store.Store
         A local path is written beside, as ``.NAME.partial-...``, and renamed into place, so
         that it is whole or unchanged; a process that is killed leaves the partial folder. A

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,7 @@ from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.group import KEY
+from dcmdask.store.ownership import files_below
 from dcmdask.store.plan import SMALL, Plan, Wanted, codecs, planned
 from dcmdask.store.provenance import decoding, versions
 from dcmdask.store.pyramid import Level
@@ -181,7 +183,7 @@ def prepare(
     names = tuple(map(str, range(len(plan.levels)))) if as_ome else ("pixels",)
     layout = Layout(plan, names, MASK if on_error == "fill" else "")
     compressors = codecs(compressors, plan.levels[0].chunks, dtype)
-    # What zarr refuses it refuses here, before the target is touched.
+    # Zarr refuses parameters here, before the target is touched.
     tried = zarr.create_array({}, **_made(plan.levels[0], plan, compressors))
     filling = what.fill_value(fill_value) if on_error == "fill" else None
     if filling is not None:
@@ -324,4 +326,4 @@ def bytes_stored(store: Store) -> int | None:
     """Return the bytes of a local store; None for others."""
     if not isinstance(store, LocalStore):
         return None
-    return sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
+    return sum(os.path.getsize(store.root / path) for path in files_below(store.root))

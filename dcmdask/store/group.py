@@ -369,7 +369,7 @@ def _is_complete(store: Store) -> bool | None:
     except PermissionError:
         raise
     except Exception:
-        # Of damaged metadata zarr raises anything.
+        # For damaged metadata zarr raises anything.
         return None
     return bool(told.get("complete")) if isinstance(told, dict) else None
 

@@ -26,7 +26,7 @@ from dcmdask.archive.discovery import MARKS, STORE, is_mark
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import StoreExistsError
 
-# How zarr names a local object before it is renamed into place.
+# Suffix of zarr's local objects before they are renamed into place.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")
 
 
@@ -130,7 +130,7 @@ def check_apart(
     target : str
         A local path or a URL.
     storage_options : mapping, optional
-        For the file system of `target`.
+        Keyword arguments for the fsspec file system of `target`.
 
     Raises
     ------

@@ -43,9 +43,9 @@ class Plan:
     Attributes
     ----------
     dims : tuple of str
-        Of the stored arrays.
+        Names of the axes of the stored arrays.
     frame_axes : tuple of int
-        Those that number frames; the others are rows, columns and samples.
+        Axes that number frames; the others are rows, columns and samples.
     samples_axis : int or None
         Index of the samples' axis.
     halved : tuple of int
@@ -141,7 +141,7 @@ def planned(
     Parameters
     ----------
     shape : tuple of int
-        Of the stored array.
+        Shape of the stored array.
     chunks, shards : "auto", int or sequence of int
         One number for each axis but that of the samples; or, for one axis of frames, the
         number of whole frames. Shards may be None.
@@ -328,7 +328,7 @@ def _divisor(length: int, most: int) -> int:
 BLOSC_BYTES = 2**31 - 1
 
 
-# For what is small: zarr's own default, and a checksum.
+# Compression of small arrays: zarr's default, and a checksum.
 SMALL = (ZstdCodec(level=0), Crc32cCodec())
 # By the names that the command has for them; the levels are zarr's own defaults.
 NAMED: Mapping[str, Any] = {

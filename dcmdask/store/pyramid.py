@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Shape: TypeAlias = tuple[int, ...]
 
-# Of levels from 2 on, which are small.
+# Number of regions of levels from 2 on, which are small.
 LEAST_REGIONS_ABOVE = 4
 # The smallest level of a pyramid fits in a square of this size.
 SMALLEST_LEVEL = 256

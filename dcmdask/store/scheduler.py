@@ -32,8 +32,8 @@ from distributed import (
 )
 from distributed.system import MEMORY_LIMIT
 
-# Of a worker's memory. A region takes up to four times its decoded size while it is compressed
-# and its shard put together (measured), and there is the rest of the process.
+# Part of a worker's memory for regions: one takes up to four times its decoded size while it is
+# compressed and its shard put together (measured), and there is the rest of the process.
 SHARE = 6
 # Number of tasks in one graph.
 TOGETHER = 500
@@ -104,8 +104,8 @@ def run(
 def _tasks(function: Awaited, job: Any, numbers: Sequence[int]) -> list[Any]:
     shipped = delayed(job, traverse=False)
     task = delayed(function, pure=False)
-    # Of tasks that are alike Dask does those with the last names first: so files are read from
-    # front to back. Two exports at once must not have a name in common.
+    # Dask begins with the last names among equal tasks, so these have files read from front to
+    # back. Two exports at once must not share a name.
     name = f"region-{uuid.uuid4().hex}"
     return [
         task(shipped, number, dask_key_name=f"{name}-{2**40 - place}")

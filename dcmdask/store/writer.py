@@ -91,9 +91,9 @@ def to_zarr(
         units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
         them.
     on_irregular : {"error", "keep", "fill"}
-        For positions that are missing, double or uneven: raise; keep the frames as they are,
-        in spatial order (where a grid of several dimensions is not complete, its holes hold
-        `fill_value`); or put `fill_value` where positions and frames are missing.
+        If positions are missing, double or uneven: raise; keep the frames in spatial order
+        (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where
+        positions and frames are missing.
         :meth:`Stack.split` gives the regular parts.
     order_by : str or sequence of str, optional
         Keywords of attributes that tell frames of one position apart, one dimension each, such
@@ -104,7 +104,7 @@ def to_zarr(
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`, where that is a URL.
     on_error : {"fail", "fill"}
-        Where a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
+        If a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
         coordinate ``missing`` and list it in the report.
     fill_value : number, optional
         Value of missing frames. By default NaN for floating point, otherwise Pixel Padding

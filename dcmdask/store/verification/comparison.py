@@ -101,7 +101,7 @@ class Found(NamedTuple):
     ----------
     differences : list of Difference
     rounded : list of int
-        For each frame with such, the number of samples that differ by 1 as a JPEG codec's may.
+        Numbers of samples that differ by 1 as a JPEG codec's may, of each frame with such.
     decodable : list of tuple of int
         Frames that are marked as missing, and decode.
     """

@@ -30,7 +30,7 @@ class Reopened(NamedTuple):
     Attributes
     ----------
     prepared : Prepared
-        Of the same source and options, but for chunks, shards and levels.
+        Export of this source with the same options, but for chunks, shards and levels.
     expected : Expected or None
         Expected values of level 0; None where shape or type are not those of the store.
     token_same : bool

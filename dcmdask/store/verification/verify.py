@@ -1,4 +1,4 @@
-"""Whether a store is whole, and what its source says: every object read, levels made again."""
+"""Verification of a store: objects, levels, coordinates and attributes, also by its source."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from dcmdask.store.verification.comparison import (
 from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
 from dcmdask.store.verification.source import Reopened, reopen
 
-# Number of differences that are listed where people read.
+# Number of differences in the text of a report.
 _LISTED = 20
-# Objects that there should be are looked for one by one, unless there are so many for each that
-# is there, and a few.
+# Missing objects are looked for unless there should be `_MANY` times the existing ones and
+# `_FEW` more.
 _MANY = 4
 _FEW = 1000
 # Entries of the attribute `dcmdask` that are about the export, and not about the source.
@@ -53,20 +53,20 @@ class VerifyReport:
     store : str
         The path or URL of the store.
     complete : bool
-        Whether the export came to its end.
+        Whether the export is marked as complete.
     regions : tuple of int
         Numbers of regions that were checked, and of all.
     levels : int
-        Of the pyramid; 1 where there is none.
+        Number of levels of a pyramid, or 1.
     source_token_same : bool or None
-        Whether the source is, by path, size and time, the one that was exported; None
-        where none was given.
+        Whether the source is the one that was exported, by path, size and time; None without
+        a source.
     notes : tuple of Note
         Remarks that are no difference.
     differences : tuple of Difference
-        ``(where, what)`` of each thing that is not as it should be.
+        ``(where, what)`` of each fault.
     seconds : float
-        From the call to the end.
+        Duration of the call.
     """
 
     store: str
@@ -109,38 +109,35 @@ def verify(
     target_options: Mapping[str, Any] | None = None,
     **decoding_options: Any,
 ) -> VerifyReport:
-    """Check a store that :func:`to_zarr` wrote: that it is whole, and what its source says.
+    """Check that a store of :func:`to_zarr` is whole, and compare it with its source.
 
-    Each object has to be there and readable, and each level of a pyramid made of the one
-    below. With `source`, frames are decoded again, without the short cuts of an export, and
-    compared value by value, as are coordinates and attributes. Without it a changed value
-    shows only where an object has a checksum, as shards have for their index, or where a
-    level does not fit another.
+    Each object has to exist and decode, and each level of a pyramid has to be made of the one
+    below. With `source`, frames are decoded again, by pydicom's decoders, and compared value by
+    value, and so are coordinates and attributes. Without it a changed value is found only where
+    an object has a checksum, or where a level does not fit another.
 
     Parameters
     ----------
     store : str, path-like or zarr.abc.store.Store
     source : optional
-        The source that :func:`to_zarr` was given. It may be elsewhere by now.
+        The source that :func:`to_zarr` was given, which may have moved.
     fraction : float
-        Of the regions, from 0 to 1; at least one region of each level. The same fraction
-        takes the same regions each time.
+        Part of the regions to check, from 0 to 1, the same each time; at least one region of
+        each level.
     progress : callable, optional
         Called with the number of regions checked, and of all that will be.
     storage_options : mapping, optional
-        For the fsspec file system of `source`.
+        Keyword arguments for the fsspec file system of `source`.
     target_options : mapping, optional
-        For that of `store`.
+        Keyword arguments for the fsspec file system of `store`.
     **decoding_options
-        Options of :func:`to_zarr` that the frames were opened with, `fill_value` among them,
-        as far as the store does not tell them.
+        Options of :func:`to_zarr`, `fill_value` among them, that the store does not have.
 
     Returns
     -------
     VerifyReport
-        Damage and differences are in it, and not raised. 8-bit JPEG of which the export
-        let the codec convert the colours may differ by 1 from what is decoded here (see
-        `raw` of :func:`open_frames`): that is counted in a note.
+        Damage and differences are reported, and not raised. Colours of 8-bit JPEG that a codec
+        converted may differ by 1 (see `raw` of :func:`open_frames`), which is a note.
 
     Raises
     ------
@@ -173,14 +170,14 @@ def verify(
     differences, notes = [*there.differences], list[Note]()
     complete = there.told.get("complete") is True
     if not complete:
-        what = "the export did not come to its end; the same with resume goes on with it"
+        what = "the export has not ended; with resume it goes on"
         differences.append(Difference("complete", what))
     found: Reopened | None = None
     if source is not None:
         found = reopen(source, there.told, storage_options, decoding_options)
         notes += found.notes
         differences += found.differences
-    # A source of another shape is not compared any further.
+    # A source of another shape is not compared further.
     prepared = None if found is None or found.expected is None else found.prepared
     regions, chosen = (0, 0), dict[int, list[int]]()
     faults = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
@@ -231,11 +228,11 @@ def verify(
 def _to_check(
     place: Place, there: Stored, layout: Layout, fraction: float
 ) -> tuple[dict[str, str], dict[int, list[int]]]:
-    """Return what can be said without reading, and the regions of each level to read."""
+    """Return faults that are known without reading, and the regions of each level to read."""
     sizes = place.sizes()
     many = sum(math.prod(grid_of(one.shape, one.shards or one.chunks)) for one in there.arrays)
     if many > _MANY * len(sizes) + _FEW:
-        # Looking for each of them might not end.
+        # Looking for each of them would take too long.
         text = f"at least {many - len(sizes)} of {many} objects are missing"
         return {"objects": text, **dict(islice(lacking(layout, there.arrays, sizes), _LISTED))}, {}
     read: dict[str, tuple[zarr.Array[Any], Sequence[int]]] = {
@@ -246,7 +243,7 @@ def _to_check(
         read[MASK] = (there.mask, there.mask.chunks)
     if large := _too_large(read):
         return large, {}
-    # Of one source always the same.
+    # Seeded by the source, so that the choice is repeatable.
     random = np.random.default_rng(list(str(there.told["plan"]["source"]).encode()))
     chosen: dict[int, list[int]] = {}
     for level in layout.tasks:
@@ -257,7 +254,7 @@ def _to_check(
 
 
 def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dict[str, str]:
-    """Return which arrays would take more memory than a task may, as to_zarr refuses.
+    """Return the arrays that take more memory than a task may, which to_zarr refuses, too.
 
     Parameters
     ----------
@@ -343,7 +340,7 @@ def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[D
 
 
 def _comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what does not depend on where the source is, or how far the export came."""
+    """Return the entries that depend on the content of the source only."""
     told = {name: value for name, value in attributes.items() if name not in _OF_EXPORT}
     for name, where in (("source", "token"), ("identifiers", "sources")):
         if isinstance(told.get(name), dict):
@@ -352,6 +349,6 @@ def _comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return attributes of an array; which frames are missing is a coordinate of the export."""
+    """Return attributes of an array, without the coordinate that marks missing frames."""
     names = set(str(attributes.get("coordinates", "")).split()) - {MASK}
     return {**attributes, "coordinates": names}
