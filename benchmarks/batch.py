@@ -34,7 +34,7 @@ from pydicom import dcmread, dcmwrite
 import dcmdask
 from dcmdask import batch
 from dcmdask.batch.outcome import Progress
-from dcmdask.store.cluster import cluster
+from dcmdask.store.scheduler import cluster
 
 # How near to the bare loops; milliseconds of the driver for a series; memory, and seconds to
 # start again.

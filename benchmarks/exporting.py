@@ -32,7 +32,7 @@ from pydicom import dcmread
 from volumes import make as make_volume
 
 import dcmdask
-from dcmdask.store.prepared import Prepared, prepare
+from dcmdask.store.export import Prepared, prepare
 
 # How near to the bare loop, and what five levels may cost beside one.
 BARS = {"12-bit JPEG 2000": 0.9, "12-bit native": 0.8, "RGB tiles JPEG": 0.8}

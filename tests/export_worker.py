@@ -7,11 +7,14 @@ so that killing one costs nothing. What is counted is counted in files, which a 
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -126,7 +129,10 @@ def _done(order: dict[str, Any]) -> dict[str, Any]:
 
     count_decodings(pytest.MonkeyPatch(), into(order["decodings"]))
     watched, number = order.get("watched"), order.get("signal", signal.SIGKILL)
-    changes = changes_in(watched, order.get("kill_at"), number) if watched else None
+    before = None
+    if "copies" in order:
+        before = partial(_copied, Path(watched), Path(order["copies"]), Path(order["decodings"]))
+    changes = changes_in(watched, order.get("kill_at"), number, before) if watched else None
     if "file_size" in order:
         _limit_files(order["file_size"])
     if "command" in order:
@@ -158,11 +164,22 @@ def count_here(path: str) -> None:
     count_decodings(pytest.MonkeyPatch(), into(path))
 
 
-def changes_in(folder: str, kill_at: int | None, number: int = signal.SIGKILL) -> Any:
-    """Count what changes files in `folder`; signal the process group just before one of them."""
+def changes_in(
+    folder: str,
+    kill_at: int | None,
+    number: int = signal.SIGKILL,
+    before: Callable[[int], None] | None = None,
+) -> Any:
+    """Count what changes files in `folder`; signal the process group just before one of them.
+
+    `before` is called with the number of each, while other threads change nothing.
+    """
     counted = itertools.count()
+    one_by_one, here = threading.Lock(), threading.local()
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
+        if getattr(here, "is_before", False):
+            return
         if event == "open":
             changes = isinstance(args[2], int) and args[2] & WRITING
         else:
@@ -171,11 +188,34 @@ def changes_in(folder: str, kill_at: int | None, number: int = signal.SIGKILL) -
             return
         # Below a folder that is removed names are relative to it.
         relative = event in ("os.remove", "os.rmdir") and args[1] != -1
-        if (relative or str(args[0]).startswith(folder)) and next(counted) == kill_at:
-            os.killpg(0, number)
+        if not relative and not str(args[0]).startswith(folder):
+            return
+        with one_by_one:
+            change = next(counted)
+            if change == kill_at:
+                os.killpg(0, number)
+            if before is not None:
+                here.is_before = True
+                before(change)
+                here.is_before = False
 
     sys.addaudithook(watch)
     return counted
+
+
+def _copied(folder: Path, copies: Path, decodings: Path, change: int) -> None:
+    """Copy what a kill before a change would leave, and the count of decodings so far."""
+    (copies / str(change)).mkdir(parents=True)
+    for path in folder.rglob("*"):
+        into = copies / str(change) / path.relative_to(folder)
+        # Another thread may be about to rename it.
+        with suppress(FileNotFoundError):
+            if path.is_dir():
+                into.mkdir(parents=True, exist_ok=True)
+            else:
+                into.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, into)
+    (copies / f"{change}.decoded").write_text(str(decodings.stat().st_size))
 
 
 def _limit_files(size: int) -> None:

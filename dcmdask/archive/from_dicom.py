@@ -11,9 +11,11 @@ from pydicom.dataset import Dataset
 from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.scan import scan
 from dcmdask.arrays.chunks import to_dask
-from dcmdask.arrays.transformation import check_values, with_values
-from dcmdask.dicom import files
-from dcmdask.dicom.description import describe
+from dcmdask.arrays.transformation import Values, check_values, with_values
+from dcmdask.dicom import description, files, instance
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.header import read_header
+from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.repair import check_on_irregular
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import FrameArray, check_options, open_frames
@@ -137,12 +139,60 @@ chunktype=numpy.ndarray>
             "on_irregular, order_by and fill_value are for series: the frames of one file stay in "
             "the order that they are stored in; scan(path)[0] arranges them"
         )
-    frames = open_frames(src, storage_options=storage_options, **opening)
-    if values != "stored":
-        if isinstance(src, Dataset):
+    if values == "stored":
+        return to_dask(open_frames(src, storage_options=storage_options, **opening), chunks)
+    stored, described = open_described(src, values, storage_options, **opening)
+    return to_dask(with_values(stored, described, values, opening), chunks)
+
+
+def open_described(
+    src: Any,
+    values: Values,
+    storage_options: Mapping[str, Any] | None = None,
+    **opening: Any,
+) -> tuple[FrameArray, list[Described]]:
+    """Open the frames of one file and describe it, by one walk over its header.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes or pydicom.Dataset
+    values : {"stored", "modality", "display"}
+        Those that the frames are to have; stored values need no description.
+    storage_options : mapping, optional
+    **opening
+        As for :func:`open_frames`.
+
+    Returns
+    -------
+    FrameArray
+        Of stored values.
+    list of Described
+        One; none of a data set in memory, or where stored values are all that can be had.
+
+    Raises
+    ------
+    TypeError
+        A data set in memory, and values that depend on a description.
+    DcmdaskError
+        The file cannot be opened, or not be described as `values` need it.
+    """
+    if isinstance(src, Dataset):
+        if values != "stored":
             raise TypeError(f"{values} values are for files; pass the path or the bytes")
-        limit = decoding_options.get("inflate_limit", files.INFLATE_LIMIT)
-        source = files.locate(src, storage_options, limit)
-        one = describe(source, decoding_options.get("transfer_syntax_uid"))
-        frames = with_values(frames, [one], values, decoding_options)
-    return to_dask(frames, chunks)
+        return open_frames(src, **opening), []
+    limit = opening.get("inflate_limit", files.INFLATE_LIMIT)
+    source = files.locate(src, storage_options, limit)
+    header = read_header(
+        source,
+        instance.WANTED | description.WANTED,
+        opening.get("transfer_syntax_uid"),
+        description.SEQUENCES,
+        limit,
+    )
+    stored = open_frames(header, **opening)
+    try:
+        return stored, [description.describe(source, header=header)]
+    except DcmdaskError:
+        if values != "stored":
+            raise
+        return stored, []

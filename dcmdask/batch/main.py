@@ -22,7 +22,7 @@ from dcmdask.batch.selection import selected
 from dcmdask.dicom.access import TARGET, options_of, reaching
 from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError
-from dcmdask.store.cluster import cluster, half_of_this_machine
+from dcmdask.store.scheduler import cluster, half_of_this_machine
 
 NOT_DONE, FAILURES, INTERRUPTED = 2, 1, 130
 _CODES = "Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted."

@@ -32,7 +32,7 @@ from dcmdask.batch.staging import settled
 from dcmdask.batch.workers import Requirements, Workers, check_workers
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
-from dcmdask.store.cluster import all_kept, cluster, dashboard_of, half_of_this_machine
+from dcmdask.store.scheduler import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.records import RECORDS, Record, record_of
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.store.ownership import check_ours
-from dcmdask.store.target import NODE, sync_below
+from dcmdask.store.ownership import NODE, check_ours, sync_below
 
 OUTPUTS = "series"
 # A path below the folder of the outputs: none of its parts is "..".

@@ -21,7 +21,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.dicom.files import Stored, read
 from dcmdask.errors import ClusterError, DcmdaskError, DcmdaskWarning
-from dcmdask.store.running import known_workers
+from dcmdask.store.scheduler import known_workers
 
 # Seconds that a cluster has for its first worker, and the workers have for their answers.
 _FIRST = 30.0

@@ -10,26 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, show
+from dcmdask.cli.output import listing, show
 from dcmdask.cli.verify import as_told
 from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
-    from dcmdask.store.prepared import Prepared
-    from dcmdask.store.report import ExportReport
+    from dcmdask.store.export import Prepared
 
-# Done, but not all of it.
+# Exit code of an export with frames that were filled, or with differences.
 FAILURES = 1
 
 
 def numbers(text: str, option: str) -> Any:
-    """Return ``auto``, ``none``, a number or numbers with commas between them.
+    """Return ``auto``, None, a number, or numbers that are separated by commas.
 
     Raises
     ------
     typer.BadParameter
-        It names the option.
+        Names the option.
     """
     if text in ("auto", "none"):
         return None if text == "none" else text
@@ -52,53 +51,53 @@ def export(
         ),
     ],
     store: Annotated[
-        str, typer.Argument(metavar="DEST", help="The Zarr store to make: a path or a URL.")
+        str, typer.Argument(metavar="DEST", help="Zarr store to write: a path or a URL.")
     ],
     format: Annotated[
         Literal["zarr", "ome-zarr"],
-        typer.Option(help="One array, or a pyramid as OME-Zarr 0.5 has it."),
+        typer.Option(help="One array, or an OME-Zarr 0.5 pyramid."),
     ] = "zarr",
     chunks: Annotated[
         str,
         typer.Option(
             metavar="N,N,N",
-            help="Of the stored array, a number for each axis but the samples; or one, of whole "
+            help="Chunk shape: a number for each axis but the samples, or one number of whole "
             "frames.",
         ),
     ] = "auto",
     shards: Annotated[
         str,
-        typer.Option(metavar="N,N,N", help="Likewise, in whole chunks; none for no shards."),
+        typer.Option(metavar="N,N,N", help="Shard shape, in whole chunks; none for no shards."),
     ] = "auto",
     compressor: Annotated[
         Literal["auto", "zstd", "gzip", "none"],
         typer.Option(
-            help="Of the chunks; auto is Blosc with Zstandard, bit shuffled, and a checksum."
+            help="Compression; auto is Blosc with Zstandard, bit shuffled, and a checksum."
         ),
     ] = "auto",
     values: options.Values = "stored",
     levels: Annotated[
-        str, typer.Option(metavar="N", help="Of the pyramid of OME-Zarr: auto, or how many.")
+        str, typer.Option(metavar="N", help="Number of levels of an OME-Zarr pyramid, or auto.")
     ] = "auto",
     on_irregular: options.OnIrregular = "error",
     order_by: options.OrderBy = None,
     on_error: Annotated[
         Literal["fail", "fill"],
-        typer.Option(help="Where a frame cannot be decoded: end, or fill, mark and report it."),
+        typer.Option(help="If a frame cannot be decoded: end, or fill, mark and report it."),
     ] = "fail",
     fill_value: Annotated[
         float | None,
-        typer.Option(metavar="VALUE", help="For missing frames: padding of the header, or 0."),
+        typer.Option(
+            metavar="VALUE", help="For missing frames; by default Pixel Padding Value, or 0."
+        ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on with an export that ended early; begin where there is none."
-        ),
+        typer.Option("--resume", help="Go on with an export that ended early, if there is one."),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace the store there if dcmdask wrote all of it."),
+        typer.Option("--overwrite", help="Replace an existing store if dcmdask wrote all of it."),
     ] = False,
     verify: Annotated[
         float | None,
@@ -106,11 +105,11 @@ def export(
             min=0.0,
             max=1.0,
             metavar="FRACTION",
-            help="Then decode so much of the source again, and compare.",
+            help="Decode this part of the source again, and compare.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be written.")
+        bool, typer.Option("--dry-run", help="Only show what would be written.")
     ] = False,
     with_identifiers: Annotated[
         bool,
@@ -130,15 +129,16 @@ def export(
 ) -> None:
     """Export a DICOM file or series to a Zarr 3 store.
 
-    Of a file, its frames as they are stored; of a series, a volume (or more dimensions) in
-    spatial order; as OME-Zarr, both in spatial order. A store that is not whole says so, and
-    --resume does the rest. It holds no names, dates or other personal data from the header.
+    The frames of a file keep their order; those of a series become a volume (or more dimensions)
+    in spatial order, and so do those of a file as OME-Zarr. A store that is not whole is marked
+    as incomplete, and --resume writes the rest. Names, dates and other personal data of the
+    header are not stored.
 
-    While one export writes a local store a second one refuses to. On an object store nobody
-    notices: both write the same bytes, which does no harm.
+    A local store is written by one export at a time. On an object store two exports of one
+    source write the same bytes, which does no harm.
     """
     from dcmdask.cli.progress import counting
-    from dcmdask.store.cluster import cluster
+    from dcmdask.store.scheduler import cluster
 
     asked: dict[str, Any] = {
         "format": format,
@@ -157,7 +157,7 @@ def export(
     }
     target_options = options_of(target_option or ())
     if resume and overwrite:
-        raise ValueError("--resume goes on, --overwrite begins anew: not both")
+        raise ValueError("--resume keeps what was written and --overwrite does not: not both")
     with cluster(scheduler, workers):
         if dry_run:
             _show_plan(source, asked, as_json)
@@ -193,18 +193,16 @@ def export(
             told["verified"] = as_told(found)
         show(json.dumps(told, indent=2, default=str))
     else:
-        lines = [_summary(report)]
-        if found is not None:
-            lines += map(plain, str(found).splitlines())
-        show("\n".join(lines))
+        texts = [str(report), *([] if found is None else [str(found)])]
+        show("\n".join(plain(line) for text in texts for line in text.splitlines()))
     if report.failures or (found is not None and not found.ok):
         raise typer.Exit(FAILURES)
 
 
 def _show_plan(source: str, asked: Mapping[str, Any], as_json: bool) -> None:
+    from dcmdask.store.export import prepare
     from dcmdask.store.plan import check_fits
-    from dcmdask.store.prepared import prepare
-    from dcmdask.store.running import room
+    from dcmdask.store.scheduler import room
 
     prepared = prepare(source, **asked)
     share, why = room()
@@ -257,30 +255,3 @@ def _size(count: int) -> str:
     from dask.utils import format_bytes
 
     return format_bytes(count)
-
-
-def _summary(report: ExportReport) -> str:
-    stored = ""
-    if report.bytes_stored:
-        ratio = report.bytes_decoded / report.bytes_stored
-        stored = f", {_size(report.bytes_stored)} stored ({ratio:.1f} : 1)"
-    shards = f", shards {report.shards}" if report.shards else ""
-    lines = [
-        report.store,
-        f"  {report.shape} {report.dtype}, chunks {report.chunks}{shards}"
-        + (f", {counted(report.levels, 'level')}" if report.levels > 1 else ""),
-        f"  {_size(report.bytes_decoded)} decoded{stored}",
-    ]
-    if report.written < report.regions:
-        lines.append(
-            f"  {counted(report.written, 'region')} written, {report.regions - report.written} "
-            "were there"
-        )
-    speed = ""
-    if report.written == report.regions:
-        # Of those that were there nothing is known.
-        speed = f", {_size(int(report.bytes_decoded / report.seconds))}/s"
-    lines.append(f"  {report.seconds:.1f} s{speed}")
-    for frame, why in report.failures:
-        lines.append(plain(f"  frame {', '.join(map(str, frame))} filled: {why}"))
-    return "\n".join(lines)

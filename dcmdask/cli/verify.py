@@ -1,4 +1,4 @@
-"""``dcmdask verify``: whether a store is whole, and what its source says."""
+"""``dcmdask verify``: whether a store is whole, and equal to its source."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 
 def as_told(report: VerifyReport) -> dict[str, Any]:
-    """Return a report as JSON has types for it."""
+    """Return a report in types of JSON."""
     return {
         "ok": report.ok,
         **dataclasses.asdict(report),
+        "notes": [one._asdict() for one in report.notes],
         "differences": [one._asdict() for one in report.differences],
     }
 
 
 def verify(
     store: Annotated[
-        str, typer.Argument(metavar="STORE", help="A store that was exported: a path or a URL.")
+        str, typer.Argument(metavar="STORE", help="An exported store: a path or a URL.")
     ],
     source: Annotated[
         str | None,
@@ -42,18 +43,17 @@ def verify(
             min=0,
             max=1,
             metavar="FRACTION",
-            help="Of the regions, the same ones each time; at least one of each level.",
+            help="Part of the regions to check, the same each time; at least one of each level.",
         ),
     ] = 1.0,
     storage_option: options.StorageOption = None,
     target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check that an exported store is whole, and that it holds what its source says.
+    """Check that an exported store is whole, and compare it with its source.
 
-    Every object is read, and every level of a pyramid compared with the one below. Changed
-    values that no checksum tells of show only with --source. Exit code 1: there are
-    differences.
+    Every object is read, and every level of a pyramid compared with the one below. A changed
+    value without a checksum is found with --source only. Exit code 1: there are differences.
     """
     from dcmdask.cli.progress import counting
     from dcmdask.store.verification.verify import verify as check

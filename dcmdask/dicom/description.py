@@ -25,7 +25,8 @@ from dcmdask.dicom.frame_facts import (
     Common,
     private_diffusion,
 )
-from dcmdask.dicom.functional_groups import LONGEST, SEQUENCES, Frames, frame_table, value_bytes
+from dcmdask.dicom.functional_groups import LONGEST, Frames, frame_table, value_bytes
+from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.header import Header, read_header
 from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
@@ -35,7 +36,7 @@ __all__ = ["FACTS", "Described", "describe", "facts_of", "lost_pixels"]
 
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
-_SEQUENCES: Final = _LUTS | SEQUENCES
+SEQUENCES: Final = _LUTS | GROUPS
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
@@ -43,7 +44,8 @@ _LOSSY = 0x00282110
 _WORDS: Final = frozenset(
     {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _MODALITY, _UNITS, _LOSSY}
 )
-_WANTED: Final = frozenset(
+# The elements that an instance is described by.
+WANTED: Final = frozenset(
     {
         *ELEMENTS,
         *(tag for tag, _, _ in frame_facts.ELEMENTS),
@@ -197,7 +199,9 @@ def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float
     return np.where(times <= ordered[widest], times + DAY, times)
 
 
-def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> Described:
+def describe(
+    source: files.Stored, transfer_syntax_uid: str | None = None, *, header: Header | None = None
+) -> Described:
     """Describe one instance, in one walk over its header.
 
     A fact that is absent or not valid is NaN or empty. Elements of a functional group macro
@@ -212,6 +216,8 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
         As :func:`dcmdask.dicom.files.locate` returns it.
     transfer_syntax_uid : str, optional
         Used instead of the one in the File Meta Information.
+    header : Header, optional
+        Header of this source with :data:`WANTED` and :data:`SEQUENCES`, if it was read already.
 
     Raises
     ------
@@ -233,7 +239,8 @@ def describe(source: files.Stored, transfer_syntax_uid: str | None = None) -> De
     >>> len(found), found.facts["position"][0].tolist()
     (1, [-158.135803, -179.035797, -75.699997])
     """
-    header = read_header(source, _WANTED, transfer_syntax_uid, _SEQUENCES)
+    if header is None:
+        header = read_header(source, WANTED, transfer_syntax_uid, SEQUENCES)
     element = header.pixel_data
     if element is None:
         raise no_pixel_data(source.name)
@@ -321,7 +328,7 @@ def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> Frame
         instead |= private_diffusion(header.values, header.encoding)
     for tag, value in instead.items():
         top[NUMBER_OF[tag]] = top[NUMBER_OF[tag]] or value
-    if SEQUENCES.isdisjoint(header.sequences):
+    if GROUPS.isdisjoint(header.sequences):
         return Frames(frame_facts.packed(top, common) * frames)
     return frame_table(header, frames, top, common)
 

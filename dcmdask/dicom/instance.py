@@ -41,7 +41,8 @@ PIXEL_KEYWORDS = {
 }
 assert PIXEL_KEYWORDS.keys() == PIXEL_DATA
 _SOP_INSTANCE_UID = 0x00080018
-_WANTED = frozenset(ELEMENTS) | {
+# The elements that an instance is opened by.
+WANTED = frozenset(ELEMENTS) | {
     _SOP_INSTANCE_UID,
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
@@ -103,7 +104,8 @@ def open_instance(
 
     Parameters
     ----------
-    src : Dataset, or what :func:`dcmdask.dicom.files.locate` takes
+    src : Dataset, Header, or what :func:`dcmdask.dicom.files.locate` takes
+        A header with the elements of :data:`WANTED`.
     options : mapping
         Overrides of group 0028 and pydicom's decoding options.
     storage_options : mapping, optional
@@ -152,19 +154,23 @@ def _from_file(
     expected: str,
 ) -> tuple[PixelDataElement, ImagePixel, list[Note]]:
     limit = options.get("inflate_limit", files.INFLATE_LIMIT)
-    source = files.locate(src, storage_options, limit)
-    syntax = options.get("transfer_syntax_uid")
-    header = read_header(source, _WANTED, syntax, inflate_limit=limit)
+    if isinstance(src, Header):
+        header = src
+    else:
+        source = files.locate(src, storage_options, limit)
+        syntax = options.get("transfer_syntax_uid")
+        header = read_header(source, WANTED, syntax, inflate_limit=limit)
+    name = header.source.name
     told = header.values.get(_SOP_INSTANCE_UID)
     if expected and told and told.value.rstrip(b"\0 ").decode("ascii", "replace") != expected:
         raise SourceChangedError(
             "there is another instance than when the headers were read",
-            source=source.name,
+            source=name,
             code="sop-instance-uid",
         )
     element = header.pixel_data
     if element is None:
-        raise no_pixel_data(source.name)
+        raise no_pixel_data(name)
     tables = options.get("extended_offsets")
     if tables is None and EXTENDED_OFFSET_TABLE in header.values:
         lengths = header.values.get(EXTENDED_OFFSET_TABLE_LENGTHS)

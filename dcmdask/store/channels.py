@@ -14,7 +14,7 @@ from dcmdask.geometry.grid import Floats
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
 
-# Dimensions that become c.
+# Dimensions that are stored as c.
 CHANNELS = ("diffusion", "echo", "component")
 _WHITE = "FFFFFF"
 _SAMPLES = {
@@ -24,7 +24,7 @@ _SAMPLES = {
 
 
 class _Window(NamedTuple):
-    """Return the stored values from black to white, and the range that there may be."""
+    """Stored values of black and white, and the range of all values."""
 
     start: float
     end: float
@@ -34,7 +34,7 @@ class _Window(NamedTuple):
 
 
 def labels(contents: Contents) -> list[str]:
-    """Return what each c is, in words; one label where there is no such axis."""
+    """Return a label for each c; one label without such an axis."""
     for dim in CHANNELS:
         if dim in contents.dims:
             told = {
@@ -75,10 +75,10 @@ def _samples(contents: Contents) -> Sequence[tuple[str, str]]:
 
 
 def described(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
-    """Return how viewers are to show each c; nothing where there is nothing to tell.
+    """Return the entry of ``omero`` for each c.
 
-    That is so of labels, of values of which the range is not known, and of a single channel
-    without a window, of which a viewer had better look at the values.
+    It is empty for labels, for values of unknown range, and for a single channel without a
+    window, where viewers take a window from the values.
     """
     window = None if contents.labels else _window(contents, plan.dtype)
     if window is None:
@@ -106,16 +106,16 @@ def described(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
-    """Return the window of all frames, in the values that are stored; None without a range.
+    """Return the window that all frames share, in stored values, or else the whole range.
 
-    Where there is no window that all share, it is the whole range.
+    None where the range is not known.
     """
     if contents.values == "display":
         return _Window(0.0, 255.0, 0.0, 255.0)
     instances, facts = contents.instances, facts_of(contents.instances)
     if any(one.pixel_keyword != "PixelData" for one in instances):
         return None
-    # Of the rescaling, absent is 1 and 0.
+    # Absent, the slope is 1 and the intercept 0.
     slopes = np.where(np.isfinite(facts["slope"]), facts["slope"], 1.0)
     intercepts = np.where(np.isfinite(facts["intercept"]), facts["intercept"], 0.0)
     by_table = any(one.has_modality_lut for one in instances)
@@ -140,14 +140,14 @@ def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
     if stored:
         if len(np.unique(slopes)) > 1 or len(np.unique(intercepts)) > 1 or slopes[0] == 0:
             return whole
-        # A window is about the values behind the rescaling (PS3.3 C.11.2.1.2).
+        # A window is applied to rescaled values (PS3.3 C.11.2.1.2).
         edges = np.sort((edges - intercepts[0]) / slopes[0])
         inverted ^= bool(slopes[0] < 0)
     return _Window(float(edges[0]), float(edges[1]), least, greatest, inverted)
 
 
 def _common_window(facts: npt.NDArray[Any]) -> Floats | None:
-    """Return the ends of the window that all frames have (PS3.3 C.11.2.1.2, C.11.2.1.3)."""
+    """Return the ends of the window that all frames share (PS3.3 C.11.2.1.2, C.11.2.1.3)."""
     columns = ("window_center", "window_width", "window_function")
     if any(len({value.tobytes() for value in facts[column]}) > 1 for column in columns):
         return None
@@ -155,7 +155,7 @@ def _common_window(facts: npt.NDArray[Any]) -> Floats | None:
     half = width / 2
     edges = np.array([center - half, center + half])
     if facts["window_function"][0].strip().upper() in (b"", b"LINEAR"):
-        # From the middle of a value to the middle of another.
+        # The ends are centres of values.
         edges[1] -= 1
-    # Not so for NaN.
+    # False for NaN.
     return edges if edges[0] < edges[1] < np.inf else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,20 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
 from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.arrays.labels import attributes, coordinates
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
-from dcmdask.dicom import files
-from dcmdask.dicom.description import Described, describe
+from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.coordinates import Coordinates, told
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store.provenance import (
     Json,
     decoding,
@@ -36,7 +35,7 @@ from dcmdask.store.provenance import (
 )
 
 DIMENSION_NAMES = ("frame", "row", "column", "sample")
-# Numbers that stand for things: a mean of two of them stands for nothing, or a third thing.
+# SOP classes of which values are labels: the mean of two labels is a third one, or none.
 _LABELS = frozenset({SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"})
 
 
@@ -47,24 +46,27 @@ class Contents:
     Attributes
     ----------
     frames : array-like
-        (..., rows, columns[, samples]), the values as they are to be stored.
+        (..., rows, columns[, samples]), with the values to store.
     dims : tuple of str
-        One for each axis of `frames`.
+        Names of the axes of `frames`.
     coordinates : dict
         Name to (dims, values).
     attributes : dict
-        JSON values; nothing personal.
+        JSON values without personal data.
+    dataset : Dataset
+        Header of the first instance, without pixel data.
     values : str
     instances : sequence of Described
-        Whose frames they are; empty where that was not looked into.
+        Descriptions of the instances; empty for a data set or an array of frames.
     arrangement : Arrangement or None
-        Of a stack; None for the frames of one file as they are stored.
+        Arrangement of a stack; None for the frames of one file.
     """
 
     frames: ArrayLike
     dims: tuple[str, ...]
     coordinates: Coordinates
     attributes: dict[str, Json]
+    dataset: Dataset = field(repr=False)
     values: Values = "stored"
     instances: Sequence[Described] = ()
     arrangement: Arrangement | None = None
@@ -76,7 +78,7 @@ class Contents:
 
     @property
     def labels(self) -> bool:
-        """Whether the values stand for things or colours, and a mean of two for neither."""
+        """Whether values are labels or indices of a palette, of which no mean can be taken."""
         return any(
             one.sop_class_uid in _LABELS
             or (self.values != "display" and one.photometric_interpretation == "PALETTE COLOR")
@@ -84,12 +86,12 @@ class Contents:
         )
 
     def fill_value(self, wanted: float | None) -> float:
-        """Return what stands for a frame that cannot be decoded.
+        """Return the value of frames that cannot be decoded.
 
         Raises
         ------
         ValueError
-            `wanted` is None, and the headers do not settle it.
+            `wanted` is None, and Pixel Padding Value is not one for all.
         """
         return fill_for(self.frames, self.instances, self.values) if wanted is None else wanted
 
@@ -106,17 +108,17 @@ def contents(
     storage_options: Mapping[str, Any] | None = None,
     **opening: Any,
 ) -> Contents:
-    """Return what of `src` goes into a store; nothing is decoded.
+    """Return the contents of a store made of `src`; nothing is decoded.
 
     Parameters
     ----------
     src : Stack, Series, or as for :func:`dcmdask.from_dicom`
     arranged : bool
-        Arrange the frames of one file, too, instead of leaving them as they are stored.
+        Arrange the frames of one file in space, too.
     values, on_irregular, order_by, fill_value, storage_options, **opening
         As for :func:`dcmdask.from_dicom`.
     with_identifiers : bool
-        Also tell what names the patient, the examination and the source.
+        Include identifiers of the patient, the examination and the source.
 
     Raises
     ------
@@ -127,7 +129,7 @@ def contents(
     if isinstance(src, FrameArray):
         if opening or storage_options or values != "stored" or arranged:
             raise TypeError(
-                "a FrameArray has its options already and is stored as it is; pass the path"
+                "a FrameArray is stored with the options that it was opened with; pass the path"
             )
         return _of_frames(src, src, [], values, with_identifiers)
     stack = src if isinstance(src, Stack) else None
@@ -136,7 +138,7 @@ def contents(
         stack = src.only_stack()
     elif stack is None and (arranged or is_collection(src, storage_options)):
         if isinstance(src, Dataset | bytes | bytearray | memoryview) or hasattr(src, "read"):
-            raise TypeError("what is arranged in space comes from files: pass a path or URL")
+            raise TypeError("only frames of files are arranged in space: pass a path or URL")
         stack = only_stack(scan(src, storage_options=storage_options))
     if stack is not None:
         stack = stack.ordered_by(order_by)
@@ -146,20 +148,9 @@ def contents(
             "on_irregular and order_by are for series: the frames of one file stay in the order "
             "that they are stored in; pass scan(path)[0] to arrange them"
         )
-    stored = open_frames(src, storage_options=storage_options, **opening)
-    if isinstance(src, Dataset):
-        if values != "stored":
-            raise TypeError(f"{values} values are for files; pass the path or the bytes")
-        return _of_frames(stored, stored, [], values, with_identifiers)
-    try:
-        one = describe(files.locate(src, storage_options), opening.get("transfer_syntax_uid"))
-    except DcmdaskError:
-        # The frames are there, whatever is wrong with what is said of them.
-        if values != "stored":
-            raise
-        return _of_frames(stored, stored, [], values, with_identifiers)
-    frames = with_values(stored, [one], values, opening)
-    return _of_frames(stored, frames, [one], values, with_identifiers)
+    stored, described = open_described(src, values, storage_options, **opening)
+    frames = with_values(stored, described, values, opening)
+    return _of_frames(stored, frames, described, values, with_identifiers)
 
 
 def _of_frames(
@@ -186,6 +177,7 @@ def _of_frames(
             "header": technical_header(stored.dataset, syntaxes, how, values),
             **named,
         },
+        stored.dataset,
         values,
         described,
     )
@@ -207,7 +199,7 @@ def _of_stack(
     syntaxes = sorted({one.transfer_syntax for one in stack.instances})
     how = {
         "photometric_interpretation": first.photometric_interpretation,
-        # Floating point has none.
+        # Floating point has no Bits Stored.
         **({"bits_stored": first.bits_stored} if first.pixel_keyword == "PixelData" else {}),
         "raw": False,
         **opening,
@@ -235,6 +227,7 @@ def _of_stack(
             "header": header,
             **named,
         },
+        dataset,
         values,
         stack.instances,
         arrangement,
@@ -242,7 +235,7 @@ def _of_stack(
 
 
 def _only_of_all(header: dict[str, Json]) -> None:
-    """Leave out of a header what was only compared in part between instances."""
+    """Remove elements of a header that are not known to be the same in all instances."""
     for keyword in ("FrameTime", "CineRate"):
         header.pop(keyword, None)
     for keyword in ("WindowCenter", "WindowWidth"):
@@ -251,7 +244,7 @@ def _only_of_all(header: dict[str, Json]) -> None:
 
 
 def _lossy_history(stack: Stack) -> dict[str, Json]:
-    """Return ratios and methods of lossy compression: lists of those that instances have."""
+    """Return ratios and methods of lossy compression of all instances."""
     found: dict[str, list[Json]] = {}
     for one in stack.instances:
         if one.lossy:
@@ -264,7 +257,7 @@ def _lossy_history(stack: Stack) -> dict[str, Json]:
 
 
 def _differing(stack: Stack) -> list[str]:
-    """Return keywords of which the first instance's value is not that of all frames."""
+    """Return the keywords of elements that are not the same for all frames."""
     columns = {
         "WindowCenter": "window_center",
         "WindowWidth": "window_width",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import dask.array as da
@@ -17,14 +19,12 @@ from dask.base import compute
 from zarr.abc.store import Store
 
 from dcmdask.dicom.access import TARGET, reaching
-from dcmdask.errors import StoreLostError
-from dcmdask.store.blocks import zarr_chunks
-from dcmdask.store.codecs import codecs
-from dcmdask.store.completion import grid_of
-from dcmdask.store.opening import CONFIG, KEY, complete, located, replaced, with_options
-from dcmdask.store.regions import write
-from dcmdask.store.report import ExportReport, bytes_stored
-from dcmdask.store.running import Awaited
+from dcmdask.errors import AlignmentError, StoreLostError
+from dcmdask.store.export import ExportReport, bytes_stored
+from dcmdask.store.group import CONFIG, KEY, complete, located, replaced, with_options
+from dcmdask.store.plan import codecs
+from dcmdask.store.regions import grid_of, write
+from dcmdask.store.scheduler import Awaited
 
 
 def write_array(
@@ -39,38 +39,36 @@ def write_array(
     overwrite: bool = False,
     target_options: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Write a Dask array to a Zarr 3 group with one array, aligned or not at all.
+    """Write a Dask array to a Zarr 3 group with one array.
 
-    One task writes the Zarr chunks of one Dask chunk, each whole. Nothing is rechunked:
-    where two tasks would write the same Zarr chunk the array is refused.
+    One task writes the Zarr chunks of one Dask chunk, each whole. Nothing is rechunked: an
+    array of which two tasks would write the same Zarr chunk is refused.
 
     Parameters
     ----------
     x : dask.array.Array
-        Of known shape. It is stored in native byte order.
+        An array of known shape; it is stored in native byte order.
     store : str, path-like or zarr.abc.store.Store
-        A local path is written beside, as ``.NAME.partial-...``, and renamed into place:
-        it is whole, or as it was before; a process that is killed leaves what it wrote.
-        A URL for fsspec or a store of zarr's is written in place; the group's attribute
-        ``dcmdask`` says ``"complete": false`` until all is there. With several processes
-        it has to be one that all of them reach.
+        A local path is written beside, as ``.NAME.partial-...``, and renamed into place, so
+        that it is whole or unchanged; a process that is killed leaves the partial folder. A
+        URL for fsspec or a store of zarr's is written in place; the group's attribute
+        ``dcmdask`` says ``"complete": false`` until everything is written. All worker processes
+        have to reach it.
     name : str, optional
-        Of the array in the group.
+        Name of the array in the group.
     dimension_names : sequence of str or None, optional
         One for each axis.
     attributes : mapping, optional
-        Of the group, JSON values.
+        Attributes of the group, in JSON values.
     chunks : sequence of int, optional
-        The shape of a Zarr chunk, of which all Dask chunks are multiples. By default
-        that of the Dask chunks, which have to be of one shape; the last along an axis
-        may be smaller.
+        The shape of a Zarr chunk; Dask chunks have to be multiples of it. By default that of
+        the Dask chunks, which have to be of one shape; the last along an axis may be smaller.
     compressors : optional
         As zarr takes them. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
-        None nothing.
+        None for no compression.
     overwrite : bool, optional
-        Replace the Zarr store that is there, if dcmdask wrote it and it holds nothing else.
-        In place it is lost where writing fails.
-
+        Replace an existing Zarr store, if dcmdask wrote everything in it. Where the new one is
+        written in place, the old one is lost even if writing fails.
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`, where that is a URL.
 
@@ -83,7 +81,7 @@ def write_array(
     AlignmentError
         Chunks do not line up; nothing was written.
     StoreExistsError
-        Something is there that is not to be replaced; nothing was computed.
+        Something exists that is not to be replaced; nothing was computed.
     StoreLostError
         Objects that were written are not in the store.
     TypeError, ValueError
@@ -116,7 +114,7 @@ def write_array(
         "dimension_names": dimension_names,
         "compressors": codecs(compressors, chunk, x.dtype),
     }
-    # What zarr refuses it refuses here, before the target is touched.
+    # Zarr refuses parameters here, before the target is touched.
     zarr.create_array({}, **layout)
     told = dict(attributes or {})
     told[KEY] = {
@@ -126,16 +124,9 @@ def write_array(
     }
     target, store = store, with_options(store, target_options)
     with reaching(target, TARGET), replaced(store, told, overwrite=overwrite) as group:
-        array = group.create_array(name, **layout, config=CONFIG)
-        with closing(Awaited(partial(write, array))) as put:
-            compute(written(x, put))
-        if array.nchunks_initialized != array.nchunks:
-            raise StoreLostError(
-                f"{array.nchunks_initialized} of {array.nchunks} chunks are in the store: can all "
-                "worker processes reach it?",
-                source=str(store),
-            )
-        complete(group)
+        array = group.create_array(name, **layout)
+        with written(group, {name: x}) as lazy:
+            compute(lazy)
     return ExportReport(
         store=str(target),
         shape=x.shape,
@@ -148,19 +139,117 @@ def write_array(
     )
 
 
-def written(x: da.Array, put: Awaited) -> da.Array:
-    """Return a lazy array with an element for each block, of which computing writes it."""
-    lazy: da.Array = da.map_blocks(
-        _put,
-        x,
-        put,
-        dtype=np.dtype(bool),
-        chunks=tuple((1,) * count for count in x.numblocks),
-        meta=np.empty((0,) * x.ndim, bool),
-    )
-    return lazy
+@contextmanager
+def written(group: zarr.Group, arrays: Mapping[str, da.Array]) -> Iterator[list[da.Array]]:
+    """Give lazy arrays with an element for each block, of which computing writes the block.
+
+    Behind the body the group is complete.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    arrays : mapping
+        Values of arrays of the group, by name.
+
+    Raises
+    ------
+    StoreLostError
+        Chunks that were written are not in the store.
+    """
+    # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
+    opened: list[Any] = [group[name].with_config(CONFIG) for name in arrays]  # type: ignore[union-attr]
+    with ExitStack() as stack:
+        puts = [stack.enter_context(closing(Awaited(partial(write, one)))) for one in opened]
+        yield [
+            da.map_blocks(
+                _put,
+                x,
+                put,
+                dtype=np.dtype(bool),
+                chunks=tuple((1,) * count for count in x.numblocks),
+                meta=np.empty((0,) * x.ndim, bool),
+            )
+            for x, put in zip(arrays.values(), puts, strict=True)
+        ]
+    for array in opened:
+        if array.nchunks_initialized != array.nchunks:
+            raise StoreLostError(
+                f"{array.nchunks_initialized} of {array.nchunks} chunks of {array.basename} are in "
+                "the store: can all worker processes reach it?",
+                source=str(group.store),
+                code="objects-lost",
+            )
+    complete(group)
 
 
 def _put(block: npt.NDArray[Any], put: Awaited, block_info: Any = None) -> npt.NDArray[np.bool_]:
     put(tuple(slice(start, stop) for start, stop in block_info[0]["array-location"]), block)
     return np.ones((1,) * block.ndim, bool)
+
+
+# Chunks
+
+Blocks = Sequence[Sequence[int]]
+
+
+def zarr_chunks(blocks: Blocks, wanted: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return the shape of the Zarr chunks for an array in Dask `blocks`.
+
+    Every boundary between two blocks is a boundary between two Zarr chunks, so each
+    chunk is written whole by one task, and by no other.
+
+    Parameters
+    ----------
+    blocks : sequence of sequence of int
+        The lengths of the Dask chunks along each axis.
+    wanted : sequence of int, optional
+        The length of a Zarr chunk along each axis. By default the Dask chunks', which
+        have to be of one length along an axis; the last may be shorter.
+
+    Raises
+    ------
+    AlignmentError
+        Some Zarr chunk would belong to two blocks.
+    ValueError
+        `wanted` is not one positive number for each axis.
+
+    Examples
+    --------
+    >>> zarr_chunks([(10, 10, 5), (512,), (512,)])
+    (10, 512, 512)
+    >>> zarr_chunks([(10, 10, 5), (512,), (512,)], wanted=(5, 256, 256))
+    (5, 256, 256)
+    """
+    if wanted is not None and (len(wanted) != len(blocks) or min(wanted, default=1) < 1):
+        raise ValueError(
+            f"chunks {tuple(wanted)!r} are not one positive integer for each of the "
+            f"{len(blocks)} axes"
+        )
+    found = []
+    for axis, lengths in enumerate(blocks):
+        if any(math.isnan(length) for length in lengths):
+            raise AlignmentError(
+                f"axis {axis} has Dask chunks of unknown length, and a store needs its shape "
+                "first: call compute_chunk_sizes()",
+                code="unknown-chunks",
+            )
+        # Zarr has no chunks of length 0, not even for an empty axis.
+        chunk = max(1, *lengths) if wanted is None else wanted[axis]
+        _check(axis, lengths, chunk)
+        found.append(chunk)
+    return tuple(found)
+
+
+def _check(axis: int, lengths: Sequence[int], chunk: int) -> None:
+    for position, end in enumerate(accumulate(lengths[:-1])):
+        if end % chunk == 0:
+            continue
+        start = end - end % chunk
+        fit = math.gcd(*lengths[:-1])
+        chunks = f"chunks of {fit}" if fit == 1 else f"chunks of {fit} or a divisor of it"
+        raise AlignmentError(
+            f"axis {axis}: Dask chunk {position} ends at {end}, inside the Zarr chunk from {start} "
+            f"to {start + chunk}, which two tasks would write; {chunks} would fit, or "
+            f".rechunk({{{axis}: {chunk}}}) first",
+            code="unaligned",
+        )

@@ -1,8 +1,8 @@
 """Metadata of OME-Zarr 0.5: axes, scales, translations, channels.
 
-An image of OME-Zarr has at most the axes t, c, z, y and x, each of them even. What does not
-fit is refused, not bent. An axis of frames that are neither places nor times is called
-``frame`` and has no type, which the format allows in the place of c.
+An image of OME-Zarr has at most the axes t, c, z, y and x, each of them even. Other images are
+refused. An axis of frames that differ in neither position nor time is called ``frame`` and has
+no type, which the format allows in the place of c.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
 
 from dcmdask.dicom.description import facts_of
-from dcmdask.dicom.header import read_whole_header
 from dcmdask.errors import IrregularSeriesError, LayoutError
 from dcmdask.geometry.coordinates import MILLISECONDS, Coordinates
 from dcmdask.geometry.grid import Floats, Geometry
@@ -24,10 +22,10 @@ from dcmdask.store.channels import CHANNELS, described, labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
 
-# What keeps a grid from being expressed by a scale and a translation. Of a tilt, and of
-# direction cosines that are not orthonormal, the affine in our own attributes tells.
+# Irregularities of a grid that scale and translation cannot express. A tilt, and direction
+# cosines that are not orthonormal, are in the affine of the attribute `dcmdask`.
 _UNEVEN = frozenset({"missing", "uneven", "duplicate", "position"})
-# z is halved up to this times the spacing in the plane.
+# z is halved where its spacing is at most this times that in the plane.
 _THICK = 1.5
 # Times are even if they are off by less than this part of a step.
 _EVEN_TIMES = 1e-3
@@ -41,13 +39,13 @@ class Axes(NamedTuple):
     Attributes
     ----------
     shape : tuple of int
-        Of level 0.
+        Shape of level 0.
     dims : tuple of str
-        Some of ``"t"``, ``"c"`` or ``"frame"``, ``"z"``, ``"y"``, ``"x"``, in this order.
+        ``"t"``, ``"c"`` or ``"frame"``, ``"z"``, ``"y"``, ``"x"``, as far as they exist.
     frame_axes : tuple of int
-        Those that number frames, as the leading axes of the contents' frames do.
+        Axes that number frames, in the order of the leading axes of the contents' frames.
     samples_axis : int or None
-        Index of c, if it is that of the samples.
+        Index of c, if it is the axis of samples.
     halved : tuple of int
         Axes along which a level has half the length of the one below.
     """
@@ -60,26 +58,26 @@ class Axes(NamedTuple):
 
 
 def axes(contents: Contents) -> Axes:
-    """Return the axes that arranged frames have in OME-Zarr.
+    """Return the axes of arranged frames in OME-Zarr.
 
-    Samples become c, in front of the space; so does a dimension of diffusion weightings,
-    echoes or components. Frames without a position are t if they are of one instance that
-    says when each was made, or if there is just one. z is halved where its spacing is at
-    most 1.5 times that in the plane; of two in the plane, the larger, since halving y and x
-    alone would make both of them coarser than z.
+    Samples are stored as c, in front of the space, and so is a dimension of diffusion
+    weightings, echoes or components. Frames without a position are t if they are of one
+    instance that gives the time of each, or if there is just one. z is halved where its spacing
+    is at most 1.5 times that in the plane, the larger of two: halving y and x alone would make
+    them coarser than z.
 
     Raises
     ------
     LayoutError
-        More than one dimension would have to be c.
+        More than one dimension would be stored as c.
     IrregularSeriesError
-        The frames are no even grid.
+        The frames do not lie on an even grid.
     """
     frames, geometry = contents.frames, _geometry(contents)
     own = contents.dims[: frames.frame_axes]
     lengths = dict(zip(contents.dims, frames.shape, strict=True))
     stored_as = dict.fromkeys(CHANNELS, "c")
-    # A single frame has one time, whatever that is.
+    # A single frame has one time, even if it is not known.
     if own == ("frame",) and (len(frames) == 1 or _times(contents) is not None):
         stored_as["frame"] = "t"
     stored = [stored_as.get(dim, dim) for dim in own]
@@ -118,18 +116,18 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
     """Return the value of the group's attribute ``ome``, validated.
 
     Lengths are in millimetres and times in milliseconds; an axis of which the spacing is
-    not known, or which is not even in time, has the scale 1 and no unit. A translation is
-    the position of the first pixel's centre in the patient, along the stack's own normal,
-    columns and rows; of a level above, that of the middle of the pixels that its first one
-    is the mean of.
+    not known, or which is not even in time, has the scale 1 and no unit. A translation is the
+    position of the first pixel's centre in the patient, along the stack's own normal, columns
+    and rows; on the levels above, it is the centre of the pixels that the first one is the mean
+    of.
 
     Parameters
     ----------
     contents : Contents
     plan : Plan
-        Made of what :func:`axes` returned.
+        Plan with the axes of :func:`axes`.
     names : sequence of str
-        Of the arrays, one for each level.
+        Names of the arrays, one for each level.
 
     Raises
     ------
@@ -179,13 +177,13 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
 
 
 def coordinates(contents: Contents, dims: Sequence[str]) -> Coordinates:
-    """Return the coordinates that an axis has in OME-Zarr only: labels of c, times of frames.
+    """Return coordinates of OME-Zarr only: labels of c, and times of frames.
 
     Parameters
     ----------
     contents : Contents
     dims : sequence of str
-        Of the stored arrays.
+        Names of the stored axes.
     """
     found: Coordinates = {}
     if "c" in dims:
@@ -206,10 +204,11 @@ def _check_even(geometry: Geometry, source: str) -> None:
     reasons = [one.text for one in geometry.irregularities if one.code in _UNEVEN]
     if reasons:
         raise IrregularSeriesError(
-            f"OME-Zarr has no place for frames that are no even grid: {'; '.join(reasons)}; "
+            f"OME-Zarr has no place for frames that lie on no even grid: {'; '.join(reasons)}; "
             "on_irregular='fill' puts empty frames into gaps, scan(...)[0].stacks[0].split() gives "
             f"the regular parts, and {_INSTEAD}",
             source=source,
+            code="+".join(sorted(_UNEVEN & {one.code for one in geometry.irregularities})),
         )
 
 
@@ -234,12 +233,12 @@ def _axis(dim: str, measured: bool) -> dict[str, str]:
 
 
 def _spacing(contents: Contents) -> dict[str, float]:
-    """Return mm between z, y and x, and ms between t, as far as they are known."""
+    """Return the spacing along z, y and x in mm, and along t in ms, where it is known."""
     geometry = _geometry(contents)
     if geometry is not None:
         lengths = dict(zip("zyx", geometry.spacing, strict=True))
     else:
-        # Of frames without a position.
+        # Frames without a position.
         each = np.unique(facts_of(contents.instances)["spacing"], axis=0)
         lengths = dict(zip("yx", each[0].tolist(), strict=True)) if len(each) == 1 else {}
     found = {dim: length for dim, length in lengths.items() if 0 < length < np.inf}
@@ -258,17 +257,17 @@ def _origin(contents: Contents) -> dict[str, float]:
     if geometry is None or geometry.affine is None:
         return {}
     row, column = np.array(geometry.orientation).reshape(2, 3)
-    # Dot products where these are orthonormal, and still the same point where not quite.
+    # Dot products if they are orthonormal, and the same point if they nearly are.
     directions = np.column_stack([np.cross(row, column), column, row])
     along = np.linalg.solve(directions, geometry.affine[:3, 3])
     return dict(zip("zyx", along.tolist(), strict=True))
 
 
 def _times(contents: Contents) -> Floats | None:
-    """Return when each t was, in ms from the first; None where that is not known.
+    """Return the time of each t in ms from the first; None where it is not known.
 
-    Of frames without a position: those of one instance, in its order, by Frame Time Vector,
-    Frame Time or Cine Rate (PS3.3 C.7.6.5) or else by their own times.
+    Frames without a position have times if they are those of one instance, in its order: by
+    Frame Time Vector, Frame Time or Cine Rate (PS3.3 C.7.6.5), or else by their own times.
     """
     if contents.dims[0] != "frame":
         return contents.coordinates["t"][1] if "t" in contents.coordinates else None
@@ -277,8 +276,7 @@ def _times(contents: Contents) -> Floats | None:
         return None
     if not np.array_equal(arrangement.numbers, np.arange(count)):
         return None
-    one = contents.instances[0]
-    times = _cine_times(read_whole_header(one.source, UID(one.transfer_syntax)), count)
+    times = _cine_times(contents.dataset, count)
     if times is not None:
         return times
     for column in MILLISECONDS:
@@ -291,7 +289,7 @@ def _times(contents: Contents) -> Floats | None:
 def _cine_times(dataset: Dataset, count: int) -> Floats | None:
     pointers = _values(dataset, "FrameIncrementPointer")
     if pointers and not {_FRAME_TIME, _FRAME_TIME_VECTOR}.intersection(pointers):
-        # What differs from frame to frame is something else.
+        # Frames differ in another attribute than time.
         return None
     vector = np.array(_values(dataset, "FrameTimeVector"), np.float64)
     if len(vector) == count and (vector[1:] > 0).all():
@@ -305,11 +303,11 @@ def _cine_times(dataset: Dataset, count: int) -> Floats | None:
 
 
 def _values(dataset: Dataset, keyword: str) -> list[float]:
-    """Return the numbers of an element, none where one is not valid."""
+    """Return the numbers of an element; none if one of them is invalid."""
     try:
         value = dataset.get(keyword)
     except Exception:
-        # It is so damaged that pydicom fails in one of its many ways.
+        # So damaged that pydicom raises anything.
         return []
     values = list(value) if isinstance(value, MultiValue) else [value]
     finite = all(isinstance(one, int | float) and np.isfinite(one) for one in values)

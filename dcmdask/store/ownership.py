@@ -1,4 +1,4 @@
-"""Whether a file was written by dcmdask: the one rule for all that removes or replaces.
+"""Files that dcmdask wrote, and local stores that are replaced whole or not at all.
 
 Nothing is removed that a mark or a record of the target does not list by name, and no target
 is, holds or is found in the source that it is made from.
@@ -10,9 +10,14 @@ import glob
 import json
 import os
 import re
+import shutil
+import time
+import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -21,15 +26,12 @@ from dcmdask.archive.discovery import MARKS, STORE, is_mark
 from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import StoreExistsError
 
-# How zarr names a local object before it is renamed into place.
+# Suffix of zarr's local objects before they are renamed into place.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the path of each file below a local folder, relative to it, with ``/`` between.
-
-    Symbolic links are files here, whatever they lead to: none is followed.
-    """
+    """Yield the path of each file or symbolic link below a local folder, relative to it."""
     waiting = [""]
     while waiting:
         above = waiting.pop()
@@ -50,20 +52,21 @@ def check_ours(where: str, there: Iterable[str], written: Container[str]) -> Non
     where : str
         The path or URL of the folder that they lie in.
     there : iterable of str
-        Their paths relative to the folder.
+        Paths of files, relative to the folder.
     written : container of str
-        Those that a mark or a record lists as written by dcmdask.
+        Paths that a mark or a record lists as written by dcmdask.
 
     Raises
     ------
     StoreExistsError
-        One of them is not listed.
+        A file is not listed.
     """
     for path in there:
         if path not in written:
             raise StoreExistsError(
                 f"{where.rstrip('/')}/{path} stands in the way: dcmdask did not write it, and "
-                "replaces and removes only what it wrote; move it, or take another target"
+                "replaces and removes only what it wrote; move it, or take another target",
+                code="not-written-by-dcmdask",
             )
 
 
@@ -73,10 +76,10 @@ class StoreKeys(Container[str]):
     Parameters
     ----------
     document : bytes
-        Metadata of the group. The ``"arrays"`` of its attribute ``dcmdask`` give, by the name
-        of each array, the number of its objects along each axis. Without them dcmdask did not
-        write the store, and there are no keys but the temporary one that a process leaves
-        which is killed at its first write.
+        Metadata of the group. ``"arrays"`` of its attribute ``dcmdask`` has, by the name of
+        each array, the number of objects along each axis. Without it dcmdask did not write the
+        store, and the only key is the temporary one of a process that was killed at its first
+        write.
     """
 
     def __init__(self, document: bytes) -> None:
@@ -91,7 +94,7 @@ class StoreKeys(Container[str]):
             return False
         final = TEMPORARY.sub("", key)
         if final != key and final.rpartition("/")[2] == "zarr":
-            # Of a temporary object zarr leaves the suffix out.
+            # The names of zarr's temporary objects lack the suffix.
             final += ".json"
         if final == STORE:
             return self._is_ours or final != key
@@ -114,25 +117,25 @@ def _is_below(number: str, count: Any) -> bool:
 def check_apart(
     sources: Iterable[str], target: str, storage_options: Mapping[str, Any] | None = None
 ) -> None:
-    """Refuse a target that is or holds a source, or that a later look at the source would find.
+    """Refuse a target that is or holds a source, or that a scan of the source would find.
 
-    A target in a folder of the source may be one that is not there yet, an empty folder, or
-    one with a mark, which a scan leaves out. Links are followed.
+    A target in a folder of the source may be absent, an empty folder, or one with a mark, which
+    a scan leaves out. Links are followed.
 
     Parameters
     ----------
     sources : iterable of str
-        Local paths, glob patterns and URLs for fsspec. Of a pattern the folder before the
-        first wildcard counts, of a chained URL the last part.
+        Local paths, glob patterns and URLs for fsspec. The folder before the first wildcard
+        of a pattern counts, and the last part of a chained URL.
     target : str
         A local path or a URL.
     storage_options : mapping, optional
-        For the file system of `target`.
+        Keyword arguments for the fsspec file system of `target`.
 
     Raises
     ------
     ValueError
-        Naming both.
+        They are not apart.
     UnreachableError
         The server of the target cannot be reached.
 
@@ -162,10 +165,7 @@ def check_apart(
 
 
 def _place(source: str, is_pattern: bool) -> tuple[str, ...]:
-    """Return a path or URL as what it is reached by and the parts of its real path.
-
-    Of a pattern, those before the first wildcard.
-    """
+    """Return the kind of file system, and the parts of the real path before any wildcard."""
     last = source.rpartition("::")[2]
     protocol, path = fsspec.core.split_protocol(last)
     if protocol in (None, "file", "local"):
@@ -174,7 +174,7 @@ def _place(source: str, is_pattern: bool) -> tuple[str, ...]:
         real = os.path.normcase(os.path.realpath(os.path.expanduser(path or os.sep)))
         return ("", *filter(None, real.split(os.sep)))
     parts = [part for part in path.split("/") if part]
-    # Protocols may have several names.
+    # A protocol may have several names.
     kind = fsspec.get_filesystem_class(protocol)
     if is_pattern:
         parts = list(takewhile(lambda part: not glob.has_magic(part), parts))
@@ -192,6 +192,201 @@ def _is_left_out(target: str, storage_options: Mapping[str, Any]) -> bool:
     named = {path.rstrip("/").rpartition("/")[2]: path for path in paths}
     marks = named.keys() & MARKS
     if all(name in StoreKeys(b"") for name in named):
-        # Empty, or what a process leaves that was killed at its first write.
+        # Empty, or left by a process that was killed at its first write.
         return True
     return any(is_mark(name, fs.cat_file(named[name])) for name in marks)
+
+
+# A folder that is replaced whole or not at all
+
+# The first file of a Zarr 3 group or array. While a store is being written, the one of the
+# root also tells tasks that the store is still wanted.
+NODE = STORE
+# Name of that file in a store that is discarded, as if it were being written.
+_DISCARDED = f"zarr.{'0' * 32}.partial"
+# Name of a folder that is to take the place of another.
+PARTIAL = re.compile(r"^\..*\.partial-[0-9a-f]{12}\Z")
+# Bytes of a name beside a target; a file system takes 255, with what is added to the name.
+_LONGEST = 200
+_SYNCED_AT_ONCE = 16
+# Files and folders: syncing 10 000 of them one by one takes ten times as long as os.sync.
+_SYNCED_ONE_BY_ONE = 256
+# Number of looks at a discarded store, a hundredth of a second apart.
+_LATE_WRITES = 8
+
+
+@contextmanager
+def replacing(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a new folder that takes the place of `target` once the body is through.
+
+    Until then it is a hidden folder on the same file system, so that renaming it is one step.
+    Where the body fails, `target` is unchanged, and the new folder is gone.
+
+    Parameters
+    ----------
+    target : path
+        Real path in a folder that exists.
+    overwrite : bool
+        Replace a Zarr store that dcmdask wrote. Anything else that is there, an empty folder
+        excepted, is never replaced.
+
+    Raises
+    ------
+    StoreExistsError
+        Something is there that must not be replaced; nothing was done.
+    """
+    check_replaceable(target, overwrite)
+    mark = uuid.uuid4().hex[:12]
+    partial = hidden(target, f"partial-{mark}")
+    try:
+        partial.mkdir()
+        yield partial
+        check_replaceable(target, overwrite)
+        _put_in_place(partial, target, hidden(target, f"old-{mark}"))
+    except BaseException:
+        discard(partial)
+        raise
+
+
+def recover(target: Path) -> None:
+    """Clear up after a process that was killed while it replaced `target`.
+
+    No other process may be about to replace it. An old store that was put aside comes back if
+    nothing is in its place. A folder with files that dcmdask did not write stays as it is.
+    """
+    if len(os.fsencode(target.name)) > _LONGEST or not target.parent.is_dir():
+        # Another target may have the same beginning.
+        return
+    for purpose in ("old-", "partial-"):
+        beginning = hidden(target, purpose).name
+        for left in target.parent.iterdir():
+            if not re.fullmatch(re.escape(beginning) + "[0-9a-f]{12}", left.name):
+                continue
+            with suppress(StoreExistsError):
+                check_store(left)
+                if purpose == "old-" and not os.path.lexists(target):
+                    os.rename(left, target)
+                else:
+                    _remove(left)
+
+
+def hidden(target: Path, purpose: str) -> Path:
+    """Return a hidden name beside `target`, short enough for a file system."""
+    beginning = os.fsencode(target.name)[:_LONGEST].decode(errors="ignore")
+    return target.with_name(f".{beginning}.{purpose}")
+
+
+def discard(partial: Path) -> None:
+    """Remove a store that is no longer wanted while tasks may still write to it.
+
+    `NODE` goes first: a task that finds it gone behind its last write, which may have made
+    folders anew, calls this itself.
+    """
+    with suppress(OSError):
+        os.replace(partial / NODE, partial / _DISCARDED)
+    _remove(partial)
+    # A write that zarr's thread has begun makes its folders anew.
+    for _ in range(_LATE_WRITES):
+        time.sleep(0.01)
+        if partial.exists():
+            _remove(partial)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a store, its metadata last: others recognize a part of it as written by dcmdask."""
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            # Fails for a file.
+            shutil.rmtree(entry, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_store(folder: Path) -> None:
+    """Refuse a folder that holds anything but a Zarr store that dcmdask wrote, or a part of one.
+
+    Raises
+    ------
+    StoreExistsError
+        Names the first file that dcmdask did not write, or the first link.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        check_ours(os.fspath(folder.parent), [folder.name], ())
+    document = b""
+    for name in (_DISCARDED, NODE):
+        if (folder / name).is_file():
+            document = (folder / name).read_bytes()
+    there = (
+        f"{path} (a link)" if os.path.islink(folder / path) else path
+        for path in files_below(folder)
+    )
+    check_ours(os.fspath(folder), there, StoreKeys(document))
+
+
+def sync_below(folder: str | os.PathLike[str]) -> None:
+    """Write all files and folders below a local folder, and the folder itself, to the disk.
+
+    A file that was renamed into place may otherwise be empty after a power failure.
+    """
+    paths = [
+        os.path.join(above, name) for above, _, names in os.walk(folder) for name in ("", *names)
+    ]
+    if len(paths) > _SYNCED_ONE_BY_ONE and hasattr(os, "sync"):
+        # All of them at once; syncing each behind this is fast, and raises errors.
+        os.sync()
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
+        for _ in threads.map(sync, paths):
+            pass
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Write a file, or the names in a folder, to the disk, where the file system can do that."""
+    is_folder = os.path.isdir(path)
+    try:
+        # Windows syncs writable files only.
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if not is_folder:
+            raise
+
+
+def check_replaceable(target: Path, overwrite: bool) -> None:
+    """Refuse a target at which there is something that is not to be replaced.
+
+    Raises
+    ------
+    StoreExistsError
+    """
+    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+        return
+    if overwrite:
+        check_store(target)
+        return
+    unfinished = False
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        document = json.loads((target / NODE).read_bytes())
+        unfinished = document["attributes"]["dcmdask"]["complete"] is False
+    state = ", an export that was not finished (resume goes on with it)" if unfinished else ""
+    raise StoreExistsError(
+        f"{target} exists{state}, and nothing is replaced without overwrite",
+        code="incomplete" if unfinished else "exists",
+    )
+
+
+def _put_in_place(partial: Path, target: Path, aside: Path) -> None:
+    if not os.path.lexists(target):
+        os.rename(partial, target)
+        return
+    os.rename(target, aside)
+    try:
+        os.rename(partial, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    sync(target.parent)
+    # The old store is renamed once more: half removed, it must not come back.
+    os.rename(aside, partial)
+    _remove(partial)

@@ -9,54 +9,31 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from dcmdask.errors import AlignmentError
+from dcmdask.store.pyramid import Level, Shape, level_count, stacked
 
-Shape: TypeAlias = tuple[int, ...]
 Wanted: TypeAlias = "str | int | Sequence[int] | None"
 
-# What a chunk and a shard hold, decoded, where nothing else is asked for. A chunk is what a
-# reader has to take at least; a region, about a shard, is what a task holds in memory.
+# Default sizes of a chunk and a shard, decoded. A chunk is the least that a reader decodes; a
+# region, about a shard, is held in memory by a task.
 CHUNK_BYTES = 2**19
 SHARD_BYTES = 2**26
-# A frame of a volume is cut into tiles of this size, so that a chunk is thick enough to read
-# across frames; other frames stay whole unless they are large.
+# Tile size of a volume's frames, so that chunks span several frames; other frames stay whole
+# unless they are large.
 VOLUME_TILE = 256
 LARGE_FRAME_BYTES = 2**22
 LARGE_FRAME_TILE = 1024
-# So few objects need no shards; and there should be so many regions for a cluster.
+# Number of objects that need no shards, and of regions that keep a cluster busy.
 FEW_OBJECTS = 64
 LEAST_REGIONS = 8
-# Of levels from 2 on, which are small.
-LEAST_REGIONS_ABOVE = 4
-# The smallest level of a pyramid fits in a square of this size.
-SMALLEST_LEVEL = 256
-
-
-@dataclass(frozen=True)
-class Level:
-    """One array of a store.
-
-    Attributes
-    ----------
-    shape, chunks : tuple of int
-    shards : tuple of int or None
-    """
-
-    shape: Shape
-    chunks: Shape
-    shards: Shape | None = None
-
-    @property
-    def objects(self) -> Shape:
-        """The shape of what is stored as one object."""
-        return self.shards or self.chunks
 
 
 @dataclass(frozen=True)
@@ -66,9 +43,9 @@ class Plan:
     Attributes
     ----------
     dims : tuple of str
-        Of the stored arrays.
+        Names of the axes of the stored arrays.
     frame_axes : tuple of int
-        Those that number frames; the others are rows, columns and samples.
+        Axes that number frames; the others are rows, columns and samples.
     samples_axis : int or None
         Index of the samples' axis.
     halved : tuple of int
@@ -164,7 +141,7 @@ def planned(
     Parameters
     ----------
     shape : tuple of int
-        Of the stored array.
+        Shape of the stored array.
     chunks, shards : "auto", int or sequence of int
         One number for each axis but that of the samples; or, for one axis of frames, the
         number of whole frames. Shards may be None.
@@ -192,9 +169,10 @@ def planned(
     if shards == "auto":
         shard = tiled.shards(chunk)
     if shard is not None and any(s % c for s, c in zip(shard, chunk, strict=True)):
-        raise AlignmentError(f"shards {shard} are not made of whole chunks {chunk}")
-    count = _levels(shape, halved, levels)
-    all_levels = _stacked(Level(shape, chunk, shard), halved, frame_axes, count)
+        text = f"shards {shard} are not made of whole chunks {chunk}"
+        raise AlignmentError(text, code="shards")
+    count = level_count(shape, halved, levels)
+    all_levels = stacked(Level(shape, chunk, shard), halved, frame_axes, count)
     return Plan(dims, frame_axes, samples_axis, halved, dtype, all_levels)
 
 
@@ -225,9 +203,9 @@ def check_fits(plan: Plan, limit: int, why: str) -> None:
     if fitting is None:
         single = level.shards is None or all(level.chunks[axis] == 1 for axis in plan.frame_axes)
         advice = "one frame needs more memory" if single else "use chunks of fewer frames"
-        raise AlignmentError(f"{words}; {advice}")
+        raise AlignmentError(f"{words}; {advice}", code="memory")
     shown = ",".join(str(n) for axis, n in enumerate(fitting) if axis != plan.samples_axis)
-    raise AlignmentError(f"{words}; {kind} of {shown} would fit")
+    raise AlignmentError(f"{words}; {kind} of {shown} would fit", code="memory")
 
 
 def _smaller(plan: Plan, limit: int) -> Shape | None:
@@ -243,7 +221,7 @@ def _smaller(plan: Plan, limit: int) -> Shape | None:
             shape = tuple(objects)
             chunks, shards = (shape, None) if level.shards is None else (level.chunks, shape)
             first = Level(level.shape, chunks, shards)
-            levels = _stacked(first, plan.halved, plan.frame_axes, len(plan.levels))
+            levels = stacked(first, plan.halved, plan.frame_axes, len(plan.levels))
             if replace(plan, levels=levels).region_bytes <= limit:
                 return shape
     return None
@@ -345,77 +323,48 @@ def _divisor(length: int, most: int) -> int:
     return next(n for n in range(min(length, most), 0, -1) if length % n == 0)
 
 
-def _levels(shape: Shape, halved: tuple[int, ...], wanted: int | str) -> int:
-    """Return how many levels there are."""
-    longest = max((shape[axis] for axis in halved), default=1)
-    if wanted == "auto":
-        in_plane = max((shape[axis] for axis in halved[-2:]), default=1)
-        return 1 + max(0, math.ceil(math.log2(max(1, in_plane) / SMALLEST_LEVEL)))
-    most = 1 + max(0, math.ceil(math.log2(max(1, longest))))
-    if not isinstance(wanted, int | np.integer) or not 1 <= wanted <= most:
-        raise ValueError(f"levels {wanted!r}: 'auto', or from 1 to {most} for {shape}")
-    return int(wanted)
+# Compression
+
+BLOSC_BYTES = 2**31 - 1
 
 
-def _stacked(
-    first: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...], count: int
-) -> tuple[Level, ...]:
-    """Return `count` levels, each made from the one before it."""
-    levels = [first]
-    for number in range(1, count):
-        above = _halved(levels[-1], halved, frame_axes)
-        # Level 1 is written with the regions of level 0, those above by regions of their own.
-        levels.append(above if number == 1 else _grown(above, first, frame_axes))
-    return tuple(levels)
+# Compression of small arrays: zarr's default, and a checksum.
+SMALL = (ZstdCodec(level=0), Crc32cCodec())
+# By the names that the command has for them; the levels are zarr's own defaults.
+NAMED: Mapping[str, Any] = {
+    "zstd": {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+    "gzip": {"name": "gzip", "configuration": {"level": 5}},
+    "none": None,
+}
 
 
-def _grown(level: Level, first: Level, frame_axes: tuple[int, ...]) -> Level:
-    """Return a level with shards of up to as many values as those of the first one have.
+def codecs(wanted: Any, chunk: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return the compressors that are wanted, for chunks of this shape.
 
-    As long as there are enough of them to be written by several tasks at once.
+    Parameters
+    ----------
+    wanted : "auto", "zstd", "gzip", "none", or what zarr takes
+        Blosc with Zstandard and bit shuffle, which on 12-bit images is both faster and smaller
+        than Zarr's own default; and a checksum, since Blosc decodes most damaged chunks
+        without a word.
+
+    Raises
+    ------
+    AlignmentError
+        A chunk is larger than Blosc takes.
     """
-    if level.shards is None or first.shards is None:
-        return level
-    shards = list(level.shards)
-    for axis in reversed(frame_axes):
-        while (
-            2 * math.prod(shards) <= math.prod(first.shards)
-            and _regions(level.shape, shards, frame_axes) >= 2 * LEAST_REGIONS_ABOVE
-            and shards[axis] < level.shape[axis]
-        ):
-            shards[axis] *= 2
-    return replace(level, shards=tuple(shards))
-
-
-def _regions(shape: Shape, shards: Sequence[int], frame_axes: tuple[int, ...]) -> int:
-    return math.prod(-(-shape[axis] // shards[axis]) for axis in frame_axes)
-
-
-def _halved(level: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...]) -> Level:
-    """Return the level above; its regions are, if possible, those of the one below.
-
-    Its chunks hold about as many values as those below, so that there are fewer of them.
-    """
-    shape, chunks = list(level.shape), list(level.chunks)
-    shards = None if level.shards is None else list(level.shards)
-    for axis in halved:
-        shape[axis] = -(-shape[axis] // 2)
-        if axis not in frame_axes:
-            chunks[axis] = min(chunks[axis], max(1, shape[axis]))
-            if shards is not None:
-                whole = max(1, -(-shape[axis] // chunks[axis])) * chunks[axis]
-                shards[axis] = min(shards[axis] // chunks[axis] * chunks[axis], whole)
-        elif shards is None:
-            chunks[axis] = -(-chunks[axis] // 2) if chunks[axis] % 2 == 0 else chunks[axis]
-        elif shards[axis] % 2 == 0:
-            shards[axis] //= 2
-            chunks[axis] = math.gcd(chunks[axis], shards[axis])
-    for axis in reversed(frame_axes):
-        most = shape[axis] if shards is None else shards[axis]
-        while (
-            2 * math.prod(chunks) <= math.prod(level.chunks)
-            and 2 * chunks[axis] <= most
-            and (shards is None or shards[axis] % (2 * chunks[axis]) == 0)
-        ):
-            chunks[axis] *= 2
-    return Level(tuple(shape), tuple(chunks), None if shards is None else tuple(shards))
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted != "auto":
+        if wanted not in NAMED:
+            raise ValueError(
+                f"compressors {wanted!r}: auto, {', '.join(NAMED)}, or what zarr takes"
+            )
+        return NAMED[wanted]
+    if math.prod(chunk) * dtype.itemsize > BLOSC_BYTES:
+        raise AlignmentError(
+            f"a chunk of {chunk} {dtype} is larger than the {BLOSC_BYTES} bytes that Blosc takes: "
+            "use smaller chunks",
+            code="blosc",
+        )
+    return [BloscCodec(cname="zstd", shuffle="bitshuffle"), Crc32cCodec()]

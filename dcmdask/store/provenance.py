@@ -1,8 +1,8 @@
-"""Provenance of a store: the technical header, and nothing about whom the frames show.
+"""Provenance of a store: the technical header, without personal data.
 
-A store is meant to be shared. So this is a list of what goes in, and even of the listed
-elements only values that cannot be a name: numbers, UIDs and the terms that the standard
-defines. Text, dates, private elements and source paths are not on it.
+Stores are shared, so only listed elements are stored, and only values that cannot be a name:
+numbers, UIDs and terms that the standard defines. Text, dates, private elements and source paths
+are not listed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -41,7 +42,7 @@ def _term(pattern: str) -> Callable[[str], str | None]:
 
 _uid = _term(r"[0-9.]{1,64}")
 
-# Keyword to what makes a JSON value of one value's text, or None of what must not go in.
+# Keyword to a function from one value's text to JSON; it returns None for other text.
 ELEMENTS: Mapping[str, Callable[[str], Json]] = {
     "SOPClassUID": _uid,
     "SOPInstanceUID": _uid,
@@ -62,7 +63,7 @@ ELEMENTS: Mapping[str, Callable[[str], Json]] = {
     "LossyImageCompressionRatio": _number,
     "LossyImageCompressionMethod": _term(r"ISO_\d+_\d+"),
 }
-# What a store says only if it is asked to.
+# Keywords of elements that are stored only on request.
 IDENTIFIERS = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
     *("StudyDate", "StudyTime", "SeriesDate", "SeriesTime", "AcquisitionDateTime"),
@@ -71,7 +72,8 @@ IDENTIFIERS = (
     *("InstitutionName", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber"),
     *("BodyPartExamined", "SeriesNumber"),
 )
-# Where a multi-frame object says for all frames what others say at the top (PS3.3 C.7.6.16).
+# Sequences of shared functional groups that hold an element of multi-frame objects
+# (PS3.3 C.7.6.16).
 SHARED: Mapping[str, str] = {
     "PixelSpacing": "PixelMeasuresSequence",
     "SliceThickness": "PixelMeasuresSequence",
@@ -81,7 +83,7 @@ SHARED: Mapping[str, str] = {
     "WindowCenter": "FrameVOILUTSequence",
     "WindowWidth": "FrameVOILUTSequence",
 }
-# What the values that are stored have behind them.
+# Elements that were applied to the stored values.
 _APPLIED: Mapping[str, tuple[str, ...]] = {
     "stored": (),
     "modality": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
@@ -93,7 +95,7 @@ _APPLIED: Mapping[str, tuple[str, ...]] = {
 
 
 def jsonable(value: Any) -> Json:
-    """Return numbers as JSON writes them, which has no NaN."""
+    """Return a value in types of JSON, with None for NaN and infinity."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, tuple | list):
@@ -102,7 +104,7 @@ def jsonable(value: Any) -> Json:
 
 
 def decoding(how: Mapping[str, Any]) -> dict[str, Json]:
-    """Return the options that frames are decoded with, as far as JSON can say them."""
+    """Return the decoding options that JSON has types for."""
     plain = bool | int | float | str
     return {key: value for key, value in how.items() if isinstance(value, plain)}
 
@@ -116,9 +118,9 @@ def technical_header(
     ----------
     dataset : pydicom.Dataset
     syntaxes : sequence of str
-        The UIDs of the transfer syntaxes that the frames came in.
+        UIDs of the transfer syntaxes of the frames.
     how : mapping
-        The options that they are decoded with.
+        Decoding options.
     values : str
         Elements that were applied are left out: the rescaling of modality values, and also the
         window of display values.
@@ -139,7 +141,7 @@ def technical_header(
 
 
 def elements(dataset: Dataset) -> dict[str, Json]:
-    """Return the values of `ELEMENTS` that a data set has, and that are valid."""
+    """Return the valid values of `ELEMENTS` in a data set."""
     values: dict[str, Json] = {}
     for keyword, convert in ELEMENTS.items():
         found = [convert(text) for text in _texts(dataset, keyword)]
@@ -148,8 +150,9 @@ def elements(dataset: Dataset) -> dict[str, Json]:
     return values
 
 
+@cache
 def versions() -> dict[str, Json]:
-    """Return the versions of what decodes and writes."""
+    """Return the versions of the packages that decode and write."""
     others = {
         name: version(name) for name in ("imagecodecs", "numpy", "pydicom", "simplejpeg", "zarr")
     }
@@ -157,10 +160,10 @@ def versions() -> dict[str, Json]:
 
 
 def identifiers(dataset: Dataset, sources: Sequence[str]) -> dict[str, Json]:
-    """Return what names a patient, an examination and the source, for those who ask for it."""
+    """Return identifiers of a patient, an examination and the source."""
     named: dict[str, Json] = {}
     for keyword in IDENTIFIERS:
-        # A value that pydicom cannot make sense of is one that nobody can.
+        # A value that pydicom cannot convert is left out.
         with warnings.catch_warnings(), suppress(Exception):
             warnings.simplefilter("ignore")
             if keyword in dataset and str(dataset[keyword].value or ""):
@@ -180,22 +183,21 @@ def _interpretation(syntaxes: Sequence[str], how: Mapping[str, Any]) -> str:
         return "RGB"
     if coded not in YBR:
         return coded
-    # Decoded, no sub-sampling is left.
+    # Decoded frames are not sub-sampled.
     return "RGB" if how.get("as_rgb", not how["raw"]) else "YBR_FULL"
 
 
 def _texts(dataset: Dataset, keyword: str) -> list[str]:
-    """Return the values of an element as text, from the top or what all frames share."""
+    """Return the values of an element as text, from the top level or the shared groups."""
     if keyword not in dataset:
         try:
             dataset = dataset.SharedFunctionalGroupsSequence[0][SHARED[keyword]][0]
         except Exception:
-            # Not there, or so damaged that pydicom fails in one of its many ways.
+            # Absent, or so damaged that pydicom raises anything.
             return []
         if keyword not in dataset:
             return []
-    # As it stands in the file: converting a value that is not valid warns or raises, and
-    # such a value is left out here.
+    # Unconverted: pydicom warns or raises for invalid values, which are left out here.
     value = dataset.get_item(keyword).value
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace").split("\\")

@@ -1,8 +1,14 @@
-"""The task of an export: decode the frames of a region, and write each object that they fill."""
+"""Regions of an export: the objects of each, and the task that decodes and writes one.
+
+A local file is renamed into place, and an object store takes an object whole or not at all. So
+the objects that exist are the record of the regions that were written; their lengths show
+whether one was cut by a power failure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
@@ -14,9 +20,9 @@ from zarr.storage import LocalStore
 
 from dcmdask.errors import AlignmentError, DcmdaskError, StoreLostError
 from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.store.ownership import NODE, PARTIAL, discard
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
-from dcmdask.store.target import NODE, PARTIAL, discard
 
 Key: TypeAlias = tuple[slice, ...]
 
@@ -47,12 +53,12 @@ class Job:
     arrays : tuple of zarr.Array
         One for each level.
     missing : zarr.Array or None
-        Takes, for each frame, whether it is missing; None where a frame that cannot be
-        decoded ends the export.
+        Marks of frames that are missing; None where a frame that cannot be decoded ends the
+        export.
     absent : ndarray of bool or None
-        Of the shape of `missing`: places without a frame.
+        Places without a frame, in the shape of `missing`.
     fill_value : float or None
-        For missing frames, where `missing` takes them.
+        Value of missing frames, if there is `missing`.
     labels : bool
         Whether levels are made of labels.
     """
@@ -66,8 +72,8 @@ class Job:
     labels: bool = False
 
 
-def write_region(job: Job, number: int) -> list[Failure]:
-    """Decode region `number`, and write it to levels 0 and 1.
+def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
+    """Write region `number` of `level`: level 0 from its frames, with level 1; others from below.
 
     Returns
     -------
@@ -82,8 +88,12 @@ def write_region(job: Job, number: int) -> list[Failure]:
         The store is gone.
     """
     plan = job.plan
-    _check_there(job.arrays[0])
-    region = plan.region(0, number)
+    _check_there(job.arrays[level])
+    region = plan.region(level, number)
+    if level:
+        below = np.asarray(job.arrays[level - 1][plan.below(level, region)])
+        write(job.arrays[level], region, halve(below, plan.halved, labels=job.labels))
+        return []
     along = frames_of(plan, region)
     failures: list[Failure] = []
     if job.missing is None:
@@ -92,7 +102,7 @@ def write_region(job: Job, number: int) -> list[Failure]:
         block, failures = decoded_or_filled(job.frames, along, job.fill_value)
     block = stored_as(plan, block)
     if job.missing is not None:
-        # Before the pixels, so that a frame whose pixels are there has been told of.
+        # Before the pixels, so that no frame is filled and not marked.
         mask = np.zeros([one.stop - one.start for one in along], bool)
         if job.absent is not None:
             mask |= job.absent[along]
@@ -105,15 +115,6 @@ def write_region(job: Job, number: int) -> list[Failure]:
     return failures
 
 
-def write_level(job: Job, number: int, *, level: int) -> list[Failure]:
-    """Make region `number` of `level`, 2 or above, from the level below it."""
-    region = job.plan.region(level, number)
-    _check_there(job.arrays[level])
-    below = job.arrays[level - 1][job.plan.below(level, region)]
-    write(job.arrays[level], region, halve(np.asarray(below), job.plan.halved, labels=job.labels))
-    return []
-
-
 def frames_of(plan: Plan, region: Sequence[slice]) -> Key:
     """Return the frames of a region of level 0, along the axes that number them."""
     return tuple(region[axis] for axis in plan.frame_axes)
@@ -122,7 +123,7 @@ def frames_of(plan: Plan, region: Sequence[slice]) -> Key:
 def stored_as(plan: Plan, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return decoded frames (..., rows, columns[, samples]) with the axes as they are stored."""
     if block.dtype.newbyteorder("=") == plan.dtype:
-        # In native byte order; any other difference is refused where it is written.
+        # In native byte order; any other difference is refused by `write`.
         block = block.astype(plan.dtype, copy=False)
     if plan.samples_axis not in (None, block.ndim - 1):
         block = np.moveaxis(block, -1, plan.samples_axis)
@@ -137,7 +138,7 @@ def decoded_or_filled(
     Raises
     ------
     DcmdaskError
-        The fault is one of a disk or a network, and not of a frame.
+        A disk or a network failed, and not the decoder.
     """
     try:
         return frames[along], []
@@ -157,7 +158,7 @@ def decoded_or_filled(
 
 
 def _raise_if_it_may_pass(error: DcmdaskError) -> None:
-    """Raise what is wrong with a disk or a network, and not with a frame."""
+    """Raise an error of a disk or a network, which says nothing about a frame."""
     if isinstance(error, OSError):
         raise error
 
@@ -172,38 +173,176 @@ def write(array: zarr.Array[Any], region: Key, block: npt.NDArray[Any]) -> None:
     Raises
     ------
     AlignmentError
-        It is of another shape or type.
+        The block is of another shape or type.
     StoreLostError
         The store is gone.
     """
-    # Zarr would stretch and convert what does not fit, without a word.
+    # Zarr would broadcast and convert it silently.
     room = tuple(one.stop - one.start for one in region)
     if block.shape != room or block.dtype != array.dtype:
         raise AlignmentError(
-            f"a task gave {block.shape} {block.dtype} where the store has {room} {array.dtype}"
+            f"a task gave {block.shape} {block.dtype} where the store has {room} {array.dtype}",
+            code="block",
         )
     try:
         array[region] = block
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
-        # A disk that is full does not say which.
+        # Errors of a full disk do not name a file.
         raise OSError(error.errno, error.strerror, str(array.store_path)) from error
     _check_there(array)
 
 
 def _check_there(array: zarr.Array[Any]) -> None:
-    """Refuse to write to a local store that somebody discarded, and clear up what was.
+    """Refuse to write to a local store that was discarded, and clear up after such a write.
 
-    On another machine the folder may never have been there.
+    On another machine the folder may never have existed.
     """
     store = array.store
     if isinstance(store, LocalStore) and not (store.root / NODE).exists():
         if PARTIAL.search(store.root.name):
-            # Not a folder that has a name of its own: whoever made that may have use for it.
+            # A folder of another name may have been made by somebody else.
             discard(store.root)
         raise StoreLostError(
             "the store is gone: the export has ended, or this worker does not share the file "
             "system",
             source=str(store),
+            code="store-gone",
         )
+
+
+# Objects
+
+
+class Layout(NamedTuple):
+    """The arrays of a store.
+
+    Attributes
+    ----------
+    plan : Plan
+    names : tuple of str
+        One for each level.
+    mask : str
+        Name of the array that marks missing frames; empty without one. One of its objects
+        belongs to each region of level 0.
+    """
+
+    plan: Plan
+    names: tuple[str, ...]
+    mask: str = ""
+
+    def keys(self, level: int, number: int) -> Iterator[str]:
+        """Yield the keys of the objects of a region; one of level 0 also writes level 1."""
+        plan = self.plan
+        region = plan.region(level, number)
+        yield from (key_of(self.names[level], index) for index in plan.objects(level, region))
+        if level == 0 and len(plan.levels) > 1:
+            above = plan.objects(1, plan.above(region))
+            yield from (key_of(self.names[1], index) for index in above)
+        if level == 0 and self.mask:
+            yield self.mask_key(region)
+
+    def mask_key(self, region: Sequence[slice]) -> str:
+        """Return the key of the object that marks the missing frames of a region of level 0."""
+        unit, axes = self.plan.unit(0), self.plan.frame_axes
+        return key_of(self.mask, [region[axis].start // max(1, unit[axis]) for axis in axes])
+
+    def all_keys(self) -> Iterator[str]:
+        """Yield the keys of all objects."""
+        for level in self.tasks:
+            for number in range(self.plan.count(level)):
+                yield from self.keys(level, number)
+
+    @property
+    def tasks(self) -> list[int]:
+        """The levels with tasks of their own: all but level 1, which is written with level 0."""
+        return [level for level in range(len(self.plan.levels)) if level != 1]
+
+    @property
+    def regions(self) -> int:
+        """Number of tasks that write all levels."""
+        return sum(self.plan.count(level) for level in self.tasks)
+
+
+class Left(NamedTuple):
+    """Regions that have yet to be written.
+
+    Attributes
+    ----------
+    regions : dict
+        Level to the numbers of its regions.
+    stale : list of str
+        Keys of existing objects of these regions.
+    """
+
+    regions: dict[int, list[int]]
+    stale: list[str]
+
+
+def left(layout: Layout, there: Collection[str], lacking: Container[str]) -> Left:
+    """Return the regions of which an object is `lacking`; it may be `there`, and damaged."""
+    regions: dict[int, list[int]] = {}
+    stale: list[str] = []
+    for level in layout.tasks:
+        regions[level] = []
+        for number in range(layout.plan.count(level)):
+            keys = list(layout.keys(level, number)) if there else []
+            if not there or any(key in lacking for key in keys):
+                regions[level].append(number)
+                stale += [key for key in keys if key in there]
+    return Left(regions, stale)
+
+
+def lacking(
+    layout: Layout, arrays: Sequence[zarr.Array[Any]], sizes: Mapping[str, int | None]
+) -> Iterator[tuple[str, str]]:
+    """Yield the key of each object that is missing or not whole, and the fault.
+
+    Lengths are compared: an object has at least one byte, a shard at least its index, and a chunk
+    that is not compressed exactly its values. Checksums, and the length in Blosc's header, need
+    a request for each object and are left to :func:`dcmdask.verify`.
+
+    Parameters
+    ----------
+    layout : Layout
+    arrays : sequence of zarr.Array
+        One for each level.
+    sizes : mapping
+        Bytes of each object of the store by key; None where that is not known.
+    """
+    lengths = {name: _length(array) for name, array in zip(layout.names, arrays, strict=True)}
+    for key in layout.all_keys():
+        size = sizes.get(key, 0)
+        if key not in sizes:
+            yield key, "it is missing"
+        elif size == 0:
+            yield key, "it is empty"
+        elif size is not None:
+            least, most = lengths.get(key.partition("/")[0], (1, math.inf))
+            if not least <= size <= most:
+                much = f"{least}" if least == most else f"at least {least}"
+                yield key, f"it is damaged: it has {size} bytes, and should have {much}"
+
+
+def _length(array: zarr.Array[Any]) -> tuple[int, float]:
+    """Return the least and the most bytes of an object of an array."""
+    if array.shards:
+        inner = zip(array.shards, array.chunks, strict=True)
+        # Offset and length of each chunk.
+        return 16 * math.prod(shard // chunk for shard, chunk in inner), math.inf
+    if array.compressors or array.filters:
+        return 1, math.inf
+    whole = math.prod(array.chunks) * array.dtype.itemsize
+    return whole, whole
+
+
+def key_of(name: str, index: Sequence[int]) -> str:
+    """Return the key of an object of an array: a shard, or a chunk where there are none."""
+    # Zarr's default chunk key encoding.
+    return "/".join([name, "c", *map(str, index)])
+
+
+def grid_of(shape: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """Return the number of objects of an array along each axis, by the lengths of one."""
+    return [-(-n // max(1, length)) for n, length in zip(shape, lengths, strict=True)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -13,21 +12,18 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
-from dcmdask.errors import StoreLostError
-from dcmdask.store.codecs import codecs
-from dcmdask.store.completion import grid_of
 from dcmdask.store.dask_writer import written
-from dcmdask.store.opening import CONFIG, KEY, complete, overlaid, with_options
+from dcmdask.store.group import KEY, overlaid, with_options
+from dcmdask.store.plan import codecs
 from dcmdask.store.provenance import jsonable
-from dcmdask.store.regions import write
-from dcmdask.store.running import Awaited
+from dcmdask.store.regions import grid_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Of a variable of xarray's that is written block by block; others are as small as labels.
+# Kinds of variables that are written block by block; others are small, such as labels.
 _NUMBERS = "biufc"
-# Strings have three kinds of types.
+# Kinds of strings, as one.
 _TEXTS = {"U": "O", "T": "O"}
 
 
@@ -35,7 +31,7 @@ _TEXTS = {"U": "O", "T": "O"}
 def result(
     value: Any, store: str, target_options: Mapping[str, Any] | None = None
 ) -> Iterator[list[da.Array]]:
-    """Give what writes a result when it is computed; behind the body the store is complete.
+    """Give lazy arrays of which computing writes a result; behind the body it is complete.
 
     Parameters
     ----------
@@ -44,9 +40,9 @@ def result(
         Dataset, DataFrame or Series, which :func:`xarray.open_zarr` gives back with coordinates,
         attributes and columns: a DataArray as the variable ``pixels``, the others as Datasets.
     store : str
-        A path or URL. Whoever else writes the same there may do so at the same time.
+        A path or URL, which others may be writing with the same content.
     target_options : mapping, optional
-        For the file system of a URL.
+        Keyword arguments for the fsspec file system of a URL.
 
     Raises
     ------
@@ -58,25 +54,8 @@ def result(
     dataset = _as_dataset(value)
     documents, arrays = _plain(value) if dataset is None else _labelled(dataset)
     group = overlaid(with_options(store, target_options), documents)
-    with ExitStack() as stack:
-        opened = [
-            # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
-            zarr.open_array(group.store, path=f"{group.path}/{name}".lstrip("/"), mode="r+")
-            for name in arrays
-        ]
-        puts = [
-            stack.enter_context(closing(Awaited(partial(write, one.with_config(CONFIG)))))
-            for one in opened
-        ]
-        yield [written(x, put) for x, put in zip(arrays.values(), puts, strict=True)]
-    for array in opened:
-        if array.nchunks_initialized != array.nchunks:
-            raise StoreLostError(
-                f"{array.nchunks_initialized} of {array.nchunks} chunks of {array.basename} are in "
-                "the store: can all worker processes reach it?",
-                source=store,
-            )
-    complete(group)
+    with written(group, arrays) as lazy:
+        yield lazy
 
 
 def _plain(value: Any) -> tuple[dict[str, bytes], dict[str, da.Array]]:
@@ -96,7 +75,7 @@ def _plain(value: Any) -> tuple[dict[str, bytes], dict[str, da.Array]]:
 
 def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array]]:
     """Return metadata and labels as xarray writes them, and the arrays that it leaves."""
-    # How something was stored before says nothing of how it is stored here.
+    # The encoding of an earlier store is not that of this one.
     dataset = dataset.drop_encoding()
     arrays = {
         str(name): _even(one.data)
@@ -110,7 +89,7 @@ def _labelled(dataset: xr.Dataset) -> tuple[dict[str, bytes], dict[str, da.Array
             lazy[name].attrs = _jsonable(str(name), dataset[name].attrs)
         else:
             one = one.compute()
-            # Zarr has a specification for texts of any length only.
+            # Zarr specifies strings of any length only.
             one = one.astype(object) if one.dtype.kind == "U" else one
             lazy[name] = one.assign_attrs(_jsonable(str(name), one.attrs))
     lazy.attrs = _jsonable("the data set", dataset.attrs)
@@ -155,29 +134,15 @@ def _check_comes_back(dataset: xr.Dataset, documents: dict[str, Any]) -> None:
         other = found.variables[name]
         kinds = {_TEXTS.get(each.dtype.kind, each.dtype.kind) for each in (one, other)}
         same = len(kinds) == 1 and other.attrs == one.attrs
+        # Arrays of Dask have not been written yet.
         if same and not isinstance(one.data, da.Array):
-            same = _are_equal(one.values, other.values)
+            # NumPy's strings compare equal to missing values.
+            same = other.astype(one.dtype).equals(one)
         if not same:
             raise TypeError(
                 f"{name!r} would not come back from a Zarr store as it is: missing values are for "
                 "floating point, and an attribute like 'scale_factor' is an instruction to readers"
             )
-
-
-def _are_equal(one: Any, other: Any) -> bool:
-    """Return whether values are equal, those that are no number included."""
-    if isinstance(one, np.ndarray) and one.dtype.kind not in "OUTMm":
-        return bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))
-    if isinstance(one, np.ndarray) and one.dtype.kind in "Mm":
-        return bool(np.array_equal(one, other.astype(one.dtype), equal_nan=True))
-    try:
-        pairs = zip(
-            np.ravel(np.asarray(one, object)), np.ravel(np.asarray(other, object)), strict=False
-        )
-        return all(bool(a == b) for a, b in pairs)
-    except TypeError:
-        # Of a missing value nobody knows whether it is equal.
-        return False
 
 
 def _as_dataset(value: Any) -> xr.Dataset | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -20,9 +19,8 @@ from dcmdask.dicom.access import TARGET, reaching
 from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray, check_options
-from dcmdask.store.codecs import SMALL
-from dcmdask.store.completion import Layout, lacking, left
-from dcmdask.store.opening import (
+from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
+from dcmdask.store.group import (
     CONFIG,
     Place,
     complete,
@@ -31,11 +29,9 @@ from dcmdask.store.opening import (
     with_options,
 )
 from dcmdask.store.ownership import check_apart
-from dcmdask.store.plan import check_fits
-from dcmdask.store.prepared import Prepared, prepare
-from dcmdask.store.regions import Failure, Job, write_level, write_region
-from dcmdask.store.report import ExportReport, bytes_stored
-from dcmdask.store.running import room, run_levels
+from dcmdask.store.plan import SMALL, check_fits
+from dcmdask.store.regions import Failure, Job, lacking, left, write_region
+from dcmdask.store.scheduler import room, run_levels
 
 
 def to_zarr(
@@ -62,44 +58,42 @@ def to_zarr(
 ) -> ExportReport:
     """Write DICOM frames to a Zarr 3 group, whole or marked as incomplete.
 
-    Each frame is decoded once (again where one of its region is filled), and each object is
-    written once, by whatever scheduler Dask is set to. What was written is kept where an
-    export ends early, and `resume` does the rest. The attribute ``dcmdask`` of the group holds
-    the technical header, where the frames come from, and ``"complete"``, which is true only once
-    all is there. Names, dates and other personal data do not go in.
+    Each frame is decoded once (again if another one of its region is filled), and each object
+    is written once, by the scheduler that Dask is set to. An export that ends early keeps what
+    it has written, and `resume` writes the rest. The attribute ``dcmdask`` of the group holds
+    the technical header, a hash of the source, and ``"complete"``, which is true once everything
+    else is written. Names, dates and other personal data are not stored.
 
     Parameters
     ----------
     src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, Series or Stack
-        One file, whose frames are stored in the order that they are in. Or a folder, a list, a
-        glob pattern or a URL with one series of one stack in it, a series or a stack: its
-        frames are arranged in space.
+        One file, whose frames keep their order. Or a series or a stack, or a folder, a list, a
+        glob pattern or a URL with one series of one stack: its frames are arranged in space.
     store : str, path-like or zarr.abc.store.Store
-        A local path, a URL for fsspec, or a store of zarr's. With several processes it has
-        to be one that all of them reach.
+        A local path, a URL for fsspec, or a store of zarr's, which all worker processes
+        reach.
     format : {"zarr", "ome-zarr"}
         One array, ``pixels``; or OME-Zarr 0.5: arrays ``0``, ``1``, ... of a pyramid with
         axes t, c, z, y, x.
     chunks : "auto", int or sequence of int
         A number for each axis of the stored array but the samples; an int is a number of
-        whole frames. By default about half a MiB, as thick as it is good to read a volume
-        by blocks.
+        whole frames. By default about half a MiB; those of a volume span several frames.
     shards : "auto", int, sequence of int or None
-        A number for each axis, multiples of `chunks`. By default up to 64 MiB of whole
-        frames, where there are more than 64 chunks; None for none.
+        A number for each axis, multiples of `chunks`; None for no shards. By default up to
+        64 MiB of whole frames, where there are more than 64 chunks.
     compressors : optional
         As zarr takes them. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
-        None nothing.
+        None for no compression.
     levels : int or "auto"
-        Of the pyramid of OME-Zarr: by default until a frame fits in 256 x 256.
+        Number of levels of an OME-Zarr pyramid; by default until a frame fits in 256 x 256.
     values : {"stored", "modality", "display"}
         Values as the decoder gives them; in the units of the modality, such as Hounsfield
         units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
         them.
     on_irregular : {"error", "keep", "fill"}
-        For positions that are missing, double or uneven: raise; keep the frames as they are,
-        in spatial order (where a grid of several dimensions is not complete, its holes hold
-        `fill_value`); or put `fill_value` where positions and frames are missing.
+        If positions are missing, double or uneven: raise; keep the frames in spatial order
+        (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where
+        positions and frames are missing.
         :meth:`Stack.split` gives the regular parts.
     order_by : str or sequence of str, optional
         Keywords of attributes that tell frames of one position apart, one dimension each, such
@@ -110,20 +104,18 @@ def to_zarr(
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`, where that is a URL.
     on_error : {"fail", "fill"}
-        Where a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
+        If a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
         coordinate ``missing`` and list it in the report.
     fill_value : number, optional
         Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
         Value (0028,0120) in the same units, or 0.
     resume : bool
-        Go on with an export that ended early: of the same source and options. Where there
-        is none, begin.
+        Go on with an export of the same source and options that ended early, if there is one.
     overwrite : bool
-        Replace the Zarr store that is there, if dcmdask wrote it and it holds nothing else.
-        A local store takes its place only once it is whole; elsewhere the old one is removed
-        first.
+        Replace an existing Zarr store, if dcmdask wrote everything in it. A local store is
+        replaced once the new one is whole; elsewhere the old one is removed first.
     with_identifiers : bool
-        Also store what names the patient, the examination and the source files.
+        Also store identifiers of the patient and the examination, and names of source files.
     progress : callable, optional
         Called with the number of regions written, and of all.
     raw : bool, optional
@@ -148,19 +140,19 @@ def to_zarr(
         sixth of a worker's memory, divided among its threads: a task takes up to four times its
         region. Nothing was written.
     StoreExistsError
-        Something is there that is not to be replaced, or of another source or other options,
-        or another export is writing it. Nothing was written. (On object stores nobody
-        notices two exports of one source; they write the same.)
+        Something exists that is not to be replaced, is of another source or other options, or
+        is being written by another export. Nothing was written. (On object stores two exports
+        of one source are not noticed; they write the same.)
     StoreLostError
         Objects that were written are not in the store.
     ValueError
-        `store` is the source, or holds it, or lies in it where a scan would find it. Nothing
-        was opened.
+        `store` is the source, holds it, or lies in it where a scan would find it. Nothing was
+        opened.
     AmbiguousSourceError, IrregularSeriesError
-        There is not one series of one stack; or it is irregular, and `on_irregular` does not
-        settle it.
+        There is not exactly one series of one stack; or it is irregular, and `on_irregular`
+        is ``"error"``.
     DecodeError
-        A frame does not decode. `resume` goes on from the regions that were written.
+        A frame does not decode. `resume` keeps the regions that were written.
     DcmdaskError
         The source cannot be opened.
 
@@ -182,10 +174,10 @@ def to_zarr(
     started = time.perf_counter()
     check_options(decoding_options, to_zarr)
     if resume and overwrite:
-        raise ValueError("resume goes on, and overwrite begins anew: not both")
+        raise ValueError("resume keeps what was written and overwrite does not: not both")
     target, store = store, with_options(store, target_options)
     if isinstance(src, Iterator) and not hasattr(src, "read"):
-        # It is gone through twice.
+        # It is iterated over twice.
         src = list(src)
     place = located(store)
     if place.fs is not None:
@@ -234,7 +226,7 @@ def to_zarr(
 
 
 def _names(src: Any) -> list[str]:
-    """Return the paths and URLs that a source is read from; none of what is in memory."""
+    """Return the paths and URLs that a source is read from; none for data in memory."""
     if isinstance(src, Series | Stack):
         return sorted({one.source.name.rpartition("/")[0] for one in src.instances})
     if isinstance(src, FrameArray) or hasattr(src, "read"):
@@ -250,7 +242,7 @@ def _write(
     there: Mapping[str, int | None],
     progress: Callable[[int, int | None], None] | None,
 ) -> tuple[int, list[Failure]]:
-    """Write the regions that are not there, and return how many and what was filled."""
+    """Write the missing regions; return their number and the frames that were filled."""
     layout, plan = prepared.layout, prepared.plan
     arrays = tuple(_array(group, name, **made) for name, made in prepared.arrays())
     mask = _array(group, layout.mask, **prepared.mask()) if layout.mask else None
@@ -267,40 +259,43 @@ def _write(
         prepared.fill_value,
         prepared.contents.labels,
     )
-    found = run_levels(
-        lambda level: partial(write_level, level=level) if level else write_region,
-        job,
-        todo.regions,
-        progress,
-    )
+    found = run_levels(write_region, job, todo.regions, progress)
     failures = list(chain.from_iterable(found))
-    _check_whole(layout, place, arrays)
+    if lost := sum(1 for _ in lacking(layout, arrays, place.sizes())):
+        many = sum(1 for _ in layout.all_keys())
+        raise StoreLostError(
+            f"{many - lost} of {many} objects are in the store, and whole: can all worker "
+            "processes reach it?",
+            source=place.root,
+            code="objects-lost",
+        )
     return len(found), failures if mask is None else _filled(mask, absent, failures)
 
 
 def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
-    """Return an array of the group, made if it is not there."""
+    """Return an array of the group, made unless it exists."""
     try:
         if name in group:
             array = zarr.open_array(group.store, path=name, mode="r+", zarr_format=3)
             if array.metadata.to_dict() != zarr.create_array({}, **made).metadata.to_dict():
-                raise ValueError("it is not as it was written")
+                raise ValueError("it was changed")
             # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
             return array.with_config(CONFIG)
     except OSError:
         raise
     except Exception as error:
-        # Of damaged metadata zarr raises anything.
+        # For damaged metadata zarr raises anything.
         raise StoreExistsError(
-            f"{group.store}: the metadata of array {name!r} is damaged ({error}), so that nothing "
-            "can go on here"
+            f"{group.store} cannot be resumed: the metadata of array {name!r} is damaged",
+            detail=str(error),
+            code="damaged-metadata",
         ) from error
     return group.create_array(name, **made, config=CONFIG)
 
 
 def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
+    # Always made anew: a process may have been killed between metadata and values.
     for name, (dims, values, attributes) in prepared.coordinates.items():
-        # Small, and made anew: a process may have been killed between shape and values.
         group.create_array(
             name,
             data=values,
@@ -313,23 +308,14 @@ def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
         )
 
 
-def _check_whole(layout: Layout, place: Place, arrays: tuple[zarr.Array[Any], ...]) -> None:
-    """Refuse to call a store complete of which an object is not there, or not whole."""
-    lost = sum(1 for _ in lacking(layout, arrays, place.sizes()))
-    if lost:
-        many = sum(1 for _ in layout.all_keys())
-        raise StoreLostError(
-            f"{many - lost} of {many} objects are in the store, and whole: can all worker "
-            "processes reach it?",
-            source=place.root,
-        )
-
-
 def _filled(mask: zarr.Array[Any], absent: Any, failures: list[Failure]) -> list[Failure]:
-    """Return all frames that were filled, those of earlier tries without a reason."""
+    """Return all frames that were filled, by this export and the one that it resumes."""
     known = dict(failures)
     missing = np.asarray(mask[...])
     if absent is not None:
         missing &= ~absent
-    indices = [tuple(int(i) for i in one) for one in np.argwhere(missing)]
-    return [Failure(index, known.get(index, "filled by an earlier try")) for index in indices]
+    indices = [tuple(index) for index in np.argwhere(missing).tolist()]
+    return [
+        Failure(index, known.get(index, "filled before the export was resumed"))
+        for index in indices
+    ]

@@ -88,7 +88,7 @@ def test_a_wrong_number_names_its_option(option: str, wrong: str) -> None:
 def test_a_resume_with_nothing_to_do_claims_no_speed(series: Path, tmp_path: Path) -> None:
     assert "/s" in run("export", series, tmp_path / "a.zarr", "--chunks=2")
     again = run("export", series, tmp_path / "a.zarr", "--chunks=2", "--resume")
-    assert "0 regions written" in again and "/s" not in again
+    assert "0 of 6 regions written" in again and "/s" not in again
 
 
 def test_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -127,7 +127,7 @@ def test_a_dry_run_says_what_is_then_written(series: Path, tmp_path: Path) -> No
 def test_a_region_that_does_not_fit(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcmdask.store.running.MEMORY_LIMIT", 8000)
+    monkeypatch.setattr("dcmdask.store.scheduler.MEMORY_LIMIT", 8000)
     for option in ([], ["--dry-run"]):
         done = CliRunner().invoke(app, ["export", str(series), str(tmp_path / "a"), *option])
         assert isinstance(done.exception, dcmdask.AlignmentError)
@@ -153,7 +153,7 @@ def test_a_bad_frame(corrupt: Path, tmp_path: Path) -> None:
             expected=1)
     )  # fmt: skip
     assert told["written"] == 0
-    assert told["failures"] == [[[2], "filled by an earlier try"]]
+    assert told["failures"] == [[[2], "filled before the export was resumed"]]
     run("verify", store, "--source", corrupt)
 
 
@@ -219,7 +219,7 @@ def test_a_cluster_that_runs(address: str, series: Path, tmp_path: Path) -> None
 
 
 def test_nobody_answers(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcmdask.store.cluster.PATIENCE", "1s")
+    monkeypatch.setattr("dcmdask.store.scheduler.PATIENCE", "1s")
     done = CliRunner().invoke(
         app,
         ["export", str(series), str(tmp_path / "a.zarr"), "--scheduler", "tcp://127.0.0.1:9"],

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
-from dcmdask import StoreExistsError, StoreLostError, to_zarr, verify
-from dcmdask.store import regions, running
-from dcmdask.store.opening import Place, check_resumable
+from dcmdask import StoreExistsError, StoreLostError, from_dicom, to_zarr, verify
+from dcmdask.dicom import header
+from dcmdask.store import regions, scheduler
+from dcmdask.store.group import Place, check_resumable
 from dcmdask.store.regions import write
 
 
@@ -108,13 +110,13 @@ def test_long_names_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_no_graph_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dask takes longer for a graph than it has tasks."""
     computed: list[int] = []
-    compute = running.compute
+    compute = scheduler.compute
 
     def counting(*tasks: Any) -> Any:
         computed.append(len(tasks))
         return compute(*tasks)
 
-    monkeypatch.setattr(running, "compute", counting)
+    monkeypatch.setattr(scheduler, "compute", counting)
     to_zarr(native(noise(1100, 2, 2)), tmp_path / "out.zarr", chunks=1, shards=None)
     assert computed == [500, 500, 100]
 
@@ -255,3 +257,33 @@ def test_a_bad_frame_costs_its_region_once_more(tmp_path: Path) -> None:
     stored = zarr.open_group(tmp_path / "out.zarr", mode="r")["pixels"][...]
     frames[5] = 7
     np.testing.assert_array_equal(stored, frames)
+
+
+# The header of one file.
+
+
+def test_the_header_of_a_file_is_walked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames and their description come from one walk; pydicom reads the provenance, once."""
+    counts = Counter[str]()
+    for name in ("_read_elements", "dcmread"):
+        function = getattr(header, name)
+
+        def counted(*args: Any, name: str = name, function: Any = function, **more: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **more)
+
+        monkeypatch.setattr(header, name, counted)
+    made = native(noise(4, 8, 8), RescaleSlope=2, RescaleIntercept=1, FrameTime=40)
+    path = saved(tmp_path, made)
+    for src in (path, made):
+        from_dicom(src, values="modality").compute(scheduler="sync")
+        assert counts == {"_read_elements": 1}
+        counts.clear()
+        to_zarr(src, tmp_path / "out.zarr", values="modality", overwrite=True)
+        assert counts == {"_read_elements": 1, "dcmread": 1}
+        counts.clear()
+    to_zarr(path, tmp_path / "ome.zarr", format="ome-zarr")
+    # A scan describes it, and opening it afterwards builds the index of its frames.
+    assert counts == {"_read_elements": 2, "dcmread": 1}

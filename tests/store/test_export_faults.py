@@ -165,7 +165,7 @@ def test_metadata_that_a_power_failure_emptied(src: Path, tmp_path: Path, key: s
         else:
             os.truncate(store / key, 0)
         with pytest.raises(
-            StoreExistsError, match=r"(is damaged|not a Zarr 3 store|something else)"
+            StoreExistsError, match=r"(is damaged|not a Zarr 3 store|that dcmdask did not write)"
         ):
             to_zarr(src, store, **options, resume=True)
         if key == "zarr.json":
@@ -352,7 +352,7 @@ def test_nothing_is_written_behind_an_error(
     store, running = tmp_path / "out.zarr", threading.Event()
     written: list[int] = []
 
-    def slow(job: Any, number: int) -> list[Any]:
+    def slow(job: Any, number: int, level: int) -> list[Any]:
         if number == 0:
             assert running.wait(30)
             raise DecodeError("this one")
@@ -391,8 +391,9 @@ def test_two_at_once(exporter: Exporter, src: Path, tmp_path: Path, killed: bool
     stopped(group)
     there = listing(store)
     for how in ({}, {"resume": True}, {"overwrite": True}):
-        with pytest.raises(StoreExistsError, match="is being written by another export"):
+        with pytest.raises(StoreExistsError, match="is being written by another export") as locked:
             to_zarr(src, store, **OPTIONS, **how)
+        assert locked.value.code == "StoreExistsError/locked"
     assert listing(store) == there
     os.killpg(group, signal.SIGKILL if killed else signal.SIGCONT)
     assert (exporter.ended() is None) is killed
@@ -525,8 +526,9 @@ def test_resume_with_another_source(src: Path, tmp_path: Path) -> None:
     store = tmp_path / "out.zarr"
     to_zarr(src, store, **OPTIONS)
     other = saved(tmp_path, encapsulated(noise(6, 16, 16, seed=1), RLELossless), "other.dcm")
-    with pytest.raises(StoreExistsError, match="begun with another source"):
+    with pytest.raises(StoreExistsError, match="begun with another source") as caught:
         to_zarr(other, store, **OPTIONS, resume=True)
+    assert caught.value.code == "StoreExistsError/other-source"
 
 
 def test_resume_of_a_complete_store(src: Path, tmp_path: Path, decoded: list[int]) -> None:
@@ -625,7 +627,7 @@ def test_the_graph_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         offered.append((len(pickle.dumps(job)), len(list(numbers))))
         raise InterruptedError
 
-    monkeypatch.setattr("dcmdask.store.running.run", run)
+    monkeypatch.setattr("dcmdask.store.scheduler.run", run)
     with pytest.raises(InterruptedError):
         to_zarr(native(frames), tmp_path / "out.zarr", chunks=100, shards=None)
     ((size, tasks),) = offered
@@ -647,8 +649,11 @@ def test_overwrite_of_an_interrupted_store(src: Path, tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         to_zarr(src, store, **{**OPTIONS, "chunks": 1}, progress=interrupt)
-    with pytest.raises(StoreExistsError, match=r"was not finished \(resume goes on with it\)"):
+    with pytest.raises(
+        StoreExistsError, match=r"not finished \(resume goes on with it\)"
+    ) as caught:
         to_zarr(src, store, **OPTIONS)
+    assert caught.value.code == "StoreExistsError/incomplete"
     to_zarr(src, store, **OPTIONS, overwrite=True)
     assert listing(store) == expected
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from dcmdask import AlignmentError
-from dcmdask.store.completion import Layout, left
 from dcmdask.store.plan import CHUNK_BYTES, SHARD_BYTES, Plan, check_fits, planned
 from dcmdask.store.pyramid import halve
+from dcmdask.store.regions import Layout, left
 
 U2 = np.dtype("u2")
 DIMS = ("t", "c", "z", "y", "x")

@@ -16,7 +16,7 @@ import pytest
 from distributed import Client
 from made_series import archive
 
-from dcmdask.store.cluster import cluster
+from dcmdask.store.scheduler import cluster
 
 # What any process of this machine can try at an address: to be let in as a client, without
 # and with a certificate of its own.

@@ -26,7 +26,7 @@ from real_files import packaged_file
 
 import dcmdask
 from dcmdask import IrregularSeriesError, LayoutError, scan, to_zarr
-from dcmdask.store.prepared import Prepared, prepare
+from dcmdask.store.export import Prepared, prepare
 
 CINE = packaged_file("examples_ybr_color.dcm")
 MM = {"type": "space", "unit": "millimeter"}

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
+from counting import count_decodings
 from export_worker import Exporter
 from made_series import AXIAL, along, classic
 from make_dicom import encapsulated, encoded, noise, saved
@@ -29,6 +31,9 @@ SMALL = {"chunks": [2, 8, 16], "shards": None, "on_error": "fill", "fill_value":
 SHARDED = {"chunks": [1, 16, 16], "shards": [2, 16, 32]}
 # Written first, and last.
 ROOT = "zarr.json"
+# One of so many states is made by a kill; the others are copied while an export runs.
+KILLED = 10
+SEED = 4
 
 
 @pytest.fixture(scope="module")
@@ -118,50 +123,87 @@ class Trials:
         assert before + self.exporter.decoded <= self.frames + in_flight * region, what
 
 
-def kill_everywhere(
-    trials: Trials, folder: Path, begin: Callable[[Path], None], step: int = 1, **more: Any
-) -> int:
-    """Kill an export into what `begin` makes before each of its changes, and go on."""
-    order = {**trials.order, "options": {**trials.order["options"], **more}}
-    store = folder / "whole.zarr"
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Frames that this process decodes."""
+    frames: list[int] = []
+    count_decodings(monkeypatch, frames.append)
+    return frames
+
+
+def copies(
+    exporter: Exporter, src: Path, store: Path, begin: Callable[[Path], None], **options: Any
+) -> list[tuple[Path, int]]:
+    """Export once; return what a kill before each change leaves, and what was decoded by then.
+
+    A killed process leaves the files as they are, so most of these are copied while it runs;
+    one of `KILLED` is of a process that was killed.
+    """
+    order = {"scheduler": "sync", "options": options, "watched": str(store)}
     begin(store)
-    answer = trials.exporter.export(trials.src, store, **order, watched=str(store))
+    folder = store.parent / "copies"
+    answer = exporter.export(src, store, **order, copies=str(folder))
     assert answer is not None and "error" not in answer, answer
-    whole = listing(store)
-    store = folder / "killed.zarr"
-    for change in range(0, answer["changes"], step):
-        shutil.rmtree(store, ignore_errors=True)
+    found = [folder / str(change) for change in range(answer["changes"])]
+    decoded = [int(copy.with_suffix(".decoded").read_text()) for copy in found]
+    shutil.move(store, whole := store.parent / "whole.zarr")
+    for change in range(3, len(found), KILLED):
         begin(store)
-        ended = trials.exporter.export(
-            trials.src, store, **order, watched=str(store), kill_at=change
-        )
-        assert ended is None, "it was to be killed"
+        assert exporter.export(src, store, **order, kill_at=change) is None, "it was to be killed"
+        decoded[change] = exporter.decoded
+        shutil.rmtree(found[change])
+        shutil.move(store, found[change])
+    shutil.move(whole, store)
+    return list(zip(found, decoded, strict=True))
+
+
+def killed_everywhere(
+    exporter: Exporter,
+    src: Path,
+    frames: int,
+    begin: Callable[[Path], None],
+    decoded: list[int],
+    **options: Any,
+) -> int:
+    """Go on from what a kill of an export before each of its changes leaves."""
+    store = src.parent / "killed.zarr"
+    found = copies(exporter, src, store, begin, **options)
+    whole = listing(store)
+    assert looks_complete(whole)
+    for change, (copy, before) in enumerate(found):
+        shutil.rmtree(store)
+        shutil.copytree(copy, store)
+        (lock := src.parent / ".killed.zarr.lock").touch()
         there = listing(store)
         assert not looks_complete(there) or there == whole or change == 0, change
-        trials.resumed(store, there, whole, lambda: listing(store), f"change {change}")
-        assert not temporaries(store)
-    assert os.listdir(folder).count(".killed.zarr.lock") == 0
-    return int(answer["changes"])
+        decoded.clear()
+        with dask.config.set(scheduler="sync"):
+            report = to_zarr(src, store, **{**options, "resume": True})
+        assert listing(store) == whole, change
+        region = frames // report.regions
+        assert report.written == left(there, whole), change
+        assert len(decoded) == region * report.written, change
+        # Of what was decoded before the kill, the region in flight is lost.
+        assert before + len(decoded) <= frames + region, change
+        assert not temporaries(store) and not lock.exists()
+    return len(found)
 
 
 def nothing(store: Path) -> None:
     """There is no store yet."""
 
 
-@pytest.mark.slow
-def test_killed_before_every_change(exporter: Exporter, tmp_path: Path) -> None:
-    trials = Trials(exporter, made(tmp_path, 6), 6, scheduler="sync", options=SMALL)
+def test_killed_before_every_change(exporter: Exporter, tmp_path: Path, decoded: list[int]) -> None:
+    changes = killed_everywhere(exporter, made(tmp_path, 6), 6, nothing, decoded, **SMALL)
     # Metadata of three nodes, nine objects, and twice the root; each is made and renamed.
-    assert kill_everywhere(trials, tmp_path, nothing) >= 28
+    assert changes >= 28
 
 
-@pytest.mark.slow
-def test_killed_with_coordinates(exporter: Exporter, tmp_path: Path) -> None:
+def test_killed_with_coordinates(exporter: Exporter, tmp_path: Path, decoded: list[int]) -> None:
     series = tmp_path / "series"
     classic(series, noise(4, 6, 8, dtype="u2"), along(AXIAL, [0, 2, 4, 6]))
     options = {"chunks": [2, 6, 8], "shards": None}
-    trials = Trials(exporter, series, 4, scheduler="sync", options=options)
-    assert kill_everywhere(trials, tmp_path, nothing) > 30
+    assert killed_everywhere(exporter, series, 4, nothing, decoded, **options) > 30
     assert "z" in zarr.open_group(tmp_path / "killed.zarr", mode="r")
 
 
@@ -193,8 +235,9 @@ def test_pyramid_killed(exporter: Exporter, tmp_path: Path) -> None:
         assert not temporaries(store)
 
 
-@pytest.mark.slow
-def test_resume_killed_before_every_change(exporter: Exporter, tmp_path: Path) -> None:
+def test_resume_killed_before_every_change(
+    exporter: Exporter, tmp_path: Path, decoded: list[int]
+) -> None:
     src = made(tmp_path, 6)
     first = tmp_path / "first.zarr"
     to_zarr(src, first, **SMALL)
@@ -204,50 +247,51 @@ def test_resume_killed_before_every_change(exporter: Exporter, tmp_path: Path) -
     (first / "pixels/c/2/0" / f"0.{'0' * 32}.partial").write_bytes(b"half")
     root = first / ROOT
     root.write_text(root.read_text().replace('"complete": true', '"complete": false'))
-    trials = Trials(exporter, src, 6, scheduler="sync", options=SMALL)
-    kill_everywhere(trials, tmp_path, lambda store: _copied(first, store), resume=True)
+    options = {**SMALL, "resume": True}
+    killed_everywhere(exporter, src, 6, partial(_copied, first), decoded, **options)
 
 
-def test_resume_of_a_complete_store_killed(exporter: Exporter, tmp_path: Path) -> None:
+def test_resume_of_a_complete_store_killed(
+    exporter: Exporter, tmp_path: Path, decoded: list[int]
+) -> None:
     src, first = made(tmp_path, 6), tmp_path / "first.zarr"
     to_zarr(src, first, **SMALL)
-    trials = Trials(exporter, src, 6, scheduler="sync", options=SMALL)
-    kill_everywhere(trials, tmp_path, lambda store: _copied(first, store), resume=True)
+    options = {**SMALL, "resume": True}
+    killed_everywhere(exporter, src, 6, partial(_copied, first), decoded, **options)
 
 
 def _copied(first: Path, store: Path) -> None:
     shutil.copytree(first, store)
 
 
-@pytest.mark.slow
 def test_overwrite_killed_before_every_change(exporter: Exporter, tmp_path: Path) -> None:
     """The old store or the new one, whole; between two renames neither, and the old one aside."""
-    src = made(tmp_path, 2)
-    first, folder = tmp_path / "first.zarr", tmp_path / "beside"
-    to_zarr(src, first, chunks=1)
-    old = listing(first)
+    src, folder = made(tmp_path, 2), tmp_path / "beside"
+    store = folder / "killed.zarr"
+    to_zarr(src, tmp_path / "first.zarr", chunks=1)
+    old = listing(tmp_path / "first.zarr")
     options = {"chunks": [2, 16, 16], "overwrite": True}
     order = {"scheduler": "sync", "options": options, "watched": str(folder)}
-    store = folder / "killed.zarr"
-
-    def killed(change: int | None) -> dict[str, Any] | None:
-        shutil.rmtree(folder, ignore_errors=True)
-        _copied(first, store)
-        return exporter.export(src, store, **order, kill_at=change)
-
-    answer = killed(None)
-    assert answer is not None
+    _copied(tmp_path / "first.zarr", store)
+    answer = exporter.export(src, store, **order, copies=str(tmp_path / "copies"))
+    assert answer is not None and "error" not in answer, answer
     new = listing(store)
     assert new != old
     for change in range(answer["changes"]):
-        assert killed(change) is None
+        shutil.rmtree(folder)
+        if change % KILLED == 3:
+            _copied(tmp_path / "first.zarr", store)
+            assert exporter.export(src, store, **order, kill_at=change) is None
+        else:
+            shutil.copytree(tmp_path / "copies" / str(change), folder)
         there = listing(store)
         if there:
             assert there in (old, new), change
         else:
             (aside,) = folder.glob(".killed.zarr.old-*")
             assert listing(aside) == old
-        assert exporter.export(src, store, scheduler="sync", options=options)
+        with dask.config.set(scheduler="sync"):
+            to_zarr(src, store, **options)
         assert listing(store) == new
         assert os.listdir(folder) == ["killed.zarr"]
 
@@ -266,8 +310,9 @@ def test_killed_at_random_moments(
     seconds = time.perf_counter() - started
     whole = listing(whole_store)
     assert answer is not None and exporter.decoded == frames
-    moments = random.Random(4)
-    for moment in range(20):
+    print(f"seed {SEED}")
+    moments = random.Random(SEED)
+    for moment in range(8):
         shutil.rmtree(store, ignore_errors=True)
         group = exporter.start(src, store, scheduler="threads", options=options)
         exporter.go()
@@ -343,7 +388,6 @@ def test_killed_cluster(exporter: Exporter, tmp_path: Path) -> None:
         assert not temporaries(store)
 
 
-@pytest.mark.slow
 def test_failures_are_told_across_a_kill(exporter: Exporter, tmp_path: Path) -> None:
     pixels = noise(8, 16, 16)
     streams = [encoded(frame, JPEG2000Lossless) for frame in pixels]
@@ -355,16 +399,11 @@ def test_failures_are_told_across_a_kill(exporter: Exporter, tmp_path: Path) -> 
     expected[bad] = 7
     options = {**SMALL, "fill_value": 7}
     store = tmp_path / "filled.zarr"
-    answer = exporter.export(
-        src, store, scheduler="sync", options=options, watched=str(store), kill_at=None
-    )
-    assert answer is not None
+    found = copies(exporter, src, store, nothing, **options)
     whole = listing(store)
-    for change in range(0, answer["changes"], 4):
+    for copy, _ in found[::4]:
         shutil.rmtree(store)
-        assert not exporter.export(
-            src, store, scheduler="sync", options=options, watched=str(store), kill_at=change
-        )
+        shutil.copytree(copy, store)
         report = to_zarr(src, store, **options, resume=True)
         assert [failure.frame for failure in report.failures] == [(frame,) for frame in bad]
         assert all(failure.reason for failure in report.failures)

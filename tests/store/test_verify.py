@@ -29,7 +29,7 @@ from zarr.storage import MemoryStore
 from dcmdask import open_frames, scan, to_zarr
 from dcmdask.errors import DcmdaskError
 from dcmdask.store.pyramid import halve
-from dcmdask.store.verification.comparing import Difference
+from dcmdask.store.verification.comparison import Difference
 from dcmdask.store.verification.verify import VerifyReport, verify
 
 GREY = noise(6, 9, 7, dtype="i2", bits=12)
@@ -141,7 +141,7 @@ def test_every_form_of_a_source(tmp_path: Path) -> None:
         to_zarr(frames, tmp_path / f"{number}.zarr")
         found = verify(tmp_path / f"{number}.zarr", frames)
         assert found.ok and found.source_token_same
-        assert found.notes == ("a FrameArray decodes as it was opened; a path, without short cuts",)
+        assert [note.code for note in found.notes] == ["frame-array"]
         assert verify(tmp_path / f"{number}.zarr", path).ok
 
 
@@ -158,7 +158,10 @@ def test_jpeg_colours_may_differ_by_one(tmp_path: Path) -> None:
     assert found.ok and found.source_token_same
     (note,) = found.notes
     frames = int((off > 0).any(axis=(1, 2, 3)).sum())
-    assert note.startswith(f"{int(off.sum())} values of {frames} frames differ by 1, as colours do")
+    assert note.code == "converted-by-codec"
+    assert note.text.startswith(
+        f"{int(off.sum())} values of {frames} frames differ by 1, as colours do"
+    )
     # Off by one in some other place is not that.
     array = zarr.open_group(store)["pixels"]
     place = tuple(np.argwhere((off == 0) & (general < 255))[0])
@@ -180,9 +183,9 @@ def test_filled_frames(tmp_path: Path) -> None:
     saved(tmp_path, encapsulated(frames, JPEG2000Lossless))
     found = verify(store, source)
     assert found.ok and found.source_token_same is False
-    assert found.notes[1:] == (
-        "1 frames that are marked as missing decode now, the first of them 2",
-    )
+    changed, decodes = found.notes
+    assert (changed.code, decodes.code) == ("other-source", "missing-decodes")
+    assert decodes.text == "1 frames that are marked as missing decode now, the first of them 2"
     group = zarr.open_group(store)
     group["pixels"][2, 3, 4] = 8
     for report in (verify(store), verify(store, source)):
@@ -371,7 +374,8 @@ def test_a_source_that_moved(tmp_path: Path) -> None:
     found = verify(store, tmp_path / "moved")
     assert found.ok and found.source_token_same is False
     (note,) = found.notes
-    assert "is not the one that was exported, by path, size and time" in note
+    assert note.code == "other-source"
+    assert "is not the one that was exported, by path, size and time" in note.text
     assert f"  note: {note}" in str(found)
 
 

@@ -1,4 +1,4 @@
-"""Whether a store is whole, and what its source says: every object read, levels made again."""
+"""Verification of a store: objects, levels, coordinates and attributes, also by its source."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,29 +17,31 @@ from zarr.abc.store import Store
 
 from dcmdask import __version__
 from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.errors import Note
 from dcmdask.store import ome
-from dcmdask.store.completion import Layout, key_of, lacking
-from dcmdask.store.opening import KEY, located, with_options
-from dcmdask.store.prepared import MASK, Prepared
-from dcmdask.store.running import room, run_levels
-from dcmdask.store.verification.comparing import (
+from dcmdask.store.export import MASK, Prepared
+from dcmdask.store.group import KEY, Place, located, with_options
+from dcmdask.store.regions import Layout, grid_of, key_of, lacking
+from dcmdask.store.scheduler import room, run_levels
+from dcmdask.store.verification.comparison import (
     Check,
     Difference,
     Found,
-    check_level,
     check_region,
     told,
     unequal,
 )
-from dcmdask.store.verification.reopened import Reopened, reopen
-from dcmdask.store.verification.stored import Stored, layout_of, lost, open_stored
+from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
+from dcmdask.store.verification.source import Reopened, reopen
 
-# Number of differences that are listed where people read.
+# Number of differences in the text of a report.
 _LISTED = 20
-# Objects that there should be are looked for one by one, unless there are so many for each that
-# is there, and a few.
+# Missing objects are looked for unless there should be `_MANY` times the existing ones and
+# `_FEW` more.
 _MANY = 4
 _FEW = 1000
+# Entries of the attribute `dcmdask` that are about the export, and not about the source.
+_OF_EXPORT = frozenset({"complete", "plan", "versions", "arrays"})
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,20 @@ class VerifyReport:
     store : str
         The path or URL of the store.
     complete : bool
-        Whether the export came to its end.
+        Whether the export is marked as complete.
     regions : tuple of int
         Numbers of regions that were checked, and of all.
     levels : int
-        Of the pyramid; 1 where there is none.
+        Number of levels of a pyramid, or 1.
     source_token_same : bool or None
-        Whether the source is, by path, size and time, the one that was exported; None
-        where none was given.
-    notes : tuple of str
+        Whether the source is the one that was exported, by path, size and time; None without
+        a source.
+    notes : tuple of Note
         Remarks that are no difference.
     differences : tuple of Difference
-        ``(where, what)`` of each thing that is not as it should be.
+        ``(where, what)`` of each fault.
     seconds : float
-        From the call to the end.
+        Duration of the call.
     """
 
     store: str
@@ -73,7 +74,7 @@ class VerifyReport:
     regions: tuple[int, int]
     levels: int
     source_token_same: bool | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     differences: tuple[Difference, ...]
     seconds: float
 
@@ -98,10 +99,6 @@ class VerifyReport:
         return "\n".join(lines)
 
 
-# What an export says of itself, and not of the source.
-_OF_EXPORT = frozenset({"complete", "plan", "versions", "arrays"})
-
-
 def verify(
     store: str | os.PathLike[str] | Store,
     source: Any = None,
@@ -112,38 +109,35 @@ def verify(
     target_options: Mapping[str, Any] | None = None,
     **decoding_options: Any,
 ) -> VerifyReport:
-    """Check a store that :func:`to_zarr` wrote: that it is whole, and what its source says.
+    """Check that a store of :func:`to_zarr` is whole, and compare it with its source.
 
-    Each object has to be there and readable, and each level of a pyramid made of the one
-    below. With `source`, frames are decoded again, without the short cuts of an export, and
-    compared value by value, as are coordinates and attributes. Without it a changed value
-    shows only where an object has a checksum, as shards have for their index, or where a
-    level does not fit another.
+    Each object has to exist and decode, and each level of a pyramid has to be made of the one
+    below. With `source`, frames are decoded again, by pydicom's decoders, and compared value by
+    value, and so are coordinates and attributes. Without it a changed value is found only where
+    an object has a checksum, or where a level does not fit another.
 
     Parameters
     ----------
     store : str, path-like or zarr.abc.store.Store
     source : optional
-        The source that :func:`to_zarr` was given. It may be elsewhere by now.
+        The source that :func:`to_zarr` was given, which may have moved.
     fraction : float
-        Of the regions, from 0 to 1; at least one region of each level. The same fraction
-        takes the same regions each time.
+        Part of the regions to check, from 0 to 1, the same each time; at least one region of
+        each level.
     progress : callable, optional
         Called with the number of regions checked, and of all that will be.
     storage_options : mapping, optional
-        For the fsspec file system of `source`.
+        Keyword arguments for the fsspec file system of `source`.
     target_options : mapping, optional
-        For that of `store`.
+        Keyword arguments for the fsspec file system of `store`.
     **decoding_options
-        Options of :func:`to_zarr` that the frames were opened with, `fill_value` among them,
-        as far as the store does not tell them.
+        Options of :func:`to_zarr`, `fill_value` among them, that the store does not have.
 
     Returns
     -------
     VerifyReport
-        Damage and differences are in it, and not raised. 8-bit JPEG of which the export
-        let the codec convert the colours may differ by 1 from what is decoded here (see
-        `raw` of :func:`open_frames`): that is counted in a note.
+        Damage and differences are reported, and not raised. Colours of 8-bit JPEG that a codec
+        converted may differ by 1 (see `raw` of :func:`open_frames`), which is a note.
 
     Raises
     ------
@@ -173,61 +167,51 @@ def verify(
     with reaching(store, TARGET):
         place = located(with_options(store, target_options))
         there = open_stored(place)
-    differences = [*there.differences]
-    notes: list[str] = []
+    differences, notes = [*there.differences], list[Note]()
     complete = there.told.get("complete") is True
     if not complete:
-        what = "the export did not come to its end; the same with resume goes on with it"
+        what = "the export has not ended; with resume it goes on"
         differences.append(Difference("complete", what))
     found: Reopened | None = None
     if source is not None:
         found = reopen(source, there.told, storage_options, decoding_options)
         notes += found.notes
         differences += found.differences
-    # What is of another shape is not compared any further.
+    # A source of another shape is not compared further.
     prepared = None if found is None or found.expected is None else found.prepared
-    regions = (0, 0)
-    gone: dict[str, str] = {}
-    chosen: dict[int, list[int]] = {}
-    large = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
+    regions, chosen = (0, 0), dict[int, list[int]]()
+    faults = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
     if there.arrays:
-        layout, sizes = layout_of(there, prepared), place.sizes()
-        many = sum(math.prod(there.told["arrays"][name]) for name in layout.names)
-        if many > _MANY * len(sizes) + _FEW:
-            # Looking for each of them might not end.
-            what = f"at least {many - len(sizes)} of {many} objects are missing"
-            differences.append(Difference("objects", what))
-            gone = dict(islice(lacking(layout, there.arrays, sizes), _LISTED))
-        elif beyond := _too_large(_regions(there, layout)):
-            large |= beyond
-        else:
-            gone = lost(there, layout, sizes)
-            chosen = _chosen(layout, str(there.told["plan"]["source"]), fraction)
-        differences += [Difference(key, what) for key, what in gone.items()]
+        layout = layout_of(there, prepared)
+        of_levels, chosen = _to_check(place, there, layout, fraction)
+        faults |= of_levels
+    differences += [Difference(name, what) for name, what in faults.items()]
+    if there.arrays:
         check = Check(
             place,
             layout,
             there.arrays,
             there.mask,
-            frozenset(gone),
+            frozenset(faults),
             there.labels,
             there.fill_value,
             None if found is None else found.expected,
         )
-        results = _checked(check, chosen, progress)
+        results = run_levels(check_region, check, chosen, progress)
         differences += [one for result in results for one in result.differences]
         notes += _noted(results)
         regions = (sum(map(len, chosen.values())), layout.regions)
-        if prepared is not None:
-            differences += _attributes(there, prepared, layout, notes)
-    differences += [Difference(name, what) for name, what in large.items()]
+        if prepared is not None and there.told.get("version") == __version__:
+            differences += _attributes(there, prepared, layout)
+        elif prepared is not None:
+            text = (
+                f"the store was written by dcmdask {there.told.get('version')}, and this is "
+                f"{__version__}: attributes are not compared"
+            )
+            notes.append(Note("other-version", text))
     if not regions[0] and not differences:
         differences.append(Difference("regions", "none was checked"))
-    expected = None if prepared is None else dict(prepared.coordinates)
-    if expected is not None and there.mask is not None:
-        # Level 0 is compared with it.
-        expected.pop(MASK, None)
-    differences += _coordinates(there, expected, gone | large)
+    differences += _coordinates(there, prepared, faults)
     return VerifyReport(
         store=str(store),
         complete=complete,
@@ -241,33 +225,42 @@ def verify(
     )
 
 
-# Checks
-
-
-def _chosen(layout: Layout, token: str, fraction: float) -> dict[int, list[int]]:
-    """Return the regions of each level that are checked; of one token always the same."""
-    random = np.random.default_rng(list(token.encode()))
-    chosen = {}
-    for level in layout.tasks:
-        count = layout.plan.count(level)
-        some = min(count, max(1, math.ceil(fraction * count)))
-        chosen[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
-    return chosen
-
-
-def _regions(there: Stored, layout: Layout) -> dict[str, tuple[zarr.Array[Any], Sequence[int]]]:
-    """Return each array that regions are read of, and the lengths of what is read at a time."""
-    found: dict[str, tuple[zarr.Array[Any], Sequence[int]]] = {
+def _to_check(
+    place: Place, there: Stored, layout: Layout, fraction: float
+) -> tuple[dict[str, str], dict[int, list[int]]]:
+    """Return faults that are known without reading, and the regions of each level to read."""
+    sizes = place.sizes()
+    many = sum(math.prod(grid_of(one.shape, one.shards or one.chunks)) for one in there.arrays)
+    if many > _MANY * len(sizes) + _FEW:
+        # Looking for each of them would take too long.
+        text = f"at least {many - len(sizes)} of {many} objects are missing"
+        return {"objects": text, **dict(islice(lacking(layout, there.arrays, sizes), _LISTED))}, {}
+    read: dict[str, tuple[zarr.Array[Any], Sequence[int]]] = {
         name: (array, layout.plan.unit(level))
         for level, (name, array) in enumerate(zip(layout.names, there.arrays, strict=True))
     }
     if there.mask is not None:
-        found[MASK] = (there.mask, there.mask.chunks)
-    return found
+        read[MASK] = (there.mask, there.mask.chunks)
+    if large := _too_large(read):
+        return large, {}
+    # Seeded by the source, so that the choice is repeatable.
+    random = np.random.default_rng(list(str(there.told["plan"]["source"]).encode()))
+    chosen: dict[int, list[int]] = {}
+    for level in layout.tasks:
+        count = layout.plan.count(level)
+        some = min(count, max(1, math.ceil(fraction * count)))
+        chosen[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
+    return lost(there, layout, sizes), chosen
 
 
 def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dict[str, str]:
-    """Return in words which arrays would take more memory than a task may, as to_zarr refuses."""
+    """Return the arrays that take more memory than a task may, which to_zarr refuses, too.
+
+    Parameters
+    ----------
+    read : mapping
+        Name to array and the lengths that are read at a time.
+    """
     most, why = room()
     found = {}
     for name, (array, lengths) in read.items():
@@ -278,122 +271,84 @@ def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dic
     return found
 
 
-def _checked(
-    check: Check,
-    chosen: Mapping[int, Sequence[int]],
-    progress: Callable[[int, int | None], None] | None,
-) -> list[Found]:
-    return run_levels(
-        lambda level: partial(check_level, level=level) if level else check_region,
-        check,
-        chosen,
-        progress,
-    )
-
-
-def _noted(results: Sequence[Found]) -> list[str]:
-    notes = []
+def _noted(results: Sequence[Found]) -> Iterator[Note]:
     rounded = [count for result in results for count in result.rounded]
     if rounded:
-        notes.append(
+        text = (
             f"{sum(rounded)} values of {len(rounded)} frames differ by 1, as colours do that a "
             "JPEG codec converts (see raw of open_frames)"
         )
+        yield Note("converted-by-codec", text)
     decodable = [frame for result in results for frame in result.decodable]
     if decodable:
-        notes.append(
-            f"{len(decodable)} frames that are marked as missing decode now, the first of them "
-            f"{decodable[0] if len(decodable[0]) > 1 else decodable[0][0]}"
-        )
-    return notes
+        first = decodable[0] if len(decodable[0]) > 1 else decodable[0][0]
+        text = f"{len(decodable)} frames that are marked as missing decode now, the first of them "
+        yield Note("missing-decodes", f"{text}{first}")
 
 
 def _coordinates(
-    there: Stored, expected: Mapping[str, Any] | None, without: Container[str]
-) -> list[Difference]:
-    """Read each coordinate but those `without` names, and compare it with the source's."""
-    differences = []
+    there: Stored, prepared: Prepared | None, faults: Container[str]
+) -> Iterator[Difference]:
+    """Read each coordinate without faults, and compare it with that of the source."""
     for name, array in there.coordinates.items():
-        if name in without or key_of(name, [0] * array.ndim) in without:
+        if name in faults or key_of(name, [0] * array.ndim) in faults:
             continue
         try:
             values = np.asarray(array[...])
         except Exception as error:
-            differences.append(Difference(name, f"it is damaged: {told(error)}"))
+            yield Difference(name, f"it is damaged: {told(error)}")
             continue
-        if expected is None:
+        if prepared is None:
             continue
-        if name not in expected:
-            differences.append(Difference(name, "the source gives no such coordinate"))
+        if name not in prepared.coordinates:
+            yield Difference(name, "the source gives no such coordinate")
             continue
-        dims, source, attributes = expected[name]
+        dims, source, attributes = prepared.coordinates[name]
         if dict(array.attrs) != attributes:
-            differences.append(Difference(name, f"its attributes are not {attributes}"))
+            yield Difference(name, f"its attributes are not {attributes}")
         own: Any = array.metadata
         if tuple(own.dimension_names) != dims or values.shape != source.shape:
-            what = (
-                f"it is {values.shape} along {own.dimension_names}, and {source.shape} along {dims}"
-            )
-            differences.append(Difference(name, f"{what} of the source"))
+            along = f"{values.shape} along {own.dimension_names}"
+            yield Difference(name, f"it is {along}, and {source.shape} along {dims} of the source")
         elif (count := int(unequal(values, source).sum())) > 0:
-            what = f"{count} of {values.size} values differ from the source"
-            differences.append(Difference(name, what))
-    if expected is not None and there.told.get("version") == __version__:
-        known = {
-            *there.coordinates,
-            *(one.where.removesuffix("/zarr.json") for one in there.differences),
-        }
-        for name in sorted(expected.keys() - known):
-            differences.append(Difference(name, "this coordinate is missing"))
-    return differences
+            yield Difference(name, f"{count} of {values.size} values differ from the source")
 
 
-def _attributes(
-    there: Stored, prepared: Prepared, layout: Layout, notes: list[str]
-) -> list[Difference]:
-    """Compare what the group says with what the source gives."""
-    if there.told.get("version") != __version__:
-        notes.append(
-            f"the store was written by dcmdask {there.told.get('version')}, and this is "
-            f"{__version__}: attributes are not compared"
-        )
-        return []
+def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[Difference]:
+    """Compare what group and arrays say with what the source gives."""
     own, source = (_comparable(one) for one in (there.told, prepared.attributes[KEY]))
-    differing = [
-        f"{KEY}.{name}"
-        for name in sorted(own.keys() | source.keys())
-        if own.get(name) != source.get(name)
-    ]
-    differing += _of_arrays(there, prepared)
+    names = [f"{KEY}.{name}" for name in own | source if own.get(name) != source.get(name)]
+    for name, array in zip(there.names, there.arrays, strict=False):
+        metadata: Any = array.metadata
+        if tuple(metadata.dimension_names or ()) != tuple(prepared.plan.dims):
+            names.append(f"{name}.dimension_names")
+    _, made = next(prepared.arrays())
+    if _named(there.arrays[0].attrs.asdict()) != _named(made.get("attributes", {})):
+        names.append(f"{there.names[0]}.attributes")
     if there.told["plan"]["format"] != "zarr":
         expected = ome.metadata(prepared.contents, layout.plan, layout.names)
         if there.group.attrs.asdict().get("ome") != json.loads(json.dumps(expected)):
-            differing.append("ome")
-    return [Difference(name, "this attribute differs from the source's") for name in differing]
-
-
-def _of_arrays(there: Stored, prepared: Prepared) -> list[str]:
-    """Return what the arrays say of their axes, unit and coordinates and the source does not."""
-    dims = tuple(prepared.plan.dims)
-    found = []
-    for name, array in zip(there.names, there.arrays, strict=False):
-        own: Any = array.metadata
-        if tuple(own.dimension_names or ()) != dims:
-            found.append(f"{name}.dimension_names")
-    _, made = next(prepared.arrays())
-    expected = dict(made.get("attributes", {}))
-    told = dict(there.arrays[0].attrs) if there.arrays else expected
-    # Which frames are missing is a coordinate of the export alone.
-    named = (set(str(one.pop("coordinates", "")).split()) for one in (expected, told))
-    if (expected, next(named) - {MASK}) != (told, next(named) - {MASK}):
-        found.append(f"{there.names[0]}.attributes")
-    return found
+            names.append("ome")
+    for name in sorted(names):
+        yield Difference(name, "this attribute differs from the source's")
+    # A coordinate of which the metadata are damaged is a difference already.
+    known = {one.where.removesuffix("/zarr.json") for one in there.differences}
+    if there.mask is not None:
+        known.add(MASK)
+    for name in sorted(prepared.coordinates.keys() - there.coordinates.keys() - known):
+        yield Difference(name, "this coordinate is missing")
 
 
 def _comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what does not depend on where the source is, or how far the export came."""
+    """Return the entries that depend on the content of the source only."""
     told = {name: value for name, value in attributes.items() if name not in _OF_EXPORT}
-    told["source"] = {**told.get("source", {}), "token": None}
-    if "identifiers" in told:
-        told["identifiers"] = {**told["identifiers"], "sources": None}
+    for name, where in (("source", "token"), ("identifiers", "sources")):
+        if isinstance(told.get(name), dict):
+            told[name] = {key: value for key, value in told[name].items() if key != where}
     return told
+
+
+def _named(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes of an array, without the coordinate that marks missing frames."""
+    names = set(str(attributes.get("coordinates", "")).split()) - {MASK}
+    return {**attributes, "coordinates": names}

@@ -1,7 +1,7 @@
-"""Opening of stores: made new, resumed or replaced, and complete only at the end.
+"""The group of a store: made new, resumed or replaced, and complete only at the end.
 
-The group's attribute ``dcmdask`` says ``"complete": false`` from the first to the last but
-one write. Its ``"plan"`` is what a later export has to have in common to go on.
+``"complete"`` in the attribute ``dcmdask`` of the group is false until everything else is
+written. A later export with the same ``"plan"`` can go on with the store.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from zarr.storage import FsspecStore, LocalStore
 
 from dcmdask.dicom import files
 from dcmdask.errors import StoreExistsError
-from dcmdask.store.ownership import TEMPORARY, StoreKeys, check_ours
-from dcmdask.store.target import (
+from dcmdask.store.ownership import (
     NODE,
+    TEMPORARY,
+    StoreKeys,
+    check_ours,
     check_replaceable,
     check_store,
     hidden,
@@ -37,26 +39,26 @@ from dcmdask.store.target import (
     sync_below,
 )
 
-# The one attribute of a group that this package writes.
+# Attribute of a group that this package writes.
 KEY = "dcmdask"
-# Blank chunks are written, too: an object that does not exist has not been written.
+# Blank chunks are written, too, so that an object that does not exist was not written.
 CONFIG: Any = {"write_empty_chunks": True}
-# File systems that put an object whole or not at all.
+# Protocols of file systems that put an object whole or not at all.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
 _FILTERS = threading.Lock()
 Target: TypeAlias = "str | os.PathLike[str] | Store"
 
 
 class Place(NamedTuple):
-    """A store, and how its objects are listed and removed.
+    """A store and its place on a file system, where objects are listed and removed.
 
     Attributes
     ----------
     store : zarr.abc.store.Store
     fs : fsspec.AbstractFileSystem or None
-        None for a store of zarr's that is neither local nor on one.
+        None for a store of zarr's without a file system.
     root : str
-        On `fs`.
+        Path on `fs`.
     """
 
     store: Store
@@ -65,7 +67,7 @@ class Place(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine."""
+        """Whether it is a local folder."""
         return isinstance(self.store, LocalStore)
 
     @property
@@ -76,9 +78,9 @@ class Place(NamedTuple):
         )
 
     def sizes(self) -> dict[str, int | None]:
-        """Return the bytes of each object, by key; None where a store does not list them."""
+        """Return the bytes of each object, by key; None where a store does not know them."""
         if self.fs is None:
-            # In a thread of its own: this one may have a loop that runs, as notebooks do.
+            # In another thread: in a notebook, this one has a loop that runs.
             with ThreadPoolExecutor(1) as thread:
                 return dict.fromkeys(thread.submit(asyncio.run, _keys(self.store)).result())
         self.fs.invalidate_cache()
@@ -87,17 +89,7 @@ class Place(NamedTuple):
         return {path[start:]: int(entry["size"]) for path, entry in found.items()}
 
     def check_ours(self, keys: Iterable[str]) -> None:
-        """Refuse a store that holds anything that dcmdask did not write to it.
-
-        Parameters
-        ----------
-        keys : iterable of str
-            Of :meth:`sizes`.
-
-        Raises
-        ------
-        StoreExistsError
-        """
+        """Refuse a store if one of its keys is of an object that dcmdask did not write."""
         if self.is_local:
             check_store(Path(self.root))
             return
@@ -119,13 +111,7 @@ async def _keys(store: Store) -> list[str]:
 
 
 def with_options(store: Target, target_options: Mapping[str, Any] | None) -> Target:
-    """Return a store on the file system that options for its URL lead to.
-
-    Raises
-    ------
-    ValueError
-        There are options, and it is no URL.
-    """
+    """Return a store, on a file system with these options if it is a URL and there are any."""
     if not target_options:
         return store
     if not isinstance(store, str) or "://" not in store:
@@ -134,13 +120,7 @@ def with_options(store: Target, target_options: Mapping[str, Any] | None) -> Tar
 
 
 def located(store: Target) -> Place:
-    """Return where `store` is.
-
-    Parameters
-    ----------
-    store : str, path-like or zarr.abc.store.Store
-        A local path, a URL for fsspec or a store of zarr's.
-    """
+    """Return the place of a local path, a URL for fsspec, or a store of zarr's."""
     if isinstance(store, LocalStore):
         return Place(store, fsspec.filesystem("file"), os.path.realpath(store.root))
     if isinstance(store, FsspecStore):
@@ -164,7 +144,7 @@ def located(store: Target) -> Place:
 
 
 def _synchronous(fs: Any) -> Any:
-    """Return the file system of a store of zarr's, which is asynchronous, as one that is not."""
+    """Return a synchronous file system for the asynchronous one of a store of zarr's."""
     wrapped = getattr(fs, "sync_fs", None)
     if wrapped is not None:
         return wrapped
@@ -178,8 +158,8 @@ def opened(
 ) -> Iterator[tuple[zarr.Group, Place, Mapping[str, int | None]]]:
     """Give a group to write to, and the objects that were there before with their sizes.
 
-    A local store is locked until the body is through; one that is overwritten is built
-    beside the old one, takes its place in the end, and is discarded where the body fails.
+    A local store is locked until the body has ended; where one is overwritten, the new one is
+    built beside it, takes its place at the end, and is discarded if the body fails.
 
     Parameters
     ----------
@@ -187,19 +167,18 @@ def opened(
     told : mapping
         Attributes of the group.
     overwrite : bool
-        Replace the Zarr store that is there: only one that dcmdask wrote, and that holds
-        nothing else.
+        Replace an existing Zarr store, if dcmdask wrote everything in it.
     resume : bool
-        Go on with the store that is there, if it has the same plan.
+        Go on with an existing store of the same plan.
 
     Raises
     ------
     StoreExistsError
-        Something is there that is not to be replaced, or of another plan, or being written.
+        Something exists that is not to be replaced, or of another plan, or being written.
     """
     place = located(store)
     if not place.is_local:
-        if resume and _found(place.store) is not None:
+        if resume and _is_complete(place.store) is not None:
             check_resumable(place)
             group, sizes = _gone_on_with(place, told)
             yield group, place, sizes
@@ -210,7 +189,7 @@ def opened(
     with _locked(path):
         begun = StoreKeys(b"")
         if path.is_dir() and all(entry.name in begun for entry in path.iterdir()):
-            # A process that was killed at its first write left nothing else.
+            # Empty, or left by a process that was killed at its first write.
             for entry in path.iterdir():
                 entry.unlink()
         elif resume and path.is_dir():
@@ -228,20 +207,20 @@ def opened(
 
 @contextmanager
 def replaced(store: Target, told: Mapping[str, Any], *, overwrite: bool) -> Iterator[zarr.Group]:
-    """Give a group to write to that is not there before it is whole, if the path is local."""
+    """Give a group to write to; at a local path it appears only once the body has ended."""
     place = located(store)
     if not place.is_local or isinstance(store, Store):
         yield _in_place(place, told, overwrite)
         return
-    with _locked(Path(place.root)), replacing(place.root, overwrite=overwrite) as folder:
+    path = Path(place.root)
+    with _locked(path), replacing(path, overwrite=overwrite) as folder:
         yield zarr.create_group(LocalStore(folder), attributes=dict(told))
 
 
 def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
-    """Return a group to write to, whatever there is of it, and whoever else writes the same.
+    """Return a group to write to, which others may be writing with the same content.
 
-    Two that write the same may do so at once where objects are put whole: nothing is removed, and
-    each object is what either of them has put.
+    Nothing is removed, and objects are put whole, so it does not matter who puts one.
 
     Parameters
     ----------
@@ -258,7 +237,7 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
                 there = json.loads(place.fs.cat_file(path))["attributes"]
                 there[KEY]["complete"] = False
                 if there == group["attributes"]:
-                    # The other one may be through with it.
+                    # Another process may have completed it.
                     continue
         if place.is_local:
             place.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -268,32 +247,34 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel drops with this process."""
+    """Hold a lock that ends with this process, and clear up after one that was killed."""
     above = next(folder for folder in path.parents if os.path.lexists(folder))
     if not above.is_dir():
         raise NotADirectoryError(f"{path} cannot be written: {above} is a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = hidden(path, "lock")
     if os.path.lexists(beside) and (not beside.is_file() or beside.lstat().st_size):
-        # What is locked is emptied when it is opened.
+        # Opening the lock would empty another file of this name.
         check_ours(os.fspath(beside.parent), [beside.name], ())
     lock = FileLock(beside)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise StoreExistsError(f"{path} is being written by another export") from None
+        raise StoreExistsError(
+            f"{path} is being written by another export", code="locked"
+        ) from None
     try:
         recover(path)
         yield
     finally:
-        # While it is held: nobody else can be behind it. Windows removes no open file.
+        # While it is held, so that it is nobody else's. Windows removes no open file.
         with suppress(OSError):
             beside.unlink()
         lock.release()
 
 
 def check_resumable(place: Place) -> None:
-    """Refuse to trust that what exists is whole where nothing promises that."""
+    """Refuse a file system that does not promise that objects are whole."""
     if place.fs is None:
         raise ValueError("resume needs a path or URL, of which the objects can be listed")
     protocols = place.fs.protocol
@@ -308,34 +289,39 @@ def check_resumable(place: Place) -> None:
 def _gone_on_with(
     place: Place, told: Mapping[str, Any]
 ) -> tuple[zarr.Group, dict[str, int | None]]:
-    """Return the group that is there, once its plan is that of `told`, and its objects."""
+    """Return an existing group with the plan in `told`, and the sizes of its objects."""
     try:
-        # What is there counts, and not what was there when the metadata was put together.
+        # Arrays may have been removed since the metadata was consolidated.
         group = zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
     except PermissionError:
         raise
     except Exception as error:
         raise StoreExistsError(
-            f"{place.url} is not a Zarr 3 store that could be resumed: {error}"
+            f"{place.url} is not a Zarr 3 store that could be resumed",
+            detail=str(error),
+            code="no-zarr",
         ) from None
     there: Any = group.attrs.asdict().get(KEY)
     if not isinstance(there, dict) or not isinstance(there.get("plan"), dict):
-        raise StoreExistsError(f"{place.root} is not a store of dcmdask's that could be resumed")
+        raise StoreExistsError(
+            f"{place.root} is not a store of dcmdask's that could be resumed", code="no-plan"
+        )
     wanted, begun = (
         {**one["plan"], "arrays": one.get("arrays")}
         for one in (json.loads(json.dumps(told[KEY])), there)
     )
-    # The source last: what its token depends on is more telling.
+    # The source last: options change its token, and their names say more.
     for name in sorted(wanted | begun, key=lambda name: name == "source"):
         was, now = begun.get(name), wanted.get(name)
         if was != now:
             raise StoreExistsError(
                 f"{place.root} was begun with another {name}: {was} there, {now} now; resume needs "
-                "the same source and options"
+                "the same source and options",
+                code="other-source" if name == "source" else "other-plan",
             )
     sizes = place.sizes()
     place.check_ours(sizes)
-    # What a process that was killed had not renamed into place.
+    # Left by a process that was killed before it renamed them into place.
     temporary = sorted(filter(TEMPORARY.search, sizes))
     place.remove(temporary)
     group.update_attributes(dict(told))
@@ -351,18 +337,24 @@ def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Gr
         return zarr.open_group(place.store, mode="w-", zarr_format=3, attributes=dict(told))
     except FileExistsError as error:
         if not overwrite:
-            state = {
-                None: "something else than a store of dcmdask's, which is never replaced",
-                True: "a store already, and nothing is replaced without overwrite",
-                False: "a store that is not complete, and nothing is replaced without overwrite",
-            }[_found(place.store)]
-            raise StoreExistsError(f"{place.url} holds {state}") from error
+            code, state = {
+                None: (
+                    "no-plan",
+                    "something that dcmdask did not write, which is never replaced",
+                ),
+                True: ("exists", "a store already, and nothing is replaced without overwrite"),
+                False: (
+                    "incomplete",
+                    "a store that is not complete, and nothing is replaced without overwrite",
+                ),
+            }[_is_complete(place.store)]
+            raise StoreExistsError(f"{place.url} holds {state}", code=code) from error
     place.check_ours(place.sizes())
     return zarr.open_group(place.store, mode="w", zarr_format=3, attributes=dict(told))
 
 
 def _check_begins_as_store(place: Place) -> None:
-    """Refuse what does not begin with the metadata of a group, by a short listing."""
+    """Refuse a folder without the metadata of a group, by a short listing."""
     place.fs.invalidate_cache()
     with suppress(FileNotFoundError):
         names = [path.rpartition("/")[2] for path in place.fs.ls(place.root, detail=False)]
@@ -370,21 +362,21 @@ def _check_begins_as_store(place: Place) -> None:
             check_ours(place.url, names, ())
 
 
-def _found(store: Store) -> bool | None:
-    """Return whether the group that is there is complete; None if it is not one of ours."""
+def _is_complete(store: Store) -> bool | None:
+    """Return whether a group is complete; None for one that dcmdask did not write."""
     try:
         told = zarr.open_group(store, mode="r", zarr_format=3).attrs[KEY]
     except PermissionError:
         raise
     except Exception:
-        # Of damaged metadata zarr raises anything.
+        # For damaged metadata zarr raises anything.
         return None
     return bool(told.get("complete")) if isinstance(told, dict) else None
 
 
 def complete(group: zarr.Group) -> None:
-    """Say that all is there, last of all, so that a reader can trust it."""
-    # Filters are those of all threads: two exports at once would restore each other's.
+    """Mark a group as complete, after everything else is on the disk."""
+    # Filters are common to all threads: two exports at once would restore each other's.
     with _FILTERS, warnings.catch_warnings():
         # Zarr 3 does not specify it yet and allows readers to ignore it; xarray warns
         # about stores without it.

@@ -1,8 +1,9 @@
-"""An export before anything is written: what goes where, and what the store says of it."""
+"""An export before anything is written: its arrays, objects and attributes."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import zarr
+from dask.utils import format_bytes
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
 
 from dcmdask import __version__
 from dcmdask.arrays.labels import UNITS
@@ -20,12 +24,13 @@ from dcmdask.dicom.image_pixel import DECODING_OPTIONS
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store import ome
-from dcmdask.store.codecs import SMALL, codecs
-from dcmdask.store.completion import Layout, grid_of
 from dcmdask.store.contents import Contents, contents
-from dcmdask.store.opening import KEY
-from dcmdask.store.plan import Level, Plan, Wanted, planned
+from dcmdask.store.group import KEY
+from dcmdask.store.ownership import files_below
+from dcmdask.store.plan import SMALL, Plan, Wanted, codecs, planned
 from dcmdask.store.provenance import decoding, versions
+from dcmdask.store.pyramid import Level
+from dcmdask.store.regions import Failure, Layout, grid_of
 
 Format: TypeAlias = Literal["zarr", "ome-zarr"]
 FORMATS = ("zarr", "ome-zarr")
@@ -35,7 +40,7 @@ Told: TypeAlias = "tuple[tuple[str, ...], npt.NDArray[Any], dict[str, Any]]"
 
 @dataclass(frozen=True)
 class Prepared:
-    """An export that could be written.
+    """Contents, plan and attributes of an export.
 
     Attributes
     ----------
@@ -43,11 +48,11 @@ class Prepared:
     plan : Plan
     layout : Layout
     attributes : dict
-        Of the group, ``"complete": false`` included.
+        Attributes of the group, with ``"complete": false``.
     compressors
         As zarr takes them.
     fill_value : float or None
-        For frames that cannot be decoded; None where they end the export.
+        Value of frames that cannot be decoded; None where they end the export.
     """
 
     contents: Contents
@@ -58,7 +63,7 @@ class Prepared:
     fill_value: float | None = None
 
     def arrays(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the name of each level, and how zarr makes it."""
+        """Yield the name of each level, and its parameters for zarr."""
         for name, level in zip(self.layout.names, self.plan.levels, strict=True):
             made = _made(level, self.plan, self.compressors)
             if level is self.plan.levels[0]:
@@ -66,7 +71,7 @@ class Prepared:
             yield name, made
 
     def _described(self) -> dict[str, Any]:
-        """Return what xarray reads at an array: its unit, and what else is a coordinate."""
+        """Return the attributes that xarray reads: the unit, and names of other coordinates."""
         names = [*self.coordinates, *([self.layout.mask] if self.layout.mask else [])]
         others = [name for name in names if name not in self.plan.dims]
         units = self.attributes[KEY].get("units")
@@ -76,7 +81,7 @@ class Prepared:
         }
 
     def mask(self) -> dict[str, Any]:
-        """Return how zarr makes the array of missing frames."""
+        """Return the parameters for zarr of the array that marks missing frames."""
         unit, axes = self.plan.unit(0), self.plan.frame_axes
         return {
             "shape": tuple(self.plan.levels[0].shape[axis] for axis in axes),
@@ -103,36 +108,29 @@ class Prepared:
     def absent(self) -> npt.NDArray[np.bool_] | None:
         """Places without a frame; None where each has one."""
         frames = self.contents.frames
-        if not isinstance(frames, ArrangedFrames) or not (frames.numbers == ABSENT).any():
+        if not isinstance(frames, ArrangedFrames):
             return None
         absent: npt.NDArray[np.bool_] = frames.numbers == ABSENT
-        return absent
+        return absent if absent.any() else None
 
     @cached_property
     def coordinates(self) -> dict[str, Told]:
-        """Name to dims, values and attributes of what is stored beside the pixels."""
-        found: dict[str, Told] = {}
-        renamed = dict(zip(self._own_frame_dims, self._stored_frame_dims, strict=True))
-        for name, (dims, values) in self.contents.coordinates.items():
-            if name == self.layout.mask:
-                continue
-            unit = {"units": UNITS[name]} if name in UNITS else {}
-            along = tuple(renamed.get(dim, dim) for dim in dims)
-            found[name] = (along, _storable(values), unit)
+        """Name to dims, values and attributes of each coordinate."""
+        found = dict(self.contents.coordinates)
         if "ome" in self.attributes:
-            # An axis that is named otherwise keeps what was known of it, under its own name.
-            for name, (along, values) in ome.coordinates(self.contents, self.plan.dims).items():
-                unit = {"units": UNITS[name]} if name in UNITS else {}
-                found[name] = (along, _storable(values), unit)
-        return found
-
-    @property
-    def _own_frame_dims(self) -> tuple[str, ...]:
-        return self.contents.dims[: self.contents.frames.frame_axes]
-
-    @property
-    def _stored_frame_dims(self) -> tuple[str, ...]:
-        return tuple(self.plan.dims[axis] for axis in self.plan.frame_axes)
+            # An axis that is renamed keeps its coordinate under the own name of that.
+            found |= ome.coordinates(self.contents, self.plan.dims)
+        stored = [self.plan.dims[axis] for axis in self.plan.frame_axes]
+        renamed = dict(zip(self.contents.dims, stored, strict=False))
+        return {
+            name: (
+                tuple(renamed.get(dim, dim) for dim in dims),
+                _storable(values),
+                {"units": UNITS[name]} if name in UNITS else {},
+            )
+            for name, (dims, values) in found.items()
+            if name != self.layout.mask
+        }
 
 
 def prepare(
@@ -175,36 +173,17 @@ def prepare(
         **opening,
     )
     frames = what.frames
-    count, dtype = frames.frame_axes, frames.dtype.newbyteorder("=")
+    dtype = frames.dtype.newbyteorder("=")
     if as_ome:
         axes = ome.axes(what)
-        plan = planned(
-            axes.shape,
-            dtype,
-            axes.dims,
-            frame_axes=axes.frame_axes,
-            samples_axis=axes.samples_axis,
-            halved=axes.halved,
-            chunks=chunks,
-            shards=shards,
-            levels=levels,
-        )
-        names = tuple(map(str, range(len(plan.levels))))
     else:
         samples = frames.ndim - 1 if what.colour else None
-        plan = planned(
-            frames.shape,
-            dtype,
-            what.dims,
-            frame_axes=tuple(range(count)),
-            samples_axis=samples,
-            chunks=chunks,
-            shards=shards,
-        )
-        names = ("pixels",)
+        axes = ome.Axes(frames.shape, what.dims, tuple(range(frames.frame_axes)), samples, ())
+    plan = planned(dtype=dtype, chunks=chunks, shards=shards, levels=levels, **axes._asdict())
+    names = tuple(map(str, range(len(plan.levels)))) if as_ome else ("pixels",)
     layout = Layout(plan, names, MASK if on_error == "fill" else "")
     compressors = codecs(compressors, plan.levels[0].chunks, dtype)
-    # What zarr refuses it refuses here, before the target is touched.
+    # Zarr refuses parameters here, before the target is touched.
     tried = zarr.create_array({}, **_made(plan.levels[0], plan, compressors))
     filling = what.fill_value(fill_value) if on_error == "fill" else None
     if filling is not None:
@@ -229,7 +208,7 @@ def prepare(
             "on_error": on_error,
             "fill_value": None if filling is None else str(filling),
             "with_identifiers": with_identifiers,
-            # What a later look at the same source needs.
+            # Verification opens the source with these.
             "options": {
                 "fill_value": None if fill_value is None else str(fill_value),
                 **decoding(_opened_with(src, opening)),
@@ -268,3 +247,83 @@ def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if values.dtype.kind == "U":
         return values.astype(np.dtypes.StringDType())
     return np.ascontiguousarray(values)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Report of an export.
+
+    Attributes
+    ----------
+    store : str
+        The path or URL of the store.
+    shape : tuple of int
+        Shape of the array, or of the largest level of a pyramid.
+    dtype : numpy.dtype
+        In native byte order.
+    chunks : tuple of int
+        The shape of a Zarr chunk.
+    bytes_decoded : int
+        Size of the array.
+    bytes_stored : int or None
+        Size of the store with its metadata; None unless it is local.
+    seconds : float
+        Duration of the call.
+    token : str
+        Hash of the source; the name of a Dask array.
+    shards : tuple of int or None
+        The shape of a Zarr shard, if there are shards.
+    levels : int
+        Number of levels of a pyramid, or 1.
+    regions : int
+        Number of tasks that write all levels.
+    written : int
+        Number of tasks that wrote in this export.
+    failures : tuple of Failure
+        ``(frame, reason)`` of each frame that could not be decoded and was filled.
+    """
+
+    store: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    bytes_decoded: int
+    bytes_stored: int | None
+    seconds: float
+    token: str
+    shards: tuple[int, ...] | None = None
+    levels: int = 1
+    regions: int = 0
+    written: int = 0
+    failures: tuple[Failure, ...] = ()
+
+    def __str__(self) -> str:
+        shards = f", shards {self.shards}" if self.shards else ""
+        levels = f", {self.levels} levels" if self.levels > 1 else ""
+        stored = ""
+        if self.bytes_stored:
+            ratio = self.bytes_decoded / self.bytes_stored
+            stored = f", {format_bytes(self.bytes_stored)} stored ({ratio:.1f} : 1)"
+        lines = [
+            self.store,
+            f"  {self.shape} {self.dtype}, chunks {self.chunks}{shards}{levels}",
+            f"  {format_bytes(self.bytes_decoded)} decoded{stored}",
+        ]
+        speed = ""
+        if self.written < self.regions:
+            there = self.regions - self.written
+            lines.append(f"  {self.written} of {self.regions} regions written, {there} existed")
+        elif self.seconds:
+            speed = f", {format_bytes(int(self.bytes_decoded / self.seconds))}/s"
+        lines.append(f"  {self.seconds:.1f} s{speed}")
+        lines += [
+            f"  frame {', '.join(map(str, frame))} filled: {why}" for frame, why in self.failures
+        ]
+        return "\n".join(lines)
+
+
+def bytes_stored(store: Store) -> int | None:
+    """Return the bytes of a local store; None for others."""
+    if not isinstance(store, LocalStore):
+        return None
+    return sum(os.path.getsize(store.root / path) for path in files_below(store.root))

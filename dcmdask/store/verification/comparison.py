@@ -1,0 +1,321 @@
+"""The task of a verification: read a region, and compare it with the expected values.
+
+Faults are returned, not raised: an object that cannot be read, a level that is not made of
+the one below, a frame that its source decodes to something else.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec
+
+from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.store.group import Place
+from dcmdask.store.plan import Plan
+from dcmdask.store.pyramid import halve
+from dcmdask.store.regions import Key, Layout, decoded_or_filled, frames_of, key_of, stored_as
+
+# Number of frames that a difference names.
+_NAMED = 10
+# Its last four bytes are the length of all.
+_BLOSC_HEADER = 16
+
+
+class Difference(NamedTuple):
+    """A fault of a store.
+
+    Attributes
+    ----------
+    where : str
+        Key of an object; array and frames of a region; or name of another part of the store.
+    what : str
+    """
+
+    where: str
+    what: str
+
+
+class Expected(NamedTuple):
+    """Expected values of level 0; picklable.
+
+    Attributes
+    ----------
+    frames : array-like
+        Frames of the source, decoded with the general path.
+    exported : array-like
+        The same frames, as the export decoded them.
+    by_codec : bool
+        Whether a JPEG codec may have converted colours: then these two may differ by 1.
+    absent : ndarray of bool or None
+        Places without a frame.
+    """
+
+    frames: ArrayLike
+    exported: ArrayLike
+    by_codec: bool
+    absent: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Parameters of all regions of a verification; picklable.
+
+    Attributes
+    ----------
+    place : Place
+    layout : Layout
+    arrays : tuple of zarr.Array
+        One for each level.
+    missing : zarr.Array or None
+        Marks of the frames that are missing.
+    lost : frozenset of str
+        Keys of objects that are known not to be there.
+    labels : bool
+        Whether levels are made of labels.
+    fill_value : float or None
+        Value of missing frames.
+    expected : Expected or None
+        None where there is no source.
+    """
+
+    place: Place
+    layout: Layout
+    arrays: tuple[zarr.Array[Any], ...]
+    missing: zarr.Array[Any] | None
+    lost: frozenset[str]
+    labels: bool
+    fill_value: float | None
+    expected: Expected | None
+
+
+class Found(NamedTuple):
+    """Result of the task of a region.
+
+    Attributes
+    ----------
+    differences : list of Difference
+    rounded : list of int
+        Numbers of samples that differ by 1 as a JPEG codec's may, of each frame with such.
+    decodable : list of tuple of int
+        Frames that are marked as missing, and decode.
+    """
+
+    differences: list[Difference]
+    rounded: list[int]
+    decodable: list[tuple[int, ...]]
+
+
+def check_region(check: Check, number: int, *, level: int = 0) -> Found:
+    """Compare a region of level 0 with source and level 1, or one of others with the one below."""
+    plan, found = check.layout.plan, Found([], [], [])
+    region = plan.region(level, number)
+    if level:
+        below = _read(check, level - 1, plan.below(level, region), found)
+        _compare_level(check, level, region, below, found)
+        return found
+    stored = _read(check, 0, region, found)
+    marked = None if check.missing is None else _marked(check, check.missing, region, found)
+    if stored is not None:
+        _compare_fill(check, region, stored, marked, found)
+        if check.expected is not None:
+            _compare_source(check, check.expected, region, stored, marked, found)
+    if len(check.arrays) > 1:
+        _compare_level(check, 1, plan.above(region), stored, found)
+    return found
+
+
+# Reading
+
+
+def told(error: Exception) -> str:
+    """Return the type and the message of an error of a store or a codec."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[Any] | None:
+    """Return a region; None, once these are listed, where objects of it are lost or damaged."""
+    plan, array, name = check.layout.plan, check.arrays[level], check.layout.names[level]
+    objects = {key_of(name, index): index for index in plan.objects(level, region)}
+    if not _reads_beyond(check.place, array) and check.lost.isdisjoint(objects):
+        # A codec may raise anything. Each object is then read alone to find the damaged one.
+        with suppress(Exception):
+            return np.asarray(array[region])
+    values: npt.NDArray[Any] | None
+    values = np.empty([one.stop - one.start for one in region], array.dtype)
+    for key, index in objects.items():
+        if key in check.lost:
+            values = None
+            continue
+        lengths = zip(index, plan.levels[level].objects, region, strict=True)
+        at = tuple(slice(max(i * n, r.start), min((i + 1) * n, r.stop)) for i, n, r in lengths)
+        try:
+            if _reads_beyond(check.place, array):
+                _check_length(check.place, key)
+            part = array[at]
+        except Exception as error:
+            found.differences.append(Difference(key, f"it is damaged: {told(error)}"))
+            values = None
+        if values is not None:
+            pairs = zip(at, region, strict=True)
+            values[tuple(slice(a.start - r.start, a.stop - r.start) for a, r in pairs)] = part
+    return values
+
+
+def _reads_beyond(place: Place, array: zarr.Array[Any]) -> bool:
+    """Return whether decoding an object that was cut short reads memory beyond it.
+
+    Blosc's decompressor is not told how much there is. A checksum behind it, or that of a
+    shard's index, is compared before it is called.
+    """
+    last = array.compressors[-1] if array.compressors else None
+    return isinstance(last, BloscCodec) and not array.shards and place.fs is not None
+
+
+def _check_length(place: Place, key: str) -> None:
+    """Refuse an object that is not as long as its Blosc header says."""
+    path = f"{place.root.rstrip('/')}/{key}"
+    head, size = place.fs.cat_file(path, start=0, end=_BLOSC_HEADER), place.fs.size(path)
+    expected = int.from_bytes(head[12:], "little")
+    if len(head) < _BLOSC_HEADER or expected != size:
+        raise ValueError(f"it has {size} bytes, and {expected} by its header")
+
+
+def _marked(
+    check: Check, missing: zarr.Array[Any], region: Key, found: Found
+) -> npt.NDArray[np.bool_] | None:
+    """Return which frames of a region are marked as missing; None if that cannot be read."""
+    key = check.layout.mask_key(region)
+    if key in check.lost:
+        return None
+    along = frames_of(check.layout.plan, region)
+    try:
+        marked = np.asarray(missing[along])
+        return marked.reshape([one.stop - one.start for one in along]).astype(bool)
+    except Exception as error:
+        found.differences.append(Difference(key, f"it is damaged: {told(error)}"))
+        return None
+
+
+# Comparing
+
+
+def _compare_level(
+    check: Check, level: int, region: Key, below: npt.NDArray[Any] | None, found: Found
+) -> None:
+    stored = _read(check, level, region, found)
+    if stored is not None and below is not None:
+        made = halve(below, check.layout.plan.halved, labels=check.labels)
+        origin = f"from what level {level - 1} makes of it"
+        _tell(check, level, region, stored, made, unequal(stored, made), origin, found)
+
+
+def _compare_fill(
+    check: Check,
+    region: Key,
+    stored: npt.NDArray[Any],
+    marked: npt.NDArray[np.bool_] | None,
+    found: Found,
+) -> None:
+    """Compare the frames that are marked as missing with the fill value."""
+    if marked is None or check.fill_value is None:
+        return
+    fill = np.full(1, check.fill_value, stored.dtype)
+    wrong = unequal(stored, fill) & _spread(check.layout.plan, marked)
+    origin = "from the fill value, though marked as missing,"
+    _tell(check, 0, region, stored, fill, wrong, origin, found)
+
+
+def _compare_source(
+    check: Check,
+    expected: Expected,
+    region: Key,
+    stored: npt.NDArray[Any],
+    marked: npt.NDArray[np.bool_] | None,
+    found: Found,
+) -> None:
+    plan, name = check.layout.plan, check.layout.names[0]
+    along = frames_of(plan, region)
+    block, failures = decoded_or_filled(expected.frames, along, 0)
+    decoded = stored_as(plan, block)
+    nowhere = np.zeros([one.stop - one.start for one in along], bool)
+    failed, filled = nowhere.copy(), nowhere if marked is None else marked
+    absent = nowhere if expected.absent is None else expected.absent[along]
+    for frame, reason in failures:
+        place = tuple(i - one.start for i, one in zip(frame, along, strict=True))
+        failed[place] = True
+        if not filled[place]:
+            what = f"the source does not decode: {reason}"
+            found.differences.append(Difference(f"{name}{list(frame)}", what))
+    if marked is not None:
+        for frame in _frames(absent & ~marked, along):
+            what = "the source has no such frame, and it is not marked as missing"
+            found.differences.append(Difference(f"{name}{list(frame)}", what))
+    found.decodable.extend(_frames(filled & ~absent & ~failed, along))
+    wrong = unequal(stored, decoded) & ~_spread(plan, filled | failed)
+    if expected.by_codec and wrong.any():
+        exported = stored_as(plan, decoded_or_filled(expected.exported, along, 0)[0])
+        off = np.abs(np.subtract(stored[wrong], decoded[wrong], dtype=np.float64))
+        near = wrong.copy()
+        near[wrong] = (stored[wrong] == exported[wrong]) & (off <= 1)
+        found.rounded.extend(n for n in near.sum(_within_frames(plan)).ravel().tolist() if n)
+        wrong &= ~near
+    _tell(check, 0, region, stored, decoded, wrong, "from the source", found)
+
+
+def unequal(own: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return where two arrays differ; NaN is equal to NaN."""
+    wrong: npt.NDArray[np.bool_] = own != other
+    if own.dtype.kind == "f" and wrong.any():
+        wrong &= ~(np.isnan(own) & np.isnan(other))
+    return wrong
+
+
+def _within_frames(plan: Plan) -> tuple[int, ...]:
+    """Return the axes that do not number frames."""
+    return tuple(axis for axis in range(len(plan.dims)) if axis not in plan.frame_axes)
+
+
+def _spread(plan: Plan, frames: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return a mask of frames in a shape that is broadcast over their values."""
+    return np.expand_dims(frames, _within_frames(plan))
+
+
+def _frames(chosen: npt.NDArray[np.bool_], along: Key) -> list[tuple[int, ...]]:
+    """Return the indices of the frames of a region that are chosen."""
+    starts = [one.start for one in along]
+    return [tuple(place) for place in (np.argwhere(chosen) + starts).tolist()]
+
+
+def _tell(
+    check: Check,
+    level: int,
+    region: Key,
+    own: npt.NDArray[Any],
+    other: npt.NDArray[Any],
+    wrong: npt.NDArray[np.bool_],
+    origin: str,
+    found: Found,
+) -> None:
+    """List the values that are wrong, if there are any: their number, distance and frames."""
+    if not wrong.any():
+        return
+    plan, count = check.layout.plan, int(wrong.sum())
+    along = frames_of(plan, region)
+    others = np.broadcast_to(other, own.shape)[wrong]
+    off = np.abs(np.subtract(own[wrong], others, dtype=np.float64))
+    # The distance from NaN is not known; it counts as infinite.
+    most = np.nan_to_num(off, nan=np.inf).max()
+    by = "as NaN or infinity does" if most == np.inf else f"by {most:g} at most"
+    frames = _frames(np.asarray(wrong.any(_within_frames(plan))), along)
+    listed = ", ".join(str(one[0] if len(one) == 1 else one) for one in frames[:_NAMED])
+    more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
+    where = f"{check.layout.names[level]}[{', '.join(f'{r.start}:{r.stop}' for r in along)}]"
+    values = "1 value differs" if count == 1 else f"{count} values differ"
+    what = f"{values} {origin} {by}: frame{'s' if len(frames) > 1 else ''} {listed}{more}"
+    found.differences.append(Difference(where, what))

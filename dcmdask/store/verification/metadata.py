@@ -1,0 +1,280 @@
+"""Metadata of a store, checked before anything in it is believed."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias, get_args
+
+import zarr
+
+from dcmdask.arrays.transformation import Values
+from dcmdask.dicom.access import is_of_network
+from dcmdask.geometry.axes import ORDER_BY
+from dcmdask.geometry.repair import OnIrregular
+from dcmdask.store.export import MASK, Prepared
+from dcmdask.store.group import KEY, Place
+from dcmdask.store.plan import Plan
+from dcmdask.store.pyramid import Level
+from dcmdask.store.regions import Layout, grid_of, key_of, lacking
+from dcmdask.store.verification.comparison import Difference, told
+
+_Check: TypeAlias = "Callable[[Any], bool]"
+
+
+class Stored(NamedTuple):
+    """A store as it is.
+
+    Attributes
+    ----------
+    group : zarr.Group
+    told : dict
+        Attribute ``dcmdask`` of the group.
+    names : tuple of str
+        Levels that there should be.
+    arrays : tuple of zarr.Array
+        The levels, up to the first one that cannot be used.
+    mask : zarr.Array or None
+        Marks of the frames that are missing.
+    coordinates : dict
+        Other arrays, by name.
+    differences : list of Difference
+        Faults of the metadata.
+    """
+
+    group: zarr.Group
+    told: dict[str, Any]
+    names: tuple[str, ...]
+    arrays: tuple[zarr.Array[Any], ...]
+    mask: zarr.Array[Any] | None
+    coordinates: dict[str, zarr.Array[Any]]
+    differences: list[Difference]
+
+    @property
+    def labels(self) -> bool:
+        """Whether levels are made of labels."""
+        try:
+            told: Any = self.group.attrs["ome"]
+            return bool(told["multiscales"][0]["type"] == "first")
+        except (KeyError, IndexError, TypeError):
+            return False
+
+    @property
+    def fill_value(self) -> float | None:
+        """Value of missing frames."""
+        filling = self.told["plan"]["fill_value"]
+        return None if filling is None else float(filling)
+
+
+def open_stored(place: Place) -> Stored:
+    """Open the arrays of a store; one that cannot be opened is a difference.
+
+    Raises
+    ------
+    ValueError
+        It is not a store that an export wrote.
+    """
+    try:
+        group = zarr.open_group(place.store, mode="r", zarr_format=3)
+    except FileNotFoundError:
+        raise ValueError(f"{place.root} is not a Zarr 3 store") from None
+    except Exception as error:
+        if isinstance(error, PermissionError) or is_of_network(error):
+            raise
+        raise ValueError(
+            f"{place.root} cannot be opened as a Zarr 3 store: {told(error)}"
+        ) from error
+    described: Any = group.attrs.asdict().get(KEY)
+    try:
+        check_told(described)
+    except ValueError as error:
+        raise ValueError(f"{place.root} is not a store that dcmdask exported: {error}") from None
+    plan, grids = described["plan"], described["arrays"]
+    differences: list[Difference] = []
+    consolidated = group.metadata.consolidated_metadata
+    members: dict[str, Any] = {} if consolidated is None else dict(consolidated.metadata)
+    if consolidated is None and described.get("complete"):
+        differences.append(Difference("zarr.json", "the consolidated metadata is missing"))
+    for name in sorted(members.keys() - grids.keys()):
+        differences.append(Difference(name, "dcmdask did not write this array"))
+    names = ("pixels",) if plan["format"] == "zarr" else tuple(map(str, range(plan["levels"])))
+    # Otherwise a coordinate of this name marks places without a frame.
+    masks = {MASK} if plan["on_error"] == "fill" else set()
+    arrays: list[zarr.Array[Any]] = []
+    others: dict[str, zarr.Array[Any]] = {}
+    for name in [*names, *sorted((grids.keys() | masks) - {*names})]:
+        try:
+            array = _array(group, name, grids.get(name), members)
+            if name not in names:
+                if name not in masks and array.nchunks > 1:
+                    raise ValueError("a coordinate has several objects")
+                others[name] = array
+            elif len(arrays) == names.index(name):
+                _check_level(array, plan, arrays)
+                arrays.append(array)
+        except ValueError as error:
+            differences.append(Difference(f"{name}/zarr.json", str(error)))
+    mask = others.pop(MASK, None) if masks else None
+    return Stored(group, described, names, tuple(arrays), mask, others, differences)
+
+
+def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) -> zarr.Array[Any]:
+    """Return an array of the group.
+
+    Raises
+    ------
+    ValueError
+        Its own metadata is not what the group says of it.
+    """
+    try:
+        array = zarr.open_array(group.store, path=name, mode="r", zarr_format=3)
+        # Zarr takes attributes that are no object, and fails later.
+        dict(array.attrs)
+    except FileNotFoundError:
+        raise ValueError("it is missing") from None
+    except Exception as error:
+        raise ValueError(f"it is damaged: {told(error)}") from error
+    if members and (name not in members or array.metadata.to_dict() != members[name].to_dict()):
+        raise ValueError("it is not what the consolidated metadata of the group says of this array")
+    if grid_of(array.shape, array.shards or array.chunks) != grid:
+        shown = reprlib.repr(grid)
+        raise ValueError(f"its shape and chunks do not make {shown} objects, as the group lists")
+    if len({*(getattr(array.metadata, "dimension_names", None) or ())}) != array.ndim:
+        raise ValueError("its dimensions have no names of their own")
+    return array
+
+
+def _check_level(
+    array: zarr.Array[Any], plan: Mapping[str, Any], below: list[zarr.Array[Any]]
+) -> None:
+    """Refuse an array that is not the next level of a store with a plan."""
+    if not below:
+        own = [list(array.shape), array.dtype.str, list(array.chunks), array.shards]
+        planned = [plan.get(name) for name in ("shape", "dtype", "chunks", "shards")]
+        if json.dumps(own) != json.dumps(planned):
+            text = f"shape, type, chunks and shards are {own}, and {reprlib.repr(planned)}"
+            raise ValueError(f"{text} by the plan")
+        if array.ndim < 3 or array.dtype.kind not in "biuf":
+            raise ValueError("it has no frames of numbers")
+        return
+    lower = below[-1]
+    fits = array.ndim == lower.ndim and all(
+        own in (one, -(-one // 2)) for own, one in zip(array.shape, lower.shape, strict=True)
+    )
+    if not fits or array.dtype != lower.dtype:
+        raise ValueError(
+            f"{array.shape} {array.dtype} is no level above {lower.shape} {lower.dtype}"
+        )
+
+
+def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
+    """Return the regions that the arrays are checked in, with the axes of the source."""
+    arrays, mask = there.arrays, there.mask
+    levels = tuple(Level(array.shape, array.chunks, array.shards) for array in arrays)
+    names, masked = there.names[: len(arrays)], "" if mask is None else MASK
+    if prepared is not None:
+        return Layout(replace(prepared.plan, levels=levels), names, masked)
+    own: Any = arrays[0].metadata
+    dims = tuple(own.dimension_names)
+    samples = len(dims) - 1 if dims[-1] == "sample" else None
+    axes = [axis for axis in range(len(dims)) if axis != samples][:-2]
+    if "c" in dims and (_is_colour(there) if mask is None else mask.ndim < len(axes)):
+        samples = dims.index("c")
+        axes.remove(samples)
+    halved = {
+        axis
+        for one, other in pairwise(arrays)
+        for axis in range(len(dims))
+        if one.shape[axis] != other.shape[axis]
+    }
+    plan = Plan(dims, tuple(axes), samples, tuple(sorted(halved)), arrays[0].dtype, levels)
+    return Layout(plan, names, masked)
+
+
+def _is_colour(there: Stored) -> bool:
+    """Return whether c is that of samples, which makes larger regions and nothing else."""
+    interpretation = str(there.told["header"].get("PhotometricInterpretation", ""))
+    return not interpretation.startswith(("MONOCHROME", "PALETTE", "None"))
+
+
+def lost(there: Stored, layout: Layout, sizes: Mapping[str, int | None]) -> dict[str, str]:
+    """Return by key what is wrong with objects, as far as the listing shows it."""
+    found = dict(lacking(layout, there.arrays, sizes))
+    for name, array in there.coordinates.items():
+        key = key_of(name, [0] * array.ndim)
+        if sizes.get(key, 0) == 0:
+            found[key] = "it is empty" if key in sizes else "it is missing"
+    return found
+
+
+# Schema of the attribute `dcmdask`. Shape, chunks and type are not in it: they have to be those
+# of the arrays.
+
+
+def _is(*kinds: type) -> _Check:
+    # Not by isinstance, for which true is a number.
+    return lambda value: type(value) in kinds
+
+
+def _one_of(*words: str) -> _Check:
+    return lambda value: isinstance(value, str) and value in words
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return value is None or (isinstance(value, str) and float(value) is not None)
+    except ValueError:
+        return False
+
+
+def _are_options(value: Any) -> bool:
+    plain = _is(bool, int, float, str, type(None))
+    return (
+        isinstance(value, dict)
+        and _is_number(value.get("fill_value"))
+        and all(map(plain, value.values()))
+    )
+
+
+_GROUP: Mapping[str, _Check] = dict.fromkeys(("arrays", "header", "plan", "source"), _is(dict))
+_PLAN: Mapping[str, _Check] = {
+    "fill_value": _is_number,
+    "format": _one_of("zarr", "ome-zarr"),
+    "levels": lambda value: type(value) is int and value >= 1,
+    "on_error": _one_of("fail", "fill"),
+    "on_irregular": _one_of(*get_args(OnIrregular)),
+    "options": _are_options,
+    "order_by": lambda value: isinstance(value, list) and ORDER_BY.keys() >= set(map(str, value)),
+    "source": _is(str),
+    "values": _one_of(*get_args(Values)),
+    "with_identifiers": _is(bool),
+}
+
+
+def check_told(told: Any) -> None:
+    """Refuse an attribute ``dcmdask`` of a group that no export can have written.
+
+    Raises
+    ------
+    ValueError
+        An entry is absent, of another type or out of its range.
+    """
+    if not isinstance(told, dict) or "plan" not in told:
+        raise ValueError("it has no plan")
+    _check(told, _GROUP)
+    plan, most = told["plan"], len(told["arrays"])
+    _check(plan, _PLAN)
+    # Before the names of levels are made.
+    if plan["levels"] > (1 if plan["format"] == "zarr" else most):
+        raise ValueError(f"it has {plan['levels']} levels, and {most} arrays")
+
+
+def _check(values: Mapping[str, Any], checks: Mapping[str, _Check]) -> None:
+    if absent := sorted(checks.keys() - values.keys()):
+        raise ValueError(f"it has no {', '.join(absent)}")
+    for name, check in checks.items():
+        if not check(values[name]):
+            raise ValueError(f"its {name} cannot be {reprlib.repr(values[name])}")

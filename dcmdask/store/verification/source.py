@@ -1,0 +1,123 @@
+"""The source of a store, opened as its export opened it, and decoded with the general path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.descriptions import quiet
+from dcmdask.archive.scan import scan
+from dcmdask.archive.series import Series
+from dcmdask.dicom.image_pixel import YBR
+from dcmdask.errors import Note
+from dcmdask.images.volume import Stack
+from dcmdask.pixels.frame_array import FrameArray
+from dcmdask.pixels.guard import SYNTAXES
+from dcmdask.store.contents import Contents, contents
+from dcmdask.store.export import Prepared, prepare
+from dcmdask.store.verification.comparison import Difference, Expected
+
+# An option that pydicom's decoders have by default. Named, it keeps frames from being decoded
+# in a shorter way.
+_GENERAL = {"as_rgb": True}
+
+
+class Reopened(NamedTuple):
+    """A source that a store is compared with.
+
+    Attributes
+    ----------
+    prepared : Prepared
+        Export of this source with the same options, but for chunks, shards and levels.
+    expected : Expected or None
+        Expected values of level 0; None where shape or type are not those of the store.
+    token_same : bool
+    notes : list of Note
+    differences : list of Difference
+    """
+
+    prepared: Prepared
+    expected: Expected | None
+    token_same: bool
+    notes: list[Note]
+    differences: list[Difference]
+
+
+def reopen(
+    source: Any,
+    told: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None,
+    opening: Mapping[str, Any],
+) -> Reopened:
+    """Open a source with the options of an export; nothing is decoded.
+
+    Parameters
+    ----------
+    source : as for :func:`dcmdask.to_zarr`
+    told : mapping
+        The store's attribute ``dcmdask``.
+    storage_options : mapping or None
+    opening : mapping
+        Options of :func:`dcmdask.to_zarr`, in place of those in the store.
+
+    Raises
+    ------
+    DcmdaskError
+        The source cannot be opened, as for :func:`dcmdask.to_zarr`.
+    """
+    plan = told["plan"]
+    arranged = plan["format"] != "zarr"
+    if not isinstance(source, Stack | Series | FrameArray) and (
+        is_collection(source, storage_options)
+        or (arranged and isinstance(source, str | os.PathLike))
+    ):
+        # It is opened twice, and scanned once.
+        source, storage_options = only_stack(scan(source, storage_options=storage_options)), None
+    options = dict(plan["options"])
+    filling = options.pop("fill_value")
+    common = {
+        **{name: plan[name] for name in ("values", "on_irregular", "order_by", "with_identifiers")},
+        "fill_value": None if filling is None else float(filling),
+        "storage_options": storage_options,
+        # A FrameArray has its own.
+        **({} if isinstance(source, FrameArray) else options),
+        **opening,
+    }
+    prepared = prepare(source, format=plan["format"], shards=None, compressors=None, **common)
+    what, notes = prepared.contents, []
+    same = what.frames.token == plan["source"]
+    if not same:
+        text = (
+            "the source is not the one that was exported, by path, size and time, or was changed "
+            "since"
+        )
+        notes.append(Note("other-source", text))
+    own = [list(prepared.plan.levels[0].shape), prepared.plan.dtype.str]
+    if own != [plan["shape"], plan["dtype"]]:
+        reason = f"it is {own[0]} {own[1]}, and the store {plan['shape']} {plan['dtype']}"
+        return Reopened(prepared, None, same, notes, [Difference("source", reason)])
+    frames = what.frames
+    if isinstance(source, FrameArray):
+        text = "a FrameArray decodes as it was opened; a path, without short cuts"
+        notes.append(Note("frame-array", text))
+    else:
+        # Opening it a second time, the same warnings would be given again.
+        with quiet():
+            frames = contents(source, arranged=arranged, **{**_GENERAL, **common}).frames
+    expected = Expected(frames, what.frames, _is_by_codec(what, common), prepared.absent)
+    return Reopened(prepared, expected, same, notes, [])
+
+
+def _is_by_codec(what: Contents, options: Mapping[str, Any]) -> bool:
+    """Return whether a JPEG codec may have converted the colours of frames."""
+    if options.get("raw") or options.get("decoding_plugin") or what.frames.dtype.itemsize > 1:
+        return False
+    header: Any = what.attributes["header"]
+    source: Any = what.attributes["source"]
+    syntaxes = header["TransferSyntaxUID"]
+    return source["decoding"]["photometric_interpretation"] in YBR and any(
+        syntax in SYNTAXES and SYNTAXES[syntax].kind == "jpeg"
+        for syntax in (syntaxes if isinstance(syntaxes, list) else [syntaxes])
+    )
