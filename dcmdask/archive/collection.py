@@ -1,4 +1,4 @@
-"""Collections of files that are to be one array."""
+"""Collections that are opened as one array: folders, lists, patterns and archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Access to remote file systems: errors of one line, options, ranges of bytes."""
+"""Access to remote file systems: errors of one line, storage options, ranges of bytes."""
 
 from __future__ import annotations
 

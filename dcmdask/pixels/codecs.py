@@ -24,7 +24,7 @@ from dcmdask.dicom.image_pixel import YBR, ImagePixel
 from dcmdask.errors import DcmdaskWarning
 from dcmdask.pixels.codestream import Buffer, Codestream, CodestreamError, Damaged
 from dcmdask.pixels.guard import SYNTAXES
-from dcmdask.pixels.lossless import verify
+from dcmdask.pixels.jpeg_lossless import verify
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

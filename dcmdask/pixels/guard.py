@@ -32,7 +32,7 @@ from dcmdask.pixels.codestream import (
     Unsuited,
     parse,
 )
-from dcmdask.pixels.lossless import coding
+from dcmdask.pixels.jpeg_lossless import coding
 
 __all__ = ["SYNTAXES", "Syntax", "check", "notices_damage"]
 

@@ -46,7 +46,7 @@ from dcmdask.pixels.codecs import (
 )
 from dcmdask.pixels.codestream import CodestreamError, Contradiction, parse
 from dcmdask.pixels.guard import SYNTAXES, check
-from dcmdask.pixels.lossless import verify
+from dcmdask.pixels.jpeg_lossless import verify
 
 ROWS, COLUMNS = 48, 56
 
