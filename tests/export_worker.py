@@ -100,8 +100,9 @@ def _path() -> str:
 
 def serve() -> None:
     """Fork an export for each line of the standard input."""
-    for name in ("s3fs", "dcmdask.batch", "dcmdask.report.page", "xarray", "pandas"):
-        # Once, and not in each fork.
+    # Once, and not in each fork.
+    late = ("s3fs", "imagecodecs", "yaozarrs.v05", "xarray", "pandas")
+    for name in (*late, "dcmdask.batch", "dcmdask.report.page", "dcmdask.store.writer"):
         import_module(name)
     for line in sys.stdin:
         if (child := os.fork()) == 0:

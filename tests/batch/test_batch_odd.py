@@ -121,7 +121,7 @@ def test_no_worker_is_dismissed_for_its_death(
 ) -> None:
     """Dask looks once whether one that has died is back, here before it can be."""
     monkeypatch.setattr(workers, "PATIENCE", 30.0)
-    job = {"process": batch_jobs.dying_once, "source": archive, "target": tmp_path / "out"}
+    job = {"process": batch_jobs.dying_once, "src": archive, "target": tmp_path / "out"}
     job["options"] = {"mark": str(tmp_path / "mark")}
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 ms"}):
         if own:

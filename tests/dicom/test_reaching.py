@@ -90,7 +90,7 @@ def test_a_job_on_a_server_that_does_not_answer(
 
     archive(tmp_path / "in", 1)
     running = sys.modules["dcmdask.batch.run"]
-    monkeypatch.setattr(running, "_workers", nullcontext)
+    monkeypatch.setattr(running, "_cluster", nullcontext)
     monkeypatch.setattr(running, "check_workers", refused)
     with pytest.raises(UnreachableError, match=r"memory://refused: .*AWS_ACCESS_KEY_ID"):
         batch.run(len, tmp_path / "in", "memory://refused")

@@ -257,7 +257,9 @@ def _compare_source(
             what = "the source has no such frame, and it is not marked as missing"
             found.differences.append(Difference(f"{name}{list(frame)}", what))
     found.decodable.extend(_frames(filled & ~absent & ~failed, along))
-    wrong = unequal(stored, decoded) & ~_spread(plan, filled | failed)
+    wrong = unequal(stored, decoded)
+    if (filled | failed).any():
+        wrong &= ~_spread(plan, filled | failed)
     if expected.by_codec and wrong.any():
         exported = stored_as(plan, decoded_or_filled(expected.exported, along, 0)[0])
         off = np.abs(np.subtract(stored[wrong], decoded[wrong], dtype=np.float64))

@@ -101,7 +101,7 @@ class VerifyReport:
 
 def verify(
     store: str | os.PathLike[str] | Store,
-    source: Any = None,
+    src: Any = None,
     *,
     fraction: float = 1.0,
     progress: Callable[[int, int | None], None] | None = None,
@@ -112,14 +112,14 @@ def verify(
     """Check that a store of :func:`to_zarr` is whole, and compare it with its source.
 
     Each object has to exist and decode, and each level of a pyramid has to be made of the one
-    below. With `source`, frames are decoded again, by pydicom's decoders, and compared value by
+    below. With `src`, frames are decoded again, by pydicom's decoders, and compared value by
     value, and so are coordinates and attributes. Without it a changed value is found only where
     an object has a checksum, or where a level does not fit another.
 
     Parameters
     ----------
     store : str, path-like or zarr.abc.store.Store
-    source : optional
+    src : optional
         The source that :func:`to_zarr` was given, which may have moved.
     fraction : float
         Part of the regions to check, from 0 to 1, the same each time; at least one region of
@@ -127,7 +127,7 @@ def verify(
     progress : callable, optional
         Called with the number of regions checked, and of all that will be.
     storage_options : mapping, optional
-        Keyword arguments for the fsspec file system of `source`.
+        Keyword arguments for the fsspec file system of `src`.
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`.
     **decoding_options
@@ -162,7 +162,7 @@ def verify(
     started = time.perf_counter()
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction is from 0 to 1, not {fraction!r}")
-    if source is None and (decoding_options or storage_options):
+    if src is None and (decoding_options or storage_options):
         raise TypeError("options for opening a source, and no source")
     with reaching(store, TARGET):
         place = located(with_options(store, target_options))
@@ -173,8 +173,8 @@ def verify(
         what = "the export has not ended; with resume it goes on"
         differences.append(Difference("complete", what))
     found: Reopened | None = None
-    if source is not None:
-        found = reopen(source, there.told, storage_options, decoding_options)
+    if src is not None:
+        found = reopen(src, there.told, storage_options, decoding_options)
         notes += found.notes
         differences += found.differences
     # A source of another shape is not compared further.
