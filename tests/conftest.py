@@ -1,5 +1,6 @@
 """Fixtures and reports that every test module shares."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from make_dicom import encapsulated, encoded, noise, saved
 from pydicom.uid import JPEG2000Lossless
 from real_files import CORPUS_MINIMUM, corpus_files, corpus_id, corpus_root
 
-# A machine with other work to do is no reason for a property test to fail.
-hypothesis.settings.register_profile("dcmdask", deadline=None)
-hypothesis.settings.load_profile("dcmdask")
+# A machine with other work to do is no reason for a property test to fail. The same examples
+# are drawn each time, but in scripts/test-newest, which prints how to draw those that fail again.
+hypothesis.settings.register_profile("dcmdask", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("DCMDASK_EXAMPLES", "dcmdask"))
 
 _COMPARED = "corpus file compared"
 
