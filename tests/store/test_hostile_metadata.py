@@ -128,8 +128,6 @@ def understood(store: Path) -> Any:
 @pytest.mark.slow
 @settings(
     max_examples=12,
-    # The same examples in each run: no run of CI is a matter of luck.
-    print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=(Phase.explicit, Phase.generate),
 )
