@@ -34,7 +34,6 @@ from dcmdask.dicom.elements import (
 )
 
 DEEPEST: Final = 64  # sequences that may be inside one another
-
 _LARGEST: Final = 1 << 26  # bytes of a value; the longest are offset tables, with 8 a frame
 EVERYTHING: Final = Filter(every=True)
 
@@ -192,10 +191,11 @@ class _Walk:
                 raise self.overrun(head, offset, length, stop)
             if place is not None:
                 self.places[key] = Element(place, vr, offset, length, False)
+            elif length > _LARGEST:
+                name = self.name(head)
+                raise NotUnderstood(offset, f"{name} has {length} bytes, more than any valid one")
             elif at + step <= limit:
                 values[key] = RawValue(vr, data[at + size : at + step])
-            elif length > _LARGEST:
-                raise NotUnderstood(offset, f"{length} bytes, more than any valid value has")
             else:
                 values[key] = RawValue(vr, window.bytes_at(offset, length))
             at += step
@@ -376,14 +376,13 @@ class _Walk:
             understood = leaf is None or vr in (None, "UN", leaf.vr or vr)
         if not understood:
             raise NotUnderstood(position, f"({high:04X},{low:04X}) with VR {vr}")
-        key, is_place = (tag, level.every) if leaf is None else (leaf.key, leaf.vr == "SQ")
-        wanted = leaf is not None or level.every
-        known = KnownHeader(
-            *(0 if long else 8 + length, vr, key if wanted else None),
-            *(tag if is_place else None, below),
-        )
+        if leaf is None:
+            key, place = (tag, tag) if level.every else (None, None)
+        else:
+            key, place = leaf.key, tag if leaf.vr == "SQ" else None
+        known = KnownHeader(0 if long else 8 + length, vr, key, place, below)
         # A header that looks like explicit VR may be the first one elsewhere.
-        if not (is_place or looks_explicit):
+        if place is None and not looks_explicit:
             level.remember(head, known)
         return known
 
@@ -391,10 +390,11 @@ class _Walk:
         high, low, _ = self.plain.unpack(head)
         return int(high) << 16 | int(low)
 
+    def name(self, head: bytes) -> str:
+        high, low, _ = self.plain.unpack(head)
+        return f"({high:04X},{low:04X})"
+
     def overrun(self, head: bytes, offset: int, length: int, stop: int) -> NotUnderstood:
-        tag = self.tag(head)
         if stop == self.end:
-            return Truncated(tag, offset, length, self.end)
-        return NotUnderstood(
-            offset, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) runs past the end of its item"
-        )
+            return Truncated(self.tag(head), offset, length, self.end)
+        return NotUnderstood(offset, f"{self.name(head)} runs past the end of its item")
