@@ -65,8 +65,8 @@ def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
     (1.0, 2.0)
     """
     if vr not in NUMBERS:
-        found = map(_parsed, value.rstrip(b"\0").split(b"\\"))
-        return tuple(n if vr == "DS" or n.is_integer() else nan for n in found)
+        found = tuple(map(_parsed, value.rstrip(b"\0").split(b"\\")))
+        return found if vr == "DS" else tuple(n if n.is_integer() else nan for n in found)
     code = ("<" if little_endian else ">") + NUMBERS[vr]
     if len(value) % calcsize(code):
         return ()
@@ -75,7 +75,10 @@ def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
 
 def first_number(value: bytes, vr: str, little_endian: bool) -> float:
     """Return the first number of a value, NaN where there is none."""
-    return next(iter(numbers(value, vr, little_endian)), nan)
+    if vr in NUMBERS:
+        return next(iter(numbers(value, vr, little_endian)), nan)
+    number = _parsed(value.rstrip(b"\0").split(b"\\", 1)[0])
+    return number if vr == "DS" or number.is_integer() else nan
 
 
 def _parsed(text: bytes) -> float:

@@ -1,16 +1,36 @@
-"""Data elements as they stand in a source: places, raw values, and a window on the bytes.
+"""Data elements as they stand in a source, filters of them, and a window on the bytes.
 
 Offsets count from the first byte of the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from struct import Struct
 from typing import BinaryIO, Final, NamedTuple
 
 UNDEFINED: Final = 0xFFFFFFFF  # a length that a delimitation item ends (PS3.5 section 7.1)
 PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # float, double, integer
+# These bound the memory that hostile input can take: headers and sequences that are
+# remembered of one level of a filter, and the length of such a sequence.
+_HEADERS, _SEQUENCES, REPEATED = 1 << 13, 1 << 8, 1 << 12
+# PS3.5 section 7.1.2: VRs with a 2-byte and with a 4-byte length.
+_SHORT_NAMES = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
+SHORT_VRS: Final = {vr.encode(): vr for vr in _SHORT_NAMES.split()}
+_LONG_NAMES = "OB OD OF OL OV OW SQ SV UC UN UR UT UV"
+LONG_VRS: Final = {vr.encode(): vr for vr in _LONG_NAMES.split()}
 _ReadAt = Callable[[int, int], bytes]
+
+
+def _order(sign: str) -> tuple[Struct, Struct, Struct, bytes, bytes, bytes]:
+    """Implicit (or item) and explicit header, length; item, item end, sequence end."""
+    plain = Struct(sign + "HHL")
+    ends = plain.pack(0xFFFE, 0xE00D, 0), plain.pack(0xFFFE, 0xE0DD, 0)
+    item = plain.pack(0xFFFE, 0xE000, UNDEFINED)
+    return plain, Struct(sign + "HH2sH"), Struct(sign + "L"), item, *ends
+
+
+ORDERS: Final = {True: _order("<"), False: _order(">")}
 
 
 class Encoding(NamedTuple):
@@ -64,6 +84,97 @@ class Wanted(NamedTuple):
     path: tuple[int, ...]
     key: int
     vr: str = ""
+
+
+class KnownHeader(NamedTuple):
+    """An element as its header tells it.
+
+    Attributes
+    ----------
+    step : int
+        Length of header and value; 0 where a length of 4 bytes ends the header.
+    vr : str or None
+    key : int or None
+        None if the element is not wanted.
+    place : int or None
+        Its tag, if its place is wanted and not its value.
+    below : Level or None
+        Level of the items of a sequence to look into.
+    """
+
+    step: int
+    vr: str | None
+    key: int | None
+    place: int | None
+    below: Level | None
+
+
+class Level:
+    """Elements wanted of a data set or of the items of a sequence, and the headers met there.
+
+    Headers repeat from item to item and from file to file, and looking one up takes a quarter
+    of the time of parsing it. By a header's first 8 bytes, `jumps` has the length of header and
+    value of elements to jump over, and `met` has the others. `seen` has all bytes of a sequence
+    and the values found in it: most functional groups of a frame are those of the frame before.
+    `unwanted` has by VR the levels of elements of undefined length that nothing is wanted of.
+    """
+
+    def __init__(self, wanted: Iterable[Wanted], encoding: Encoding, every: bool = False) -> None:
+        self.encoding, self.every = encoding, every
+        self.unwanted = _UNWANTED[encoding]
+        self.jumps: dict[bytes, int] = {}
+        self.met: dict[bytes, KnownHeader] = {}
+        self.seen: dict[bytes, tuple[bytes, dict[int, RawValue]]] = {}
+        self.leaves: dict[int, Wanted] = {}
+        deeper: dict[int, list[Wanted]] = {}
+        for one in wanted:
+            tag, *rest = one.path
+            if rest:
+                deeper.setdefault(tag, []).append(one._replace(path=tuple(rest)))
+            else:
+                self.leaves[tag] = one
+        self.inner = {tag: Level(found, encoding) for tag, found in deeper.items()}
+
+    def remember(self, head: bytes, known: KnownHeader) -> None:
+        """Remember a header."""
+        if len(self.met) + len(self.jumps) >= _HEADERS:
+            self.met.clear()
+            self.jumps.clear()
+        if known.key is None and known.step:
+            self.jumps[head] = known.step
+        else:
+            self.met[head] = known
+
+    def remember_values(self, head: bytes, data: bytes, found: dict[int, RawValue]) -> None:
+        """Remember the values found in the bytes of a sequence, which begin with its header."""
+        if len(self.seen) >= _SEQUENCES:
+            self.seen.clear()
+        self.seen[head] = data, found
+
+
+_ENCODINGS: Final = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
+_UNWANTED: Final[dict[Encoding, dict[str | None, Level]]] = {one: {} for one in _ENCODINGS}
+NOTHING: Final = {encoding: Level((), encoding) for encoding in _ENCODINGS}
+FRAGMENTS: Final = Level((), EXPLICIT_LITTLE)
+_UNWANTED[IMPLICIT_LITTLE][None] = NOTHING[IMPLICIT_LITTLE]
+for _one in (EXPLICIT_LITTLE, EXPLICIT_BIG):
+    _UNWANTED[_one].update({"SQ": NOTHING[_one], "OB": FRAGMENTS, "OW": FRAGMENTS})
+_UNWANTED[EXPLICIT_LITTLE]["UN"] = NOTHING[IMPLICIT_LITTLE]  # PS3.5 section 6.2.2, note 2
+
+
+class Filter:
+    """Elements to find in a walk.
+
+    Parameters
+    ----------
+    wanted : iterable of Wanted
+    every : bool, optional
+        Find the places of all other elements, too, by their tags; not inside sequences.
+    """
+
+    def __init__(self, wanted: Iterable[Wanted] = (), *, every: bool = False) -> None:
+        self.wanted = tuple(wanted)
+        self.levels = {one: Level(self.wanted, one, every) for one in _ENCODINGS}
 
 
 class Found(NamedTuple):

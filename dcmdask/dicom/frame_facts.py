@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
-from math import nan
+from math import isnan, nan
 from struct import Struct, pack
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -36,9 +36,9 @@ __all__ = [
     "NUMBER_OF",
     "PRIVATE_ELEMENTS",
     "Common",
-    "pack_changed",
     "packed",
     "private_diffusion",
+    "update",
 ]
 
 B_VALUE, DIRECTION, FRAME_TYPE = 0x00189087, 0x00189089, 0x00089007
@@ -62,7 +62,7 @@ class Common(NamedTuple):
 
 _Element: TypeAlias = tuple[int, str, tuple[int, ...]]
 """Tag, VR, and the sequences of its functional group macro (PS3.3 C.7.6.16.2), if any."""
-_Values: TypeAlias = tuple[bytes, ...]
+_Values: TypeAlias = Sequence[bytes]
 
 
 class _Fact(NamedTuple):
@@ -76,25 +76,27 @@ def _row(values: _Values, fact: _Fact, common: Common) -> tuple[float, ...]:
     """Return all numbers of a value, NaN where one is not valid or there are others."""
     count = int(fact.format[:-1])
     found = numbers(values[0], fact.elements[0][1], common.little_endian)
-    return found if len(found) == count and not any(n != n for n in found) else (nan,) * count
+    return found if len(found) == count and not any(map(isnan, found)) else (nan,) * count
 
 
 def _number(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
     """Return the first number of the first element that has one."""
-    for value, (_, vr, _) in zip(values, fact.elements, strict=True):
-        number = moment(value, common.offset) if vr == "DT" else first_number(value, vr, common[0])
-        if number == number:
-            return (number,)
+    for value, (_, vr, _) in zip(values, fact.elements, strict=False):
+        if value:
+            little_endian, offset = common
+            number = moment(value, offset) if vr == "DT" else first_number(value, vr, little_endian)
+            if number == number:
+                return (number,)
     return (nan,)
 
 
 def _acquisition_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
-    (time,) = _number(values[:2], fact._replace(elements=fact.elements[:2]), common)
+    (time,) = _number(values[:2], fact, common)
     return (time,) if time == time else _date_and_time(values[2:], fact, common)
 
 
 def _reference_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
-    (time,) = _number(values[:2], fact._replace(elements=fact.elements[:2]), common)
+    (time,) = _number(values[:2], fact, common)
     return (time if time == time else 1000 * first_number(values[2], "FD", common.little_endian),)
 
 
@@ -275,20 +277,21 @@ def packed(values: Sequence[bytes], common: Common) -> bytes:
     return b"".join([_packed(one, tuple(values[one.elements]), common) for one in _BLOCKS])
 
 
-def pack_changed(
-    table: bytearray, start: int, values: Sequence[bytes], changed: Iterable[int], common: Common
+def update(
+    row: bytearray, before: Sequence[bytes], values: Sequence[bytes], common: Common
 ) -> None:
-    """Update the row at `start` after the elements with the numbers `changed` changed."""
-    for number in {_COLUMN_OF[one] for one in changed}:
+    """Update a row of `FACTS` made of the raw values `before` to other ones."""
+    pairs = zip(_COLUMN_OF, before, values, strict=True)
+    for number in {column for column, old, new in pairs if old != new}:
         column = _COLUMNS[number]
-        at = start + column.start
-        data = _packed(column, tuple(values[column.elements]), common)
-        table[at : at + len(data)] = data
+        (fact,) = column.facts
+        read = fact.read(values[column.elements], fact, common)
+        column.packer.pack_into(row, column.start, *read)
 
 
-# Most values of a series are those of the file or of the frame before.
+# Most values of a series are those of the file before.
 @lru_cache(maxsize=1 << 14)
-def _packed(block: _Block, values: _Values, common: Common) -> bytes:
+def _packed(block: _Block, values: tuple[bytes, ...], common: Common) -> bytes:
     found: list[Any] = []
     first = 0
     for fact in block.facts:

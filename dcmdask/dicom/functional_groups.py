@@ -19,10 +19,18 @@ from pydicom.sequence import Sequence
 
 from dcmdask.dicom import files, frame_facts
 from dcmdask.dicom.conversion import NUMBERS, numbers
-from dcmdask.dicom.elements import Element, Encoding, NotUnderstood, Wanted, Window, window_over
+from dcmdask.dicom.elements import (
+    Element,
+    Encoding,
+    Filter,
+    NotUnderstood,
+    Wanted,
+    Window,
+    window_over,
+)
 from dcmdask.dicom.frame_facts import FACTS, Common
 from dcmdask.dicom.header import Header, read_whole_header
-from dcmdask.dicom.walk import Filter, read_items
+from dcmdask.dicom.walk import read_items
 from dcmdask.errors import HeaderError
 
 __all__ = [
@@ -129,9 +137,6 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
 _GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDEX_VALUES))
 
 
-_NUMBERS: Final = frozenset(range(len(frame_facts.ELEMENTS)))
-
-
 def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     """Return the facts: values of a frame come before shared ones, and these before `top`."""
     shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
@@ -141,13 +146,16 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     order: Literal["<", ">"] = "<" if common.little_endian else ">"
     width = 4 * len(dimensions)
     indices = bytearray()
-    table = bytearray(frame_facts.packed(base, common) * frames)
-    # A frame without an item keeps the shared row.
-    starts = range(0, len(table), FACTS.itemsize)
+    packed = bytearray(frame_facts.packed(base, common))
+    table = packed * frames
+    # A frame without an item keeps the shared row. Most facts are those of the frame before.
+    starts, before = range(0, len(table), FACTS.itemsize), base
     for start, row in zip(starts, read(_PER_FRAME, _GROUPS), strict=False):
         values = _laid_over(row, base)
-        changed = row.keys() & _NUMBERS
-        frame_facts.pack_changed(table, start, values, changed, common)
+        if values != before:
+            frame_facts.update(packed, before, values, common)
+            before = values
+        table[start : start + FACTS.itemsize] = packed
         has_lut = has_lut or frame_facts.LUTS.key in row
         own = row.get(frame_facts.INDEX_VALUES.key, b"")
         if len(own) == width:

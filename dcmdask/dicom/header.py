@@ -22,6 +22,7 @@ from dcmdask.dicom.elements import (
     PIXEL_DATA,
     Element,
     Encoding,
+    Filter,
     Found,
     NotUnderstood,
     RawValue,
@@ -30,7 +31,7 @@ from dcmdask.dicom.elements import (
     Window,
     window_over,
 )
-from dcmdask.dicom.walk import Filter, read_elements
+from dcmdask.dicom.walk import read_elements
 from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError
 
 TRANSFER_SYNTAX_UID = 0x00020010

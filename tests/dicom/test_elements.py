@@ -35,12 +35,13 @@ from dcmdask.dicom.elements import (
     UNDEFINED,
     Element,
     Encoding,
+    Filter,
     NotUnderstood,
     Truncated,
     Wanted,
     Window,
 )
-from dcmdask.dicom.walk import DEEPEST, Filter, read_elements, read_items
+from dcmdask.dicom.walk import DEEPEST, read_elements, read_items
 
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"

@@ -31,12 +31,13 @@ from dcmdask.dicom.elements import (
     IMPLICIT_LITTLE,
     Element,
     Encoding,
+    Filter,
     NotUnderstood,
     Wanted,
     Window,
 )
 from dcmdask.dicom.functional_groups import LONGEST, rows, rows_of_dataset, value_bytes
-from dcmdask.dicom.walk import Filter, read_elements
+from dcmdask.dicom.walk import read_elements
 
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
 GROUPS = 0x52009230
