@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -488,6 +488,13 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+def drain(terminal: int, said: bytearray) -> None:
+    """Read from a terminal until nobody writes to it any more."""
+    with suppress(OSError):
+        while data := os.read(terminal, 1000):
+            said += data
+
+
 @pytest.mark.slow
 def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
     """Of another option."""
@@ -501,11 +508,18 @@ def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
             stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, start_new_session=True,
         ) as job:  # fmt: skip
             os.close(theirs)
-            said = b""
+            said = bytearray()
             while b"[y/N]" not in said:
                 said += os.read(ours, 1000)
+            # A terminal that nobody reads from stops whoever writes to it.
+            reader = threading.Thread(target=drain, args=(ours, said))
+            reader.start()
             os.write(ours, answer.encode())
-            job.communicate(timeout=120)
+            try:
+                job.communicate(timeout=120)
+            finally:
+                job.kill()
+        reader.join()
         os.close(ours)
         assert b"12 of 12 series that are done would be done again" in said
         assert (job.returncode, twelve.processed) == (code, processed)
