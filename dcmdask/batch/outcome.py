@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -184,15 +184,18 @@ def display() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], bool
             print(text, file=sys.stderr, flush=True)
 
     def confirmed(message: str) -> bool:
-        # The bar would write over the question.
-        bar.stop()
+        if terminal:
+            # The bar would write over the question.
+            bar.stop()
         print(plain(f"{message}. Do them again? [y/N]: "), end="", file=sys.stderr, flush=True)
         # Not by typer, which does not tell Ctrl-C from the end of the input.
         answer = sys.stdin.readline().strip().lower()
-        bar.start()
+        if terminal:
+            bar.start()
         return answer in ("y", "yes")
 
-    with bar:
+    # Where there is no terminal, releases of rich before 14 print an empty line at its end.
+    with bar if terminal else nullcontext():
         yield show, confirmed
 
 
