@@ -88,7 +88,7 @@ def _become(order: dict[str, Any]) -> None:
     except SystemExit as ended:
         code = ended.code or 0
     # As Python ends, but for taking down all that was imported, which takes the longest.
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined]  # private to Python
     atexit._run_exitfuncs()
     sys.stdout.flush()
     os._exit(code)

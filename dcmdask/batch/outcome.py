@@ -194,7 +194,7 @@ def display() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], bool
             bar.start()
         return answer in ("y", "yes")
 
-    # Where there is no terminal, releases of rich before 14 print an empty line at its end.
+    # In a log, releases of rich before 14 print an empty line at the end of a bar.
     with bar if terminal else nullcontext():
         yield show, confirmed
 

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# Who waits no longer than this needs no bar.
+# Seconds of work that need no bar.
 PATIENCE = 2.0
 # Seconds between two lines of a log.
 EVERY = 10.0

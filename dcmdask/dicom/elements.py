@@ -78,7 +78,8 @@ class Wanted(NamedTuple):
         Key of what is found. Several paths may share one, and the last that is there counts.
     vr : str
         VR that the element must have where it is explicit and not UN; empty for any. Of an
-        ``"SQ"`` the place is found, of all others the value.
+        ``"SQ"``, which the path has at the top level only, the place is found, of all others
+        the value.
     """
 
     path: tuple[int, ...]

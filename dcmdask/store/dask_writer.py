@@ -157,7 +157,7 @@ def written(group: zarr.Group, arrays: Mapping[str, da.Array]) -> Iterator[list[
         Chunks that were written are not in the store.
     """
     # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
-    opened: list[Any] = [group[name].with_config(CONFIG) for name in arrays]  # type: ignore[union-attr]
+    opened: list[Any] = [group[name].with_config(CONFIG) for name in arrays]  # type: ignore[union-attr]  # no groups
     with ExitStack() as stack:
         puts = [stack.enter_context(closing(Awaited(partial(write, one)))) for one in opened]
         yield [
