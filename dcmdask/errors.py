@@ -16,6 +16,7 @@ caller would catch without knowing this package::
     ├── UnreachableError        (OSError)              a server does not answer or lets nobody in
     ├── AmbiguousSourceError    (ValueError)           several series or stacks, and one is meant
     ├── IrregularSeriesError    (ValueError)           positions missing, double or uneven
+    ├── GeometryError           (ValueError)           an array does not say where it lies
     ├── AlignmentError          (ValueError)           chunks that cannot be written whole
     ├── LayoutError             (ValueError)           a format has no place for the data
     ├── StoreExistsError        (FileExistsError)      a target that is not to be replaced
@@ -42,6 +43,7 @@ __all__ = [
     "DcmdaskWarning",
     "DecodeError",
     "FrameNumberError",
+    "GeometryError",
     "HeaderError",
     "IrregularSeriesError",
     "LayoutError",
@@ -168,6 +170,10 @@ class AmbiguousSourceError(DcmdaskError, ValueError):
 
 class IrregularSeriesError(DcmdaskError, ValueError):
     """The frames of a series do not lie on a regular grid, and nobody said what to do then."""
+
+
+class GeometryError(DcmdaskError, ValueError):
+    """The coordinates of an array do not say where it lies, or not so that it can be done."""
 
 
 class AlignmentError(DcmdaskError, ValueError):

@@ -37,7 +37,7 @@ def main(folder: Path = FOLDER, output: Path = Path()) -> None:
     # For other tools: the affine takes voxel indices (x, y, z) to the patient's axes, in mm.
     # DICOM's point to the left, the back and the head (LPS); nibabel's to the right, the
     # front and the head (RAS).
-    affine = volume.attrs["affine"]
+    affine = volume.dcm.affine
     ras = np.diag([-1, -1, 1, 1]) @ affine
     print("to nibabel:   nibabel.Nifti1Image(volume.values.transpose(2, 1, 0), ras)")
     print(f"              where ras takes voxel (0, 0, 0) to {ras[:3, 3].round(3).tolist()}")

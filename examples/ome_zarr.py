@@ -33,7 +33,6 @@ def main(folder: Path = FOLDER, output: Path = Path()) -> None:
     volume = group["0"]
     about = group.attrs["dcmdask"]
     print(f"{dict(volume.sizes)} {volume.dtype} {about['units']}, z = {volume.z.values} mm")
-    volume.attrs["spacing"] = about["spacing"]
     dcmdask.pictures.planes(volume, output / "planes.png", window=(40, 400))
     print(f"planes.png is in {output.resolve().name}")
 

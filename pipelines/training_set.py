@@ -22,10 +22,7 @@ about twice as large.
 import hashlib
 from typing import Any
 
-import dask.array as da
-import numpy as np
 import pandas as pd
-import xarray as xr
 
 import dcmdask
 from dcmdask import batch
@@ -45,54 +42,19 @@ def process(
     if min(spacing, width) <= 0 or min(train, validation) < 0 or train + validation > 1:
         raise ValueError("spacing and width are more than 0, train and validation at most 1")
     volume = series.to_xarray(values="modality", chunks="8 MiB")
-    if volume.dims != ("z", "y", "x") or "affine" not in volume.attrs:
-        raise ValueError(f"no grey volume of a known place and spacing, but {dict(volume.sizes)}")
-    if not all(np.isfinite(volume.attrs["spacing"])):
-        raise ValueError(f"no known spacing along all axes, but {volume.attrs['spacing']} mm")
-    steps = [spacing / old for old in volume.attrs["spacing"]]
-    x = resampled(volume.data.astype("float32"), steps)
-    x = ((x - (center - width / 2)) / width).clip(0, 1).astype("float16")
+    if volume.dims != ("z", "y", "x"):
+        raise ValueError(f"no grey volume, but {dict(volume.sizes)}")
     # Voxel (0, 0, 0) stays where it is.
-    affine = volume.attrs["affine"] @ np.diag([*steps[::-1], 1])
-    attributes = {**volume.attrs, "spacing": (spacing,) * 3, "affine": affine}
-    attributes.pop("units", None)
+    resampled = volume.dcm.isotropic(spacing)
+    x = ((resampled - (center - width / 2)) / width).clip(0, 1).astype("float16")
+    x.attrs = {**volume.attrs}
+    x.attrs.pop("units", None)
     return {
-        "volume": xr.DataArray(x, dims=volume.dims, attrs=attributes),
+        "volume": x,
         "split": part(series, split_by, seed, train, validation),
         "modality": volume.attrs.get("modality"),
         **dict(zip(volume.dims, x.shape, strict=True)),
     }
-
-
-def resampled(x: da.Array, steps: list[float]) -> da.Array:
-    """Return `x` (z, y, x) at every `steps` voxels along each axis, linearly between them.
-
-    Lazy: a block needs only the frames around it, and memory holds a few blocks.
-    """
-    # New voxels within the extent of the old ones, with a tolerance for rounding.
-    counts = [int((n - 1) / step + 1e-6) + 1 for n, step in zip(x.shape, steps, strict=True)]
-    places = [np.arange(count) * step for count, step in zip(counts, steps, strict=True)]
-    together = max(1, round(x.chunksize[0] / steps[0]))
-    blocks = []
-    for start in range(0, counts[0], together):
-        along = places[0][start : start + together]
-        first, last = int(along[0]), int(along[-1]) + 1
-        frames = x[first : last + 1].rechunk(-1)
-        lengths = (len(along), *counts[1:])
-        within = [along - first, *places[1:]]
-        blocks.append(frames.map_blocks(linear, within, dtype=x.dtype, chunks=lengths))
-    return da.concatenate(blocks)
-
-
-def linear(values: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
-    """Return `values` at all combinations of `places`, one array for each axis."""
-    for axis, place in enumerate(places):
-        below = np.minimum(place.astype(int), values.shape[axis] - 1)
-        above = np.minimum(below + 1, values.shape[axis] - 1)
-        weight = np.expand_dims(place - below, list(range(1, values.ndim - axis)))
-        weight = weight.astype(values.dtype)
-        values = values.take(below, axis) * (1 - weight) + values.take(above, axis) * weight
-    return values
 
 
 def part(series: dcmdask.Series, split_by: str, seed: str, train: float, validation: float) -> str:

@@ -217,7 +217,7 @@ class Series:
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
     ) -> xr.DataArray:
-        """Return the only stack as an :class:`xarray.DataArray` with labels, units and affine.
+        """Return the only stack as an :class:`xarray.DataArray` with labels and units.
 
         Parameters
         ----------
@@ -254,9 +254,9 @@ class Series:
         -------
         xarray.DataArray
             Backed by a lazy Dask array, with the axes of :attr:`Stack.dims`. The coordinates
-            ``x``, ``y`` and ``z`` are index times spacing in mm, not patient axes;
-            ``attrs["affine"]`` (4 x 4) takes (column x, row y, slice z) indices of pixel
-            centres to the patient's LPS axes in mm.
+            ``x``, ``y`` and ``z`` are mm along rows, columns and the normal, from the origin of
+            the patient's axes; :class:`.dcm <dcmdask.arrays.accessor.DicomAccessor>` has the
+            affine and what follows from it.
 
         Raises
         ------
@@ -277,9 +277,9 @@ class Series:
         >>> v.dims, v.shape, v.attrs["units"]
         (('z', 'y', 'x'), (5, 16, 16), 'HU')
         >>> v.z.values
-        array([ 0. ,  2.5,  5. ,  7.5, 10. ])
-        >>> v.attrs["affine"][:3, 3]
-        array([ -72.199997, -143.      ,   -1.2375  ])
+        array([-1.2375,  1.2625,  3.7625,  6.2625,  8.7625])
+        >>> v[2:].dcm.affine[:3, 3]
+        array([ -72.199997, -143.      ,    3.7625  ])
         """
         stack = self.only_stack()
         self.tell_left_out()

@@ -1,9 +1,9 @@
-"""A stack as an xarray DataArray: dimensions, coordinates, units, affine."""
+"""A stack as an xarray DataArray: dimensions, coordinates, units."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,17 @@ from dcmdask.dicom.conversion import UNITS as UNIT_TERMS
 from dcmdask.dicom.description import Described
 from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.patient import along_axis, patient_axes
 
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
+Labels: TypeAlias = "tuple[tuple[str, ...], npt.NDArray[Any] | np.int64, dict[str, Any]]"
+"""Dimensions, values and attributes of a coordinate."""
+
 # Units of coordinates, in the notation of UCUM.
 UNITS = {
-    "x": "mm",
-    "y": "mm",
     "z": "mm",
     "position_x": "mm",
     "position_y": "mm",
@@ -67,63 +69,87 @@ def labelled(
     except ImportError as error:
         raise ImportError("labels need xarray: pip install 'dcmdask[xarray]'") from error
 
+    # Results have `.dcm` from here on.
+    import dcmdask.arrays.accessor  # noqa: F401
+
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
-    labels = {
-        name: xr.Variable(along, told, {"units": UNITS[name]} if name in UNITS else {})
-        for name, (along, told) in coordinates(array.shape, dims, arrangement).items()
-    }
-    told = attributes(arrangement, instances, facts, values, series_uid)
-    return xr.DataArray(array, labels, dims, name=values, attrs=told)
+    found = coordinates(array.shape, dims, arrangement, instances, facts)
+    labels = {name: xr.Variable(*one) for name, one in found.items()}
+    return xr.DataArray(
+        array, labels, dims, name=values, attrs=attributes(instances, facts, values, series_uid)
+    )
 
 
 def attributes(
-    arrangement: Arrangement,
-    instances: Sequence[Described],
-    facts: npt.NDArray[Any],
-    values: str,
-    series_uid: str,
+    instances: Sequence[Described], facts: npt.NDArray[Any], values: str, series_uid: str
 ) -> dict[str, Any]:
-    """Return what the headers give of an array as a whole.
+    """Return what the headers say of an array as a whole.
 
-    ``values``, ``series_uid``; where they are known ``modality``, ``units``, and of the
-    geometry ``spacing``, ``orientation`` and ``affine``.
+    ``values``, ``series_uid``, and where they are known ``modality`` and ``units``.
     """
-    geometry = arrangement.geometry
     found: dict[str, Any] = {"values": values, "series_uid": uid(series_uid) or ""}
     if (modality := term(instances[0].modality, MODALITIES)) is not None:
         found["modality"] = modality
     if (unit := units(instances, facts, values)) is not None:
         found["units"] = unit
-    if geometry is not None:
-        found["spacing"] = geometry.spacing
-        found["orientation"] = geometry.orientation
-        if geometry.affine is not None:
-            found["affine"] = geometry.affine
     return found
 
 
 def coordinates(
-    shape: tuple[int, ...], dims: tuple[str, ...], arrangement: Arrangement
-) -> Coordinates:
+    shape: tuple[int, ...],
+    dims: tuple[str, ...],
+    arrangement: Arrangement,
+    instances: Sequence[Described],
+    facts: npt.NDArray[Any],
+) -> dict[str, Labels]:
     """Return the coordinates of an array (*arrangement.dims, y, x[, sample]).
 
-    Where a value is a vector in the patient, one coordinate for each of its axes.
+    ``x``, ``y`` and ``z`` are in mm along the image's own axes, from the origin of the patient's
+    axes (:mod:`dcmdask.geometry.patient`); ``patient`` has the directions. Frames without a
+    common position in their plane have ``x`` and ``y`` from their first pixel, and no
+    ``patient``.
     """
-    found: Coordinates = {}
-    for name, (along, values) in arrangement.coordinates.items():
-        if along[-1:] == ("patient",):
-            # An axis that the array does not have: one coordinate for each of three.
-            parts = zip("xyz", np.moveaxis(values, -1, 0), strict=True)
-            found |= {f"{name}_{axis}": (along[:-1], part) for axis, part in parts}
-        else:
-            found[name] = (along, values)
+    found = with_units(arrangement.coordinates)
     geometry = arrangement.geometry
-    if geometry is not None:
-        _, between_rows, between_columns = geometry.spacing
-        for name, spacing in (("y", between_rows), ("x", between_columns)):
-            if np.isfinite(spacing):
-                found[name] = ((name,), np.arange(shape[dims.index(name)]) * spacing)
+    if geometry is None:
+        spacing, origin, axes = _pixel_spacing(facts), (0.0, 0.0), None
+    else:
+        axes = patient_axes(geometry, uid(instances[0].frame_of_reference_uid) or "")
+        spacing, origin = geometry.spacing[1:], (0.0, 0.0)
+    if geometry is not None and axes is not None:
+        x, y, _ = axes.coordinates_of(geometry.origin).tolist()
+        origin = y, x
+        found["patient"] = ((), np.int64(axes.identity(instances[0].series_uid)), axes.attributes())
+    for dim, first, step in zip(("y", "x"), origin, spacing, strict=True):
+        if np.isfinite(step):
+            values = along_axis(first, step, shape[dims.index(dim)])
+            found[dim] = ((dim,), values, {"units": "mm"})
+    thickness = facts["thickness"]
+    if "z" in found and (thickness == thickness[0]).all():
+        dims_of_z, z, told = found["z"]
+        found["z"] = (dims_of_z, z, {**told, "slice_thickness": float(thickness[0])})
     return found
+
+
+def with_units(coordinates: Coordinates) -> dict[str, Labels]:
+    """Return coordinates with units; a vector in the patient is one for each of its axes."""
+    found: dict[str, Labels] = {}
+    for name, (along, values) in coordinates.items():
+        attributes = {"units": UNITS[name]} if name in UNITS else {}
+        if along[-1:] == ("patient",):
+            parts = zip("xyz", np.moveaxis(values, -1, 0), strict=True)
+            found |= {f"{name}_{axis}": (along[:-1], part, attributes) for axis, part in parts}
+        else:
+            found[name] = (along, values, attributes)
+    return found
+
+
+def _pixel_spacing(facts: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return the distances between rows and columns that all frames have; otherwise NaN."""
+    first = facts["spacing"][0]
+    if (facts["spacing"] == first).all() and (first > 0).all():
+        return float(first[0]), float(first[1])
+    return np.nan, np.nan
 
 
 def units(instances: Sequence[Described], facts: npt.NDArray[Any], values: str) -> str | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dcmdask.geometry.axes import Axis
 from dcmdask.geometry.grid import Floats, Geometry, Integers
+from dcmdask.geometry.patient import NANOMETRES, along_axis
 
 Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
 
@@ -106,12 +107,12 @@ def _reduced(values: Floats, dims: tuple[str, ...]) -> tuple[tuple[str, ...], Fl
 
 
 def z_of(geometry: Geometry) -> Floats:
-    """Index times spacing where that is the truth, otherwise the measured distances."""
-    gap = geometry.spacing[0]
+    """Return the even grid along the normal where there is one, otherwise the true positions."""
+    gap, z = geometry.spacing[0], np.round(geometry.z, NANOMETRES)
     if np.isnan(gap):
-        return geometry.positions
-    even = np.arange(len(geometry.positions), dtype=np.float64) * gap
-    return even if np.abs(even - geometry.positions).max() < gap / 10 else geometry.positions
+        return z
+    even = along_axis(z[0], gap, len(z))
+    return even if np.abs(even - z).max() < gap / 10 else z
 
 
 def _firsts(numbers: Integers, axis: int) -> Integers:

@@ -41,8 +41,8 @@ class Arrangement:
     numbers : ndarray of int64
         Rows of the facts, of the lengths of `dims`; -1 where there is no frame.
     coordinates : dict
-        Name to (dims, values). ``z`` in mm from the first position, times in ms from the
-        earliest frame, ``echo`` in ms, ``b_value`` in s/mm2; ``missing`` where some are.
+        Name to (dims, values). ``z`` in mm along the normal, times in ms from the earliest
+        frame, ``echo`` in ms, ``b_value`` in s/mm2; ``missing`` where some are.
     geometry : Geometry or None
         None for ``("frame",)``.
     irregularities : tuple of Irregularity
@@ -246,7 +246,7 @@ def _side_by_side(
     found = (*geometry.irregularities, irregularity)
     geometry = replace(geometry, affine=None, irregularities=found)
     coordinates = told(facts, ("z",), order)
-    coordinates["z"] = (("z",), geometry.positions[z[order]])
+    coordinates["z"] = (("z",), geometry.z[z[order]])
     return Arrangement(("z",), order, coordinates, geometry, found, notes)
 
 

@@ -31,7 +31,7 @@ _ORTHONORMAL = 1e-3
 # With a smaller area between them they span no plane.
 _A_PLANE = 0.1
 # A shear of less (a tenth of a degree) comes from rounded direction cosines.
-_TILTED = 2e-3
+TILTED = 2e-3
 # Number of missing positions that a message lists.
 _LISTED = 8
 
@@ -76,6 +76,11 @@ class Geometry:
         Direction cosines along a row, then along a column.
     positions : ndarray
         (n,): the distance of each position from the first, along the normal, ascending.
+    origin : tuple of float
+        Centre of the first pixel of the first frame, on the patient's LPS axes in mm.
+    shear : tuple of float
+        Movement of the frames in their plane for each mm along the normal, on the patient's
+        axes: of a tilted gantry, or of direction cosines that are rounded.
     irregularities : tuple of Irregularity
         Empty where the grid is regular.
 
@@ -108,7 +113,15 @@ class Geometry:
     spacing: tuple[float, float, float]
     orientation: tuple[float, ...]
     positions: Floats
+    origin: tuple[float, ...]
+    shear: tuple[float, ...] = (0.0, 0.0, 0.0)
     irregularities: tuple[Irregularity, ...] = ()
+
+    @property
+    def z(self) -> Floats:
+        """(n,): distance of each position from the origin of the patient's axes, in mm."""
+        normal = normal_of(np.array(self.orientation))
+        return np.asarray(float(normal @ self.origin) + self.positions)
 
     @property
     def regular(self) -> bool:
@@ -146,8 +159,7 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
     orientation, found = _orientation(facts["orientation"])
     spacing, more = _pixel_spacing(facts["spacing"])
     found += more
-    normal = np.cross(*orientation.reshape(2, 3))
-    normal /= np.linalg.norm(normal)
+    normal = normal_of(orientation)
     same = _tolerance(spacing)
     z = clusters(facts["position"] @ normal, same)
     origins = _origins(facts["position"], z)
@@ -166,8 +178,22 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
     if not {one.code for one in found} - {"tilt", "orientation"}:
         affine = affine_of(orientation, spacing, origins[0], step)
     shape = (float(gap), float(spacing[0]), float(spacing[1]))
-    geometry = Geometry(affine, shape, tuple(orientation.tolist()), along - along[0], tuple(found))
+    geometry = Geometry(
+        affine,
+        shape,
+        tuple(orientation.tolist()),
+        along - along[0],
+        tuple(origins[0].tolist()),
+        tuple(shear.tolist()),
+        tuple(found),
+    )
     return geometry, z
+
+
+def normal_of(orientation: Floats) -> Floats:
+    """Return the unit vector perpendicular to rows and columns with these direction cosines."""
+    normal = np.cross(*orientation.reshape(2, 3))
+    return np.asarray(normal / np.linalg.norm(normal))
 
 
 def affine_of(
@@ -357,7 +383,7 @@ def _shear(
             "beside it"
         )
         return shear, [Irregularity("position", message, _tuple(np.flatnonzero(z == worst)))]
-    if lean < _TILTED:
+    if lean < TILTED:
         return shear, []
     each = lean * float(np.median(np.diff(along)))
     message = (

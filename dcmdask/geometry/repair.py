@@ -91,6 +91,7 @@ def _without_gaps(
         geometry,
         affine=affine_of(geometry.orientation, geometry.spacing[1:], first, step),
         positions=np.interp(np.arange(places[-1] + 1), places, geometry.positions),
+        origin=tuple(first.tolist()),
         irregularities=left,
     )
 
@@ -141,7 +142,7 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
         (*_, unsure) = (one.frames for one in arrangement.irregularities if one.code != "conflict")
         group = np.zeros(len(facts), np.int64)
         z = np.empty(len(facts), np.int64)
-        z[numbers] = np.searchsorted(geometry.positions, arrangement.coordinates["z"][1])
+        z[numbers] = np.searchsorted(geometry.z, arrangement.coordinates["z"][1])
         group[list(unsure)] = 1 + z[list(unsure)]
         return _grouped(whole, group[whole])
     if (numbers < 0).any():

@@ -292,7 +292,7 @@ class Stack:
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
     ) -> xr.DataArray:
-        """Return the stack as an :class:`xarray.DataArray` with labels, units and affine.
+        """Return the stack as an :class:`xarray.DataArray` with labels and units.
 
         Needs xarray: ``pip install 'dcmdask[xarray]'``.
 
@@ -329,10 +329,10 @@ class Stack:
         Returns
         -------
         xarray.DataArray
-            Backed by a lazy Dask array, with the axes of `dims`. The coordinates ``x``, ``y``
-            and ``z`` are index times spacing in mm, not patient axes; ``attrs["affine"]``
-            (4 x 4) takes (column x, row y, slice z) indices of pixel centres to the patient's
-            LPS axes in mm.
+            Backed by a lazy Dask array, with the axes of `dims`. The coordinates
+            ``x``, ``y`` and ``z`` are mm along rows, columns and the normal, from the origin of
+            the patient's axes; :class:`.dcm <dcmdask.arrays.accessor.DicomAccessor>` has the
+            affine and what follows from it.
 
         Raises
         ------

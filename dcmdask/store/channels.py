@@ -39,7 +39,7 @@ def labels(contents: Contents) -> list[str]:
         if dim in contents.dims:
             told = {
                 name: values
-                for name, (along, values) in contents.coordinates.items()
+                for name, (along, values, _) in contents.coordinates.items()
                 if along == (dim,)
             }
             count = contents.frames.shape[contents.dims.index(dim)]

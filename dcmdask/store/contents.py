@@ -14,11 +14,11 @@ from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
-from dcmdask.arrays.labels import attributes, coordinates
+from dcmdask.arrays.labels import Labels, attributes, coordinates, with_units
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.geometry.coordinates import Coordinates, told
+from dcmdask.geometry.coordinates import told
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
@@ -50,7 +50,7 @@ class Contents:
     dims : tuple of str
         Names of the axes of `frames`.
     coordinates : dict
-        Name to (dims, values).
+        Name to (dims, values, attributes).
     attributes : dict
         JSON values without personal data.
     dataset : Dataset
@@ -64,7 +64,7 @@ class Contents:
 
     frames: ArrayLike
     dims: tuple[str, ...]
-    coordinates: Coordinates
+    coordinates: dict[str, Labels]
     attributes: dict[str, Json]
     dataset: Dataset = field(repr=False)
     values: Values = "stored"
@@ -160,10 +160,10 @@ def _of_frames(
     values: Values,
     with_identifiers: bool,
 ) -> Contents:
-    found: Coordinates = {}
+    found: dict[str, Labels] = {}
     for one in described:
         if len(one) == len(frames):
-            found = told(one.facts, ("frame",), np.arange(len(one)))
+            found = with_units(told(one.facts, ("frame",), np.arange(len(one))))
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
     named = identifiers(stored.dataset, [stored.name]) if with_identifiers else {}
@@ -216,13 +216,13 @@ def _of_stack(
             header |= _lossy_history(stack)
     sources = [one.source.name for one in stack.instances]
     named = identifiers(dataset, sources) if with_identifiers else {}
-    geometry = attributes(arrangement, stack.instances, stack.facts, values, stack.series_uid)
+    told = attributes(stack.instances, stack.facts, values, stack.series_uid)
     return Contents(
         frames,
         dims,
-        coordinates(frames.shape, dims, arrangement),
+        coordinates(frames.shape, dims, arrangement, stack.instances, stack.facts),
         {
-            **{name: jsonable(value) for name, value in geometry.items()},
+            **{name: jsonable(value) for name, value in told.items()},
             "source": {"token": frames.token, "decoding": decoding(how)},
             "header": header,
             **named,

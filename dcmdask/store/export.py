@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from dcmdask import __version__
-from dcmdask.arrays.labels import UNITS
+from dcmdask.arrays.labels import Labels
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.transformation import Values
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS
@@ -35,7 +35,6 @@ from dcmdask.store.regions import Failure, Layout, grid_of
 Format: TypeAlias = Literal["zarr", "ome-zarr"]
 FORMATS = ("zarr", "ome-zarr")
 MASK = "missing"
-Told: TypeAlias = "tuple[tuple[str, ...], npt.NDArray[Any], dict[str, Any]]"
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class Prepared:
         return absent if absent.any() else None
 
     @cached_property
-    def coordinates(self) -> dict[str, Told]:
+    def coordinates(self) -> dict[str, Labels]:
         """Name to dims, values and attributes of each coordinate."""
         found = dict(self.contents.coordinates)
         if "ome" in self.attributes:
@@ -126,9 +125,9 @@ class Prepared:
             name: (
                 tuple(renamed.get(dim, dim) for dim in dims),
                 _storable(values),
-                {"units": UNITS[name]} if name in UNITS else {},
+                attributes,
             )
-            for name, (dims, values) in found.items()
+            for name, (dims, values, attributes) in found.items()
             if name != self.layout.mask
         }
 
@@ -242,11 +241,11 @@ def _made(level: Level, plan: Plan, compressors: Any) -> dict[str, Any]:
     }
 
 
-def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _storable(values: npt.NDArray[Any] | np.int64) -> npt.NDArray[Any]:
     """Return values in a type that the Zarr 3 specification has."""
     if values.dtype.kind == "U":
         return values.astype(np.dtypes.StringDType())
-    return np.ascontiguousarray(values)
+    return np.asarray(values, order="C")
 
 
 @dataclass(frozen=True)

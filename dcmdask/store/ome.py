@@ -16,7 +16,8 @@ from pydicom.multival import MultiValue
 
 from dcmdask.dicom.description import facts_of
 from dcmdask.errors import IrregularSeriesError, LayoutError
-from dcmdask.geometry.coordinates import MILLISECONDS, Coordinates
+from dcmdask.arrays.labels import Labels
+from dcmdask.geometry.coordinates import MILLISECONDS
 from dcmdask.geometry.grid import Floats, Geometry
 from dcmdask.store.channels import CHANNELS, described, labels
 from dcmdask.store.contents import Contents
@@ -176,7 +177,7 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
     return dumped
 
 
-def coordinates(contents: Contents, dims: Sequence[str]) -> Coordinates:
+def coordinates(contents: Contents, dims: Sequence[str]) -> dict[str, Labels]:
     """Return coordinates of OME-Zarr only: labels of c, and times of frames.
 
     Parameters
@@ -185,11 +186,11 @@ def coordinates(contents: Contents, dims: Sequence[str]) -> Coordinates:
     dims : sequence of str
         Names of the stored axes.
     """
-    found: Coordinates = {}
+    found: dict[str, Labels] = {}
     if "c" in dims:
-        found["c"] = (("c",), np.array(labels(contents)))
+        found["c"] = (("c",), np.array(labels(contents)), {})
     if contents.dims[0] == "frame" and (told := _times(contents)) is not None:
-        found["t"] = (("t",), told)
+        found["t"] = (("t",), told, {"units": "ms"})
     return found
 
 
@@ -280,7 +281,7 @@ def _times(contents: Contents) -> Floats | None:
     if times is not None:
         return times
     for column in MILLISECONDS:
-        along, values = contents.coordinates.get(column, ((), np.zeros(0)))
+        along, values, _ = contents.coordinates.get(column, ((), np.zeros(0), {}))
         if along == ("frame",) and (np.diff(values) > 0).all():
             return np.asarray(values - values[0])
     return None

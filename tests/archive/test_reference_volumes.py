@@ -34,7 +34,7 @@ def volumes(series: Series) -> list[tuple[np.ndarray, np.ndarray]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DcmdaskWarning)
         v = series.to_xarray()
-    affine = LPS_TO_RAS @ v.attrs["affine"]
+    affine = LPS_TO_RAS @ v.dcm.affine
     echoes = [v.isel(echo=i) for i in range(v.sizes["echo"])] if "echo" in v.dims else [v]
     axes = [one.transpose("x", "y", "z", *(["t"] if "t" in one.dims else [])) for one in echoes]
     return [canonical(one.values, affine) for one in axes]

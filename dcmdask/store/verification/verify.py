@@ -307,7 +307,7 @@ def _coordinates(
         if dict(array.attrs) != attributes:
             yield Difference(name, f"its attributes are not {attributes}")
         own: Any = array.metadata
-        if tuple(own.dimension_names) != dims or values.shape != source.shape:
+        if tuple(own.dimension_names or ()) != dims or values.shape != source.shape:
             along = f"{values.shape} along {own.dimension_names}"
             yield Difference(name, f"it is {along}, and {source.shape} along {dims} of the source")
         elif (count := int(unequal(values, source).sum())) > 0:

@@ -1,0 +1,369 @@
+"""The accessor ``.dcm`` of :class:`xarray.DataArray`: the place of an image in the patient.
+
+Everything is computed from the coordinates that the array has at the moment, so that it is
+right after any selection, stride, flip or average.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from dcmdask.arrays import exchange, pictures, resampling
+from dcmdask.arrays.grid import Grid, grid_of
+from dcmdask.errors import GeometryError
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+    from dcmdask.geometry.grid import Floats
+
+
+@xr.register_dataarray_accessor("dcm")
+class DicomAccessor:
+    """The place of an image in the patient, and what follows from it.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        With the coordinates that :meth:`dcmdask.Series.to_xarray` gives it, or some of them.
+
+    Raises
+    ------
+    GeometryError
+        By each attribute and method that needs coordinates which the array does not have.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pydicom.data import get_testdata_file
+    >>> from dcmdask import scan
+    >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892001/CT5N"
+    >>> v = scan(folder)[0].to_xarray("modality")
+    >>> v.dcm.spacing, v.dcm.orientation
+    ((2.5, 0.488281, 0.488281), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    >>> v.dcm.affine[:3, 3].round(2).tolist()
+    [-72.2, -143.0, -1.24]
+
+    Every second frame, from the head to the feet:
+
+    >>> half = v[::-2]
+    >>> half.dcm.spacing, half.dcm.affine[:3, 3].round(2).tolist()
+    ((5.0, 0.488281, 0.488281), [-72.2, -143.0, 8.76])
+    """
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._array = array
+
+    @property
+    def _grid(self) -> Grid:
+        return grid_of(self._array)
+
+    @property
+    def affine(self) -> Floats:
+        """(4, 4): takes (x, y, z) indices of pixel centres to the patient's LPS axes in mm.
+
+        Where the array has one position only, z is the normal times Slice Thickness
+        (0018,0050), or 1 mm.
+        """
+        return self._grid.affine
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between pixel centres along z, y and x in mm; z along the normal."""
+        grid = self._grid
+        return abs(grid.z[1]), abs(grid.y[1]), abs(grid.x[1])
+
+    @property
+    def orientation(self) -> tuple[float, ...]:
+        """Direction cosines along x, then along y, as Image Orientation (0020,0037) has them."""
+        grid = self._grid
+        directions = [np.array(grid.axes.row) * np.sign(grid.x[1])]
+        directions.append(np.array(grid.axes.column) * np.sign(grid.y[1]))
+        return tuple((np.concatenate(directions) + 0.0).tolist())
+
+    # Other grids
+
+    def like(
+        self,
+        other: xr.DataArray,
+        *,
+        method: Literal["linear", "nearest"] = "linear",
+        fill_value: float | None = None,
+        ignore_frame_of_reference: bool = False,
+    ) -> xr.DataArray:
+        """Return the image on the grid of another one, lazily.
+
+        Parameters
+        ----------
+        other : xarray.DataArray
+            Image with coordinates in the patient.
+        method : {"linear", "nearest"}
+            Interpolation; of labels take the nearest.
+        fill_value : number, optional
+            Value more than half a pixel outside this image: by default NaN, or 0 where the
+            result has integers.
+        ignore_frame_of_reference : bool
+            Trust positions although the two have not the same Frame of Reference UID
+            (0020,0052).
+
+        Returns
+        -------
+        xarray.DataArray
+            The axes of this array with the x, y and z of `other`. Linear interpolation gives
+            floating point.
+
+        Raises
+        ------
+        GeometryError
+            One of them lacks coordinates, or they have not the same frame of reference.
+        """
+        return resampling.like(
+            self._array, other, method, fill_value, ignore_frame_of_reference
+        )
+
+    def isotropic(
+        self,
+        spacing: float | None = None,
+        *,
+        method: Literal["linear", "nearest"] = "linear",
+        fill_value: float | None = None,
+    ) -> xr.DataArray:
+        """Return the image with one distance between pixels along x, y and z, lazily.
+
+        Parameters
+        ----------
+        spacing : float, optional
+            In mm; by default the smallest of the three.
+        method, fill_value
+            Interpolation, and the value outside, as in :meth:`like`.
+
+        Returns
+        -------
+        xarray.DataArray
+            From the same first position on; the last one is up to a pixel before that of the
+            image.
+
+        Raises
+        ------
+        GeometryError
+            There are no coordinates in the patient, or the gantry is tilted:
+            :meth:`untilted` first.
+        ValueError
+            `spacing` is not positive.
+        """
+        return resampling.isotropic(self._array, spacing, method, fill_value)
+
+    def untilted(
+        self,
+        *,
+        method: Literal["linear", "nearest"] = "linear",
+        fill_value: float | None = None,
+    ) -> xr.DataArray:
+        """Return an image of a tilted gantry on a grid of right angles, lazily.
+
+        Parameters
+        ----------
+        method, fill_value
+            Interpolation, and the value outside, as in :meth:`like`.
+
+        Returns
+        -------
+        xarray.DataArray
+            With the spacing of the image, and as many more rows or columns as hold all of it.
+        """
+        return resampling.untilted(self._array, method, fill_value)
+
+    # Pictures
+
+    def planes(
+        self,
+        path: str | os.PathLike[str] | IO[bytes],
+        *,
+        window: tuple[float, float] | None = None,
+    ) -> tuple[float, float]:
+        """Write the axial, coronal and sagittal plane through the middle to a PNG file.
+
+        The axes of the image are turned and flipped to those of the patient that they are
+        nearest to, so that the head and the front are on top; nothing is interpolated.
+
+        Parameters
+        ----------
+        path : path or binary file
+        window : (center, width), optional
+            Range from black to white; by default the smallest to the largest value.
+
+        Returns
+        -------
+        tuple of float
+            The values that are shown black and white.
+        """
+        volume, spacing = self._upright()
+        return pictures.planes(volume, path, window=window, spacing=spacing)
+
+    def projection(
+        self,
+        path: str | os.PathLike[str] | IO[bytes],
+        along: Literal["z", "y", "x"] = "y",
+        *,
+        how: Literal["max", "mean", "min"] = "max",
+        window: tuple[float, float] | None = None,
+    ) -> tuple[float, float]:
+        """Write a projection to a PNG file, with the head or the front on top.
+
+        Parameters
+        ----------
+        path : path or binary file
+        along : {"z", "y", "x"}
+            The patient's axis that is projected: from the feet to the head, from the front to
+            the back, or from the right to the left.
+        how : {"max", "mean", "min"}
+        window : (center, width), optional
+            Range from black to white; by default the smallest to the largest value.
+
+        Returns
+        -------
+        tuple of float
+            The values that are shown black and white.
+        """
+        volume, spacing = self._upright()
+        return pictures.projection(
+            volume, path, along=along, how=how, window=window, spacing=spacing
+        )
+
+    def contact_sheet(
+        self,
+        path: str | os.PathLike[str] | IO[bytes],
+        *,
+        columns: int | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> tuple[float, float]:
+        """Write all frames side by side to a PNG file, as a viewer shows them.
+
+        Parameters
+        ----------
+        path : path or binary file
+        columns : int, optional
+            Frames in a row; by default so many that the sheet is about square.
+        window : (center, width), optional
+            Range from black to white; by default the smallest to the largest value.
+
+        Returns
+        -------
+        tuple of float
+            The values that are shown black and white.
+        """
+        shown = exchange.as_stored(self._array)
+        frames = shown.stack(frame=[dim for dim in shown.dims if dim not in ("y", "x", "sample")])
+        frames = frames.transpose("frame", "y", "x", ...)
+        spacing = exchange.pixel_spacing(shown)
+        return pictures.contact_sheet(
+            frames.data, path, columns=columns, window=window, spacing=spacing
+        )
+
+    def plot(self, **options: Any) -> Any:
+        """Draw a plane with matplotlib: grey, upright, and with the right aspect ratio.
+
+        Parameters
+        ----------
+        **options
+            Those of :meth:`xarray.DataArray.plot.imshow`.
+
+        Returns
+        -------
+        matplotlib.image.AxesImage
+
+        Raises
+        ------
+        GeometryError
+            The array is no plane: select one, such as ``v.sel(z=40, method="nearest")``.
+        """
+        spatial = [dim for dim in self._array.dims if dim != "sample"]
+        if len(spatial) != 2:
+            raise GeometryError(
+                f"a plot shows two dimensions, and the array has {', '.join(map(str, spatial))}: "
+                "select a plane first, such as v.isel(z=0)"
+            )
+        vertical, horizontal = ("y", "x") if set(spatial) == {"x", "y"} else spatial
+        # Rows go down in pictures of frames, and the head is on top where z is vertical.
+        options = {"cmap": "gray", "yincrease": vertical == "z", **options}
+        drawn = self._array.plot.imshow(x=horizontal, y=vertical, **options)
+        drawn.axes.set_aspect("equal")
+        return drawn
+
+    # Other software
+
+    def to_nifti(self, path: str | os.PathLike[str]) -> None:
+        """Write a NIfTI file (.nii or .nii.gz); of diffusion also .bval and .bvec beside it.
+
+        Voxels keep their order: the affine says where they are. Needs nibabel:
+        ``pip install 'dcmdask[nifti]'``.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        GeometryError
+            There are no coordinates in the patient.
+        TypeError
+            NIfTI has no place for the type.
+        """
+        exchange.to_nifti(self._array, path)
+
+    def to_sitk(self) -> SimpleITK.Image:
+        """Return a :class:`SimpleITK.Image`, with the values computed.
+
+        Needs SimpleITK: ``pip install 'dcmdask[itk]'``.
+
+        Raises
+        ------
+        GeometryError
+            There are no coordinates in the patient, the array has other axes than z, y and x,
+            or the gantry is tilted: :meth:`untilted` first.
+        """
+        return exchange.to_sitk(self._array)
+
+    @property
+    def bvals(self) -> Floats:
+        """(n,): b-values in s/mm2, 0 without weighting, as FSL has them."""
+        return exchange.bvals(self._array)
+
+    @property
+    def bvecs(self) -> Floats:
+        """(3, n): unit vectors of the gradients on the voxel axes, as FSL has them.
+
+        x is flipped where the axes of the NIfTI file are right-handed; zero without weighting.
+        """
+        return exchange.bvecs(self._array)
+
+    def _upright(self) -> tuple[xr.DataArray, tuple[float, float, float]]:
+        """Return the volume with axes towards the head, the back and the left, and its spacing."""
+        shape = {dim: n for dim, n in self._array.sizes.items() if dim not in ("z", "y", "x")}
+        if shape:
+            raise GeometryError(
+                f"a picture of a volume has z, y and x, and the array has also "
+                f"{', '.join(map(str, shape))}: select one, such as v.isel({next(iter(shape))}=0)"
+            )
+        volume = self._array
+        for dim in ("z", "y", "x"):
+            if dim not in volume.dims:
+                volume = volume.expand_dims(dim)
+        grid = grid_of(volume)
+        steps = dict(zip("xyz", (grid.x, grid.y, grid.z), strict=True))
+        # The image axis that is nearest to each of the patient's axes, and where it points.
+        directions = grid.axes.directions
+        order, flips = [], {}
+        for patient in (2, 1, 0):
+            free = [i for i in range(3) if "xyz"[i] not in order]
+            nearest = max(free, key=lambda i: abs(directions[patient, i]))
+            dim = "xyz"[nearest]
+            order.append(dim)
+            if directions[patient, nearest] * steps[dim][1] < 0:
+                flips[dim] = slice(None, None, -1)
+        spacing = [abs(steps[dim][1]) for dim in order]
+        return volume.transpose(*order).isel(flips), (spacing[0], spacing[1], spacing[2])

@@ -1,0 +1,144 @@
+"""Arrays with coordinates as objects and files of other software: NIfTI, FSL, SimpleITK."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.arrays.grid import grid_of
+from dcmdask.errors import GeometryError
+from dcmdask.geometry.grid import Floats
+from dcmdask.geometry.patient import first_and_step
+
+if TYPE_CHECKING:
+    import SimpleITK
+    import xarray as xr
+
+# From the patient's LPS axes to those of NIfTI: right, anterior, superior.
+_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Types of NIfTI that hold all values of another.
+_NIFTI_TYPES = {"b": "u1", "e": "f4"}
+
+
+def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
+    """Write a NIfTI file, and of diffusion also the files of FSL beside it."""
+    try:
+        import nibabel
+    except ImportError as error:
+        raise ImportError("NIfTI needs nibabel: pip install 'dcmdask[nifti]'") from error
+
+    name = os.fspath(path)
+    stem = name.removesuffix(".gz").removesuffix(".nii")
+    if name not in (f"{stem}.nii", f"{stem}.nii.gz"):
+        raise ValueError(f"{name}: a NIfTI file is called .nii or .nii.gz")
+    grid = grid_of(array)
+    volume = _with_axes(array, ("x", "y", "z"))
+    others = [dim for dim in volume.dims if dim not in ("x", "y", "z", "sample")]
+    # Time is the fourth dimension of NIfTI.
+    others.sort(key=lambda dim: dim != "t")
+    volume = volume.transpose("x", "y", "z", *others, ...)
+    values = np.asarray(volume.values)
+    if "sample" in volume.dims:
+        if values.dtype != np.uint8 or volume.sizes["sample"] != 3:
+            raise TypeError(f"NIfTI has RGB of 8 bits, and none of {values.dtype}")
+        values = np.ascontiguousarray(values).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    elif values.dtype.kind in _NIFTI_TYPES or values.dtype.char in _NIFTI_TYPES:
+        values = values.astype(_NIFTI_TYPES.get(values.dtype.char, "u1"))
+    image = nibabel.Nifti1Image(values, _TO_RAS @ grid.affine)
+    image.header.set_xyzt_units("mm", "msec")
+    image.set_sform(image.affine, code="scanner")
+    if "t" in others and (found := _steps(array, "t")) is not None:
+        image.header["pixdim"][4] = found
+    nibabel.save(image, name)
+    if "diffusion" in array.dims and "b_value" in array.coords:
+        np.savetxt(f"{stem}.bval", bvals(array)[np.newaxis], fmt="%.6g")
+        np.savetxt(f"{stem}.bvec", bvecs(array), fmt="%.8g")
+
+
+def to_sitk(array: xr.DataArray) -> SimpleITK.Image:
+    """Return an image of SimpleITK."""
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise ImportError("SimpleITK is not installed: pip install 'dcmdask[itk]'") from error
+
+    grid = grid_of(array)
+    if grid.axes.tilted:
+        raise GeometryError(
+            "the gantry is tilted, and SimpleITK has no place for that: v.dcm.untilted() first",
+            code="tilt",
+        )
+    volume = _with_axes(array, ("z", "y", "x"))
+    others = [dim for dim in volume.dims if dim not in ("z", "y", "x", "sample")]
+    if others:
+        raise GeometryError(
+            f"an image of SimpleITK has z, y and x, and the array also has "
+            f"{', '.join(map(str, others))}: select one, such as v.isel({others[0]}=0)",
+            code="dimensions",
+        )
+    volume = volume.transpose("z", "y", "x", ...)
+    image = SimpleITK.GetImageFromArray(np.asarray(volume.values), isVector="sample" in volume.dims)
+    spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((grid.affine[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(grid.affine[:3, 3].tolist())
+    return image
+
+
+def bvals(array: xr.DataArray) -> Floats:
+    """Return the b-values, 0 where there is none."""
+    return np.nan_to_num(np.asarray(_diffusion(array, "b_value"), np.float64))
+
+
+def bvecs(array: xr.DataArray) -> Floats:
+    """Return the directions of the gradients, as FSL has them."""
+    patient = np.stack([_diffusion(array, f"direction_{axis}") for axis in "xyz"])
+    affine = (_TO_RAS @ grid_of(array).affine)[:3, :3]
+    axes = affine / np.linalg.norm(affine, axis=0)
+    found: Floats = np.linalg.solve(axes, _TO_RAS[:3, :3] @ np.nan_to_num(patient))
+    if np.linalg.det(axes) > 0:
+        found[0] = -found[0]
+    return found + 0.0
+
+
+def _diffusion(array: xr.DataArray, name: str) -> npt.NDArray[Any]:
+    if name not in array.coords:
+        raise GeometryError(
+            f"the array has no coordinate {name}, as diffusion has", code="no-coordinate"
+        )
+    return np.atleast_1d(np.asarray(array.coords[name].values, np.float64))
+
+
+def as_stored(array: xr.DataArray) -> xr.DataArray:
+    """Return an array with x and y in the order in which frames are stored: both ascend."""
+    flips = {}
+    for dim in ("y", "x"):
+        if dim in array.coords and array.coords[dim].ndim == 1 and array.sizes[dim] > 1:
+            first, last = array.coords[dim].values[[0, -1]]
+            if last < first:
+                flips[dim] = slice(None, None, -1)
+    return array.isel(flips)
+
+
+def pixel_spacing(array: xr.DataArray) -> tuple[float, float] | None:
+    """Return the distances between rows and between columns; None where they are not known."""
+    found = [_steps(array, dim) for dim in ("y", "x")]
+    if found[0] is None or found[1] is None:
+        return None
+    return abs(found[0]), abs(found[1])
+
+
+def _steps(array: xr.DataArray, dim: str) -> float | None:
+    if dim not in array.coords or array.coords[dim].ndim != 1 or array.sizes[dim] < 2:
+        return None
+    found = first_and_step(np.asarray(array.coords[dim].values, np.float64))
+    return None if found is None else found[1]
+
+
+def _with_axes(array: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
+    missing = [dim for dim in dims if dim not in array.dims]
+    return array.expand_dims(missing) if missing else array
