@@ -1,0 +1,164 @@
+"""xarray's side of dcmdask: the accessor ``.dcm``, and the engine ``"dcmdask"``.
+
+>>> import xarray as xr
+>>> from pathlib import Path
+>>> from pydicom.data import get_testdata_file
+>>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892001/CT5N"
+>>> ds = xr.open_dataset(folder, engine="dcmdask", values="modality")
+>>> ds.pixels.shape, ds.pixels.attrs["units"], ds.pixels.dcm.spacing[0]
+((5, 16, 16), 'HU', 2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import xarray as xr
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from dcmdask.arrays.accessor import DicomAccessor
+
+if TYPE_CHECKING:
+    from dcmdask.images.volume import Stack
+    from dcmdask.pixels.array_like import ArrayLike
+
+__all__ = ["DicomAccessor", "DicomBackend"]
+
+
+class DicomBackend(BackendEntrypoint):
+    """DICOM as the engine ``"dcmdask"`` of :func:`xarray.open_dataset` and `open_datatree`.
+
+    Values are decoded when they are needed; ``chunks={}`` gives Dask arrays, in chunks that are
+    planned by what decoding costs.
+    """
+
+    description = "DICOM files, series and archives"
+    supports_groups = True
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Return whether a name ends in ``.dcm``."""
+        return isinstance(filename_or_obj, str) and filename_or_obj.lower().endswith(".dcm")
+
+    def open_dataset(  # type: ignore[override]
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        values: Literal["stored", "modality", "display"] = "stored",
+        on_irregular: Literal["error", "keep", "fill"] = "error",
+        order_by: str | Sequence[str] | None = None,
+        fill_value: float | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> xr.Dataset:
+        """Open the only stack of a file, folder or archive.
+
+        Parameters
+        ----------
+        filename_or_obj
+            A path, URL or pattern, as :func:`dcmdask.scan` takes it.
+        drop_variables : str or iterable of str, optional
+            Names of coordinates to leave out.
+        values, on_irregular, order_by, fill_value
+            Those of :meth:`dcmdask.Stack.to_xarray`.
+        storage_options : mapping, optional
+            For the fsspec file system of a URL.
+
+        Returns
+        -------
+        xarray.Dataset
+            With the variable ``pixels``.
+
+        Raises
+        ------
+        AmbiguousSourceError, IrregularSeriesError
+            There are several stacks, or one that is not regular.
+        """
+        from dcmdask.archive.collection import only_stack
+        from dcmdask.archive.scan import scan
+
+        stack = only_stack(scan(filename_or_obj, storage_options=storage_options))
+        how = {"order_by": order_by, "fill_value": fill_value}
+        return _dataset(stack, values, on_irregular, drop_variables, **how)
+
+    def open_groups_as_dict(  # type: ignore[override]
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        values: Literal["stored", "modality", "display"] = "stored",
+        on_irregular: Literal["error", "keep", "fill"] = "keep",
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> dict[str, xr.Dataset]:
+        """Open all series below a folder.
+
+        Parameters
+        ----------
+        filename_or_obj, drop_variables, values, storage_options
+            Those of :meth:`open_dataset`.
+        on_irregular : {"error", "keep", "fill"}
+            By default stacks that are not regular are kept as they are.
+
+        Returns
+        -------
+        dict
+            A group for each series by its Series Instance UID, in a numbered group for each
+            stack where a series has several.
+        """
+        from dcmdask.archive.scan import scan
+
+        groups = {"/": xr.Dataset()}
+        for number, series in enumerate(scan(filename_or_obj, storage_options=storage_options)):
+            name = series.uid or f"series-{number}"
+            for place, stack in enumerate(series.stacks):
+                group = f"/{name}" if len(series.stacks) == 1 else f"/{name}/stack-{place}"
+                groups[group] = _dataset(stack, values, on_irregular, drop_variables)
+        return groups
+
+    def open_datatree(  # type: ignore[override]
+        self, filename_or_obj: Any, **options: Any
+    ) -> xr.DataTree:
+        """Open all series below a folder as a tree.
+
+        Parameters
+        ----------
+        filename_or_obj
+            A path, URL or pattern, as :func:`dcmdask.scan` takes it.
+        **options
+            Those of :meth:`open_groups_as_dict`.
+        """
+        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
+
+
+class _Frames(BackendArray):
+    """Frames behind xarray's lazy indexing."""
+
+    def __init__(self, frames: ArrayLike) -> None:
+        self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self.frames.__getitem__
+        )
+
+
+def _dataset(
+    stack: Stack,
+    values: Any,
+    on_irregular: Any,
+    drop_variables: str | Iterable[str] | None,
+    **how: Any,
+) -> xr.Dataset:
+    from dcmdask.arrays.chunks import plan_chunks
+    from dcmdask.arrays.labels import labelled
+    from dcmdask.images.assembly import assemble
+
+    stack, frames, arrangement = assemble(stack, values, on_irregular, **how)
+    lazy = indexing.LazilyIndexedArray(_Frames(frames))
+    array = labelled(lazy, arrangement, stack.instances, stack.facts, values, stack.series_uid)
+    array.encoding["preferred_chunks"] = dict(
+        zip(array.dims, plan_chunks(frames, "auto"), strict=True)
+    )
+    dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
+    return array.to_dataset(name="pixels").drop_vars(dropped, errors="ignore")
