@@ -14,6 +14,7 @@ from struct import calcsize, iter_unpack
 from typing import Final
 
 __all__ = [
+    "LONGEST",
     "MODALITIES",
     "NUMBERS",
     "UNITS",
@@ -28,6 +29,9 @@ __all__ = [
     "term",
     "uid",
 ]
+
+LONGEST: Final = 1 << 10
+"""Bytes of a value; longer ones count as absent, as no valid one comes near."""
 
 NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 """The VRs of binary numbers (PS3.5 6.2), with their format characters of :mod:`struct`."""
