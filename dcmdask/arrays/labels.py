@@ -30,6 +30,7 @@ UNITS = {
     "acquisition_time": "ms",
     "trigger_time": "ms",
     "reference_time": "ms",
+    "content_time": "ms",
     "echo": "ms",
     "echo_time": "ms",
     "b_value": "s/mm2",
@@ -69,11 +70,11 @@ def labelled(
 
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
     labels = {
-        name: xr.Variable(along, told, {"units": UNITS[name]} if name in UNITS else {})
-        for name, (along, told) in coordinates(array.shape, dims, arrangement).items()
+        name: xr.Variable(along, found, {"units": UNITS[name]} if name in UNITS else {})
+        for name, (along, found) in coordinates(array.shape, dims, arrangement).items()
     }
-    told = attributes(arrangement, instances, facts, values, series_uid)
-    return xr.DataArray(array, labels, dims, name=values, attrs=told)
+    attrs = attributes(arrangement, instances, facts, values, series_uid)
+    return xr.DataArray(array, labels, dims, name=values, attrs=attrs)
 
 
 def attributes(
@@ -136,14 +137,14 @@ def units(instances: Sequence[Described], facts: npt.NDArray[Any], values: str) 
     if values != "modality" or any(one.has_modality_lut for one in instances):
         return None
     types = {word.decode("ascii", "replace") for word in np.unique(facts["rescale_type"])}
-    told = {one.units for one in instances}
-    if told != {""}:
-        told |= types - {"", "US"}
+    found = {one.units for one in instances}
+    if found != {""}:
+        found |= types - {"", "US"}
     elif {one.modality for one in instances} == {"CT"} and _is_rescaled(facts):
-        told = {word or "HU" for word in types}
+        found = {word or "HU" for word in types}
     else:
-        told = types
-    return term(told.pop(), UNIT_TERMS) if len(told) == 1 else None
+        found = types
+    return term(found.pop(), UNIT_TERMS) if len(found) == 1 else None
 
 
 def _is_rescaled(facts: npt.NDArray[Any]) -> bool:

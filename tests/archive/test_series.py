@@ -419,6 +419,9 @@ def test_the_user_says_what_tells_frames_apart(tmp_path: Path) -> None:
         series.to_dask(order_by=["EchoTime", "TriggerTime"])
     with pytest.raises(ValueError, match="not 'SliceTime'"):
         series.to_dask(order_by="SliceTime")
+    for one_thing in (["ComplexImageComponent"] * 2, ["EchoTime", "EffectiveEchoTime"]):
+        with pytest.raises(ValueError, match=f"{' and '.join(one_thing)}, which are one dimension"):
+            series.to_dask(order_by=["TriggerTime", *one_thing])
     np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path, order_by="TriggerTime"), frames)
     dcmdask.to_zarr(tmp_path, tmp_path / "a.zarr", order_by="InstanceNumber")
     stored = zarr.open_group(tmp_path / "a.zarr")["pixels"]
@@ -695,4 +698,6 @@ def test_a_misspelt_keyword_is_told_the_right_one(tmp_path: Path) -> None:
             method(on_iregular="keep")
         with pytest.raises(TypeError, match="'nonesuch': decoding options are "):
             method(nonesuch=1)
+    with pytest.raises(TypeError, match=r"'order_bye': did you mean 'order_by'\?"):
+        stack.flattened("stored", "error", order_bye="EchoTime")
     assert not (tmp_path / "out").exists()
