@@ -48,6 +48,7 @@ __all__ = [
     "MissingElementError",
     "NoPixelDataError",
     "NotDicomError",
+    "Note",
     "PixelDataError",
     "SourceChangedError",
     "StoreExistsError",
