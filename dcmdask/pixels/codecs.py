@@ -55,6 +55,12 @@ _CODECS = {
 # A warning of libjpeg's, behind the last pixel. Nothing but the text tells it from the others,
 # which simplejpeg raises by one type.
 _SURPLUS = "extraneous bytes before marker 0xd9"
+# The same text for all frames of a file, so that it is shown once.
+_SURPLUS_BYTES = Note(
+    "surplus-bytes",
+    "8-bit JPEG frames have surplus bytes behind their coded data; their pixels are those that "
+    "other software shows",
+)
 RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
 _decoders: dict[str, Decoder] = {}
 
@@ -233,11 +239,7 @@ def _decode_watched(
             return False
         if _SURPLUS in str(error):
             # Some encoders pad: this is no proof of damage.
-            text = (
-                f"there are surplus bytes behind the coded data of an 8-bit JPEG frame: {error}; "
-                "its pixels are those that other software shows"
-            )
-            notes.append(Note("surplus-bytes", text))
+            notes.append(_SURPLUS_BYTES)
             return True
         raise Damaged(
             f"the codestream is damaged: {error}; decoding_plugin names one of pydicom's to decode "

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -193,7 +193,8 @@ def _shortcut(instance: Instance, raw: bool, encoded: Encoded, out: Frame) -> bo
         )
     except Damaged as error:
         raise _failed(instance, encoded.frame, error) from error
-    _issue(instance, encoded.frame, notes)
+    for note in notes:
+        issue(note, instance.name)
     return decoded
 
 
@@ -227,13 +228,9 @@ def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any)
         decoded = _run(decoder, instance.pixels, how.raw, plugin, data, options)
     except Exception as error:
         raise _failed(instance, encoded.frame, error, before=reason) from error
-    _issue(instance, encoded.frame, notes)
-    return decoded
-
-
-def _issue(instance: Instance, frame: int, notes: Iterable[Note]) -> None:
     for note in notes:
-        issue(note, f"{instance.name}, frame {frame}")
+        issue(note, instance.name)
+    return decoded
 
 
 def _native_frame(instance: Instance, encoded: Encoded) -> tuple[bytes, dict[str, Any]]:
