@@ -79,10 +79,7 @@ def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
 
 def first_number(value: bytes, vr: str, little_endian: bool) -> float:
     """Return the first number of a value, NaN where there is none."""
-    if vr in NUMBERS:
-        return next(iter(numbers(value, vr, little_endian)), nan)
-    number = _parsed(value.rstrip(b"\0").split(b"\\", 1)[0])
-    return number if vr == "DS" or number.is_integer() else nan
+    return next(iter(numbers(value, vr, little_endian)), nan)
 
 
 def _parsed(text: bytes) -> float:
