@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dcmdask.archive.scan import scan as scan
     from dcmdask.archive.series import Series as Series
     from dcmdask.arrays import pictures as pictures
-    from dcmdask.errors import Note as Note
     from dcmdask.geometry.grid import Geometry as Geometry
     from dcmdask.geometry.grid import Irregularity as Irregularity
     from dcmdask.images.volume import Stack as Stack
@@ -47,7 +46,6 @@ _HOMES = {
     "FrameArray": "dcmdask.pixels.frame_array",
     "Geometry": "dcmdask.geometry.grid",
     "Irregularity": "dcmdask.geometry.grid",
-    "Note": "dcmdask.errors",
     "Scan": "dcmdask.archive.scan",
     "Series": "dcmdask.archive.series",
     "Skipped": "dcmdask.archive.discovery",

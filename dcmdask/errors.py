@@ -50,6 +50,7 @@ __all__ = [
     "MissingElementError",
     "NoPixelDataError",
     "NotDicomError",
+    "Note",
     "PixelDataError",
     "SourceChangedError",
     "StoreExistsError",

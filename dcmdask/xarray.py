@@ -41,7 +41,7 @@ class DicomBackend(BackendEntrypoint):
         """Return whether a name ends in ``.dcm``."""
         return isinstance(filename_or_obj, str) and filename_or_obj.lower().endswith(".dcm")
 
-    def open_dataset(  # type: ignore[override]
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,
@@ -82,7 +82,7 @@ class DicomBackend(BackendEntrypoint):
         how = {"order_by": order_by, "fill_value": fill_value}
         return _dataset(stack, values, on_irregular, drop_variables, **how)
 
-    def open_groups_as_dict(  # type: ignore[override]
+    def open_groups_as_dict(
         self,
         filename_or_obj: Any,
         *,
@@ -116,9 +116,7 @@ class DicomBackend(BackendEntrypoint):
                 groups[group] = _dataset(stack, values, on_irregular, drop_variables)
         return groups
 
-    def open_datatree(  # type: ignore[override]
-        self, filename_or_obj: Any, **options: Any
-    ) -> xr.DataTree:
+    def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:
         """Open all series below a folder as a tree.
 
         Parameters

@@ -121,9 +121,7 @@ class DicomAccessor:
         GeometryError
             One of them lacks coordinates, or they have not the same frame of reference.
         """
-        return resampling.like(
-            self._array, other, method, fill_value, ignore_frame_of_reference
-        )
+        return resampling.like(self._array, other, method, fill_value, ignore_frame_of_reference)
 
     def isotropic(
         self,

@@ -33,8 +33,8 @@ class JoinedFrames(ArrayLike):
     Frames count through the instances in the order given, each with as many as it was
     described with; transfer syntaxes may differ. An instance of one frame is opened when it
     is read, one of several frames here, once: its frame index is carried. Opening notices
-    that a local file has changed since it was described. A note on what is odd about an
-    instance is warned of once, for the first one that it is true of.
+    that a local file has changed since it was described. Each note is issued as a warning once,
+    for the first instance that has it.
 
     Holds no open file, so it can be pickled, shared by threads and used behind a fork.
 
@@ -94,7 +94,7 @@ class JoinedFrames(ArrayLike):
         self.transfer_syntaxes: Counter[str] = Counter()
         for one in instances:
             self.transfer_syntaxes[one.transfer_syntax] += len(one)
-        self._told: set[Note] = set()
+        self._warned: set[Note] = set()
         several = np.flatnonzero(np.diff(self._starts) != 1).tolist()
         self._opened = {number: self._open(number) for number in several}
         self.read_singly = len(instances) - len(several)
@@ -103,7 +103,7 @@ class JoinedFrames(ArrayLike):
         """Open the instance `number`, and hold it against what was described."""
         source = self._sources[number]
         uid = self._uids.get(number, "")
-        instance = open_instance(source, self._options, told=self._told, sop_instance_uid=uid)
+        instance = open_instance(source, self._options, warned=self._warned, sop_instance_uid=uid)
         check_plugin(instance, self._how.plugin)
         frames = FrameArray(instance, self._how)
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
@@ -126,7 +126,7 @@ class JoinedFrames(ArrayLike):
     @property
     def token(self) -> str:
         """Hash of all sources (path, size and modification time, or content) and all options."""
-        told = (
+        parts = (
             [source.token for source in self._sources],
             self._starts.tolist(),
             self.shape,
@@ -134,7 +134,7 @@ class JoinedFrames(ArrayLike):
             sorted((key, str(value)) for key, value in self._options.items()),
             tuple(self._how),
         )
-        return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sources": _packed(self._sources)}
@@ -207,15 +207,15 @@ def look(
         elements = {**_elements(one), **overrides}
         pixels, _ = image_pixel(Dataset(), UID(one.transfer_syntax), elements, one.source.name)
         looks.setdefault((pixels.frame_shape, pixels.dtype.newbyteorder("=")), one.source.name)
-    (look, first), *others = looks.items()
+    (expected, first), *others = looks.items()
     if others:
         other, name = others[0]
         raise HeaderError(
-            f"its frames are {other[0]} {other[1]}, those of {first} are {look[0]} {look[1]}, "
-            "and only frames that look alike make one array",
+            f"its frames are {other[0]} {other[1]}, those of {first} are {expected[0]} "
+            f"{expected[1]}, and only frames that look alike make one array",
             source=name,
         )
-    return look
+    return expected
 
 
 def _elements(one: Described) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.patient import along_axis, patient_axes
 
 if TYPE_CHECKING:
-    import dask.array as da
     import xarray as xr
 
-Labels: TypeAlias = "tuple[tuple[str, ...], npt.NDArray[Any] | np.int64, dict[str, Any]]"
+Labels: TypeAlias = "tuple[tuple[str, ...], npt.NDArray[Any], dict[str, Any]]"
 """Dimensions, values and attributes of a coordinate."""
 
 # Units of coordinates, in the notation of UCUM.
@@ -32,6 +31,7 @@ UNITS = {
     "acquisition_time": "ms",
     "trigger_time": "ms",
     "reference_time": "ms",
+    "content_time": "ms",
     "echo": "ms",
     "echo_time": "ms",
     "b_value": "s/mm2",
@@ -39,7 +39,7 @@ UNITS = {
 
 
 def labelled(
-    array: da.Array,
+    array: Any,
     arrangement: Arrangement,
     instances: Sequence[Described],
     facts: npt.NDArray[Any],
@@ -50,7 +50,7 @@ def labelled(
 
     Parameters
     ----------
-    array : dask.array.Array
+    array : dask.array.Array, or an array of xarray for lazy indexing
         (*arrangement.dims, rows, columns[, samples]).
     arrangement : Arrangement
     instances, facts : sequence of Described, ndarray
@@ -119,7 +119,7 @@ def coordinates(
     if geometry is not None and axes is not None:
         x, y, _ = axes.coordinates_of(geometry.origin).tolist()
         origin = y, x
-        found["patient"] = ((), np.int64(axes.identity(instances[0].series_uid)), axes.attributes())
+        found["patient"] = ((), np.array(axes.identity(instances[0].series_uid)), axes.attributes())
     for dim, first, step in zip(("y", "x"), origin, spacing, strict=True):
         if np.isfinite(step):
             values = along_axis(first, step, shape[dims.index(dim)])
@@ -162,14 +162,14 @@ def units(instances: Sequence[Described], facts: npt.NDArray[Any], values: str) 
     if values != "modality" or any(one.has_modality_lut for one in instances):
         return None
     types = {word.decode("ascii", "replace") for word in np.unique(facts["rescale_type"])}
-    told = {one.units for one in instances}
-    if told != {""}:
-        told |= types - {"", "US"}
+    found = {one.units for one in instances}
+    if found != {""}:
+        found |= types - {"", "US"}
     elif {one.modality for one in instances} == {"CT"} and _is_rescaled(facts):
-        told = {word or "HU" for word in types}
+        found = {word or "HU" for word in types}
     else:
-        told = types
-    return term(told.pop(), UNIT_TERMS) if len(told) == 1 else None
+        found = types
+    return term(found.pop(), UNIT_TERMS) if len(found) == 1 else None
 
 
 def _is_rescaled(facts: npt.NDArray[Any]) -> bool:

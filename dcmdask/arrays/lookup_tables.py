@@ -9,10 +9,23 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
+from pydicom.tag import Tag
 
 from dcmdask.errors import HeaderError
 
 _COLOURS = ("Red", "Green", "Blue")
+_KEYWORDS = [
+    "PhotometricInterpretation",
+    "PixelRepresentation",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in _COLOURS),
+    *(f"{colour}PaletteColorLookupTableData" for colour in _COLOURS),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
+]
+# The elements that lookup tables are read from.
+ELEMENTS = tuple(map(Tag, _KEYWORDS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +105,9 @@ def luts(dataset: Dataset, name: str = "<Dataset>") -> Luts:
             voi = replace(voi, first=(voi.first + 2**15) % 2**16 - 2**15)
         return Luts(modality, voi, _palette(dataset))
     except Exception as error:
-        raise HeaderError(f"a lookup table cannot be read: {error}", source=name) from error
+        raise HeaderError(
+            "a lookup table cannot be read", source=name, detail=str(error), code="lookup-table"
+        ) from error
 
 
 def _may_be_negative(dataset: Dataset) -> bool:

@@ -96,8 +96,8 @@ class TransformedFrames(ArrayLike):
             digest.update(b"%d," % seen.setdefault(id(luts), len(seen)))
             for lut in () if known or luts is None else (luts.modality, luts.voi, luts.palette):
                 if lut is not None:
-                    told = f"{lut.first} {lut.bits} {lut.entries.dtype.str} {lut.entries.shape}"
-                    digest.update(told.encode() + lut.entries.tobytes())
+                    look = f"{lut.first} {lut.bits} {lut.entries.dtype.str} {lut.entries.shape}"
+                    digest.update(look.encode() + lut.entries.tobytes())
                 digest.update(b";")
         return digest.hexdigest()[:32]
 
@@ -156,10 +156,9 @@ class ModalityFrames(TransformedFrames):
     ----------
     dtype : numpy.dtype
         float32, or float64 where more than 24 bits are stored or values may be beyond
-        float32; the smallest signed integer
-        that holds all values that Bits Stored allows, where every slope is 1 and every
-        intercept an integer. Of float pixel data the type it has. uint8 or uint16 where
-        every frame has a Modality LUT.
+        float32; the smallest signed integer that holds all values that Bits Stored allows,
+        where every slope is 1 and every intercept an integer. Of float pixel data the type it
+        has. uint8 or uint16 where every frame has a Modality LUT.
 
     Raises
     ------
@@ -195,8 +194,8 @@ class ModalityFrames(TransformedFrames):
                 )
             return stored.newbyteorder("=")
         if self._luts:
-            rescaled = np.array([not (luts and luts.modality) for luts in self._luts])
-            slope, intercept, bits = slope[rescaled], intercept[rescaled], bits[rescaled]
+            linear = np.array([not (luts and luts.modality) for luts in self._luts])
+            slope, intercept, bits = slope[linear], intercept[linear], bits[linear]
         most = max((lut.bits for lut in tables), default=0)
         if tables and not len(slope):
             return np.dtype(np.uint8 if most <= 8 else np.uint16)

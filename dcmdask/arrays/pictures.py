@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Any, Literal, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,6 @@ GREY = 128
 # Rows or columns of a picture that is resized for its spacing.
 _LONGEST = 10_000
 Path: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
-Window: TypeAlias = "tuple[float, float] | None"
 
 
 def frame(
@@ -51,8 +51,8 @@ def frame(
     Raises
     ------
     ValueError
-        `values` have another shape, the window shows nothing, or `spacing` is none or would make a
-        picture of more than 10 000 rows or columns.
+        `values` have another shape, the window shows nothing, or `spacing` is not positive and
+        finite, or would make a picture of more than 10 000 rows or columns.
     TypeError
         `values` are no real numbers.
 
@@ -66,7 +66,7 @@ def frame(
     plane = np.asarray(values)
     _check(plane[np.newaxis])
     low, high = _range(plane, window)
-    shown = _square(_grey(plane, low, high), spacing or _spacing_of(values, 2))
+    shown = _square(_grey(plane, low, high), _spacing(spacing, values, 2))
     _save(shown, path)
     return low, high
 
@@ -105,7 +105,7 @@ def contact_sheet(
     ------
     ValueError
         There are no frames, they have another shape, the window shows nothing, or `spacing` is
-        none or would make a picture of more than 10 000 rows or columns.
+        not positive and finite, or would make a picture of more than 10 000 rows or columns.
     TypeError
         `frames` are no real numbers.
 
@@ -121,8 +121,8 @@ def contact_sheet(
     low, high = _range(values, window)
     if columns is not None and columns < 1:
         raise ValueError(f"columns is {columns}: at least 1")
-    spacing = spacing or _spacing_of(frames, 2)
-    shown = [_square(_grey(plane, low, high), spacing) for plane in values]
+    between = _spacing(spacing, frames, 2)
+    shown = [_square(_grey(plane, low, high), between) for plane in values]
     count, (height, width) = len(shown), shown[0].shape[:2]
     across = min(count, columns or max(1, round(math.sqrt(count * height / width))))
     down = math.ceil(count / across)
@@ -171,8 +171,8 @@ def planes(
     Raises
     ------
     ValueError
-        `volume` is empty or has not three axes, the window shows nothing, or `spacing` is none
-        or would make a picture of more than 10 000 rows or columns.
+        `volume` is empty or has not three axes, the window shows nothing, or `spacing` is not
+        positive and finite, or would make a picture of more than 10 000 rows or columns.
     TypeError
         `volume` has no real numbers.
     IndexError
@@ -186,8 +186,8 @@ def planes(
     (2.0, 57.0)
     """
     _check_volume(volume)
-    z, y, x = at or tuple(length // 2 for length in volume.shape)
-    dz, dy, dx = between = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
+    z, y, x = (length // 2 for length in volume.shape) if at is None else at
+    dz, dy, dx = between = _spacing(spacing, volume, 3) or (1.0, 1.0, 1.0)
     _check_spacing(between)
     cut = [np.asarray(volume[z]), np.asarray(volume[::-1, y]), np.asarray(volume[::-1, :, x])]
     for plane in cut:
@@ -244,8 +244,8 @@ def projection(
     Raises
     ------
     ValueError
-        `volume` is empty or has not three axes, the window shows nothing, or `spacing` is none
-        or would make a picture of more than 10 000 rows or columns.
+        `volume` is empty or has not three axes, the window shows nothing, or `spacing` is not
+        positive and finite, or would make a picture of more than 10 000 rows or columns.
     TypeError
         `volume` has no real numbers.
 
@@ -260,7 +260,7 @@ def projection(
     if along not in ("z", "y", "x") or how not in ("max", "mean", "min"):
         raise ValueError(f"along is z, y or x, and how max, mean or min: not {along!r}, {how!r}")
     axis = "zyx".index(along)
-    between = spacing or _spacing_of(volume, 3) or (1.0, 1.0, 1.0)
+    between = _spacing(spacing, volume, 3) or (1.0, 1.0, 1.0)
     reducible = volume if hasattr(volume, how) else np.asarray(volume)
     plane = np.asarray(getattr(reducible, how)(axis=axis))
     left = between[:axis] + between[axis + 1 :]
@@ -269,13 +269,20 @@ def projection(
 
 def _save(shown: npt.NDArray[Any], path: Path) -> None:
     """Write a picture whole, or not at all: an earlier one stays where that fails."""
+    picture = Image.fromarray(shown)
     if not isinstance(path, str | os.PathLike):
-        Image.fromarray(shown).save(path, format="PNG")
+        picture.save(path, format="PNG")
         return
-    beside = f"{os.fspath(path)}.partial"
+    target = os.path.realpath(os.fsdecode(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        # To replace a device or a pipe would destroy it.
+        with open(target, "wb") as file:
+            picture.save(file, format="PNG")
+        return
+    beside = f"{target}.{uuid4().hex}.partial"
     try:
-        Image.fromarray(shown).save(beside, format="PNG")
-        os.replace(beside, path)
+        picture.save(beside, format="PNG")
+        os.replace(beside, target)
     except BaseException:
         with suppress(OSError):
             os.remove(beside)
@@ -302,11 +309,13 @@ def _check_spacing(spacing: Sequence[float]) -> None:
         raise ValueError(f"a spacing of {tuple(spacing)} mm has no shape")
 
 
-def _spacing_of(array: Any, axes: int) -> Any:
-    """Return the distances between neighbours along the last `axes` of a labelled array.
+def _spacing(given: Sequence[float] | None, array: Any, axes: int) -> Any:
+    """Return the spacing that is given, or that of the last `axes` of a labelled array.
 
     None where there are no labels, or where they are not evenly spaced.
     """
+    if given is not None:
+        return tuple(given)
     dims = [dim for dim in getattr(array, "dims", ()) if dim in ("z", "y", "x")][-axes:]
     distances = []
     for dim in dims:
@@ -318,7 +327,7 @@ def _spacing_of(array: Any, axes: int) -> Any:
     return tuple(distances) if len(distances) == axes else None
 
 
-def _range(shown: npt.NDArray[Any], window: Window) -> tuple[float, float]:
+def _range(shown: npt.NDArray[Any], window: tuple[float, float] | None) -> tuple[float, float]:
     if window is not None:
         center, width = window
         if not (math.isfinite(center) and 0 < width < math.inf):

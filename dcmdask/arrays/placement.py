@@ -80,8 +80,8 @@ class ArrangedFrames(ArrayLike):
     @property
     def token(self) -> str:
         """Hash of the frames below, and of where they lie."""
-        told = (self.frames.token, self.numbers.shape, repr(self.fill_value))
-        digest = hashlib.blake2b(repr(told).encode(), digest_size=16)
+        parts = (self.frames.token, self.numbers.shape, repr(self.fill_value))
+        digest = hashlib.blake2b(repr(parts).encode(), digest_size=16)
         digest.update(self.numbers.tobytes())
         return digest.hexdigest()
 

@@ -66,12 +66,13 @@ def isotropic(
         spacing = min(abs(step) for _, step in (source.z, source.y, source.x))
     if not 0 < spacing < np.inf:
         raise ValueError(f"a spacing of {spacing} mm: greater than 0")
-    along, shape = [], []
+    along: list[tuple[float, float]] = []
+    shape: list[int] = []
     for (first, step), length in zip((source.z, source.y, source.x), source.shape, strict=True):
         # A step that is nearly whole is whole.
         shape.append(int(np.floor((length - 1) * abs(step) / spacing + 1e-6)) + 1)
         along.append((first, float(np.copysign(spacing, step))))
-    target = Grid(source.axes, *along, (shape[0], shape[1], shape[2]))
+    target = Grid(source.axes, along[0], along[1], along[2], (shape[0], shape[1], shape[2]))
     return _on_own_grid(array, source, target, method, fill_value)
 
 
@@ -93,10 +94,8 @@ def untilted(array: xr.DataArray, method: Method, fill_value: float | None) -> x
         behind = np.ceil(max((moves / step).max(), 0.0) - 1e-6)
         along.append((first - before * step, step))
         shape.append(int(length + before + behind))
-    upright = PatientAxes(
-        axes.row, axes.column, frame_of_reference_uid=axes.frame_of_reference_uid
-    )
-    target = Grid(upright, *along, (shape[0], shape[1], shape[2]))
+    upright = PatientAxes(axes.row, axes.column, frame_of_reference_uid=axes.frame_of_reference_uid)
+    target = Grid(upright, along[0], along[1], along[2], (shape[0], shape[1], shape[2]))
     return _on_own_grid(array, source, target, method, fill_value)
 
 
@@ -112,7 +111,8 @@ def _on_own_grid(
         values = along_axis(first, step, length)
         coordinates[dim] = xr.DataArray(values, dims=dim, attrs=array.coords[dim].attrs)
     coordinates["patient"] = xr.DataArray(
-        np.int64(target.axes.identity(str(array.attrs.get("series_uid", "")))), attrs=target.axes.attributes()
+        target.axes.identity(str(array.attrs.get("series_uid", ""))),
+        attrs=target.axes.attributes(),
     )
     return _resampled(array, source, target, coordinates, method, fill_value)
 
@@ -202,7 +202,8 @@ def _blocks(
             chunks=(*block.chunks[:leading], *((n,) for n in size)),
             meta=np.empty((0,) * data.ndim, dtype),
         )
-    return da.block(made.tolist())
+    joined: da.Array = da.block(made.tolist())
+    return joined
 
 
 def _block(

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from dcmdask.arrays.display import DisplayFrames
-from dcmdask.arrays.lookup_tables import Luts, luts
+from dcmdask.arrays.lookup_tables import ELEMENTS, Luts, luts
 from dcmdask.arrays.modality import ModalityFrames, Transformation
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
@@ -82,18 +82,23 @@ def with_values(
         width=facts["window_width"],
         function=np.char.decode(facts["window_function"], "ascii", "replace"),
         interpretation=interpretation if first.samples == 1 else "RGB",
-        luts=_luts(instances),
+        luts=_luts(instances, overrides.get("photometric_interpretation")),
     )
     return (ModalityFrames if values == "modality" else DisplayFrames)(frames, transformation)
 
 
-def _luts(instances: Sequence[Described]) -> list[Luts | None]:
-    """Return the lookup tables of each frame; nothing where no instance has any."""
+def _luts(instances: Sequence[Described], override: str | None) -> list[Luts | None]:
+    """Return the lookup tables of each frame; nothing where no instance has any.
+
+    `override` is the Photometric Interpretation that replaces those of the headers.
+    """
     found: list[Luts | None] = []
     for one in instances:
         tables = None
-        if one.has_lut or one.photometric_interpretation == "PALETTE COLOR":
-            dataset = read_whole_header(one.source, UID(one.transfer_syntax))
+        interpretation = override or one.photometric_interpretation
+        if one.has_lut or interpretation == "PALETTE COLOR":
+            dataset = read_whole_header(one.source, UID(one.transfer_syntax), ELEMENTS)
+            dataset.PhotometricInterpretation = interpretation
             tables = luts(dataset, one.source.name)
         found += [tables] * len(one)
     return found if any(found) else []
@@ -116,7 +121,7 @@ def fill_for(frames: ArrayLike, instances: Sequence[Described], values: Values) 
         # Of integers the slope is 1.
         intercepts = np.unique(np.nan_to_num(facts_of(instances)["intercept"]))
         paddings = {padding + added for padding in paddings for added in intercepts.tolist()}
-        if any(one.has_lut for one in instances):
+        if any(one.has_modality_lut for one in instances):
             paddings = {np.nan}
     limits = np.iinfo(frames.dtype)
     if len(paddings) == 1 and limits.min <= min(paddings) <= limits.max:

@@ -14,6 +14,7 @@ from struct import calcsize, iter_unpack
 from typing import Final
 
 __all__ = [
+    "LONGEST",
     "MODALITIES",
     "NUMBERS",
     "UNITS",
@@ -28,6 +29,9 @@ __all__ = [
     "term",
     "uid",
 ]
+
+LONGEST: Final = 1 << 10
+"""Bytes of a value; longer ones count as absent, as no valid one comes near."""
 
 NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 """The VRs of binary numbers (PS3.5 6.2), with their format characters of :mod:`struct`."""
@@ -75,10 +79,7 @@ def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
 
 def first_number(value: bytes, vr: str, little_endian: bool) -> float:
     """Return the first number of a value, NaN where there is none."""
-    if vr in NUMBERS:
-        return next(iter(numbers(value, vr, little_endian)), nan)
-    number = _parsed(value.rstrip(b"\0").split(b"\\", 1)[0])
-    return number if vr == "DS" or number.is_integer() else nan
+    return next(iter(numbers(value, vr, little_endian)), nan)
 
 
 def _parsed(text: bytes) -> float:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydicom.uid import UID
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import first_number, minutes
+from dcmdask.dicom.conversion import LONGEST, first_number, minutes
 from dcmdask.dicom.elements import Element
 from dcmdask.dicom.frame_facts import (
     DAY,
@@ -25,8 +25,8 @@ from dcmdask.dicom.frame_facts import (
     Common,
     private_diffusion,
 )
-from dcmdask.dicom.functional_groups import LONGEST, Frames, frame_table, value_bytes
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
+from dcmdask.dicom.functional_groups import Frames, frame_table, value_bytes
 from dcmdask.dicom.header import Header, read_header
 from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
@@ -207,8 +207,8 @@ def describe(
     A fact that is absent or not valid is NaN or empty. Elements of a functional group macro
     count only inside that macro (PS3.3 C.7.6.16.2). Values of the frame come before shared
     ones, and these before the top level of the data set. A position at the top level counts
-    only for an instance of one frame. Frames without an item in the
-    Per-Frame Functional Groups Sequence have what is shared, and surplus items are ignored.
+    only for an instance of one frame. Frames without an item in the Per-Frame Functional Groups
+    Sequence have what is shared, and surplus items are ignored.
 
     Parameters
     ----------

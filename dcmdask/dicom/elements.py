@@ -10,7 +10,12 @@ from struct import Struct
 from typing import BinaryIO, Final, NamedTuple
 
 UNDEFINED: Final = 0xFFFFFFFF  # a length that a delimitation item ends (PS3.5 section 7.1)
-PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # float, double, integer
+PIXEL_KEYWORDS: Final = {
+    0x7FE00008: "FloatPixelData",
+    0x7FE00009: "DoubleFloatPixelData",
+    0x7FE00010: "PixelData",
+}
+PIXEL_DATA: Final = frozenset(PIXEL_KEYWORDS)
 # These bound the memory that hostile input can take: headers and sequences that are
 # remembered of one level of a filter, and the length of such a sequence.
 _HEADERS, _SEQUENCES, REPEATED = 1 << 13, 1 << 8, 1 << 12
@@ -216,14 +221,11 @@ class Window:
 
     ``read_at(offset, length)`` may return less only at the end. The first read is of `step`
     bytes. Reads that continue one another double, up to 1 MiB (or `step`, if that is more),
-    and read no byte twice; a jump starts again at `step`. `data` are the first bytes, if they
-    are at hand; with all of them nothing is read.
+    and read no byte twice; a jump starts again at `step`.
     """
 
-    def __init__(
-        self, read_at: _ReadAt, size: int, *, step: int = 1 << 14, data: bytes = b""
-    ) -> None:
-        self.data, self.start, self.size = data, 0, size
+    def __init__(self, read_at: _ReadAt, size: int, *, step: int = 1 << 14) -> None:
+        self.data, self.start, self.size = b"", 0, size
         self._read_at, self._first, self._step = read_at, step, step
 
     def fill(self, offset: int, need: int) -> None:

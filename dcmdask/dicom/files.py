@@ -153,13 +153,13 @@ def locate(
 
     Parameters
     ----------
-    src : str, path-like, file-like, bytes-like or Stored
+    src : str, path-like, file-like, bytes-like, LocalFile, RemoteFile or Memory
         A local path, an fsspec URL, a binary file-like (reopened by its name
         where it is a plain file, otherwise read once into memory; its position
         is restored), the bytes themselves, or what this function returned before:
         reading then notices that a local file has changed in between.
     storage_options : mapping, optional
-        Keyword arguments for the fsspec file system.
+        Keyword arguments for the fsspec file system of a URL.
     limit : int, optional
         Bytes that may be read into memory of a file-like, or of a URL that is not given in
         parts.
@@ -168,21 +168,21 @@ def locate(
     ------
     PixelDataError
         There are more.
+    ValueError
+        There are `storage_options`, and `src` is no URL.
     """
     if isinstance(src, LocalFile | RemoteFile | Memory):
         return src
-    if isinstance(src, bytes):
-        return Memory(src)
-    if isinstance(src, bytearray | memoryview):
+    if isinstance(src, str) and "://" in src:
+        return _locate_url(src, storage_options or {}, limit)
+    if storage_options:
+        given = f"{os.fspath(src)!r} is" if isinstance(src, str | os.PathLike) else "bytes are"
+        raise ValueError(f"storage_options are for URLs, and {given} none")
+    if isinstance(src, bytes | bytearray | memoryview):
         return Memory(bytes(src))
     if hasattr(src, "read"):
         return _locate_file_like(src, limit)
-    if isinstance(src, str) and "://" in src:
-        return _locate_url(src, storage_options or {}, limit)
-    path = os.fsdecode(src)
-    if storage_options:
-        raise ValueError(f"storage_options are for URLs, and {path!r} is a local path")
-    return _locate_path(path)
+    return _locate_path(os.fsdecode(src))
 
 
 def _locate_path(path: str) -> LocalFile:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 
 from dcmdask.dicom.conversion import (
+    LONGEST,
     days,
     first_number,
     milliseconds,
@@ -151,57 +152,67 @@ def _component(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
 
 _CONTENT, _MEASURES, _TRANSFORMATION = (0x00209111,), (0x00289110,), (0x00289145,)
 _WINDOW, _DIFFUSION, _FRAME_TYPE = (0x00289132,), (0x00189117,), (0x00189226,)
+
+
+def _fact(
+    name: str,
+    format_: str,
+    read: Callable[[_Values, _Fact, Common], tuple[Any, ...]],
+    *elements: _Element,
+) -> _Fact:
+    return _Fact(name, format_, read, elements)
+
+
 # Columns of `FACTS`, each from the first of its elements that has a value. Absent numbers are
-# NaN, absent words are empty. Positions and spacings are in mm and in patient
-# axes, times in ms.
-_FACTS: Final = tuple(
-    _Fact(name, format_, read, tuple(elements))
-    for name, format_, read, *elements in (
-        ("position", "3d", _row, (0x00200032, "DS", (0x00209113,))),  # of the first pixel's centre
-        # Along a row, then along a column; between rows, then between columns.
-        ("orientation", "6d", _row, (0x00200037, "DS", (0x00209116,))),
-        ("spacing", "2d", _row, (0x00280030, "DS", _MEASURES)),
-        ("thickness", "d", _number, (0x00180050, "DS", _MEASURES)),
-        ("instance_number", "d", _number, (0x00200013, "IS", ())),
-        (
-            *("acquisition_number", "d", _number),
-            *((0x00209156, "US", _CONTENT), (0x00200012, "IS", ())),
-        ),
-        ("stack_id", "16s", _identifier, (0x00209056, "SH", _CONTENT)),  # a hash where too long
-        ("position_index", "d", _number, (0x00209057, "UL", _CONTENT)),  # in the stack
-        (
-            *("temporal_position", "d", _number),
-            *((0x00209128, "UL", _CONTENT), (0x00200100, "IS", ())),
-        ),
-        (
-            *("trigger_time", "d", _number),
-            *((0x00209153, "FD", (0x00189118,)), (0x00181060, "DS", ())),
-        ),
-        (
-            *("acquisition_time", "d", _acquisition_time, (0x00189074, "DT", _CONTENT)),
-            *((0x0008002A, "DT", ()), (0x00080022, "DA", ()), (0x00080032, "TM", ())),
-        ),
-        (
-            *("reference_time", "d", _reference_time, (0x00189151, "DT", _CONTENT)),
-            *((0x00541300, "DS", ()), (0x0020930D, "FD", (0x00209310,))),
-        ),
-        ("content_time", "d", _date_and_time, (0x00080023, "DA", ()), (0x00080033, "TM", ())),
-        ("echo_time", "d", _number, (0x00189082, "FD", (0x00189114,)), (0x00180081, "DS", ())),
-        ("echo_number", "d", _number, (0x00180086, "IS", ())),
-        ("b_value", "d", _number, (B_VALUE, "FD", _DIFFUSION)),  # s/mm2
-        ("direction", "3d", _row, (DIRECTION, "FD", (*_DIFFUSION, 0x00189076))),  # unit vector
-        # MAGNITUDE, PHASE, REAL or IMAGINARY: Complex Image Component, or from Frame Type.
-        (
-            *("component", "9s", _component),
-            *((0x00089208, "CS", _FRAME_TYPE), (FRAME_TYPE, "CS", _FRAME_TYPE)),
-        ),
-        ("slope", "d", _number, (0x00281053, "DS", _TRANSFORMATION)),
-        ("intercept", "d", _number, (0x00281052, "DS", _TRANSFORMATION)),
-        ("rescale_type", "16s", _word, (0x00281054, "LO", _TRANSFORMATION)),  # empty where longer
-        ("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
-        ("window_width", "d", _number, (0x00281051, "DS", _WINDOW)),
-        ("window_function", "16s", _word, (0x00281056, "CS", _WINDOW)),
-    )
+# NaN, absent words are empty. Positions and spacings are in mm and in patient axes, times in ms.
+_FACTS: Final = (
+    _fact("position", "3d", _row, (0x00200032, "DS", (0x00209113,))),  # of the first pixel's centre
+    # Along a row, then along a column; between rows, then between columns.
+    _fact("orientation", "6d", _row, (0x00200037, "DS", (0x00209116,))),
+    _fact("spacing", "2d", _row, (0x00280030, "DS", _MEASURES)),
+    _fact("thickness", "d", _number, (0x00180050, "DS", _MEASURES)),
+    _fact("instance_number", "d", _number, (0x00200013, "IS", ())),
+    _fact("acquisition_number", "d", _number, (0x00209156, "US", _CONTENT), (0x00200012, "IS", ())),
+    _fact("stack_id", "16s", _identifier, (0x00209056, "SH", _CONTENT)),  # a hash where too long
+    _fact("position_index", "d", _number, (0x00209057, "UL", _CONTENT)),  # in the stack
+    _fact("temporal_position", "d", _number, (0x00209128, "UL", _CONTENT), (0x00200100, "IS", ())),
+    _fact("trigger_time", "d", _number, (0x00209153, "FD", (0x00189118,)), (0x00181060, "DS", ())),
+    _fact(
+        "acquisition_time",
+        "d",
+        _acquisition_time,
+        (0x00189074, "DT", _CONTENT),
+        (0x0008002A, "DT", ()),
+        (0x00080022, "DA", ()),
+        (0x00080032, "TM", ()),
+    ),
+    _fact(
+        "reference_time",
+        "d",
+        _reference_time,
+        (0x00189151, "DT", _CONTENT),
+        (0x00541300, "DS", ()),
+        (0x0020930D, "FD", (0x00209310,)),
+    ),
+    _fact("content_time", "d", _date_and_time, (0x00080023, "DA", ()), (0x00080033, "TM", ())),
+    _fact("echo_time", "d", _number, (0x00189082, "FD", (0x00189114,)), (0x00180081, "DS", ())),
+    _fact("echo_number", "d", _number, (0x00180086, "IS", ())),
+    _fact("b_value", "d", _number, (B_VALUE, "FD", _DIFFUSION)),  # s/mm2
+    _fact("direction", "3d", _row, (DIRECTION, "FD", (*_DIFFUSION, 0x00189076))),  # unit vector
+    # MAGNITUDE, PHASE, REAL or IMAGINARY: Complex Image Component, or from Frame Type.
+    _fact(
+        "component",
+        "9s",
+        _component,
+        (0x00089208, "CS", _FRAME_TYPE),
+        (FRAME_TYPE, "CS", _FRAME_TYPE),
+    ),
+    _fact("slope", "d", _number, (0x00281053, "DS", _TRANSFORMATION)),
+    _fact("intercept", "d", _number, (0x00281052, "DS", _TRANSFORMATION)),
+    _fact("rescale_type", "16s", _word, (0x00281054, "LO", _TRANSFORMATION)),  # empty where longer
+    _fact("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
+    _fact("window_width", "d", _number, (0x00281051, "DS", _WINDOW)),
+    _fact("window_function", "16s", _word, (0x00281056, "CS", _WINDOW)),
 )
 
 
@@ -367,7 +378,7 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
 
 
 def _numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
-    if raw is None or len(raw.value) > 256:
+    if raw is None or len(raw.value) > LONGEST:
         return ()
     return numbers(
         raw.value, usual if raw.vr in (None, "UN") else str(raw.vr), encoding.little_endian

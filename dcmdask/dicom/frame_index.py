@@ -190,9 +190,12 @@ def _offset_table(
         return basic, None, "Basic Offset Table"
     try:
         table, lengths = map(_integers, place.extended_offset_table)
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise HeaderError(
-            f"extended_offsets are offsets and lengths: {error}", code="extended-offset-table"
+            "an Extended Offset Table is offsets and lengths, both of integers",
+            source=place.source.name,
+            detail=str(error),
+            code="extended-offset-table",
         ) from error
     return table, lengths, "Extended Offset Table"
 
@@ -201,12 +204,7 @@ def _integers(column: bytes | Sequence[int]) -> offsets.Offsets:
     if isinstance(column, bytes):
         whole = column[: len(column) // 8 * 8]
         return np.frombuffer(whole, dtype="<u8").astype(np.int64)
-    try:
-        return np.asarray(column, dtype=np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise HeaderError(
-            f"an offset table is not of integers: {error}", code="extended-offset-table"
-        ) from error
+    return np.asarray(column, dtype=np.int64)
 
 
 def _group(

@@ -18,7 +18,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import NUMBERS, numbers
+from dcmdask.dicom.conversion import LONGEST, NUMBERS, numbers
 from dcmdask.dicom.elements import (
     Element,
     Encoding,
@@ -34,7 +34,6 @@ from dcmdask.dicom.walk import read_items
 from dcmdask.errors import HeaderError
 
 __all__ = [
-    "LONGEST",
     "SEQUENCES",
     "Frames",
     "frame_table",
@@ -43,14 +42,13 @@ __all__ = [
     "value_bytes",
 ]
 
-LONGEST: Final = 1 << 10
-"""Bytes of a value; longer ones count as absent, as no valid one comes near."""
-
 _SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
 SEQUENCES: Final = frozenset({_SHARED, _PER_FRAME, _DIMENSION_INDEX})
 # Dimension Index Pointer, Dimension Description Label.
 _POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO")
 _DIMENSION: Final = Filter((_POINTER, _LABEL))
+# Dimensions of an object that are looked at; none that makes sense has nearly as many.
+_MOST_DIMENSIONS: Final = 1 << 10
 # Names of dimensions, by Dimension Index Pointer.
 _DIMENSIONS: Final = {
     0x00209056: "stack",  # Stack ID
@@ -98,7 +96,7 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
     HeaderError
         They are damaged.
     """
-    groups = header.sequences.keys() & {_SHARED, _PER_FRAME, _DIMENSION_INDEX}
+    groups = header.sequences.keys() & SEQUENCES
     try:
         places = {tag: header.sequences[tag] for tag in groups}
         with files.opened(header.source) as file:
@@ -115,7 +113,7 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
             return _rows(read, frames, top, common)
     except NotUnderstood as error:
         reason = error
-    dataset = read_whole_header(header.source, header.transfer_syntax)
+    dataset = read_whole_header(header.source, header.transfer_syntax, groups)
 
     def read_dataset(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
         items = dataset[tag].value if tag in groups else Sequence()
@@ -169,7 +167,7 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
 def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
     """Return the names of the dimensions of an object, in the order of its indices."""
     found: list[str] = []
-    items = islice(read(_DIMENSION_INDEX, _DIMENSION), LONGEST)
+    items = islice(read(_DIMENSION_INDEX, _DIMENSION), _MOST_DIMENSIONS)
     for number, row in enumerate(items):
         pointer, text = row.get(_POINTER.key, b""), row.get(_LABEL.key, b"")
         pair = numbers(pointer, "US", little_endian)

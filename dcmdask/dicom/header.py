@@ -282,7 +282,9 @@ def _pixel_element(
         return None
     window = window_over(file, source.size)
     try:
-        found = read_elements(window, offset, window.size, encoding, group=0x7FE0, resumed=True)
+        found = read_elements(
+            window, offset, window.size, encoding, Filter(), group=0x7FE0, resumed=True
+        )
     except NotUnderstood as error:
         raise HeaderError(
             f"the header is damaged at byte {offset}: {error}",

@@ -53,7 +53,7 @@ DECODING_OPTIONS = frozenset(
         "force_ybr",
     }
 )
-_NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "inflate_limit", "extended_offsets"})
+NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "inflate_limit", "extended_offsets"})
 _INTERPRETATIONS = {"PALETTE COLOR", *PhotometricInterpretation.__members__}
 # Photometric Interpretations that pydicom converts to RGB, unless it is told not to.
 YBR = ("YBR_FULL", "YBR_FULL_422")
@@ -187,18 +187,20 @@ def image_pixel(
         A value is outside what PS3.3 C.7.6.3 allows and NumPy can hold.
     """
     # Number of Frames has rules of its own for invalid values.
-    changes = {k: v for k, v in overrides.items() if k not in _NOT_FOR_DECODERS}
+    changes = {k: v for k, v in overrides.items() if k not in NOT_FOR_DECODERS}
     frames, notes = _number_of_frames(
         changes.pop("number_of_frames", _declared_frames(dataset)), name
     )
-    others = Dataset({BaseTag(t): dataset.get_item(t) for t in _TAGS.values() if t in dataset})
-    if NUMBER_OF_FRAMES in others:
-        del others[NUMBER_OF_FRAMES]
+    tags = [tag for tag in ELEMENTS if tag in dataset and tag != NUMBER_OF_FRAMES]
+    others = Dataset({BaseTag(tag): dataset.get_item(tag) for tag in tags})
     try:
         options = as_pixel_options(others, **changes)
     except Exception as error:
         raise HeaderError(
-            f"an element of group 0028 is invalid: {error}", source=name, code="image-pixel"
+            "an element of group 0028 is invalid",
+            source=name,
+            detail=str(error),
+            code="image-pixel",
         ) from error
     options["number_of_frames"] = frames
     if syntax.is_encapsulated:

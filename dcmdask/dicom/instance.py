@@ -15,7 +15,7 @@ from pydicom.uid import UID
 
 from dcmdask.dicom import files, offsets
 from dcmdask.dicom.conversion import uid
-from dcmdask.dicom.elements import PIXEL_DATA, Element
+from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element
 from dcmdask.dicom.frame_index import PixelDataElement, index_encapsulated, index_native
 from dcmdask.dicom.header import (
     EXTENDED_OFFSET_TABLE,
@@ -23,7 +23,7 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel, image_pixel
+from dcmdask.dicom.image_pixel import ELEMENTS, NOT_FOR_DECODERS, ImagePixel, image_pixel
 from dcmdask.errors import (
     DcmdaskWarning,
     HeaderError,
@@ -34,12 +34,6 @@ from dcmdask.errors import (
     UnsupportedSyntaxError,
 )
 
-PIXEL_KEYWORDS = {
-    0x7FE00008: "FloatPixelData",
-    0x7FE00009: "DoubleFloatPixelData",
-    0x7FE00010: "PixelData",
-}
-assert PIXEL_KEYWORDS.keys() == PIXEL_DATA
 _SOP_INSTANCE_UID = 0x00080018
 # The elements that an instance is opened by.
 WANTED = frozenset(ELEMENTS) | {
@@ -97,7 +91,7 @@ def open_instance(
     options: Mapping[str, Any],
     storage_options: Mapping[str, Any] | None = None,
     *,
-    told: set[Note] | None = None,
+    warned: set[Note] | None = None,
     sop_instance_uid: str = "",
 ) -> Instance:
     """Read the header of `src` once, make the frame index once, and check both.
@@ -109,7 +103,7 @@ def open_instance(
     options : mapping
         Overrides of group 0028 and pydicom's decoding options.
     storage_options : mapping, optional
-    told : set of Note, optional
+    warned : set of Note, optional
         Notes of other instances, which are not repeated; those of this one are added.
     sop_instance_uid : str, optional
         Expected SOP Instance UID; another one raises.
@@ -117,7 +111,7 @@ def open_instance(
     Warns
     -----
     DcmdaskWarning
-        For each of the instance's notes that is not in `told`.
+        For each of the instance's notes that is not in `warned`.
     """
     if isinstance(src, Dataset):
         place, dataset, syntax, found = _from_dataset(src, options)
@@ -129,14 +123,17 @@ def open_instance(
     index = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
     spans, indexed_by, more = index(place, pixels, excess)
     notes = [*notes, *more]
-    told = set() if told is None else told
+    warned = set() if warned is None else warned
     for note in notes:
-        if note in told:
-            continue
-        told.add(note)
-        warning = DcmdaskWarning(f"{place.source.name}: {note}", note.code)
-        warnings.warn(warning, stacklevel=outside())
+        if note not in warned:
+            warned.add(note)
+            issue(note, place.source.name)
     return Instance(place.source, pixels, spans, indexed_by, tuple(notes))
+
+
+def issue(note: Note, name: str) -> None:
+    """Issue a note on what is called `name` as a warning to the caller of this package."""
+    warnings.warn(DcmdaskWarning(f"{name}: {note}", note.code), stacklevel=outside())
 
 
 def outside() -> int:
@@ -161,8 +158,8 @@ def _from_file(
         syntax = options.get("transfer_syntax_uid")
         header = read_header(source, WANTED, syntax, inflate_limit=limit)
     name = header.source.name
-    told = header.values.get(_SOP_INSTANCE_UID)
-    if expected and told and told.value.rstrip(b"\0 ").decode("ascii", "replace") != expected:
+    found = header.values.get(_SOP_INSTANCE_UID)
+    if expected and found and found.value.rstrip(b"\0 ").decode("ascii", "replace") != expected:
         raise SourceChangedError(
             "there is another instance than when the headers were read",
             source=name,
@@ -210,13 +207,17 @@ def pixels_of(
     """
     raw = tuple(map(header.values.get, ELEMENTS))
     # Equal numbers of other types are not always valid.
-    given = tuple((name, type(value), value) for name, value in sorted(options.items()))
+    given = tuple(
+        (name, type(value), value)
+        for name, value in sorted(options.items())
+        if name not in NOT_FOR_DECODERS
+    )
     key = (header.transfer_syntax, header.encoding, element.tag, element.vr, raw, given)
     short = all(one is None or len(one.value) <= _LONGEST_KNOWN for one in raw)
     try:
         known = _KNOWN.get(key)
     except TypeError:
-        # Offset tables are not hashable.
+        # An invalid value may not be hashable.
         short, known = False, None
     if known is not None:
         return known
@@ -258,9 +259,10 @@ def _from_dataset(
     element = dataset[tags[0]]
     value = element.value
     if hasattr(value, "read"):
-        position = value.tell()
-        value.seek(0)
-        value, reader = value.read(), value
+        reader = value
+        position = reader.tell()
+        reader.seek(0)
+        value = reader.read()
         reader.seek(position)
     if not value:
         raise no_pixel_data(name)

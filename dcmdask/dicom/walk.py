@@ -35,7 +35,6 @@ from dcmdask.dicom.elements import (
 
 DEEPEST: Final = 64  # sequences that may be inside one another
 _LARGEST: Final = 1 << 26  # bytes of a value; the longest are offset tables, with 8 a frame
-EVERYTHING: Final = Filter(every=True)
 
 
 def read_elements(
@@ -43,7 +42,7 @@ def read_elements(
     begin: int,
     end: int,
     encoding: Encoding,
-    wanted: Filter = EVERYTHING,
+    wanted: Filter,
     *,
     group: int | None = None,
     resumed: bool = False,
@@ -55,8 +54,7 @@ def read_elements(
 
     Parameters
     ----------
-    wanted : Filter, optional
-        By default the places of all elements.
+    wanted : Filter
     group : int, optional
         The walk ends before an element of another group.
     resumed : bool, optional
@@ -77,7 +75,7 @@ def read_elements(
 
 
 def read_items(
-    window: Window, sequence: Element, encoding: Encoding, wanted: Filter = EVERYTHING
+    window: Window, sequence: Element, encoding: Encoding, wanted: Filter
 ) -> Iterator[Found]:
     """Yield for each item of `sequence` the elements that `wanted` asks for.
 

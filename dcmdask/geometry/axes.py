@@ -62,8 +62,8 @@ _ABSURD = 1e15
 class Axis(NamedTuple):
     """A dimension: its name, the column of the facts that it is from, the level of each frame.
 
-    `values` are those of the
-    frames where no column has them.
+    `values`: coordinate of each frame, where it is not taken from the column itself; None
+    otherwise.
     """
 
     name: str
@@ -77,6 +77,18 @@ class Indices(NamedTuple):
 
     names: tuple[str, ...]
     values: npt.NDArray[np.uint32]
+
+
+def check_order_by(order_by: Sequence[str]) -> None:
+    """Refuse keywords that are not in `ORDER_BY`, and two of one column."""
+    known: dict[str, str] = {}
+    for keyword in order_by:
+        if keyword not in ORDER_BY:
+            raise ValueError(f"order_by takes {', '.join(sorted(ORDER_BY))}, not {keyword!r}")
+        column = ORDER_BY[keyword]
+        if column in known:
+            raise ValueError(f"order_by has {known[column]} and {keyword}, which are one dimension")
+        known[column] = keyword
 
 
 def plausible(facts: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -154,8 +166,10 @@ def _named_apart(axes: Sequence[Axis], facts: npt.NDArray[Any]) -> list[Axis]:
     found: dict[str, Axis] = {}
     for axis in axes:
         if axis.name in found:
-            # Relative, as all times are: those of the clock may say who it was.
-            values = facts[axis.column] - facts[axis.column].min()
+            values = facts[axis.column]
+            if axis.column in TIMES and axis.column not in _COUNTERS:
+                # Relative, as all times are: those of the clock may say who it was.
+                values = values - values.min()
             axis = axis._replace(name=axis.column, values=values)
         found[axis.name] = axis
     return list(found.values())

@@ -17,7 +17,7 @@ Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
 # Most telling first.
 MILLISECONDS = ("trigger_time", "reference_time", "acquisition_time")
 # Columns that become coordinates where they vary.
-_TOLD = (*MILLISECONDS, "echo_time", "b_value", "slope", "intercept")
+_VARYING = (*MILLISECONDS, "echo_time", "b_value", "slope", "intercept")
 # Stands for what a header does not say, among values that are compared.
 _UNSAID = np.inf
 
@@ -42,7 +42,7 @@ def labels(
     axes : sequence of Axis
         The dimensions in front of ``z``.
     """
-    found = told(facts, dims, numbers)
+    found = varying_coordinates(facts, dims, numbers)
     found["z"] = (("z",), z_of(geometry))
     for axis in axes:
         rows = _firsts(numbers, dims.index(axis.name))
@@ -69,7 +69,9 @@ def labels(
     return found
 
 
-def told(facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers) -> Coordinates:
+def varying_coordinates(
+    facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers
+) -> Coordinates:
     """Return the columns that vary, along the axes that they vary along.
 
     Image Position as ``position_x``, ``position_y`` and ``position_z``, on the patient's axes.
@@ -77,7 +79,7 @@ def told(facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers) -> C
     """
     found: Coordinates = {}
     absent = numbers < 0
-    columns = {column: facts[column] for column in _TOLD}
+    columns = {column: facts[column] for column in _VARYING}
     columns |= {f"position_{axis}": facts["position"][:, i] for i, axis in enumerate("xyz")}
     for column, values in columns.items():
         if column in MILLISECONDS and np.isfinite(values).any():

@@ -25,7 +25,7 @@ from dcmdask.geometry.axes import (
     plausible,
     without,
 )
-from dcmdask.geometry.coordinates import Coordinates, labels, told
+from dcmdask.geometry.coordinates import Coordinates, labels, varying_coordinates
 from dcmdask.geometry.grid import Floats, Geometry, Integers, Irregularity, is_placed, locate
 
 
@@ -121,7 +121,7 @@ def _in_number_order(
         rows = np.flatnonzero(~placed)
         message = f"{len(rows)} of {len(facts)} frames have no position or orientation"
         irregularities = (Irregularity("position", message, tuple(rows.tolist())),)
-    coordinates = told(facts, ("frame",), order)
+    coordinates = varying_coordinates(facts, ("frame",), order)
     notes = _order_notes(facts["instance_number"][order], stored[order])
     return Arrangement(("frame",), order, coordinates, None, irregularities, notes)
 
@@ -245,7 +245,7 @@ def _side_by_side(
     order = settled[np.argsort(z[settled], kind="stable")]
     found = (*geometry.irregularities, irregularity)
     geometry = replace(geometry, affine=None, irregularities=found)
-    coordinates = told(facts, ("z",), order)
+    coordinates = varying_coordinates(facts, ("z",), order)
     coordinates["z"] = (("z",), geometry.z[z[order]])
     return Arrangement(("z",), order, coordinates, geometry, found, notes)
 

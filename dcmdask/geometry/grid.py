@@ -43,7 +43,7 @@ class Irregularity(NamedTuple):
     ----------
     code : str
         ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"tilt"``, ``"position"``,
-        ``"orientation"`` or ``"spacing"``.
+        ``"orientation"``, ``"spacing"`` or ``"conflict"``.
     text : str
         Description, with millimetres.
     frames : tuple of int
@@ -125,7 +125,7 @@ class Geometry:
 
     @property
     def regular(self) -> bool:
-        """Whether the positions are an even grid without gaps or tilt."""
+        """Whether there are no irregularities."""
         return not self.irregularities
 
     @property
@@ -315,8 +315,8 @@ def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which frames have a position, and an orientation that spans a plane."""
     orientation = facts["orientation"]
     # Also false for NaN.
-    told = (np.abs(facts["position"]) < _FAR).all(1) & (np.abs(orientation) < _FAR).all(1)
-    row, column = np.where(told[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
+    valid = (np.abs(facts["position"]) < _FAR).all(1) & (np.abs(orientation) < _FAR).all(1)
+    row, column = np.where(valid[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
     placed: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
     return placed
 

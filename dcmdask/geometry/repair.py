@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.geometry.axes import plausible
-from dcmdask.geometry.coordinates import told, z_of
+from dcmdask.geometry.coordinates import varying_coordinates, z_of
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.grid import (
     Floats,
     Geometry,
     Integers,
+    Irregularity,
     affine_of,
     allowed,
     clusters,
@@ -26,7 +27,7 @@ from dcmdask.geometry.grid import (
 
 OnIrregular: TypeAlias = Literal["error", "keep", "fill"]
 ON_IRREGULAR: tuple[str, ...] = get_args(OnIrregular)
-# A gap that the next is this much smaller than does not begin a run.
+# A gap starts a new run if the next gap is smaller than this part of it.
 _SMALLER = 0.75
 
 
@@ -39,25 +40,24 @@ def check_on_irregular(on_irregular: str) -> None:
 def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
     """Return the arrangement with -1 for the positions and frames that are missing.
 
-    Where more than that is irregular, or it is not known which are missing, nothing is filled,
-    and what filling does not mend is left among its irregularities. A tilt is no obstacle: it
-    is left, too.
+    Nothing is filled where it is not known which are missing. Other irregularities prevent
+    filling and stay in the result. Gantry tilt does not, and is preserved.
     """
     missing = [one for one in arrangement.irregularities if one.code == "missing"]
-    left = tuple(one for one in arrangement.irregularities if one.code != "missing")
+    others = _not_missing(arrangement.irregularities)
     geometry = arrangement.geometry
     if geometry is None or not missing or _side_by_side(arrangement, geometry):
         return arrangement
     steps = missing_steps(geometry.positions, same_position(geometry))
-    if steps is None or {one.code for one in left} - {"tilt"}:
-        return replace(arrangement, irregularities=left)
+    if steps is None or {one.code for one in others} - {"tilt"}:
+        return replace(arrangement, irregularities=others)
     places = np.concatenate([[0], np.cumsum(steps)])
     numbers = np.full((*arrangement.numbers.shape[:-1], places[-1] + 1), -1, np.int64)
     numbers[..., places] = arrangement.numbers
     geometry = _without_gaps(geometry, places, arrangement.numbers, facts)
-    coordinates = told(plausible(facts), arrangement.dims, numbers)
-    if "echo" in arrangement.coordinates:
-        coordinates.pop("echo_time", None)
+    varying = varying_coordinates(plausible(facts), arrangement.dims, numbers)
+    names = arrangement.coordinates.keys() | {"missing"}
+    coordinates = {name: found for name, found in varying.items() if name in names}
     for name, (dims, values) in arrangement.coordinates.items():
         if "z" not in dims:
             coordinates[name] = (dims, values)
@@ -67,8 +67,12 @@ def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
         numbers=numbers,
         coordinates=coordinates,
         geometry=geometry,
-        irregularities=left,
+        irregularities=others,
     )
+
+
+def _not_missing(irregularities: tuple[Irregularity, ...]) -> tuple[Irregularity, ...]:
+    return tuple(one for one in irregularities if one.code != "missing")
 
 
 def _side_by_side(arrangement: Arrangement, geometry: Geometry) -> bool:
@@ -80,9 +84,9 @@ def _without_gaps(
     geometry: Geometry, places: Integers, numbers: Integers, facts: npt.NDArray[Any]
 ) -> Geometry:
     """Return the even grid, of whose positions there are those at `places`."""
-    left = tuple(one for one in geometry.irregularities if one.code != "missing")
+    others = _not_missing(geometry.irregularities)
     if places[-1] + 1 == len(places):
-        return replace(geometry, irregularities=left)
+        return replace(geometry, irregularities=others)
     first, last = (
         facts["position"][row[row >= 0][0]] for row in (numbers[..., 0], numbers[..., -1])
     )
@@ -92,7 +96,7 @@ def _without_gaps(
         affine=affine_of(geometry.orientation, geometry.spacing[1:], first, step),
         positions=np.interp(np.arange(places[-1] + 1), places, geometry.positions),
         origin=tuple(first.tolist()),
-        irregularities=left,
+        irregularities=others,
     )
 
 
@@ -114,7 +118,7 @@ def _split(
     """Yield the regular parts of some rows, which are arranged so."""
     pieces = _pieces(facts[rows], arrangement)
     if len(pieces) == 1:
-        yield from (rows[run] for run in _runs(arrangement))
+        yield from (rows[run[run >= 0]] for run in _runs(arrangement))
         return
     for piece in pieces:
         part = rows[piece]
@@ -185,7 +189,7 @@ def _cuts(positions: Floats, same: float) -> list[int]:
             cuts.append(i)
             start, lowest, highest = i, -np.inf, np.inf
             continue
-        # Between which steps a line from the first of the run passes by all of it.
+        # Range of steps for which every position of the run lies on the line within the tolerance.
         off = 0.8 * allowed(step, same) / steps
         lowest, highest = max(lowest, step - off), min(highest, step + off)
     return cuts

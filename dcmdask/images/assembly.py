@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
-from dcmdask.dicom.instance import outside
-from dcmdask.errors import DcmdaskWarning, IrregularSeriesError
+from dcmdask.dicom.instance import issue
+from dcmdask.errors import IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
 from dcmdask.images.irregularities import named
@@ -49,8 +48,7 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
     """
     check_on_irregular(on_irregular)
     for note in stack.notes:
-        warning = DcmdaskWarning(f"{stack.name}: {note}", note.code)
-        warnings.warn(warning, stacklevel=outside())
+        issue(note, stack.name)
     arrangement = stack.arrangement
     if on_irregular == "fill":
         arrangement = filled(arrangement, stack.facts)

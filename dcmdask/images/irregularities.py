@@ -21,7 +21,7 @@ _NAMED = 3
 
 def named(irregularities: Iterable[Irregularity], stack: Stack) -> tuple[Irregularity, ...]:
     """Return irregularities of a stack with the files of a few of their frames in the texts."""
-    told = []
+    found = []
     for one in irregularities:
         names = []
         for row in one.frames[:_NAMED]:
@@ -31,8 +31,8 @@ def named(irregularities: Iterable[Irregularity], stack: Stack) -> tuple[Irregul
         more = len(one.frames) - len(names)
         near = "near " if one.code == "missing" else ""
         listed = "; ".join(names) + (f" and {more} more" if more > 0 else "")
-        told.append(one._replace(text=f"{one.text} ({near}{listed})") if names else one)
-    return tuple(told)
+        found.append(one._replace(text=f"{one.text} ({near}{listed})") if names else one)
+    return tuple(found)
 
 
 def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregularity]:
@@ -41,10 +41,10 @@ def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregular
     if len(counts) == len(instances):
         return []
     found = []
-    for told, count in counts.items():
+    for shared, count in counts.items():
         if count > 1:
-            same = [i for i, one in enumerate(instances) if one.sop_instance_uid == told]
+            same = [i for i, one in enumerate(instances) if one.sop_instance_uid == shared]
             rows = np.flatnonzero(np.isin(owner, same))
-            message = f"{count} different files have the SOP Instance UID {uid(told) or '…'}"
+            message = f"{count} different files have the SOP Instance UID {uid(shared) or '…'}"
             found.append(Irregularity("conflict", message, tuple(rows.tolist())))
     return found

@@ -1,4 +1,4 @@
-"""Instances whose frames stay in the order that they are stored in, as plain frames."""
+"""Classes of objects whose positions do not order their frames."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.errors import Note
-from dcmdask.geometry.axes import ORDER_BY, Indices
+from dcmdask.geometry.axes import Indices, check_order_by
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.grid import Geometry, Irregularity
 from dcmdask.geometry.repair import parts
@@ -38,7 +38,7 @@ class Stack:
     ----------
     series_uid : str
     instances : tuple of Described
-        Whose frames are in it.
+        Instances that the frames belong to.
     frame_numbers : ndarray of int64
         Numbers of frames, counted through all frames of `instances`.
     order_by : tuple of str, optional
@@ -91,7 +91,7 @@ class Stack:
         found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
         return replace(arrangement, irregularities=found)
 
-    @property
+    @cached_property
     def stored(self) -> npt.NDArray[np.int64]:
         """Number of each frame in its own instance."""
         return np.concatenate([np.arange(len(one)) for one in self.instances])[self.frame_numbers]
@@ -105,7 +105,7 @@ class Stack:
         values = np.frombuffer(self.instances[0].index_values, np.uint32)
         return Indices(names, values.reshape(-1, len(names))[self.frame_numbers])
 
-    @property
+    @cached_property
     def owner(self) -> npt.NDArray[np.int64]:
         """Number of the instance that each frame belongs to."""
         counts = [len(one) for one in self.instances]
@@ -166,7 +166,8 @@ class Stack:
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))
-        irregular = f", irregular: {self.irregularities[0]}" if self.irregularities else ""
+        found = self.irregularities
+        irregular = f", irregular: {found[0]}" if found else ""
         return f"<Stack {self.kind} ({lengths}){irregular}>"
 
     def split(self) -> tuple[Stack, ...]:
@@ -191,16 +192,14 @@ class Stack:
         Raises
         ------
         ValueError
-            A keyword is not among those that a scan reads.
+            A keyword is not among those that a scan reads, or two are of one attribute.
         """
         if order_by is None:
             return self
         if not isinstance(order_by, str | Sequence):
             raise TypeError(f"order_by takes keywords, not {order_by!r}")
         keywords = (order_by,) if isinstance(order_by, str) else tuple(order_by)
-        for keyword in keywords:
-            if keyword not in ORDER_BY:
-                raise ValueError(f"order_by takes {', '.join(sorted(ORDER_BY))}, not {keyword!r}")
+        check_order_by(keywords)
         return Stack(self.series_uid, self.instances, self.frame_numbers, keywords)
 
     @property
@@ -415,6 +414,7 @@ class Stack:
         >>> stack.flattened("modality", "error")[0].shape
         (128, 128)
         """
+        check_options(decoding_options, self.flattened)
         stack = self.ordered_by(order_by)
         arrangement = settled(stack, on_irregular)
         numbers = arrangement.numbers.reshape(-1)

@@ -11,7 +11,6 @@ imagecodecs is imported when something is decoded, not with this module.
 from __future__ import annotations
 
 import sys
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +20,7 @@ from pydicom.pixels.decoders.base import Decoder, DecodeRunner
 from pydicom.uid import UID
 
 from dcmdask.dicom.image_pixel import YBR, ImagePixel
-from dcmdask.errors import DcmdaskWarning
+from dcmdask.errors import Note
 from dcmdask.pixels.codestream import Buffer, Codestream, CodestreamError, Damaged
 from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.pixels.jpeg_lossless import verify
@@ -56,6 +55,12 @@ _CODECS = {
 # A warning of libjpeg's, behind the last pixel. Nothing but the text tells it from the others,
 # which simplejpeg raises by one type.
 _SURPLUS = "extraneous bytes before marker 0xd9"
+# The same text for all frames of a file, so that it is shown once.
+_SURPLUS_BYTES = Note(
+    "surplus-bytes",
+    "8-bit JPEG frames have surplus bytes behind their coded data; their pixels are those that "
+    "other software shows",
+)
 RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
 _decoders: dict[str, Decoder] = {}
 
@@ -102,7 +107,12 @@ def own_decoder(uid: str) -> Decoder | None:
 
 
 def decode_into(
-    data: Buffer, out: NDArray[Any], codestream: Codestream, *, rgb: bool = False
+    data: Buffer,
+    out: NDArray[Any],
+    codestream: Codestream,
+    notes: list[Note],
+    *,
+    rgb: bool = False,
 ) -> None:
     """Decode one frame into an array.
 
@@ -120,6 +130,8 @@ def decode_into(
         item size is that of the codestream nothing is copied.
     codestream : Codestream
         Parameters of `data`, from :func:`dcmdask.pixels.guard.check`.
+    notes : list of Note
+        Oddities of the frame are appended.
     rgb : bool, optional
         Convert YCbCr to RGB in the codec (ITU-T T.871, fixed point): 8-bit JPEG only,
         and only where :func:`is_ycbcr` holds. Off by 1 from pydicom's floating point in
@@ -138,15 +150,17 @@ def decode_into(
         _decode_rle(data, out)
         return
     if out.itemsize == codestream.itemsize:
-        _decode(data, out, codestream, rgb)
+        _decode(data, out, codestream, notes, rgb)
     else:
         # As pydicom does it: the codec's bits are read with the header's sign, then widened.
         narrow = np.empty(out.shape, f"{out.dtype.kind}{codestream.itemsize}")
-        _decode(data, narrow, codestream, rgb)
+        _decode(data, narrow, codestream, notes, rgb)
         out[...] = narrow
 
 
-def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) -> None:
+def _decode(
+    data: Buffer, out: NDArray[Any], codestream: Codestream, notes: list[Note], rgb: bool
+) -> None:
     """Decode into `out`, whose shape and item size are those of the codestream.
 
     Every imagecodecs function compares both with what it is about to write; none minds
@@ -167,9 +181,22 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
             interleave(planes, out)
         else:
             imagecodecs.jpegls_decode(data, out=out)
-    elif _decode_watched(data, out, codestream, rgb):
-        pass
-    elif codestream.components == 1:
+    else:
+        _decode_jpeg(data, out, codestream, notes, rgb)
+    if codestream.kind == "jpeg-lossless":
+        verify(data, codestream, out)
+
+
+def _decode_jpeg(
+    data: Buffer, out: NDArray[Any], codestream: Codestream, notes: list[Note], rgb: bool
+) -> None:
+    """Decode JPEG, lossless or not, in the way that notices most damage."""
+    if _decode_watched(data, out, codestream, notes, rgb):
+        return
+    import imagecodecs
+
+    data = cast(bytes, data)
+    if codestream.components == 1:
         imagecodecs.jpeg8_decode(data, out=out)
     else:
         # With YCbCr as input and output libjpeg converts nothing, whatever the components
@@ -177,15 +204,15 @@ def _decode(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) 
         imagecodecs.jpeg8_decode(
             data, colorspace="YCBCR", outcolorspace="RGB" if rgb else "YCBCR", out=out
         )
-    if codestream.kind == "jpeg-lossless":
-        verify(data, codestream, out)
 
 
-def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb: bool) -> bool:
+def _decode_watched(
+    data: Buffer, out: NDArray[Any], codestream: Codestream, notes: list[Note], rgb: bool
+) -> bool:
     """Decode 8-bit JPEG to grey or RGB; return whether that was possible.
 
     libjpeg warns of coded data that make no sense, and replaces them. imagecodecs does not pass
-    on its warnings; simplejpeg raises for them. Surplus bytes only give a DcmdaskWarning.
+    on its warnings; simplejpeg raises for them. Surplus bytes are only noted.
 
     Raises
     ------
@@ -212,11 +239,7 @@ def _decode_watched(data: Buffer, out: NDArray[Any], codestream: Codestream, rgb
             return False
         if _SURPLUS in str(error):
             # Some encoders pad: this is no proof of damage.
-            text = (
-                f"an 8-bit JPEG frame has surplus bytes behind its coded data: {error}; its pixels "
-                "are those that other software shows"
-            )
-            warnings.warn(DcmdaskWarning(text, "surplus-bytes"), stacklevel=2)
+            notes.append(_SURPLUS_BYTES)
             return True
         raise Damaged(
             f"the codestream is damaged: {error}; decoding_plugin names one of pydicom's to decode "
@@ -261,8 +284,9 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     src : bytes
         The frame.
     runner : pydicom.pixels.decoders.base.DecodeRunner
-        Gives the header's values and the option `codestream`; `bits_allocated`,
-        `planar_configuration` and `photometric_interpretation` are set to those of the result.
+        Gives the header's values and the options `codestream` and `notes` of
+        :func:`decode_into`; `bits_allocated`, `planar_configuration` and
+        `photometric_interpretation` are set to those of the result.
 
     Returns
     -------
@@ -275,7 +299,7 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]
     frame = bytearray(itemsize * runner.rows * runner.columns * samples)
     out = np.frombuffer(frame, dtype=f"u{itemsize}").reshape(shape)
-    decode_into(src, out, stream)
+    decode_into(src, out, stream, runner.get_option("notes"))
 
     runner.set_option("bits_allocated", 8 * itemsize)
     runner.set_option("planar_configuration", 0)

@@ -17,8 +17,8 @@ from pydicom.uid import RLELossless
 
 from dcmdask.dicom import offsets
 from dcmdask.dicom.image_pixel import ImagePixel
-from dcmdask.dicom.instance import Instance
-from dcmdask.errors import DecodeError
+from dcmdask.dicom.instance import Instance, issue
+from dcmdask.errors import DecodeError, Note
 from dcmdask.pixels import codecs, guard, shortcut
 from dcmdask.pixels.codestream import (
     Codestream,
@@ -110,7 +110,7 @@ def examine(instance: Instance, frame: int, span: Span) -> Encoded:
     try:
         payload = offsets.payload(span)
     except ValueError as error:
-        raise _failed(instance, frame, error, "items") from error
+        raise _failed(instance, frame, str(error), "items") from error
     if pixels.transfer_syntax not in guard.SYNTAXES:
         return Encoded(frame, span, payload)
     try:
@@ -186,10 +186,16 @@ def _shortcut(instance: Instance, raw: bool, encoded: Encoded, out: Frame) -> bo
         return shortcut.decode_native(pixels, spans, raw, encoded.frame, encoded.payload, out)
     if encoded.codestream is None:
         return False
+    notes: list[Note] = []
     try:
-        return shortcut.decode_encapsulated(pixels, raw, encoded.payload, encoded.codestream, out)
+        decoded = shortcut.decode_encapsulated(
+            pixels, raw, encoded.payload, encoded.codestream, out, notes
+        )
     except Damaged as error:
         raise _failed(instance, encoded.frame, error) from error
+    for note in notes:
+        issue(note, instance.name)
+    return decoded
 
 
 def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any) -> Frame:
@@ -208,20 +214,23 @@ def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any)
     ndarray
         Frame of the shape and dtype that the header describes.
     """
-    reason = ""
+    reason, notes = "", list[Note]()
     try:
         if instance.pixels.transfer_syntax.is_encapsulated:
             decoder, plugin, reason = _choose(instance.pixels, how.plugin, encoded)
             data: Span = _EMPTY_TABLE + encoded.span
             if plugin == "imagecodecs":
-                options["codestream"] = encoded.codestream
+                options |= {"codestream": encoded.codestream, "notes": notes}
         else:
             decoder, plugin = get_decoder(instance.pixels.transfer_syntax), ""
             data, changed = _native_frame(instance, encoded)
             options |= changed
-        return _run(decoder, instance.pixels, how.raw, plugin, data, options)
+        decoded = _run(decoder, instance.pixels, how.raw, plugin, data, options)
     except Exception as error:
         raise _failed(instance, encoded.frame, error, before=reason) from error
+    for note in notes:
+        issue(note, instance.name)
+    return decoded
 
 
 def _native_frame(instance: Instance, encoded: Encoded) -> tuple[bytes, dict[str, Any]]:
@@ -287,6 +296,9 @@ def _run(
 def _failed(
     instance: Instance, frame: int, reason: Exception | str, code: str = "", before: str = ""
 ) -> DecodeError:
-    # Exceptions without a code are those of decoders.
-    code = code or getattr(reason, "code", "decoder")
-    return DecodeError(f"{before}{reason}", source=instance.name, frame=frame, code=code)
+    message, detail = f"{before}{reason}", ""
+    if not isinstance(reason, str | CodestreamError):
+        # The words of a decoder may hold text of the file.
+        message, detail, code = f"{before}the frame does not decode", str(reason), "decoder"
+    code = code or getattr(reason, "code", "")
+    return DecodeError(message, source=instance.name, frame=frame, detail=detail, code=code)

@@ -14,9 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dcmdask.dicom import files
+from dcmdask.dicom.elements import PIXEL_DATA
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
-from dcmdask.dicom.instance import PIXEL_KEYWORDS, Instance, open_instance
+from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.errors import Note
 from dcmdask.pixels.array_like import (
     ArrayLike,
@@ -85,14 +86,14 @@ class FrameArray(ArrayLike):
     def token(self) -> str:
         """Hash of the source (path, size and modification time, or content) and all options."""
         pixels = self._instance.pixels
-        told = (
+        parts = (
             self._instance.source.token,
             sorted((key, str(value)) for key, value in pixels.options.items()),
             str(pixels.transfer_syntax),
             self._instance.spans.token,
             tuple(self._how),
         )
-        return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
     @property
     def dataset(self) -> Dataset:
@@ -259,7 +260,7 @@ def open_frames(
     check_plugin(instance, decoding_plugin)
     dataset = None
     if isinstance(src, Dataset):
-        tags = src.keys() - PIXEL_KEYWORDS.keys()
+        tags = src.keys() - PIXEL_DATA
         dataset = Dataset({tag: src.get_item(tag) for tag in sorted(tags)})
         if hasattr(src, "file_meta"):
             dataset.file_meta = src.file_meta

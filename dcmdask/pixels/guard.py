@@ -115,7 +115,7 @@ def check(data: Buffer, pixels: ImagePixel) -> Codestream:
     elif stream.kind != "rle":
         _check_jpeg(stream)
     if stream.kind == "jpeg-lossless":
-        coding(bytes(data[: stream.scan]), stream._replace(end=0))
+        coding(data, stream)
     return stream
 
 

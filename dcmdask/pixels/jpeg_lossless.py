@@ -58,7 +58,7 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
     CodestreamError
         If the lengths differ.
     """
-    how = coding(bytes(data[: codestream.scan]), codestream._replace(end=0))
+    how = coding(data, codestream)
     count = codestream.components
     bits = 0
     last: list[list[str]] = []
@@ -98,9 +98,8 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
         )
 
 
-@lru_cache(maxsize=16)
-def coding(header: bytes, codestream: Codestream) -> Coding:
-    """Read from the header what counting needs; most frames of a file share it.
+def coding(data: Buffer, codestream: Codestream) -> Coding:
+    """Read from the header of a frame what counting needs.
 
     Raises
     ------
@@ -108,6 +107,12 @@ def coding(header: bytes, codestream: Codestream) -> Coding:
         The scan is of a form that is not counted here: several scans, a point transform,
         sub-sampling, restarts inside a row.
     """
+    # Most frames of a file share the header, and differ in where they end.
+    return _coding(bytes(data[: codestream.scan]), codestream._replace(end=0))
+
+
+@lru_cache(maxsize=16)
+def _coding(header: bytes, codestream: Codestream) -> Coding:
     tables, restart = _tables(header)
     count = codestream.components
     # FF DA, length, count, two bytes a component, predictor, 0, point transform

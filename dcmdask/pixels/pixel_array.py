@@ -20,7 +20,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from dcmdask.dicom import files, offsets
-from dcmdask.dicom.header import read_whole_header
+from dcmdask.dicom.header import (
+    EXTENDED_OFFSET_TABLE,
+    EXTENDED_OFFSET_TABLE_LENGTHS,
+    read_whole_header,
+)
 from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.errors import FrameNumberError
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
@@ -39,7 +43,6 @@ from dcmdask.pixels.decode import (
 TASK_BYTES = 4 * 2**20
 TASK_FRAMES = 16
 SPECIFIC_CHARACTER_SET = 0x00080005
-_TABLES = (0x7FE00001, 0x7FE00002)
 
 
 def pixel_array(
@@ -328,7 +331,8 @@ def _fill(
     if ds_out is None or isinstance(src, Dataset):
         return
     header = read_whole_header(instance.source, instance.pixels.transfer_syntax)
-    wanted = {SPECIFIC_CHARACTER_SET, *_TABLES, *(specific_tags or ())}
+    tables = EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS
+    wanted = {SPECIFIC_CHARACTER_SET, *tables, *(specific_tags or ())}
     ds_out.file_meta = header.file_meta
     ds_out.set_original_encoding(*header.original_encoding)
     for tag in sorted(header.keys()):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dcmdask.dicom import offsets
 from dcmdask.dicom.image_pixel import OVERRIDES, YBR, ImagePixel
+from dcmdask.errors import Note
 from dcmdask.pixels import codecs, guard
 from dcmdask.pixels.codestream import Codestream, Damaged
 
@@ -86,8 +87,11 @@ def decode_encapsulated(
     payload: bytes | memoryview,
     stream: Codestream,
     out: npt.NDArray[Any],
+    notes: list[Note],
 ) -> bool:
     """Store an encapsulated frame in `out`; return whether that was possible.
+
+    Oddities of the frame are appended to `notes`.
 
     Raises
     ------
@@ -100,7 +104,7 @@ def decode_encapsulated(
     if not _colours_known(stream, pixels, rgb):
         return False
     try:
-        codecs.decode_into(payload, out, stream, rgb=rgb)
+        codecs.decode_into(payload, out, stream, notes, rgb=rgb)
     except Damaged:
         raise
     except (RuntimeError, ValueError):

@@ -18,7 +18,7 @@ from dcmdask.arrays.labels import Labels, attributes, coordinates, with_units
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.geometry.coordinates import told
+from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
@@ -163,7 +163,7 @@ def _of_frames(
     found: dict[str, Labels] = {}
     for one in described:
         if len(one) == len(frames):
-            found = with_units(told(one.facts, ("frame",), np.arange(len(one))))
+            found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
     named = identifiers(stored.dataset, [stored.name]) if with_identifiers else {}

@@ -241,7 +241,7 @@ def _made(level: Level, plan: Plan, compressors: Any) -> dict[str, Any]:
     }
 
 
-def _storable(values: npt.NDArray[Any] | np.int64) -> npt.NDArray[Any]:
+def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return values in a type that the Zarr 3 specification has."""
     if values.dtype.kind == "U":
         return values.astype(np.dtypes.StringDType())

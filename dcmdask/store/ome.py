@@ -14,9 +14,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from dcmdask.arrays.labels import Labels
 from dcmdask.dicom.description import facts_of
 from dcmdask.errors import IrregularSeriesError, LayoutError
-from dcmdask.arrays.labels import Labels
 from dcmdask.geometry.coordinates import MILLISECONDS
 from dcmdask.geometry.grid import Floats, Geometry
 from dcmdask.store.channels import CHANNELS, described, labels

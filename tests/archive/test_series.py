@@ -46,7 +46,8 @@ def test_a_regular_series(tmp_path: Path, orientation: Any) -> None:
     assert v.dims == ("z", "y", "x") and v.dtype == "i2"
     np.testing.assert_array_equal(v.values, FRAMES)
     # In mm along the image's own axes, from the origin of the patient's.
-    x, y, z = (positions[0] @ axis for axis in (orientation[:3], orientation[3:], normal(orientation)))
+    row, column = np.reshape(orientation, (2, 3))
+    x, y, z = np.stack([row, column, np.cross(row, column)]) @ positions[0]
     np.testing.assert_allclose(v.z, z + EVEN, atol=1e-6)
     np.testing.assert_allclose(v.y, y + 0.5 * np.arange(5), atol=1e-6)
     np.testing.assert_allclose(v.x, x + 0.75 * np.arange(7), atol=1e-6)
@@ -421,6 +422,9 @@ def test_the_user_says_what_tells_frames_apart(tmp_path: Path) -> None:
         series.to_dask(order_by=["EchoTime", "TriggerTime"])
     with pytest.raises(ValueError, match="not 'SliceTime'"):
         series.to_dask(order_by="SliceTime")
+    for one_thing in (["ComplexImageComponent"] * 2, ["EchoTime", "EffectiveEchoTime"]):
+        with pytest.raises(ValueError, match=f"{' and '.join(one_thing)}, which are one dimension"):
+            series.to_dask(order_by=["TriggerTime", *one_thing])
     np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path, order_by="TriggerTime"), frames)
     dcmdask.to_zarr(tmp_path, tmp_path / "a.zarr", order_by="InstanceNumber")
     stored = zarr.open_group(tmp_path / "a.zarr")["pixels"]
@@ -697,4 +701,6 @@ def test_a_misspelt_keyword_is_told_the_right_one(tmp_path: Path) -> None:
             method(on_iregular="keep")
         with pytest.raises(TypeError, match="'nonesuch': decoding options are "):
             method(nonesuch=1)
+    with pytest.raises(TypeError, match=r"'order_bye': did you mean 'order_by'\?"):
+        stack.flattened("stored", "error", order_bye="EchoTime")
     assert not (tmp_path / "out").exists()

@@ -55,8 +55,6 @@ def times(tmp_path_factory: pytest.TempPathFactory) -> xr.DataArray:
     )
 
 
-
-
 SELECTIONS = st.tuples(
     *(
         st.tuples(st.integers(0, 1), st.integers(-2, 0), st.sampled_from([1, 2, -1, -2]))

@@ -25,10 +25,16 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian
 from real_files import corpus_files, corpus_id, packaged_file
 
+from dcmdask import from_dicom
+from dcmdask.arrays import transformation as transformations
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import Lut, Luts, luts
 from dcmdask.arrays.modality import BLOCK, ModalityFrames, Transformation
+from dcmdask.arrays.transformation import fill_for, with_values
+from dcmdask.dicom import files
+from dcmdask.dicom.description import describe
+from dcmdask.dicom.header import read_whole_header
 from dcmdask.errors import DecodeError, HeaderError, MissingElementError
 from dcmdask.pixels.frame_array import FrameArray, open_frames
 
@@ -517,8 +523,14 @@ def test_tables_that_contradict_their_descriptor() -> None:
         {"ModalityLUTSequence": lut_sequence(0, 17, [1, 2])},
         {"VOILUTSequence": lut_sequence(0, 0, [1, 2])},
     ):
-        with pytest.raises(HeaderError, match=r"a\.dcm: .*bits for each entry"):
+        with pytest.raises(HeaderError, match=r"a\.dcm: .*bits for each entry") as caught:
             luts(header(**wrong), "a.dcm")
+        assert caught.value.code == "HeaderError/lookup-table"
+    named = lut_sequence(0, 16, [1, 2])
+    named[0].add(DataElement(0x00283002, "LO", ["Doe^John", "0", "16"]))
+    with pytest.raises(HeaderError, match=r"Doe\^John") as caught:
+        luts(header(VOILUTSequence=named))
+    assert "Doe" not in caught.value.message
     short = lut_sequence(0, 16, [1, 2, 3])
     short[0].LUTDescriptor = [9, 0, 16]
     with pytest.raises(HeaderError, match="3 entries, and the LUT Descriptor says 9"):
@@ -667,15 +679,10 @@ def test_palettes_of_real_files(corpus: Path, compared: Callable[[Path], None]) 
 
 
 def test_a_palette_of_either_byte_order() -> None:
-    entries = noise(1, 3, 256, dtype="u2")[0]
     frames = noise(2, 5, 6)
     for syntax in ("1.2.840.10008.1.2.1", ExplicitVRBigEndian):
         order = "<u2" if syntax != ExplicitVRBigEndian else ">u2"
-        elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
-        for colour, table in zip(("Red", "Green", "Blue"), entries, strict=True):
-            elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-            data = table.astype(order).tobytes()
-            elements[f"{colour}PaletteColorLookupTableData"] = data
+        entries, elements = palette(order, PhotometricInterpretation="PALETTE COLOR")
         data = native(frames, type(ExplicitVRBigEndian)(syntax), vr="OB", **elements)
         opened: FrameArray = open_frames(data)
         tables = luts(opened.dataset)
@@ -686,3 +693,59 @@ def test_a_palette_of_either_byte_order() -> None:
         np.testing.assert_array_equal(shown[:], expected)
         dataset = dcmread(BytesIO(data))
         assert dataset.RedPaletteColorLookupTableDescriptor == [256, 0, 16]
+
+
+def palette(order: str = "<u2", **elements: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """Entries (3, 256) of a palette, and elements that hold it."""
+    entries = noise(1, 3, 256, dtype="u2")[0]
+    for colour, table in zip(("Red", "Green", "Blue"), entries, strict=True):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        elements[f"{colour}PaletteColorLookupTableData"] = table.astype(order).tobytes()
+    return entries, elements
+
+
+def test_the_interpretation_that_is_given_decides_about_a_palette(tmp_path: Path) -> None:
+    """Against what the header says, either way."""
+    entries, elements = palette()
+    frames, path = noise(1, 5, 6), tmp_path / "a.dcm"
+    path.write_bytes(native(frames, PhotometricInterpretation="MONOCHROME2", **elements))
+    coloured = from_dicom(path, values="display", photometric_interpretation="PALETTE COLOR")
+    np.testing.assert_array_equal(coloured, (entries >> 8).astype("u1").T[frames])
+    elements["PhotometricInterpretation"] = "PALETTE COLOR"
+    path.write_bytes(native(frames, **elements))
+    grey = from_dicom(path, values="display", photometric_interpretation="MONOCHROME2")
+    np.testing.assert_array_equal(grey, frames)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "known"), [("VOILUTSequence", True), ("ModalityLUTSequence", False)]
+)
+def test_padding_has_modality_values_but_for_a_modality_lut(keyword: str, known: bool) -> None:
+    elements = {keyword: lut_sequence(0, 16, range(1, 17)), "PixelPaddingValue": 3}
+    frames = noise(1, 5, 6, dtype="u2", bits=4)
+    one = describe(files.locate(native(frames, RescaleIntercept=-2, RescaleSlope=1, **elements)))
+    values = with_values(JoinedFrames([one]), [one], "modality", {})
+    if known:
+        assert fill_for(values, [one], "modality") == 1
+    else:
+        with pytest.raises(ValueError, match="pass fill_value"):
+            fill_for(values, [one], "modality")
+
+
+def test_no_more_of_a_header_is_read_than_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[int]] = []
+
+    def read(source: Any, syntax: Any, tags: Any = None) -> Dataset:
+        found = read_whole_header(source, syntax, tags)
+        asked.append(set(map(int, found.keys())))
+        return found
+
+    monkeypatch.setattr(transformations, "read_whole_header", read)
+    table = lut_sequence(0, 16, range(1, 17))
+    data = native(
+        noise(1, 5, 6, dtype="u2", bits=4), VOILUTSequence=table, PatientComments="x" * 999
+    )
+    one = describe(files.locate(data))
+    with_values(JoinedFrames([one]), [one], "display", {})
+    (tags,) = asked
+    assert 0x00283010 in tags and 0x00104000 not in tags

@@ -1,5 +1,6 @@
 """Contact sheets show each frame in its place, and say which values are black and white."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,53 @@ def test_numbers_as_large_as_can_be(tmp_path: Path) -> None:
         contact_sheet(np.zeros((2, 3, 3)), tmp_path / "a.png", columns=-1)
     with pytest.raises(ValueError, match="a frame has spacings of rows and columns"):
         pictures.frame(values, tmp_path / "a.png", spacing=(1, 2, 3))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        contact_sheet(np.zeros((1, 4, 4), "u1"), pipe)
+        assert os.read(reader, 8) == b"\x89PNG\r\n\x1a\n"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_the_target_of_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    target, link = tmp_path / "a.png", tmp_path / "link.png"
+    target.write_bytes(b"earlier")
+    link.symlink_to("a.png")
+    contact_sheet(np.zeros((1, 4, 4), "u1"), link)
+    assert link.is_symlink() and sheet(target).shape == (4, 4)
+
+
+def test_files_beside_a_picture_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "a.png.partial"
+    other.write_bytes(b"of somebody else")
+    contact_sheet(np.zeros((1, 4, 4), "u1"), tmp_path / "a.png")
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="no space left"):
+        contact_sheet(np.ones((1, 4, 4), "u1"), tmp_path / "a.png")
+    assert other.read_bytes() == b"of somebody else"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a.png", other]
+
+
+def test_spacings_and_places_may_be_arrays(tmp_path: Path) -> None:
+    volume = np.arange(60, dtype="u1").reshape(3, 4, 5)
+    pictures.frame(volume[0], tmp_path / "a.png", spacing=np.array([2.0, 1.0]))
+    assert sheet(tmp_path / "a.png").shape == (8, 5)
+    for along, shape in (("z", (4, 5)), ("y", (6, 5)), ("x", (6, 4))):
+        projection(volume, tmp_path / "a.png", along=along, spacing=np.array([2.0, 1.0, 1.0]))
+        assert sheet(tmp_path / "a.png").shape == shape
+    planes(volume, tmp_path / "a.png", at=np.array([0, 1, 2]), spacing=np.array([2.0, 1.0, 1.0]))
+    planes(volume, tmp_path / "b.png", at=(0, 1, 2), spacing=(2.0, 1.0, 1.0))
+    np.testing.assert_array_equal(sheet(tmp_path / "a.png"), sheet(tmp_path / "b.png"))

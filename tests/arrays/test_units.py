@@ -7,9 +7,10 @@ from make_dicom import native, noise
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from dcmdask.arrays.labels import units
+from dcmdask.arrays.labels import UNITS, units
 from dcmdask.dicom import files
 from dcmdask.dicom.description import describe, facts_of
+from dcmdask.geometry.axes import TIMES
 
 FRAME = noise(1, 2, 4, dtype="u2")
 CT, PT, MR = ({"Modality": modality} for modality in ("CT", "PT", "MR"))
@@ -71,3 +72,7 @@ def test_frames_that_differ_have_no_unit() -> None:
     assert unit(pet, {**pet, "RescaleType": "US"}) == "BQML"
     assert unit(pet, {**pet, "Units": "CNTS"}) is None
     assert unit(pet, {**PT, **RESCALED}) is None
+
+
+def test_all_times_have_a_unit() -> None:
+    assert {UNITS[name] for name in TIMES if name != "temporal_position"} == {"ms"}

@@ -43,6 +43,7 @@ from dcmdask.dicom.elements import (
 )
 from dcmdask.dicom.walk import DEEPEST, read_elements, read_items
 
+EVERYTHING = Filter(every=True)
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"
 CORPUS = corpus_root()
@@ -62,15 +63,11 @@ def dicom_files() -> list[Path]:
 
 
 def over(data: bytes) -> Window:
-    return Window(lambda offset, length: data[offset : offset + length], len(data), data=data)
-
-
-def no_reads(offset: int, length: int) -> bytes:
-    raise AssertionError(f"{length} bytes read at {offset}")
+    return Window(lambda offset, length: data[offset : offset + length], len(data))
 
 
 def elements(data: bytes, encoding: Encoding) -> list[Element]:
-    return list(read_elements(over(data), 0, len(data), encoding).places.values())
+    return list(read_elements(over(data), 0, len(data), encoding, EVERYTHING).places.values())
 
 
 def parsed(data: bytes, encoding: Encoding) -> Dataset:
@@ -98,7 +95,7 @@ def compare(ds: Dataset, found: dict[int, Element], window: Window, encoding: En
             assert theirs.VR == "SQ" or element.vr == theirs.VR
         # What is inside UN is left to pydicom.
         if ds[tag].VR == "SQ" and element.length and element.vr != "UN":
-            inside = list(read_items(window, element, encoding))
+            inside = list(read_items(window, element, encoding, EVERYTHING))
             assert len(inside) == len(ds[tag].value)
             for item, content in zip(inside, ds[tag].value, strict=True):
                 compared += 1 + compare(content, item.places, window, encoding)
@@ -107,7 +104,7 @@ def compare(ds: Dataset, found: dict[int, Element], window: Window, encoding: En
 
 def data_set(data: bytes, ds: pydicom.FileDataset) -> tuple[bytes, Encoding, int]:
     """The data to walk (inflated where it was deflated), its encoding and first byte."""
-    begin = read_elements(over(data), 132, len(data), EXPLICIT_LITTLE, group=2).end
+    begin = read_elements(over(data), 132, len(data), EXPLICIT_LITTLE, EVERYTHING, group=2).end
     if ds.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         data = zlib.decompress(data[begin:], -zlib.MAX_WBITS)
         begin = 0
@@ -144,7 +141,7 @@ def test_walk_equals_pydicom_on_real_files() -> None:
             try:
                 data, encoding, begin = data_set(data, ds)
                 window = over(data)
-                found = read_elements(window, begin, len(data), encoding).places
+                found = read_elements(window, begin, len(data), encoding, EVERYTHING).places
                 nested += compare(ds, found, window, encoding)
             except NotUnderstood as error:
                 left[path.name] = str(error)
@@ -239,18 +236,18 @@ def test_walk_equals_what_pydicom_wrote(
     write_dataset(file, build(tree))
     data = file.getvalue()
     window = Window(lambda offset, length: data[offset : offset + length], len(data), step=step)
-    found = read_elements(window, 0, len(data), encoding).places
+    found = read_elements(window, 0, len(data), encoding, EVERYTHING).places
     compare(parsed(data, encoding), found, window, encoding)
 
 
 def test_elements_follow_one_another_to_the_end() -> None:
     data = (PACKAGED / "MR_small.dcm").read_bytes()
-    meta = read_elements(over(data), 132, len(data), EXPLICIT_LITTLE, group=2)
+    meta = read_elements(over(data), 132, len(data), EXPLICIT_LITTLE, EVERYTHING, group=2)
     begin = meta.end
     assert {tag >> 16 for tag in meta.places} == {2}
     ds = pydicom.dcmread(BytesIO(data))
     assert begin == 132 + 12 + ds.file_meta.FileMetaInformationGroupLength
-    places = read_elements(over(data), begin, len(data), EXPLICIT_LITTLE).places
+    places = read_elements(over(data), begin, len(data), EXPLICIT_LITTLE, EVERYTHING).places
     found = list(places.values())
     for before, after in pairwise(found):
         assert after.offset - before.offset - before.length in (8, 12)
@@ -267,7 +264,7 @@ def test_walk_stops(encoding: Encoding) -> None:
     data = one + two + pixels
     assert [e.tag for e in elements(data, encoding)] == [0x00080060, 0x00100010, 0x7FE00010]
     assert elements(data, encoding)[-1].length == 1000
-    grouped = read_elements(over(data), 0, len(data), encoding, group=8)
+    grouped = read_elements(over(data), 0, len(data), encoding, EVERYTHING, group=8)
     assert (list(grouped.places), grouped.end) == ([0x00080060], len(one))
 
 
@@ -371,7 +368,7 @@ def test_a_value_of_a_gigabyte_is_not_read(nested: bool) -> None:
         head, tail = around[:20] + head, around[21:]
     source = Counted(head, gap, tail + short(little, 0x00100010, "PN", b"A^"))
     window = Window(source, source.size, step=4096)
-    assert list(read_elements(window, 0, source.size, little).places) == [
+    assert list(read_elements(window, 0, source.size, little, EVERYTHING).places) == [
         0x00081140 if nested else 0x00091010,
         0x00100010,
     ]
@@ -394,17 +391,19 @@ def test_no_byte_is_read_twice_and_at_most_one_step_too_many() -> None:
     assert source.read == window.start + len(window.data)
 
 
-def test_bytes_in_hand_are_not_read() -> None:
+def test_bytes_in_hand_are_not_read_again() -> None:
     data = short(EXPLICIT_LITTLE, 0x00080060, "CS", b"MR")
-    window = Window(no_reads, len(data), data=data)
+    source = Counted(data, 0, b"")
+    window = Window(source, len(data))
+    assert len(read_elements(window, 0, len(data), EXPLICIT_LITTLE, EVERYTHING).places) == 1
     assert window.bytes_at(8, 2) == b"MR"
-    assert len(read_elements(window, 0, len(data), EXPLICIT_LITTLE).places) == 1
     with pytest.raises(Truncated):
         window.bytes_at(8, 3)
+    assert (source.calls, source.read) == (1, len(data))
 
 
 def visit(window: Window, begin: int, end: int, encoding: Encoding) -> None:
-    found = read_elements(window, begin, end, encoding)
+    found = read_elements(window, begin, end, encoding, EVERYTHING)
     for element in found.places.values():
         assert begin <= element.offset <= end
         if element.tag not in PIXEL_DATA:
@@ -417,7 +416,7 @@ def visit_inside(
     assert element.offset + element.length <= end
     if depth == 3 or element.vr not in ("SQ", None) or not (element.vr or element.undefined):
         return
-    for item in read_items(window, element, encoding):
+    for item in read_items(window, element, encoding, EVERYTHING):
         for inside in item.places.values():
             assert element.offset < inside.offset
             stop = element.offset + element.length
@@ -445,7 +444,8 @@ def test_damage_is_understood_or_refused(name: str) -> None:
         source = Counted(bytes(broken), 0, b"")
         began = time.perf_counter()
         try:
-            read_elements(Window(source, len(broken), step=512), 0, len(broken), encoding)
+            window = Window(source, len(broken), step=512)
+            read_elements(window, 0, len(broken), encoding, EVERYTHING)
             assert source.read <= len(broken)
             visit(over(bytes(broken)), 0, len(broken), encoding)
         except NotUnderstood:

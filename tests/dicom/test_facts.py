@@ -22,6 +22,7 @@ from make_dicom import (
     NATIVE,
     described,
     encapsulated,
+    encoded,
     native,
     noise,
     part10,
@@ -40,11 +41,12 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGLSLossless,
     RLELossless,
 )
 from real_files import corpus_files, packaged_file, packaged_files
 
-from dcmdask.dicom import files, header, instance
+from dcmdask.dicom import files, functional_groups, header, instance
 from dcmdask.dicom.description import FACTS, Described, describe, facts_of
 from dcmdask.errors import (
     DcmdaskError,
@@ -718,12 +720,25 @@ def test_dimension_indices(
     assert_same_facts(found, dcmread(BytesIO(data)))
 
 
-def test_what_only_pydicom_reads() -> None:
+def test_what_only_pydicom_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     data = enhanced()
     expected = described_bytes(data).facts.tobytes()
     # Elements of group 0001 are no standard; the walk refuses them.
     strange = struct.pack("<HH2sH", 1, 1, b"LO", 2) + b"no"
-    assert described_bytes(with_first_element(data, strange)).facts.tobytes() == expected
+    asked: list[set[int]] = []
+    really = functional_groups.read_whole_header
+
+    def reading(source: Any, syntax: Any, tags: Any = None) -> Dataset:
+        found = really(source, syntax, tags)
+        asked.append(set(map(int, found.keys())))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(functional_groups, "read_whole_header", reading)
+        assert described_bytes(with_first_element(data, strange)).facts.tobytes() == expected
+    # None but the groups are read into memory.
+    (tags,) = asked
+    assert 0x52009230 in tags and tags <= {*functional_groups.SEQUENCES, 0x00080005}
     # Macros that went through a system that did not know them. Inside UN everything is
     # implicit VR (PS3.5 6.2.2, note 2): the leaf's length has 4 bytes.
     known = struct.pack("<HH2s", 0x0020, 0x9113, b"SQ")
@@ -848,8 +863,8 @@ def test_number_of_frames() -> None:
             assert len(described_bytes(made(NumberOfFrames=value))) == 1
     whole = made(ImplicitVRLittleEndian, frames=3)
     tag = struct.pack("<HHL", 0x0028, 0x0008, 2)
-    for encoded in (b"-1", b"x ", b"1\\"):
-        refused(whole.replace(tag + b"3 ", tag + encoded), HeaderError, "(0028,0008)")
+    for invalid in (b"-1", b"x ", b"1\\"):
+        refused(whole.replace(tag + b"3 ", tag + invalid), HeaderError, "(0028,0008)")
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
@@ -1030,6 +1045,16 @@ def test_what_is_checked_once_is_not_checked_again(monkeypatch: pytest.MonkeyPat
     assert len(checked) == 1
     assert described_bytes(native(noise(1, 3, 13))).columns == 13
     assert len(checked) == 2
+
+
+def test_offset_tables_are_not_kept_with_what_was_checked() -> None:
+    instance._KNOWN.clear()
+    data = encapsulated(noise(1, 3, 11), JPEGLSLossless)
+    length = len(encoded(noise(1, 3, 11)[0], JPEGLSLossless))
+    table = struct.pack("<Q", 0), struct.pack("<Q", length)
+    for options in ({"extended_offsets": table}, {}):
+        assert len(instance.open_instance(data, options)) == 1
+    assert len(instance._KNOWN) == 1
 
 
 def test_lengths_that_look_like_a_vr(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
 from dcmdask.dicom import files
+from dcmdask.dicom.conversion import LONGEST
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.elements import (
     EXPLICIT_BIG,
@@ -36,9 +37,10 @@ from dcmdask.dicom.elements import (
     Wanted,
     Window,
 )
-from dcmdask.dicom.functional_groups import LONGEST, rows, rows_of_dataset, value_bytes
+from dcmdask.dicom.functional_groups import rows, rows_of_dataset, value_bytes
 from dcmdask.dicom.walk import read_elements
 
+EVERYTHING = Filter(every=True)
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]
 GROUPS = 0x52009230
 POSITION, CONTENT, DIFFUSION, ECHO = 0x00209113, 0x00209111, 0x00189117, 0x00189114
@@ -126,7 +128,7 @@ def counted(data: bytes, step: int = 1 << 14) -> Window:
 
 def found(data: bytes, encoding: Encoding, step: int = 1 << 14) -> list[list[bytes]]:
     window = counted(data, step)
-    (sequence,) = read_elements(window, 0, len(data), encoding).places.values()
+    (sequence,) = read_elements(window, 0, len(data), encoding, EVERYTHING).places.values()
     return [filled(row) for row in rows(window, sequence, encoding, WANTED)]
 
 
@@ -199,7 +201,7 @@ def test_a_sequence_is_never_held_whole(encoding: Encoding) -> None:
     data = data[: header - 4] + struct.pack(order, len(body)) + body
     assert len(data) > 3 << 20
     window = counted(data)
-    (sequence,) = read_elements(window, 0, len(data), encoding).places.values()
+    (sequence,) = read_elements(window, 0, len(data), encoding, EVERYTHING).places.values()
     count = 0
     for i, row in enumerate(rows(window, sequence, encoding, WANTED)):
         assert row[0].rstrip() == b"0\\0\\%d" % (i % 60)
@@ -211,7 +213,7 @@ def test_a_sequence_is_never_held_whole(encoding: Encoding) -> None:
 def test_the_window_may_be_used_between_two_rows() -> None:
     data = written(positions(500), EXPLICIT_LITTLE)
     window = counted(data, step=64)
-    (sequence,) = read_elements(window, 0, len(data), EXPLICIT_LITTLE).places.values()
+    (sequence,) = read_elements(window, 0, len(data), EXPLICIT_LITTLE, EVERYTHING).places.values()
     for i, row in enumerate(rows(window, sequence, EXPLICIT_LITTLE, WANTED)):
         assert row[0].rstrip() == b"0\\0\\%d" % i
         window.bytes_at(0 if i % 2 else len(data) - 9, 9)

@@ -209,6 +209,15 @@ def test_a_wrong_extended_table_gives_way_to_the_items(change: str) -> None:
     np.testing.assert_array_equal(found[:], frames)
 
 
+@pytest.mark.parametrize("table", [([0], [1], [2]), ([0], ["one"]), ([0], [2**70]), 7])
+def test_an_extended_table_that_is_none(table: Any) -> None:
+    data = encapsulated(noise(1, 10, 10), JPEGLSLossless)
+    with pytest.raises(HeaderError, match="offsets and lengths, both of integers") as caught:
+        open_frames(data, extended_offsets=table)
+    assert caught.value.source == "<bytes>"
+    assert caught.value.code == "HeaderError/extended-offset-table"
+
+
 def test_wrong_tables_of_a_remote_source_give_way_too() -> None:
     frames = noise(4, 10, 10)
     good = tables_of([[s + bytes(len(s) % 2)] for s in (encoded(f, RLELossless) for f in frames)])

@@ -186,8 +186,9 @@ def test_urls_that_lead_nowhere(tmp_path: Path) -> None:
         open_frames("memory://sources/folder")
     with pytest.raises(ValueError, match="nonesuch"):
         open_frames("nonesuch://a.dcm")
-    with pytest.raises(ValueError, match="storage_options are for URLs"):
-        open_frames(saved(tmp_path, KINDS["RLE"]), storage_options={"anon": True})
+    for src in (saved(tmp_path, KINDS["RLE"]), KINDS["RLE"], io.BytesIO(KINDS["RLE"])):
+        with pytest.raises(ValueError, match="storage_options are for URLs"):
+            open_frames(src, storage_options={"anon": True})
 
 
 def test_storage_options_reach_the_file_system(tmp_path: Path) -> None:

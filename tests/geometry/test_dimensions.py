@@ -661,3 +661,12 @@ def test_two_times_that_a_user_chooses_have_names_of_their_own() -> None:
     np.testing.assert_array_equal(found.numbers, made.numbers)
     dims, values = found.coordinates["trigger_time"]
     assert dims == ("trigger_time",) and values.tolist() == [0, 25]
+
+
+def test_numbers_that_a_user_chooses_second_stay_what_they_are() -> None:
+    made = grid(t=3, diffusion=2, z=4)
+    made.tell(echo_time=10.0 + made.at("t"), echo_number=made.at("diffusion") + 1)
+    found = arrange(made.facts, order_by=("EchoTime", "EchoNumbers"))
+    assert found.dims == ("echo", "echo_number", "z")
+    assert found.coordinates["echo_number"][1].tolist() == [1, 2]
+    assert found.coordinates["echo"][1].tolist() == [10, 11, 12]

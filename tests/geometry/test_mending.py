@@ -192,3 +192,12 @@ def test_very_many_parts_are_found_in_linear_time() -> None:
     facts = at_distances(np.cumsum(np.random.default_rng(0).uniform(0.5, 3, 50_000)))
     found = parts(facts, arrange(facts))
     assert sum(map(len, found)) == 50_000
+
+
+def test_no_frame_is_in_two_parts_where_one_is_missing_and_one_is_off_the_line() -> None:
+    made = grid(t=4, z=5, gap=1.0, origin=(0, 0, 0))
+    made.tell(temporal_position=made.at("t") + 1)
+    made.facts["position"][5] = [0.004, 0, 0.0095]
+    facts = without(made.facts, [7])
+    found = parts(facts, arrange(facts))
+    assert sorted(np.concatenate(found)) == list(range(len(facts)))

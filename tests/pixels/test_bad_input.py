@@ -42,6 +42,7 @@ from dcmdask.errors import (
     PixelDataError,
     UnsupportedSyntaxError,
 )
+from dcmdask.pixels import decode
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
 
@@ -211,6 +212,30 @@ def test_a_value_of_the_wrong_size(tag: int, vr: str, value: bytes, tmp_path: Pa
     (length,) = struct.unpack_from("<H", data, at + 6)
     data = data[: at + 6] + struct.pack("<H", len(value)) + value + data[at + 8 + length :]
     refused(saved(tmp_path, data), DcmdaskError)
+
+
+def test_texts_of_a_file_are_in_the_detail_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that are shared have the message, and not the detail."""
+    data = native(GREY)
+    rows = struct.pack("<HH2sHH", 0x0028, 0x0010, b"US", 2, 16)
+    assert rows in data
+    named = struct.pack("<HH2sH", 0x0028, 0x0010, b"US", 9) + b"Doe^John "
+    with pytest.raises(HeaderError, match=r"Doe\^John") as header:
+        open_frames(data.replace(rows, named))
+    assert (header.value.message, header.value.code) == (
+        "an element of group 0028 is invalid", "HeaderError/image-pixel",
+    )  # fmt: skip
+
+    def refuse(*arguments: Any) -> None:
+        raise RuntimeError("this is no image of Doe^John")
+
+    monkeypatch.setattr(decode, "_run", refuse)
+    frames = open_frames(encapsulated(GREY, RLELossless), decoding_plugin="pydicom")
+    with pytest.raises(DecodeError, match=r"frame 1: .*Doe\^John") as frame:
+        frames[1]
+    assert (frame.value.message, frame.value.code) == (
+        "the frame does not decode", "DecodeError/decoder",
+    )  # fmt: skip
 
 
 # Truncated.

@@ -35,9 +35,9 @@ def differences(first: int) -> tuple[int, int]:
     options = {"rows": 8 * SIDE, "columns": 8 * SIDE, "samples_per_pixel": 3, "bits_allocated": 8}
     codestream = check(data, ImagePixel(options, JPEGBaseline8Bit))
     decoded = np.empty_like(blocks)
-    decode_into(data, decoded, codestream)
+    decode_into(data, decoded, codestream, [])
     np.testing.assert_array_equal(decoded[::8, ::8], triples)
-    decode_into(data, decoded, codestream, rgb=True)
+    decode_into(data, decoded, codestream, [], rgb=True)
     expected = convert_color_space(triples, "YBR_FULL", "RGB")
     apart = np.abs(decoded[::8, ::8].astype(int) - expected)
     return int(apart.max()), int(np.count_nonzero(apart))
