@@ -38,7 +38,13 @@ class DicomBackend(BackendEntrypoint):
     supports_groups = True
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Return whether a name ends in ``.dcm``."""
+        """Return whether a name ends in ``.dcm``.
+
+        Parameters
+        ----------
+        filename_or_obj
+            Path or URL.
+        """
         return isinstance(filename_or_obj, str) and filename_or_obj.lower().endswith(".dcm")
 
     def open_dataset(
@@ -57,11 +63,20 @@ class DicomBackend(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj
-            A path, URL or pattern, as :func:`dcmdask.scan` takes it.
+            Path, URL or pattern of a file, a folder or an archive.
         drop_variables : str or iterable of str, optional
             Names of coordinates to leave out.
-        values, on_irregular, order_by, fill_value
-            Those of :meth:`dcmdask.Stack.to_xarray`.
+        values : {"stored", "modality", "display"}
+            Values as the decoder gives them; in the units of the modality, such as Hounsfield
+            units; or 8-bit grey or RGB as a viewer shows them.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames as they are;
+            or put `fill_value` where positions and frames are missing.
+        order_by : str or sequence of str, optional
+            Keywords of attributes that tell frames of one position apart, one dimension each.
+        fill_value : number, optional
+            Value of missing frames; by default NaN for floating point, otherwise Pixel Padding
+            Value (0028,0120), or 0.
         storage_options : mapping, optional
             For the fsspec file system of a URL.
 
@@ -95,8 +110,15 @@ class DicomBackend(BackendEntrypoint):
 
         Parameters
         ----------
-        filename_or_obj, drop_variables, values, storage_options
-            Those of :meth:`open_dataset`.
+        filename_or_obj
+            Path, URL or pattern of files, folders or archives.
+        drop_variables : str or iterable of str, optional
+            Names of coordinates to leave out.
+        values : {"stored", "modality", "display"}
+            Values as the decoder gives them; in the units of the modality; or as a viewer shows
+            them.
+        storage_options : mapping, optional
+            For the fsspec file system of a URL.
         on_irregular : {"error", "keep", "fill"}
             By default stacks that are not regular are kept as they are.
 
@@ -122,9 +144,9 @@ class DicomBackend(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj
-            A path, URL or pattern, as :func:`dcmdask.scan` takes it.
+            Path, URL or pattern of files, folders or archives.
         **options
-            Those of :meth:`open_groups_as_dict`.
+            Options of :meth:`open_groups_as_dict`.
         """
         return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **options))
 

@@ -16,6 +16,7 @@ import pytest
 from packaging.version import Version
 
 import dcmdask
+import dcmdask.xarray
 from dcmdask import errors
 
 PACKAGE = Path(dcmdask.__file__).parent
@@ -23,7 +24,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Lowest first; a floor knows only those before it.
 FLOORS = [
-    *("errors", "dicom", "pixels", "geometry", "arrays", "images", "archive", "store"),
+    *("errors", "dicom", "pixels", "geometry", "arrays", "images", "archive", "xarray", "store"),
     *("batch", "report", "cli"),
 ]
 # What must not be imported on a floor, not even late.
@@ -35,6 +36,7 @@ FORBIDDEN = {
     "arrays": {"distributed", "zarr"},
     "images": {"distributed", "zarr"},
     "archive": {"zarr"},
+    "xarray": {"distributed", "zarr"},
     "store": set(),
     "batch": {"zarr"},
     "report": {"zarr"},
@@ -45,7 +47,7 @@ LOADED_LATE = {"dask", "distributed", "imagecodecs", "pandas", "simplejpeg", "xa
 # 400 is the aim; what is longer than this cannot be read in ten minutes.
 LONGEST_MODULE = 450
 # What users can install besides.
-EXTRAS = ("xarray", "table", "ome", "http", "s3")
+EXTRAS = ("xarray", "nifti", "itk", "table", "ome", "http", "s3")
 # Packages by the names of their modules, where these differ.
 NAMES = {"PIL": "pillow"}
 PUBLIC = {
@@ -244,7 +246,7 @@ def test_public_names() -> None:
 
 def public_functions() -> Iterator[tuple[str, Any]]:
     """Public functions, and public methods of public classes, by name."""
-    for home in (dcmdask, dcmdask.batch, dcmdask.pictures):
+    for home in (dcmdask, dcmdask.batch, dcmdask.pictures, dcmdask.xarray):
         for name in home.__all__:
             value = getattr(home, name)
             if inspect.isfunction(value):

@@ -136,8 +136,10 @@ class DicomAccessor:
         ----------
         spacing : float, optional
             In mm; by default the smallest of the three.
-        method, fill_value
-            Interpolation, and the value outside, as in :meth:`like`.
+        method : {"linear", "nearest"}
+            Interpolation; of labels take the nearest.
+        fill_value : number, optional
+            Value outside the image: by default NaN, or 0 where the result has integers.
 
         Returns
         -------
@@ -165,8 +167,10 @@ class DicomAccessor:
 
         Parameters
         ----------
-        method, fill_value
-            Interpolation, and the value outside, as in :meth:`like`.
+        method : {"linear", "nearest"}
+            Interpolation; of labels take the nearest.
+        fill_value : number, optional
+            Value outside the image: by default NaN, or 0 where the result has integers.
 
         Returns
         -------
@@ -268,7 +272,7 @@ class DicomAccessor:
         Parameters
         ----------
         **options
-            Those of :meth:`xarray.DataArray.plot.imshow`.
+            Options of :meth:`xarray.DataArray.plot.imshow`.
 
         Returns
         -------
