@@ -58,6 +58,8 @@ def _facts(series: Series) -> dict[str, Any]:
 
 
 def _stack_facts(stack: Stack) -> dict[str, Any]:
+    from dcmdask.archive.series import without_conflicts
+
     geometry = stack.geometry
     coordinates = stack.arrangement.coordinates
     axes = {
@@ -76,7 +78,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "codes": geometry.codes if geometry else None,
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
-        "irregularities": [str(one) for one in stack.irregularities if one.code != "conflict"],
+        "irregularities": list(map(str, without_conflicts(stack.irregularities))),
         "notes": list(map(str, stack.notes)),
     }
 

@@ -375,7 +375,7 @@ def test_patterns_are_those_of_glob(pattern: str, tmp_path: Path) -> None:
         inside = Path(match).rglob("*") if os.path.isdir(match) else [Path(match)]
         expected |= {os.path.normpath(path) for path in inside if path.is_file()}
     (source,) = discovery.sources(tmp_path / pattern)
-    found = list(discovery.discover(source))
+    found = list(discovery.discover(source, discovery.Choice()))
     assert len(found) == len(set(found))
     assert set(found) == expected
 
