@@ -19,7 +19,7 @@ from dcmdask.batch.outcome import BatchReport, display
 from dcmdask.batch.records import SCAN, Record
 from dcmdask.batch.run import run
 from dcmdask.batch.selection import selected
-from dcmdask.dicom.access import TARGET, options_of, reaching
+from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError
 from dcmdask.store.scheduler import cluster, half_of_this_machine
@@ -325,7 +325,7 @@ def _print_plan(
     target_options: dict[str, Any] | None,
     choice: dict[str, Any],
 ) -> None:
-    with reaching(target, TARGET):
+    with reaching(target, TARGET_OPTION):
         folder = Folder.of(target, target_options)
     found = selected(process, source, folder, **choice)
     for work in found.works():

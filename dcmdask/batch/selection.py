@@ -28,7 +28,7 @@ from dcmdask.batch.identity import (
 )
 from dcmdask.batch.records import SCAN, Record, left_out, names_of, read_records, relative
 from dcmdask.batch.work import Job, Work
-from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.dicom.files import Stored
 from dcmdask.errors import StoreExistsError
 from dcmdask.store.ownership import check_apart
@@ -130,7 +130,7 @@ def selected(
     before: dict[str, Record] = {}
     # Name to file, of those that are read now; other sources may have left out others.
     mended: dict[str, str] = {}
-    with reaching(folder.url, TARGET):
+    with reaching(folder.url, TARGET_OPTION):
         for one in read_records(folder):
             if one.script != script:
                 raise StoreExistsError(

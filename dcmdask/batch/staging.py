@@ -14,18 +14,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from dcmdask.archive.discovery import GROUP
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.records import RECORDS, Record, record_of
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.store.ownership import NODE, check_ours, sync_below
+from dcmdask.store.ownership import check_ours, sync_below
 
 OUTPUTS = "series"
 # A path below the folder of the outputs: none of its parts is "..".
 _OUTPUT = re.compile(r"(?!\.)[^/]+(/(?!\.\.?(/|\Z))[^/]+)*")
 # Metadata of groups and arrays of Zarr 3 and 2, in the order to remove them: attributes and
 # consolidated metadata go once nobody finds their node any more.
-_METADATA = (NODE, ".zgroup", ".zarray", ".zmetadata", ".zattrs")
+_METADATA = (GROUP, ".zgroup", ".zarray", ".zmetadata", ".zattrs")
 
 
 @dataclass
