@@ -22,11 +22,11 @@ import typer
 from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
-from dcmdask.cli.output import show
 from dcmdask.cli.report import report
 from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
 from dcmdask.cli.verify import verify
+from dcmdask.console.output import show
 from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
 

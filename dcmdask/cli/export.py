@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import listing, show
 from dcmdask.cli.verify import as_told
+from dcmdask.console import options
+from dcmdask.console.output import listing, show
 from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
 
@@ -137,7 +137,7 @@ def export(
     A local store is written by one export at a time. On an object store two exports of one
     source write the same bytes, which does no harm.
     """
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
     from dcmdask.store.scheduler import cluster
 
     asked: dict[str, Any] = {

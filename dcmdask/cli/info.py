@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.series import series_info
+from dcmdask.console import options
+from dcmdask.console.output import counted, listing, show
 from dcmdask.dicom.access import options_of
 from dcmdask.errors import DcmdaskWarning
 

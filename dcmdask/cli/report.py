@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, show, table
+from dcmdask.console import options
+from dcmdask.console.output import counted, listing, show, table
 from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import counted, show, skipped_files, table
+from dcmdask.console import options
+from dcmdask.console.output import counted, show, skipped_files, table
 from dcmdask.dicom.access import options_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def scan(
     files are damaged or unreadable, and may be part of a series.
     """
     import dcmdask.archive.scan as scanning
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
 
     if as_json and as_csv:
         raise ValueError("--json and --csv: one of them at a time")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dcmdask.cli.output import counted, listing, show, skipped_files
+from dcmdask.console.output import counted, listing, show, skipped_files
 
 if TYPE_CHECKING:
     from dcmdask.archive.series import Series
@@ -24,7 +24,7 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
         As for :func:`dcmdask.scan`.
     """
     from dcmdask.archive.scan import scan
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
 
     with counting("files") as advance:
         found = scan(source, progress=advance, **how)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import show
+from dcmdask.console import options
+from dcmdask.console.output import show
 from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
 
@@ -55,7 +55,7 @@ def verify(
     Every object is read, and every level of a pyramid compared with the one below. A changed
     value without a checksum is found with --source only. Exit code 1: there are differences.
     """
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
     from dcmdask.store.verification.verify import verify as check
 
     with counting("regions") as advance:

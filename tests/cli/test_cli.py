@@ -27,7 +27,8 @@ STORE = "STORE"
 # Frames that take their time, so that something can happen meanwhile.
 SLOW = """
 import sys, time
-from dcmdask.cli import main, progress
+from dcmdask.cli import main
+from dcmdask.console import progress
 from dcmdask.pixels.frame_array import FrameArray
 getitem = FrameArray.__getitem__
 def slow(self, key):

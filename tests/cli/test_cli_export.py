@@ -17,8 +17,9 @@ from make_dicom import noise
 from typer.testing import CliRunner
 
 import dcmdask
-from dcmdask.cli import app, progress
+from dcmdask.cli import app
 from dcmdask.cli.export import numbers
+from dcmdask.console import progress
 
 FRAMES = noise(12, 20, 24)
 

@@ -1,4 +1,4 @@
-"""Arguments and options that subcommands share."""
+"""Arguments and options that commands share."""
 
 from __future__ import annotations
 
