@@ -59,9 +59,8 @@ class Archive:
         import fsspec
 
         self._options = storage_options
-        with reaching(archive):
-            self._fs, _ = fsspec.core.url_to_fs(archive, **storage_options)
-            self._open = _opener(self._fs)
+        self._fs, _ = fsspec.core.url_to_fs(archive, **storage_options)
+        self._open = _opener(self._fs)
         self._paths: dict[str, str] = {}
 
     def discover(self, urls: Sequence[str], chosen: Choice) -> Iterator[str | Skipped]:

@@ -25,6 +25,7 @@ from dcmdask.archive.grouping import series_of
 from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.archive.series import COLUMNS, Series, row
+from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
 
 if TYPE_CHECKING:
@@ -299,7 +300,8 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
         else:
             yield describe_files(batch, known=known)
     for name, urls in listing.archives().items():
-        archive = Archive(name, listing.storage_options)
+        with reaching(urls[0]):
+            archive = Archive(name, listing.storage_options)
         for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
             yield [archive.describe(url, known)]
     describe = partial(describe_files, storage_options=listing.storage_options, known=known)
