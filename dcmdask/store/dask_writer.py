@@ -117,14 +117,14 @@ def write_array(
     }
     # Zarr refuses parameters here, before the target is touched.
     zarr.create_array({}, **layout)
-    told = dict(attributes or {})
-    told[MARK_KEY] = {
-        **told.get(MARK_KEY, {}),
+    described = dict(attributes or {})
+    described[MARK_KEY] = {
+        **described.get(MARK_KEY, {}),
         "complete": False,
         "arrays": {name: grid_of(x.shape, chunk)},
     }
     target, store = store, with_options(store, target_options)
-    with reaching(target, TARGET_OPTION), replaced(store, told, overwrite=overwrite) as group:
+    with reaching(target, TARGET_OPTION), replaced(store, described, overwrite=overwrite) as group:
         array = group.create_array(name, **layout)
         with written(group, {name: x}) as lazy:
             compute(lazy)
@@ -144,7 +144,7 @@ def write_array(
 def written(group: zarr.Group, arrays: Mapping[str, da.Array]) -> Iterator[list[da.Array]]:
     """Give lazy arrays with an element for each block, of which computing writes the block.
 
-    Behind the body the group is complete.
+    After the body the group is complete.
 
     Parameters
     ----------

@@ -187,7 +187,7 @@ def prepare(
     filling = what.fill_value(fill_value) if on_error == "fill" else None
     if filling is not None:
         fitting(filling, dtype)
-    told = {
+    described = {
         "version": __version__,
         "versions": versions(),
         "complete": False,
@@ -215,7 +215,7 @@ def prepare(
         },
         **what.attributes,
     }
-    attributes = {MARK_KEY: json.loads(json.dumps(told))}
+    attributes = {MARK_KEY: json.loads(json.dumps(described))}
     if as_ome:
         attributes["ome"] = ome.metadata(what, plan, names)
     prepared = Prepared(what, plan, layout, attributes, compressors, filling)

@@ -166,7 +166,7 @@ def _synchronous(fs: Any) -> Any:
 
 @contextmanager
 def opened(
-    store: Target, told: Mapping[str, Any], *, overwrite: bool, resume: bool
+    store: Target, attributes: Mapping[str, Any], *, overwrite: bool, resume: bool
 ) -> Iterator[tuple[zarr.Group, Place, Mapping[str, int | None]]]:
     """Give a group to write to, and the objects that were there before with their sizes.
 
@@ -176,7 +176,7 @@ def opened(
     Parameters
     ----------
     store : str, path-like or zarr.abc.store.Store
-    told : mapping
+    attributes : mapping
         Attributes of the group.
     overwrite : bool
         Replace an existing Zarr store, if dcmdask wrote everything in it.
@@ -192,10 +192,10 @@ def opened(
     if not place.is_local:
         if resume and _is_complete(place.store) is not None:
             check_resumable(place)
-            group, sizes = _gone_on_with(place, told)
+            group, sizes = _gone_on_with(place, attributes)
             yield group, place, sizes
         else:
-            yield _in_place(place, told, overwrite), place, {}
+            yield _in_place(place, attributes, overwrite), place, {}
         return
     path = Path(place.root)
     with _locked(path):
@@ -205,28 +205,30 @@ def opened(
             for entry in path.iterdir():
                 entry.unlink()
         elif resume and path.is_dir():
-            group, sizes = _gone_on_with(place, told)
+            group, sizes = _gone_on_with(place, attributes)
             yield group, place, sizes
             return
         elif overwrite and path.is_dir() and any(path.iterdir()):
             with replacing(path, overwrite=True) as folder:
                 beside = Place(LocalStore(folder), place.fs, os.fspath(folder))
-                yield zarr.create_group(beside.store, attributes=dict(told)), beside, {}
+                yield zarr.create_group(beside.store, attributes=dict(attributes)), beside, {}
             return
         check_replaceable(path, overwrite)
-        yield zarr.create_group(place.store, attributes=dict(told)), place, {}
+        yield zarr.create_group(place.store, attributes=dict(attributes)), place, {}
 
 
 @contextmanager
-def replaced(store: Target, told: Mapping[str, Any], *, overwrite: bool) -> Iterator[zarr.Group]:
+def replaced(
+    store: Target, attributes: Mapping[str, Any], *, overwrite: bool
+) -> Iterator[zarr.Group]:
     """Give a group to write to; at a local path it appears only once the body has ended."""
     place = located(store)
     if not place.is_local or isinstance(store, Store):
-        yield _in_place(place, told, overwrite)
+        yield _in_place(place, attributes, overwrite)
         return
     path = Path(place.root)
     with _locked(path), replacing(path, overwrite=overwrite) as folder:
-        yield zarr.create_group(LocalStore(folder), attributes=dict(told))
+        yield zarr.create_group(LocalStore(folder), attributes=dict(attributes))
 
 
 def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
@@ -288,9 +290,9 @@ def check_resumable(place: Place) -> None:
 
 
 def _gone_on_with(
-    place: Place, told: Mapping[str, Any]
+    place: Place, attributes: Mapping[str, Any]
 ) -> tuple[zarr.Group, dict[str, int | None]]:
-    """Return an existing group with the plan in `told`, and the sizes of its objects."""
+    """Return an existing group with the plan in `attributes`, and the sizes of its objects."""
     try:
         # Arrays may have been removed since the metadata was consolidated.
         group = zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
@@ -308,7 +310,7 @@ def _gone_on_with(
         )
     wanted, begun = (
         {**one["plan"], "arrays": one.get("arrays")}
-        for one in (json.loads(json.dumps(told[MARK_KEY])), there)
+        for one in (json.loads(json.dumps(attributes[MARK_KEY])), there)
     )
     # The source last: options change its token, and their names say more.
     for name in sorted(wanted | begun, key=lambda name: name == "source"):
@@ -324,17 +326,17 @@ def _gone_on_with(
     # Left by a process that was killed before it renamed them into place.
     temporary = sorted(filter(TEMPORARY.search, sizes))
     place.remove(temporary)
-    group.update_attributes(dict(told))
+    group.update_attributes(dict(attributes))
     for key in temporary:
         del sizes[key]
     return group, sizes
 
 
-def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Group:
+def _in_place(place: Place, attributes: Mapping[str, Any], overwrite: bool) -> zarr.Group:
     if place.fs is not None and not place.is_local:
         _check_begins_as_store(place)
     try:
-        return zarr.open_group(place.store, mode="w-", zarr_format=3, attributes=dict(told))
+        return zarr.open_group(place.store, mode="w-", zarr_format=3, attributes=dict(attributes))
     except FileExistsError as error:
         if not overwrite:
             code, state = {
@@ -350,7 +352,7 @@ def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Gr
             }[_is_complete(place.store)]
             raise StoreExistsError(f"{place.url} holds {state}", code=code) from error
     place.check_ours(place.sizes())
-    return zarr.open_group(place.store, mode="w", zarr_format=3, attributes=dict(told))
+    return zarr.open_group(place.store, mode="w", zarr_format=3, attributes=dict(attributes))
 
 
 def _check_begins_as_store(place: Place) -> None:
@@ -365,12 +367,12 @@ def _check_begins_as_store(place: Place) -> None:
 def _is_complete(store: Store) -> bool | None:
     """Return whether a group is complete; None for one that dcmdask did not write."""
     try:
-        told = zarr.open_group(store, mode="r", zarr_format=3).attrs[MARK_KEY]
+        mark = zarr.open_group(store, mode="r", zarr_format=3).attrs[MARK_KEY]
     except Exception as error:
         # For damaged metadata zarr raises anything.
         check_reached(error)
         return None
-    return bool(told.get("complete")) if isinstance(told, dict) else None
+    return bool(mark.get("complete")) if isinstance(mark, dict) else None
 
 
 def complete(group: zarr.Group) -> None:
@@ -381,11 +383,11 @@ def complete(group: zarr.Group) -> None:
         # about stores without it.
         warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
         group = zarr.consolidate_metadata(group.store)
-    told: Any = group.attrs.asdict()[MARK_KEY]
+    mark: Any = group.attrs.asdict()[MARK_KEY]
     local = Path(group.store.root) if isinstance(group.store, LocalStore) else None
     if local is not None:
         sync_below(local)
-    group.update_attributes({MARK_KEY: {**told, "complete": True}})
+    group.update_attributes({MARK_KEY: {**mark, "complete": True}})
     if local is not None:
         sync(local / GROUP)
         sync(local)

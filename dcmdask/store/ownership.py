@@ -173,14 +173,14 @@ def check_apart(
     ...
     ValueError: the target s3://bucket/in holds the source zip://**::s3://bucket/in/study.zip: ...
     """
-    where = _place(target, is_pattern=False)
+    where = _path_parts(target, is_pattern=False)
     for source in sources:
-        place = _place(source, is_pattern=True)
-        if where == place:
+        parts = _path_parts(source, is_pattern=True)
+        if where == parts:
             how = "is"
-        elif where == place[: len(where)]:
+        elif where == parts[: len(where)]:
             how = "holds"
-        elif place == where[: len(place)]:
+        elif parts == where[: len(parts)]:
             with reaching(target, TARGET_OPTION):
                 if _is_left_out(target, storage_options or {}):
                     continue
@@ -190,7 +190,7 @@ def check_apart(
         raise ValueError(f"the target {target} {how} the source {source}: take another target")
 
 
-def _place(source: str, is_pattern: bool) -> tuple[str, ...]:
+def _path_parts(source: str, is_pattern: bool) -> tuple[str, ...]:
     """Return the kind of file system, and the parts of the real path before any wildcard."""
     last = source.rpartition("::")[2]
     protocol, path = fsspec.core.split_protocol(last)
@@ -303,7 +303,7 @@ def hidden(target: Path, purpose: str) -> Path:
 def discard(partial: Path) -> None:
     """Remove a store that is no longer wanted while tasks may still write to it.
 
-    `GROUP` goes first: a task that finds it gone behind its last write, which may have made
+    `GROUP` goes first: a task that finds it gone after its last write, which may have made
     folders anew, calls this itself.
     """
     with suppress(OSError):
@@ -355,7 +355,7 @@ def sync_below(folder: str | os.PathLike[str]) -> None:
         os.path.join(above, name) for above, _, names in os.walk(folder) for name in ("", *names)
     ]
     if len(paths) > _SYNCED_ONE_BY_ONE and hasattr(os, "sync"):
-        # All of them at once; syncing each behind this is fast, and raises errors.
+        # All of them at once; syncing each after this is fast, and raises errors.
         os.sync()
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
         for _ in threads.map(sync, paths):

@@ -32,7 +32,7 @@ _TEXTS = {"U": "O", "T": "O"}
 def result(
     value: Any, store: str, target_options: Mapping[str, Any] | None = None
 ) -> Iterator[list[da.Array]]:
-    """Give lazy arrays of which computing writes a result; behind the body it is complete.
+    """Give lazy arrays of which computing writes a result; after the body it is complete.
 
     Parameters
     ----------

@@ -214,7 +214,7 @@ def _compared(
         differences += found.differences
     # A source of another shape is not compared further.
     prepared = None if found is None or found.expected is None else found.prepared
-    regions = (0, 0)
+    regions, of_regions = (0, 0), list[Difference]()
     faults = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
     if there.arrays:
         layout = layout_of(there, prepared)
@@ -231,18 +231,18 @@ def _compared(
             None if found is None else found.expected,
         )
         results = run_levels(check_region, check, chosen, progress)
-        differences += [one for result in results for one in result.differences]
+        of_regions = [one for result in results for one in result.differences]
         notes += _noted(results)
         regions = (sum(map(len, chosen.values())), layout.regions)
         if prepared is not None and there.metadata.get("version") == __version__:
-            differences += _attributes(there, prepared, layout)
+            of_regions += _attributes(there, prepared, layout)
         elif prepared is not None:
             text = (
                 f"the store was written by dcmdask {there.metadata.get('version')}, and this is "
                 f"{__version__}: attributes are not compared"
             )
             notes.append(Note("other-version", text))
-    differences += [Difference(name, what) for name, what in faults.items()]
+    differences += [Difference(name, what) for name, what in faults.items()] + of_regions
     if not regions[0] and not differences:
         differences.append(Difference("regions", "none was checked"))
     differences += _coordinates(there, prepared, faults)
