@@ -71,12 +71,12 @@ def _listed(folder: Folder) -> list[str] | None:
             f"{folder.path(JOB_MARK)} stands in the way: it is not the mark of a target of dcmdask",
             code="no-mark",
         )
-    told = json.loads(data)[MARK_KEY].get("files")
-    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
+    names = json.loads(data)[MARK_KEY].get("files")
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
         raise StoreExistsError(
             f"{folder.path(JOB_MARK)} is damaged: it lists no files", code="damaged-mark"
         )
-    return told
+    return names
 
 
 @dataclass

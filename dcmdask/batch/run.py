@@ -191,9 +191,9 @@ def run(
         needed = Requirements(folder, chosen.ends, timeout is not None)
         job = replace(chosen.job, retries=retries, timeout=timeout)
         with _cluster(client) as running, reaching(target, TARGET_OPTION):
-            check_workers(running, needed)
+            checked = check_workers(running, needed)
             now = now._replace(total=chosen.total, dashboard=dashboard_of(running))
-            workers = Workers(running, needed)
+            workers = Workers(running, needed, checked)
             now, failures = process_all(running, job, chosen.works(), workers, now, progress)
     with reaching(target, TARGET_OPTION):
         for record in chosen.left_out.values():

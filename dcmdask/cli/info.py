@@ -54,7 +54,9 @@ def info(
             storage_options=storage_options,
             **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
         )
-    facts = {"file": file, **_facts(frames), "bytes_file": files.locate(file, storage_options).size}
+    # A file that is read whole to be opened is held to the same limit here.
+    source = files.locate(file, storage_options, inflate_limit or files.INFLATE_LIMIT)
+    facts = {"file": file, **_facts(frames), "bytes_file": source.size}
     show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.console import options
-from dcmdask.console.output import counted, listing, show, table
+from dcmdask.console.output import FAILURES, counted, listing, show, table
 from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
 
@@ -58,15 +58,15 @@ def report(
     if html:
         from dcmdask.report.page import write_page
 
-        with reaching(page, TARGET_OPTION):
+        with reaching(page or target, TARGET_OPTION):
             written = write_page(summary, folder, page)
     if as_json:
-        told = {**_facts(summary), **({"page": written} if written else {})}
-        show(json.dumps(told, indent=2))
+        facts = {**_facts(summary), **({"page": written} if written else {})}
+        show(json.dumps(facts, indent=2))
     else:
         show(_for_people(summary) + (f"\n\nwritten: {plain(written)}" if written else ""))
     if summary.causes:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILURES)
 
 
 def _facts(summary: Summary) -> dict[str, Any]:

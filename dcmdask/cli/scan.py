@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.console import options
-from dcmdask.console.output import counted, show, skipped_files, table
+from dcmdask.console.output import FAILURES, counted, say, show, skipped_files, table
 from dcmdask.dicom.access import options_of
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ def scan(
         show(_for_people(found, rows))
     if found.doubtful:
         if as_csv:
-            print(f"dcmdask: {skipped_files(found)}", file=sys.stderr)
-        raise typer.Exit(1)
+            say(f"dcmdask: {skipped_files(found)}")
+        raise typer.Exit(FAILURES)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

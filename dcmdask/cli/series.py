@@ -33,8 +33,8 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
     facts = [_facts(series) for series in found]
     if as_json:
         skipped = [one._asdict() for one in found.skipped]
-        told = {"files": found.files, "series": facts, "skipped": skipped}
-        show(json.dumps(told, indent=2))
+        answer = {"files": found.files, "series": facts, "skipped": skipped}
+        show(json.dumps(answer, indent=2))
         return
     listings = []
     for one in facts:

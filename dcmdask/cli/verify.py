@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.console import options
-from dcmdask.console.output import show
+from dcmdask.console.output import FAILURES, show
 from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dcmdask.store.verification.verify import VerifyReport
 
 
-def as_told(report: VerifyReport) -> dict[str, Any]:
+def json_of(report: VerifyReport) -> dict[str, Any]:
     """Return a report in types of JSON."""
     return {
         "ok": report.ok,
@@ -68,8 +68,8 @@ def verify(
             target_options=options_of(target_option or ()),
         )
     if as_json:
-        show(json.dumps(as_told(report), indent=2))
+        show(json.dumps(json_of(report), indent=2))
     else:
         show("\n".join(map(plain, str(report).splitlines())))
     if not report.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILURES)

@@ -280,7 +280,7 @@ def test_progress_on_a_terminal(tmp_path: Path) -> None:
     os.close(ours)
     assert process.returncode == 0
     assert b"regions" in shown
-    assert b"15/15" in shown
+    assert b"15 of 15 regions" in shown
     assert out.startswith(str(tmp_path / "a.zarr").encode())
 
 
