@@ -253,7 +253,7 @@ def _write(
     arrays = tuple(_array(group, name, **made) for name, made in prepared.arrays())
     mask = _array(group, layout.mask, **prepared.mask()) if layout.mask else None
     _write_coordinates(group, prepared)
-    todo = left(layout, there, dict(lacking(layout, arrays, there)))
+    todo = left(layout, there, dict(lacking(layout, arrays, there)) if there else ())
     place.remove(todo.stale)
     absent = prepared.absent
     job = Job(
