@@ -54,8 +54,11 @@ class Requirements(NamedTuple):
 
 def _look(folder: Folder, sources: Sequence[Stored], probe: str) -> tuple[Any, ...]:
     """Return, on a worker, its versions, its process, and the reason why it cannot work."""
+    # Imported late: that of the worker, also where it shares this process with the driver.
+    from dcmdask import __version__ as version
+
     python, process = tuple(sys.version_info[:2]), f"{socket.gethostname()} {os.getpid()}"
-    return (__version__, python, process, _lacks(folder, sources, probe))
+    return (version, python, process, _lacks(folder, sources, probe))
 
 
 def _lacks(folder: Folder, sources: Sequence[Stored], probe: str) -> str:
