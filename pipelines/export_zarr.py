@@ -1,6 +1,6 @@
 """An archive to OME-Zarr: one store for each stack of each series.
 
-    dcmdask run pipelines/export_zarr.py ARCHIVE TARGET [OPTIONS]
+    dcmdask run pipelines/export_zarr.py SOURCE TARGET [OPTIONS]
 
 Most series are one stack; a localizer in three directions is three, and its stores are
 stack-0.zarr, stack-1.zarr and stack-2.zarr, the largest first.

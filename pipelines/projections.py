@@ -1,6 +1,6 @@
 """A projection of every volume along an axis: a picture, and the values as Zarr.
 
-    dcmdask run pipelines/projections.py ARCHIVE TARGET [OPTIONS]
+    dcmdask run pipelines/projections.py SOURCE TARGET [OPTIONS]
 
 **--kind** is max (the default), mean or min. **--axis** is z (the default) for a view along
 the stack, y or x for one across it, or t for a projection over time. Pictures have square

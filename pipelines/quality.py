@@ -1,6 +1,6 @@
 """Quality of an archive: a row of numbers for every series, and a list of duplicate frames.
 
-    dcmdask run pipelines/quality.py ARCHIVE TARGET [--share 0.01]
+    dcmdask run pipelines/quality.py SOURCE TARGET [--share 0.01]
 
 Columns of the results, over all frames of a series, in the units of the modality:
 

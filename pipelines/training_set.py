@@ -1,6 +1,6 @@
 """A training set: volumes of one spacing and window, split by patient, without identities.
 
-    dcmdask run pipelines/training_set.py ARCHIVE TARGET [OPTIONS]
+    dcmdask run pipelines/training_set.py SOURCE TARGET [OPTIONS]
 
 Each series of one regular grey volume becomes a Zarr group, series/UID/volume.zarr: float16
 from 0 to 1, the **--center** (40) and **--width** (400) of a window in the units of the

@@ -25,7 +25,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a floor knows only those before it.
 FLOORS = [
     *("errors", "dicom", "pixels", "geometry", "arrays", "images", "archive", "xarray", "store"),
-    *("batch", "report", "cli"),
+    *("console", "batch", "report", "cli"),
 ]
 # What must not be imported on a floor, not even late.
 FORBIDDEN = {
@@ -38,6 +38,7 @@ FORBIDDEN = {
     "archive": {"zarr"},
     "xarray": {"distributed", "zarr"},
     "store": set(),
+    "console": {"dask", "distributed", "numpy", "pandas", "pydicom", "xarray", "zarr"},
     "batch": {"zarr"},
     "report": {"zarr"},
     "cli": {"zarr"},

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dcmdask.archive.discovery import may_be_lost
 from dcmdask.archive.scan import Scan
 from dcmdask.dicom.access import reaching
-from dcmdask.dicom.instance import outside
-from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
+from dcmdask.errors import AmbiguousSourceError
 from dcmdask.images.volume import Stack
 
 # Number of series or files that a message lists.
@@ -50,8 +47,5 @@ def only_stack(found: Scan) -> Stack:
             "scan(...) gives all of them, and each has to_dask() and to_xarray()",
             code="series",
         )
-    if lost := list(filter(may_be_lost, found.skipped)):
-        named = "; ".join(f"{one.path}: {one.reason}" for one in lost[:_LISTED])
-        text = f"left out, though maybe part of the series ({len(lost)}): {named}"
-        warnings.warn(DcmdaskWarning(text, "left-out"), stacklevel=outside())
+    found[0].warn_left_out()
     return found[0].only_stack()

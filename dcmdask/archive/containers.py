@@ -13,6 +13,7 @@ from dcmdask.archive.descriptions import Outcome, describe_located
 from dcmdask.archive.discovery import Choice, Skipped, matches
 from dcmdask.archive.remote import members, url_of
 from dcmdask.dicom import files
+from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.inflation import ReadForward
 from dcmdask.errors import HeaderError
@@ -79,11 +80,12 @@ class Archive:
         found: dict[str, str] = {}
         for url in urls:
             path = url.partition("::")[0].partition("://")[2].strip("/")
-            for one in members(self._fs, url, path, chosen, _find):
-                if isinstance(one, Skipped):
-                    yield one
-                else:
-                    found.setdefault(one, url_of(url, path, one))
+            with reaching(url):
+                for one in members(self._fs, url, path, chosen, _find):
+                    if isinstance(one, Skipped):
+                        yield one
+                    else:
+                        found.setdefault(one, url_of(url, path, one))
         for path in _listed(self._fs):
             if path in found:
                 self._paths[found[path]] = path
@@ -120,7 +122,7 @@ def _find(fs: Any, path: str, is_pattern: bool) -> Iterator[str]:
 
 
 def _opener(fs: Any) -> Callable[[str], BinaryIO]:
-    """Return what opens a member by its path, in a time that does not grow with their number."""
+    """Return a function that opens a member by its path, as fast among many as among few."""
     tar = getattr(fs, "tar", None)
     if tar is None:
         return cast("Callable[[str], BinaryIO]", partial(fs.open, mode="rb"))

@@ -22,11 +22,14 @@ _OTHER_FILES = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# The file that the target of a job begins with.
-TARGET = "dcmdask.json"
-# The file that a Zarr store begins with.
-STORE = "zarr.json"
-MARKS = frozenset({TARGET, STORE})
+# The key of what dcmdask says of a folder: in the mark of a job's target, and among the
+# attributes of a Zarr group.
+MARK_KEY = "dcmdask"
+# The first file of the target of a job.
+JOB_MARK = "dcmdask.json"
+# The first file of a Zarr 3 group or array.
+GROUP = "zarr.json"
+MARKS = frozenset({JOB_MARK, GROUP})
 # Bytes of such a file that are read; dcmdask writes none that is longer.
 MOST = 2**24
 
@@ -40,13 +43,13 @@ class Skipped(NamedTuple):
     ----------
     path : str
     reason : str
-        In words, without values of the file's text elements.
+        Reason in words, without values of the file's text elements.
     kind : {"not DICOM", "no pixel data", "copy", "doubtful"}
-        ``"not DICOM"`` is also of what cannot be a DICOM file: empty files, pipes, sockets,
-        devices, links to folders, folders that dcmdask wrote. ``"no pixel data"`` is of
-        reports, plans and the like, ``"copy"`` of an instance that is there. Whatever is
-        ``"doubtful"`` may be part of a series: damaged, unreadable, gone, or a link that
-        leads nowhere.
+        ``"not DICOM"`` is also given for what cannot be a DICOM file: empty files, pipes,
+        sockets, devices, links to folders, folders that dcmdask wrote. ``"no pixel data"``
+        stands for reports, plans and the like, ``"copy"`` for another file of an instance.
+        Entries that are ``"doubtful"`` may be part of a series: files that are damaged,
+        unreadable or gone, and links that lead nowhere.
     code : str
         Stable name of the reason: that of an error has its :attr:`DcmdaskError.code`.
     """
@@ -60,6 +63,11 @@ class Skipped(NamedTuple):
 def empty(path: str) -> Skipped:
     """Return the entry of an empty file."""
     return Skipped(path, "an empty file", "not DICOM", "empty")
+
+
+def folder_of(source: str) -> str:
+    """Return the folder of a file, by its path or URL."""
+    return source.replace(os.sep, "/").rpartition("/")[0]
 
 
 def may_be_lost(one: Skipped) -> bool:
@@ -131,16 +139,13 @@ class Choice(NamedTuple):
         return any(fnmatch(path if "/" in one else name, one) for one in self.exclude)
 
 
-_ALL = Choice()
-
-
 def choice(exclude: Iterable[str] | str, follow_links: bool) -> Choice:
     """Return what :func:`dcmdask.scan` was asked for."""
     patterns = (exclude,) if isinstance(exclude, str) else exclude
     return Choice(tuple(one.rstrip("/") for one in patterns), follow_links)
 
 
-def discover(source: str, chosen: Choice = _ALL) -> Iterator[str | Skipped]:
+def discover(source: str, chosen: Choice) -> Iterator[str | Skipped]:
     """Yield the files of a local source, each once, in no order that means anything.
 
     Folders below the source that dcmdask wrote are left out.
@@ -190,12 +195,17 @@ def _matching(pattern: str, chosen: Choice) -> Iterator[str | Skipped]:
     parts = pattern.split(os.sep)
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     folder = os.sep.join(parts[:fixed]) + os.sep
-    matches = 0
-    if os.path.isdir(folder):
-        for one in _walk(folder, frozenset({tuple(parts[fixed:])}), chosen):
-            matches += 1
-            yield one
-    if not matches and not chosen.exclude:
+    tails: Tails = frozenset({tuple(parts[fixed:])})
+
+    def found(chosen: Choice) -> Iterator[str | Skipped]:
+        return _walk(folder, tails, chosen) if os.path.isdir(folder) else iter(())
+
+    is_empty = True
+    for one in found(chosen):
+        is_empty = False
+        yield one
+    # What is excluded matches all the same.
+    if is_empty and next(found(chosen._replace(exclude=())), None) is None:
         raise FileNotFoundError(f"nothing matches {pattern}")
 
 
@@ -349,8 +359,8 @@ def is_mark(name: str, data: bytes) -> bool:
     """
     try:
         said = json.loads(data)
-        if name == STORE:
+        if name == GROUP:
             said = said["attributes"]
-        return isinstance(said["dcmdask"], dict)
+        return isinstance(said[MARK_KEY], dict)
     except (ValueError, KeyError, TypeError, RecursionError):
         return False

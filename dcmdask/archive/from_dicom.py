@@ -95,14 +95,17 @@ def from_dicom(
     Raises
     ------
     ValueError
-        `chunks` would split rows, columns or samples.
+        `chunks` would split rows, columns or samples; or an option for series is given with one
+        file or a FrameArray.
+    TypeError
+        There is no such option; or one of opening is given with a FrameArray, which is open.
     AmbiguousSourceError
         There are several series or stacks, or none; the message lists them.
     IrregularSeriesError
         A series is not regular, and `on_irregular` does not settle it; the message says
         where, in mm.
     FileNotFoundError, IsADirectoryError, OSError
-        The exceptions of :func:`open`.
+        The exceptions of :func:`open`; as `UnreachableError` where a server does not answer.
     NotDicomError, HeaderError, MissingElementError, NoPixelDataError
         The header cannot be read, or contradicts itself.
     PixelDataError
@@ -124,11 +127,7 @@ chunktype=numpy.ndarray>
     opening = {"raw": raw, "decoding_plugin": decoding_plugin, **decoding_options}
     check_values(values, opening)
     check_on_irregular(on_irregular)
-    if isinstance(src, FrameArray):
-        if raw or decoding_plugin or storage_options or decoding_options or values != "stored":
-            raise TypeError("a FrameArray has its options already; open it with others")
-        return to_dask(src, chunks)
-    if is_collection(src, storage_options):
+    if not isinstance(src, FrameArray) and is_collection(src, storage_options):
         stack = only_stack(scan(src, storage_options=storage_options))
         frames: ArrayLike = stack.flattened(
             values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
@@ -139,6 +138,10 @@ chunktype=numpy.ndarray>
             "on_irregular, order_by and fill_value are for series: the frames of one file stay in "
             "the order that they are stored in; scan(path)[0] arranges them"
         )
+    if isinstance(src, FrameArray):
+        if raw or decoding_plugin or storage_options or decoding_options or values != "stored":
+            raise TypeError("a FrameArray has its options already; open it with others")
+        return to_dask(src, chunks)
     if values == "stored":
         return to_dask(open_frames(src, storage_options=storage_options, **opening), chunks)
     stored, described = open_described(src, values, storage_options, **opening)

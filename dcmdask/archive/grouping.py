@@ -6,11 +6,11 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from dcmdask.archive.descriptions import quiet
-from dcmdask.archive.discovery import Skipped
+from dcmdask.archive.discovery import Skipped, folder_of
 from dcmdask.archive.processes import in_threads
 from dcmdask.archive.series import Series
 from dcmdask.dicom import files
@@ -18,7 +18,6 @@ from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_index import PixelDataElement
 from dcmdask.dicom.header import read_header
-from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.grid import Irregularity
 
 __all__ = ["by_series", "series_of"]
@@ -45,7 +44,7 @@ def series_of(
     described : sequence of Described
         In any order.
     lost : iterable of Skipped, optional
-        Files that may be part of a series: each is left out of those that it lies beside.
+        Files that may be part of a series: of those that they lie beside, or of the only one.
 
     Returns
     -------
@@ -74,26 +73,24 @@ def series_of(
             conflicts.setdefault(by_series(first), []).append(Irregularity("conflict", text))
     beside: dict[str, list[str]] = {}
     for one in lost:
-        beside.setdefault(_folder(one.path), []).append(f"{one.path}: {one.reason}")
+        beside.setdefault(folder_of(one.path), []).append(f"{one.path}: {one.reason}")
     kept = (one for one in ordered if one.source.name not in copies)
     series = []
     for key, group in groupby(kept, by_series):
         instances = list(group)
-        folders = sorted({_folder(one.source.name) for one in instances} & beside.keys())
+        folders = sorted({folder_of(one.source.name) for one in instances} & beside.keys())
         left_out = [text for folder in folders for text in beside[folder]]
         series.append(Series(key[1], instances, sorted(conflicts.get(key, ())), left_out))
+    if len(series) == 1:
+        series[0].left_out = tuple(chain.from_iterable(beside.values()))
     return series, list(copies.values())
 
 
-def _folder(name: str) -> str:
-    return name.replace(os.sep, "/").rpartition("/")[0]
-
-
 def by_series(one: Described) -> tuple[str, ...]:
-    """Return what the instances of a series have in common, and those of no other."""
+    """Return the key of the series of an instance."""
     if one.series_uid:
         return one.study_uid, one.series_uid, "", ""
-    return one.study_uid, "", one.modality, _folder(one.source.name)
+    return one.study_uid, "", one.modality, folder_of(one.source.name)
 
 
 def _by_series_and_name(one: Described) -> tuple[str, ...]:
@@ -133,20 +130,21 @@ def _versions(same_uid: Iterable[Described]) -> list[list[Described]]:
 
 
 def _parts(group: list[Described], key: Callable[[Described], Any]) -> list[list[Described]]:
-    if len(group) == 1 or len({_place(one) for one in group}) == 1:
+    if len(group) == 1 or len({_file_identity(one) for one in group}) == 1:
         return [group]
     parts: dict[Any, list[Described]] = {}
     for one in group:
         try:
             value = key(one)
-        except (OSError, DcmdaskError):
+        except Exception:
+            # Libraries that speak to servers raise errors of any class.
             value = one.source.name
         parts.setdefault(value, []).append(one)
     return list(parts.values())
 
 
-def _place(one: Described) -> Any:
-    """Return what links to one file have in common."""
+def _file_identity(one: Described) -> Any:
+    """Return device and inode of a local file, which links to it share; otherwise its name."""
     if isinstance(one.source, files.LocalFile):
         try:
             status = os.stat(one.source.path)
@@ -161,7 +159,7 @@ def _facts(one: Described) -> tuple[Any, ...]:
 
 
 def _tables(one: Described) -> Any:
-    """Return what stands for the lookup tables: the file, where their places are not known."""
+    """Return hashes of the lookup tables; one of the file where their places are not known."""
     sequences = (
         *(_LUTS if one.has_lut else ()),
         *(_FUNCTIONAL_GROUPS if one.has_frame_lut else ()),

@@ -94,8 +94,8 @@ def describe_in_processes(batches: Iterable[list[str]], processes: int) -> Itera
     ----------
     batches : iterable of list of str
     processes : int
-        How many describe. Where they are few, this one does it too, while it has nothing
-        else to do: a child process takes longer to start than to describe a thousand files.
+        Number of processes. Where they are few, this one is among them and describes files while
+        it waits: a child process takes longer to start than to describe a thousand files.
     """
     here = describe_files if processes <= _FEW else None
     workers = processes - (here is not None)

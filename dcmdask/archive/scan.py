@@ -25,6 +25,7 @@ from dcmdask.archive.grouping import series_of
 from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.archive.series import COLUMNS, Series, row
+from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def scan(
     """Find the series under a folder, or among files; only headers are read.
 
     Names, suffixes and nesting do not matter. Where it takes longer than a moment, a process
-    for each core reads the local files. What is no part of a series is named in `skipped`
-    and stops nothing: files that are not DICOM, have no pixel data, are damaged or vanish
-    meanwhile, folders that cannot be read, links to folders, and folders below `src` that
-    dcmdask wrote.
+    for each core reads the local files. Files and folders that are no part of a series are
+    named in `skipped` and stop nothing: files that are not DICOM, have no pixel data, are damaged
+    or vanish meanwhile, folders that cannot be read, links to folders, and folders below `src`
+    that dcmdask wrote.
 
     Of files with the same SOP Instance UID in one series, those with the same pixel data,
     lookup tables and facts are one instance: the first by name is kept. Where they differ all
@@ -71,8 +72,8 @@ def scan(
     exclude : str or iterable of str, optional
         Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
         to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
-        path below `src`. Folders that are left out are not entered. What `src` names itself
-        is not left out.
+        path below `src`. Folders that are left out are not entered. `src` itself is never left
+        out.
     follow_links : bool, optional
         Follow links to folders. Each folder is scanned once, also where links lead round in
         a circle.
@@ -134,11 +135,12 @@ class Scan(Sequence[Series]):
     Attributes
     ----------
     skipped : tuple of Skipped
-        ``(path, reason, kind)`` of what is no part of a series, sorted by path.
+        ``(path, reason, kind, code)`` of each file or folder that is no part of a series, sorted
+        by path.
     doubtful : tuple of Skipped
         Those of `skipped` that may be part of a series: damaged, unreadable, gone.
     files : int
-        How many files were looked into.
+        Number of files that were looked into.
     """
 
     def __init__(self, series: Iterable[Series], skipped: Iterable[Skipped], files: int) -> None:
@@ -220,7 +222,7 @@ is 0 mm from the first']
 
 @dataclass
 class _Listing:
-    """Sources, and what listing them has come to so far."""
+    """Sources, and the state of listing them."""
 
     sources: Sequence[str]
     storage_options: Mapping[str, Any]
@@ -298,7 +300,8 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
         else:
             yield describe_files(batch, known=known)
     for name, urls in listing.archives().items():
-        archive = Archive(name, listing.storage_options)
+        with reaching(urls[0]):
+            archive = Archive(name, listing.storage_options)
         for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
             yield [archive.describe(url, known)]
     describe = partial(describe_files, storage_options=listing.storage_options, known=known)

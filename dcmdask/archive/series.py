@@ -58,8 +58,8 @@ class Series:
     conflicts : sequence of Irregularity, optional
         Instances that contradict each other.
     left_out : sequence of str, optional
-        Files that may be part of it, and why they are not: those beside its own that are
-        damaged, empty or unreadable.
+        Files that may be part of it, each with the reason why it is left out: damaged, empty
+        or unreadable files beside its own, or anywhere if no other series was found.
     """
 
     def __init__(
@@ -83,8 +83,7 @@ class Series:
     def irregularities(self) -> tuple[Irregularity, ...]:
         """Irregularities of its stacks, and instances that contradict each other."""
         found = (one for stack in self.stacks for one in stack.irregularities)
-        # Conflicts inside a stack are among those of the series.
-        return (*self.conflicts, *(one for one in found if one.code != "conflict"))
+        return (*self.conflicts, *without_conflicts(found))
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -132,13 +131,15 @@ class Series:
             )
         return self.stacks[0]
 
-    def tell_left_out(self) -> None:
-        """Warn of files that may be part of it and are not."""
+    def warn_left_out(self) -> None:
+        """Warn of files that may belong to it and were left out."""
         if self.left_out:
             shown = "; ".join(self.left_out[:_LISTED])
-            text = f"left out beside it, though maybe part of it ({len(self.left_out)}): {shown}"
-            warning = DcmdaskWarning(f"{self.name}: {text}", "left-out")
-            warnings.warn(warning, stacklevel=outside())
+            text = (
+                f"{self.name}: files that may belong to this series were left out "
+                f"({len(self.left_out)}): {shown}"
+            )
+            warnings.warn(DcmdaskWarning(text, "left-out"), stacklevel=outside())
 
     def to_dask(
         self,
@@ -197,7 +198,7 @@ class Series:
             There are several stacks; the message lists them.
         """
         stack = self.only_stack()
-        self.tell_left_out()
+        self.warn_left_out()
         return stack.to_dask(
             values,
             on_irregular=on_irregular,
@@ -282,7 +283,7 @@ class Series:
         array([ -72.199997, -143.      ,    3.7625  ])
         """
         stack = self.only_stack()
-        self.tell_left_out()
+        self.warn_left_out()
         return stack.to_xarray(
             values,
             on_irregular=on_irregular,
@@ -291,6 +292,11 @@ class Series:
             chunks=chunks,
             **decoding_options,
         )
+
+
+def without_conflicts(found: Iterable[Irregularity]) -> list[Irregularity]:
+    """Return irregularities of a stack, but for conflicts, which its series names as well."""
+    return [one for one in found if one.code != "conflict"]
 
 
 def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
@@ -370,7 +376,9 @@ def row(series: Series) -> dict[str, Any]:
     instances, stacks = series.instances, series.stacks
     stack = stacks[0] if len(stacks) == 1 else None
     geometry = stack.geometry if stack else None
-    irregularities = [one.text for s in stacks for one in s.arrangement.irregularities]
+    # Without the names of files.
+    found = (one for stack in stacks for one in stack.arrangement.irregularities)
+    irregularities = [one.text for one in without_conflicts(found)]
     if series.conflicts:
         irregularities.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
     values = (

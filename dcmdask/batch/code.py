@@ -72,20 +72,20 @@ def normalised(tree: ast.Module) -> bytes:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return repr(_told(tree)).encode()
+    return repr(_canonical(tree)).encode()
 
 
-def _told(node: Any) -> Any:
+def _canonical(node: Any) -> Any:
     """Return a syntax tree as names and strings, the same in each version of Python.
 
     `ast.unparse` and `ast.dump` change: quotes in f-strings have, and nodes get new fields.
     """
     if isinstance(node, list):
-        return [*map(_told, node)]
+        return [*map(_canonical, node)]
     if not isinstance(node, ast.AST):
         # The letters that `repr` escapes depend on the version as well.
         return ascii(node)
-    told = []
+    fields = []
     # In the order of their names.
     for name, value in sorted(ast.iter_fields(node)):
         if isinstance(node, ast.JoinedStr):
@@ -93,8 +93,8 @@ def _told(node: Any) -> Any:
             value = [one for one in value if getattr(one, "value", None) != ""]
         # New fields are empty in code of earlier versions; `kind` is the u of u"".
         if value not in (None, []) and name != "kind":
-            told.append((name, _told(value)))
-    return type(node).__name__, told
+            fields.append((name, _canonical(value)))
+    return type(node).__name__, fields
 
 
 def _imported(tree: ast.Module, package: list[str]) -> set[str]:

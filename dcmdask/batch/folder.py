@@ -13,10 +13,9 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import fsspec
-from filelock import FileLock, Timeout
 
 from dcmdask.dicom import files
-from dcmdask.store.ownership import check_ours, files_below
+from dcmdask.store.ownership import check_ours, files_below, locked
 
 # Errors of a path where there is no file: absent, a folder, or a loop of links.
 _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
@@ -245,18 +244,8 @@ class Folder(NamedTuple):
             yield True
             return
         path = Path(self.url, key)
-        lock = path.with_name(f".{path.stem}.lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(lock).acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        with held:
-            yield True
-            # Windows removes no open file.
-            with suppress(OSError):
-                lock.unlink()
+        with locked(path.with_name(f".{path.stem}.lock")) as held:
+            yield held
 
     def _each(self, call: Callable[[str], None], keys: Iterable[str]) -> None:
         """Call a function with each key: one by one, or as many at once as a server takes."""

@@ -58,10 +58,10 @@ def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
     ValueError
         An option is no value that JSON has, nor a path or a choice of an Enum.
     """
-    told = json.dumps(
+    parameters = json.dumps(
         {name: _plain(name, value) for name, value in options.items()}, sort_keys=True
     )
-    return digest(b"\0".join([*_code(process, set()), told.encode()]))
+    return digest(b"\0".join([*_code(process, set()), parameters.encode()]))
 
 
 def script_of(process: Callable[..., Any]) -> str:

@@ -19,12 +19,27 @@ from dcmdask.batch.outcome import BatchReport, display
 from dcmdask.batch.records import SCAN, Record
 from dcmdask.batch.run import run
 from dcmdask.batch.selection import selected
-from dcmdask.dicom.access import TARGET, options_of, reaching
+from dcmdask.console.options import (
+    Exclude,
+    FollowLinks,
+    Scheduler,
+    StorageOption,
+    TargetOption,
+    Workers,
+)
+from dcmdask.console.output import (
+    FAILURES,
+    INTERRUPTED,
+    NOT_DONE,
+    is_terminal,
+    say,
+    show,
+)
+from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError
 from dcmdask.store.scheduler import cluster, half_of_this_machine
 
-NOT_DONE, FAILURES, INTERRUPTED = 2, 1, 130
 _CODES = "Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted."
 # Failures that are printed at the end.
 _PRINTED = 20
@@ -50,7 +65,7 @@ def main(
 ) -> None:
     """Run a job from the command line, and end the process with its exit code.
 
-    Parameters of `process` behind the series become options: numbers, strings and booleans by
+    Parameters of `process` after the series become options: numbers, strings and booleans by
     their annotations.
 
     Parameters
@@ -78,11 +93,11 @@ def main(
     try:
         _command(_Script(process, tuple(columns), finish), description)(prog_name=name)
     except (DcmdaskError, OSError, ValueError, ImportError) as error:
-        print(plain(f"{name}: {' '.join(str(error).split())}"), file=sys.stderr)
+        say(plain(f"{name}: {' '.join(str(error).split())}"))
         sys.exit(NOT_DONE)
     except Exception:
         # The exit code of Python would mean that some series failed.
-        traceback.print_exc()
+        say(traceback.format_exc().rstrip())
         sys.exit(NOT_DONE)
 
 
@@ -112,7 +127,7 @@ def _command(script: _Script, description: str | None) -> typer.Typer:
 
 
 def _own_parameters(process: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters behind the series, with their annotations."""
+    """Return the parameters after the series, with their annotations."""
     names = getattr(inspect.unwrap(process), "__globals__", {})
     found = []
     # The annotation of the series may exist for type checkers only.
@@ -151,38 +166,15 @@ def _run(
         str | None,
         typer.Option(metavar="QUERY", help="Series, as in 'Modality == \"CT\" and frames > 20'."),
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Leave out files and folders of this name, or of this path below the source. Can "
-            "be given several times.",
-        ),
-    ] = None,
-    follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Follow links to folders; each is scanned once.")
-    ] = False,
-    storage_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="For the file system of ARCHIVE where it is a URL: anon=true, "
-            "endpoint_url=http://host:9000. Can be given several times.",
-        ),
-    ] = None,
-    target_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Likewise, for the file system of TARGET."),
-    ] = None,
+    exclude: Exclude = None,
+    follow_links: FollowLinks = False,
+    storage_option: StorageOption = None,
+    target_option: TargetOption = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Maximum number of series.")
     ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="A Dask cluster: tcp://host:8786")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of processes of this machine.")
-    ] = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     threads_per_worker: Annotated[
         int | None, typer.Option(min=1, metavar="M", help="Threads of each of these processes.")
     ] = None,
@@ -235,7 +227,7 @@ def _run(
         workers, threads_per_worker = half_of_this_machine()
     broken: list[str] = []
     # A script is not asked, and has to give --redo.
-    ask = sys.stdin.isatty() and sys.stderr.isatty()
+    ask = is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
     def finished(table: Any, target: str) -> None:
         try:
@@ -248,7 +240,7 @@ def _run(
         with (
             _interrupted_once(),
             cluster(scheduler, workers, threads_per_worker, dashboard=dashboard) as client,
-            display() as (show, confirmed),
+            display() as (advance, confirmed),
         ):
             report = run(
                 script.process,
@@ -262,15 +254,15 @@ def _run(
                 target_options=target_options,
                 columns=script.columns,
                 finish=None if script.finish is None else finished,
-                progress=show,
+                progress=advance,
                 **choice,
             )
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with the rest", file=sys.stderr)
+        say("interrupted; the same command goes on with the rest")
         sys.exit(INTERRUPTED)
     _print_report(report)
     if broken:
-        print(f"{broken[0]}finish failed; all results above are kept", file=sys.stderr)
+        say(f"{broken[0]}finish failed; all results above are kept")
         sys.exit(NOT_DONE)
     if not report.ok:
         sys.exit(FAILURES)
@@ -278,7 +270,7 @@ def _run(
 
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """Take the first Ctrl-C only: the end of the workers, behind it, is not to be interrupted."""
+    """Take the first Ctrl-C only: the end of the workers, after it, is not to be interrupted."""
 
     def interrupt(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -304,10 +296,10 @@ def _print_report(report: BatchReport) -> None:
     # Files that were left out come last.
     failures = sorted(report.failures, key=lambda one: one.stage == SCAN)
     for one in failures[:_PRINTED]:
-        print(plain(_failure(one)))
+        show(plain(_failure(one)))
     if more := len(failures[_PRINTED:]):
-        print(f"and {more} more; dcmdask report lists all")
-    print(plain(str(report)))
+        show(f"and {more} more; dcmdask report lists all")
+    show(plain(str(report)))
 
 
 def _failure(one: Record) -> str:
@@ -325,12 +317,12 @@ def _print_plan(
     target_options: dict[str, Any] | None,
     choice: dict[str, Any],
 ) -> None:
-    with reaching(target, TARGET):
+    with reaching(target, TARGET_OPTION):
         folder = Folder.of(target, target_options)
     found = selected(process, source, folder, **choice)
     for work in found.works():
         frames = sum(map(len, work.series.instances))
-        print(f"{work.name}  {len(work.series)} files, {frames} frames")
+        show(f"{work.name}  {len(work.series)} files, {frames} frames")
     for one in found.left_out.values():
-        print(plain(_failure(one)))
-    print(f"{found.total} series to process, {found.before['done']} done already")
+        show(plain(_failure(one)))
+    show(f"{found.total} series to process, {found.before['done']} done already")

@@ -10,15 +10,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import Progress as Bar
-
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import SCAN, Record, read_records
+from dcmdask.console.output import say
+from dcmdask.console.progress import Display
 from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 TABLE = "results"
 # Columns of the table for the name of the series, and for the job that has made the row.
 NAME, JOB = COLUMNS = ("series", "job")
-# Seconds between the lines of a log.
-_LINE = 10.0
 # Beginnings of a formula, and control characters.
 _FORMULA = ("=", "+", "-", "@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -56,7 +53,7 @@ class BatchReport:
     other : int
         Number of series of the target with results of another version or other options of the job.
     noted : int
-        Number of series that are done and have notes: warnings about their data.
+        Number of series of the target that are done and have notes: warnings about their data.
     seconds : float
     target_options : dict or None
         Keyword arguments for the file system of the target.
@@ -97,11 +94,11 @@ class BatchReport:
         left_out = stages.pop(SCAN, 0)
         why = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
         was = {"new": "new", "changed": "changed", "failed": "failed before"}
-        told = ", ".join(f"{self.before[k]} {v}" for k, v in was.items() if self.before.get(k))
+        states = ", ".join(f"{self.before[k]} {v}" for k, v in was.items() if self.before.get(k))
         return (
             f"{self.target}: {self.done} of {self.done + stages.total()} series done; "
             f"{self.processed} processed now in {self.seconds:.1f} s"
-            + (f" ({told})" if told else "")
+            + (f" ({states})" if states else "")
             + (f"; failed: {why}" if why else "")
             + (f"; files left out: {left_out}" if left_out else "")
             + (f"; with warnings: {self.noted} (dcmdask report says why)" if self.noted else "")
@@ -164,39 +161,31 @@ def display() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], bool
     callable
         Called with a message; asks at the terminal whether series are to be done again.
     """
-    terminal = sys.stderr.isatty()
-    bar = Bar(console=Console(stderr=True), transient=True, disable=not terminal)
-    task = bar.add_task("", total=None)
-    dashboard, last = "", time.monotonic()
-    # When the first series began, behind the scan.
+    shown = Display()
+    dashboard = ""
+    # Time when the first series began, after the scan.
     started = 0.0
 
     def show(now: Progress) -> None:
-        nonlocal dashboard, last, started
-        started = started or bool(now.total) * time.monotonic()
+        nonlocal dashboard, started
+        if now.total and not started:
+            started = time.monotonic()
         if now.dashboard != dashboard:
             dashboard = now.dashboard
-            print(f"dashboard: {dashboard}", file=sys.stderr, flush=True)
-        text = _text(now, time.monotonic() - started)
-        bar.update(task, completed=now.done, total=now.total or None, description=text)
-        if not terminal and time.monotonic() - last >= _LINE:
-            last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            say(f"dashboard: {dashboard}")
+        shown.show(_text(now, time.monotonic() - started), now.done, now.total or None)
 
     def confirmed(message: str) -> bool:
-        if terminal:
-            # The bar would write over the question.
-            bar.stop()
-        print(plain(f"{message}. Do them again? [y/N]: "), end="", file=sys.stderr, flush=True)
+        # The bar would write over the question.
+        shown.stop()
+        say(plain(f"{message}. Do them again? [y/N]: "), end="")
         # Not by typer, which does not tell Ctrl-C from the end of the input.
-        answer = sys.stdin.readline().strip().lower()
-        if terminal:
-            bar.start()
-        return answer in ("y", "yes")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
-    # In a log, releases of rich before 14 print an empty line at the end of a bar.
-    with bar if terminal else nullcontext():
+    try:
         yield show, confirmed
+    finally:
+        shown.stop()
 
 
 def _text(now: Progress, seconds: float) -> str:
@@ -282,10 +271,10 @@ def need_pandas() -> None:
 
 
 def _integers(cells: list[Any]) -> str:
-    told = [one for one in cells if one is not None]
-    if max(told) < 2**63 and min(told) >= -(2**63):
+    known = [one for one in cells if one is not None]
+    if max(known) < 2**63 and min(known) >= -(2**63):
         return "Int64"
-    return "UInt64" if max(told) < 2**64 and min(told) >= 0 else "object"
+    return "UInt64" if max(known) < 2**64 and min(known) >= 0 else "object"
 
 
 def write_table(columns: dict[str, list[Any]], folder: Folder) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcmdask import __version__
-from dcmdask.archive.discovery import TARGET, is_mark
+from dcmdask.archive.discovery import JOB_MARK, MARK_KEY, is_mark
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.batch.staging import Staging
@@ -21,7 +21,7 @@ from dcmdask.store.ownership import check_ours
 # The extension tells files that are written from results that are returned.
 _FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 # A mark that was not finished when its process was killed.
-_BEGUN = re.compile(rf"\.{re.escape(TARGET)}\.[0-9a-f]{{32}}\.partial")
+_BEGUN = re.compile(rf"\.{re.escape(JOB_MARK)}\.[0-9a-f]{{32}}\.partial")
 
 
 def claim(folder: Folder, names: list[str]) -> None:
@@ -39,7 +39,7 @@ def claim(folder: Folder, names: list[str]) -> None:
         A file with one of the names was not written by dcmdask, or is a link now; or the folder
         has no mark and is not empty.
     """
-    folder.check_links([TARGET, RECORDS, *names])
+    folder.check_links([JOB_MARK, RECORDS, *names])
     # Before the mark is read: another driver may be making this folder a target, too.
     there = sorted(folder.names(""))
     listed = _listed(folder)
@@ -57,26 +57,26 @@ def claim(folder: Folder, names: list[str]) -> None:
         return
     check_ours(folder.url, (one for one in there if one in names), listed)
     files = sorted({*listed, *names})
-    said = {"dcmdask": {"version": __version__, "files": files, "folders": [RECORDS]}}
-    folder.write(TARGET, json.dumps(said, indent=1).encode())
+    said = {MARK_KEY: {"version": __version__, "files": files, "folders": [RECORDS]}}
+    folder.write(JOB_MARK, json.dumps(said, indent=1).encode())
 
 
 def _listed(folder: Folder) -> list[str] | None:
     """Return the files that the mark of a folder lists; None where there is no mark."""
-    data = folder.read([TARGET]).get(TARGET)
+    data = folder.read([JOB_MARK]).get(JOB_MARK)
     if data is None:
         return None
-    if not is_mark(TARGET, data):
+    if not is_mark(JOB_MARK, data):
         raise StoreExistsError(
-            f"{folder.path(TARGET)} stands in the way: it is not the mark of a target of dcmdask",
+            f"{folder.path(JOB_MARK)} stands in the way: it is not the mark of a target of dcmdask",
             code="no-mark",
         )
-    told = json.loads(data)["dcmdask"].get("files")
-    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
+    names = json.loads(data)[MARK_KEY].get("files")
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
         raise StoreExistsError(
-            f"{folder.path(TARGET)} is damaged: it lists no files", code="damaged-mark"
+            f"{folder.path(JOB_MARK)} is damaged: it lists no files", code="damaged-mark"
         )
-    return told
+    return names
 
 
 @dataclass

@@ -30,7 +30,7 @@ from dcmdask.batch.records import Record, key_of, record_of
 from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.staging import settled
 from dcmdask.batch.workers import Requirements, Workers, check_workers
-from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
 from dcmdask.store.scheduler import all_kept, cluster, dashboard_of, half_of_this_machine
 
@@ -165,7 +165,7 @@ def run(
     columns = list(columns)
     if taken := {*COLUMNS} & {*columns}:
         raise ValueError(f"columns names {min(taken)}, which the table has in any case")
-    with reaching(target, TARGET):
+    with reaching(target, TARGET_OPTION):
         folder = Folder.of(target, target_options)
     chosen = selected(
         process,
@@ -184,18 +184,18 @@ def run(
     _ask(chosen, folder, redo)
     now = Progress(chosen.files)
     failures: list[Record] = []
-    with reaching(target, TARGET):
+    with reaching(target, TARGET_OPTION):
         claim(folder, [f"{TABLE}.csv", f"{TABLE}.parquet"])
         _bring_up_to_date(chosen, folder)
     if chosen.total:
         needed = Requirements(folder, chosen.ends, timeout is not None)
         job = replace(chosen.job, retries=retries, timeout=timeout)
-        with _cluster(client) as running, reaching(target, TARGET):
-            check_workers(running, needed)
+        with _cluster(client) as running, reaching(target, TARGET_OPTION):
+            checked = check_workers(running, needed)
             now = now._replace(total=chosen.total, dashboard=dashboard_of(running))
-            workers = Workers(running, needed)
+            workers = Workers(running, needed, checked)
             now, failures = process_all(running, job, chosen.works(), workers, now, progress)
-    with reaching(target, TARGET):
+    with reaching(target, TARGET_OPTION):
         for record in chosen.left_out.values():
             record.write(folder)
         folder.remove(map(key_of, chosen.gone))

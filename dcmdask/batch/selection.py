@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.system import CPU_COUNT
 
-from dcmdask.archive.discovery import sources
+from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.scan import Scan, scan
 from dcmdask.archive.series import Series
 from dcmdask.batch.code import pickled
@@ -28,7 +28,7 @@ from dcmdask.batch.identity import (
 )
 from dcmdask.batch.records import SCAN, Record, left_out, names_of, read_records, relative
 from dcmdask.batch.work import Job, Work
-from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.dicom.files import Stored
 from dcmdask.errors import StoreExistsError
 from dcmdask.store.ownership import check_apart
@@ -125,12 +125,12 @@ def selected(
     names = names_of(found, root)
     chosen = _chosen(found, select)[:limit]
     job = Job(pickled(process), given, folder, identity(process, given), root, script, thumbnails)
-    told = (left_out(one, root, job.identity, script) for one in found.doubtful)
-    not_read = {one.name: one for one in told}
+    records = (left_out(one, root, job.identity, script) for one in found.doubtful)
+    not_read = {one.name: one for one in records}
     before: dict[str, Record] = {}
     # Name to file, of those that are read now; other sources may have left out others.
     mended: dict[str, str] = {}
-    with reaching(folder.url, TARGET):
+    with reaching(folder.url, TARGET_OPTION):
         for one in read_records(folder):
             if one.script != script:
                 raise StoreExistsError(
@@ -165,7 +165,7 @@ def selected(
         if state != "done":
             numbers.append(number)
         if state == "changed":
-            another_job += before[names[number]].made_by != job.identity
+            another_job += was is not None and was.made_by != job.identity
     ends = tuple(found[numbers[end]].instances[end].source for end in (0, -1) if numbers)
     waiting = deque((names[number], found[number]) for number in numbers)
     return Selection(
@@ -202,7 +202,7 @@ def _scanned(
     if found is source or how.get("follow_links"):
         # Links may lead to the target.
         files = (one.source.name for each in found for one in each.instances)
-        folders = sorted({name.rpartition("/")[0] for name in files})
+        folders = sorted(set(map(folder_of, files)))
         check_apart(folders, folder.url, folder.options)
     if not len(found) and not found.doubtful:
         raise ValueError(f"no series in the source; files looked into: {found.files}")
@@ -230,12 +230,12 @@ def _root(source: Any, found: Scan) -> str:
     files = (one.source.name for series in found for one in series.instances)
     names = chain(files, (one.path for one in found.doubtful))
     if isinstance(source, Scan):
-        folders = {os.path.dirname(name) for name in names}
+        folders = set(map(folder_of, names))
     else:
         given = {*sources(source)}
         # A file counts by its folder, a pattern up to its first wildcard.
         single = given.intersection(names)
-        folders = {os.path.dirname(one) if one in single else _plain_part(one) for one in given}
+        folders = {folder_of(one) if one in single else _plain_part(one) for one in given}
     parts = sorted(name.split("/") for name in folders) or [[]]
     both = zip(parts[0], parts[-1], strict=False)
     return "/".join(one for one, other in takewhile(lambda pair: pair[0] == pair[1], both))
@@ -280,8 +280,8 @@ def _chosen(found: Scan, select: str | None) -> Sequence[int]:
 def _values(frame: pd.DataFrame, column: str) -> str:
     """Return the values of a column as text, the most frequent first."""
     counts = frame[column].map(str).value_counts()
-    told = ", ".join(f"{value} ({count})" for value, count in counts.head(_NAMED).items())
-    return f"{column} is {told}" + (", ..." if len(counts) > _NAMED else "")
+    named = ", ".join(f"{value} ({count})" for value, count in counts.head(_NAMED).items())
+    return f"{column} is {named}" + (", ..." if len(counts) > _NAMED else "")
 
 
 def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -14,18 +14,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from dcmdask.archive.discovery import GROUP
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.records import RECORDS, Record, record_of
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.store.ownership import NODE, check_ours, sync_below
+from dcmdask.store.ownership import check_ours, sync_below
 
 OUTPUTS = "series"
 # A path below the folder of the outputs: none of its parts is "..".
 _OUTPUT = re.compile(r"(?!\.)[^/]+(/(?!\.\.?(/|\Z))[^/]+)*")
 # Metadata of groups and arrays of Zarr 3 and 2, in the order to remove them: attributes and
 # consolidated metadata go once nobody finds their node any more.
-_METADATA = (NODE, ".zgroup", ".zarray", ".zmetadata", ".zattrs")
+_METADATA = (GROUP, ".zgroup", ".zarray", ".zmetadata", ".zattrs")
 
 
 @dataclass
@@ -54,8 +55,8 @@ class Staging:
         return f"{OUTPUTS}/{self.name}"
 
     @property
-    def place(self) -> str:
-        """Folder that they are written to."""
+    def aside(self) -> str:
+        """Folder that they are written to first."""
         return f"{_staged_below(self.name)}/{digest(self.owner.encode())}"
 
     def clear(self) -> None:
@@ -68,8 +69,8 @@ class Staging:
         """
         self.folder.check_links([self.below])
         for one in self.folder.names(_staged_below(self.name)):
-            if (place := f"{_staged_below(self.name)}/{one}") != self.place:
-                _discard(self.folder, place)
+            if (other := f"{_staged_below(self.name)}/{one}") != self.aside:
+                _discard(self.folder, other)
 
     def forget(self, names: Iterable[str]) -> None:
         """Remove outputs of these names that a try which died has left.
@@ -78,23 +79,23 @@ class Staging:
         """
         if self.folder.is_local:
             tops = {*names}
-            staged = self.folder.files(self.place)
-            self.folder.remove(f"{self.place}/{one}" for one in staged if _top(one) in tops)
+            staged = self.folder.files(self.aside)
+            self.folder.remove(f"{self.aside}/{one}" for one in staged if _top(one) in tops)
 
     def discard(self) -> None:
         """Remove all that is staged."""
-        _discard(self.folder, self.place)
+        _discard(self.folder, self.aside)
 
     def path(self, name: str) -> str:
         """Return the path or URL to write an output to; its folder exists."""
-        self.folder.check_links([self.place])
-        self.folder.make(self.place)
-        return self.folder.path(f"{self.place}/{name}")
+        self.folder.check_links([self.aside])
+        self.folder.make(self.aside)
+        return self.folder.path(f"{self.aside}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         """Write an output of one file."""
         self.path(name)
-        self.folder.write(f"{self.place}/{name}", data)
+        self.folder.write(f"{self.aside}/{name}", data)
 
     def output(self, name: str) -> str:
         """Return the path or URL for an output that the job writes itself."""
@@ -138,7 +139,7 @@ class Staging:
             A file cannot be written or moved; the next try goes on with it.
         """
         tops = {path.rpartition("/")[2] for path in record.outputs.values()}
-        found = self.folder.files(self.place)
+        found = self.folder.files(self.aside)
         # Without files that only an earlier try has written.
         staged = {one for one in found if _top(one) in tops}
         there = record_of(self.folder, self.name)
@@ -156,21 +157,21 @@ class Staging:
         if missing := tops - {_top(one) for one in staged}:
             raise StoreLostError(
                 f"the output {min(missing)} was not written",
-                source=self.folder.path(self.place),
+                source=self.folder.path(self.aside),
                 code="output-missing",
             )
         self.check_free(tops)
         listed = _listed(self.folder, self.name)
-        # If the list names this place, another driver's worker is about to do the same.
-        written = listed.written | (set() if listed.place == self.place else listed.new)
+        # If the list names this folder, another driver's worker is about to do the same.
+        written = listed.written | (set() if listed.aside == self.aside else listed.new)
         if not staged and not written:
             self.discard()
             record.write(self.folder)
             return record
         if self.folder.is_local:
             # Before a record says that they are whole.
-            sync_below(self.folder.path(self.place))
-        _Listed(written, staged, self.place).write(self.folder, self.name)
+            sync_below(self.folder.path(self.aside))
+        _Listed(written, staged, self.aside).write(self.folder, self.name)
         record = replace(record, pending=True)
         record.write(self.folder)
         return settled(self.folder, record)
@@ -202,16 +203,16 @@ def settled(folder: Folder, record: Record) -> Record:
     folder.check_links([below])
     listed = _listed(folder, record.name)
     # In this order: another driver's worker may be moving them.
-    staged = folder.files(listed.place) if listed.place else set()
+    staged = folder.files(listed.aside) if listed.aside else set()
     there = folder.files(below)
-    if not listed.place or listed.new - staged - there:
+    if not listed.aside or listed.new - staged - there:
         raise StoreLostError(
             f"the outputs of a run that died are lost; remove {_key_of_list(record.name)} and the "
             "record beside it to do the series again",
             source=folder.path(below),
             code="pending-lost",
         )
-    keys = {f"{listed.place}/{one}": one for one in listed.new & staged if _is_metadata(one)}
+    keys = {f"{listed.aside}/{one}": one for one in listed.new & staged if _is_metadata(one)}
     held = {keys[key]: data for key, data in folder.read(keys).items()}
     # Files behind a link are not those that are listed.
     old = (listed.written & there) - (listed.new - held.keys())
@@ -219,15 +220,15 @@ def settled(folder: Folder, record: Record) -> Record:
     for one in sorted(metadata, key=_rank):
         folder.remove([f"{below}/{one}"])
     folder.remove(f"{below}/{one}" for one in sorted(old - metadata))
-    folder.move(listed.place, below, sorted((listed.new & staged) - held.keys()))
+    folder.move(listed.aside, below, sorted((listed.new & staged) - held.keys()))
     for one in sorted(held, key=_rank, reverse=True):
         if folder.is_local:
             # Under a lease; and a write that is killed would leave a file beside.
-            folder.move(listed.place, below, [one])
+            folder.move(listed.aside, below, [one])
         else:
             folder.write(f"{below}/{one}", held[one])
-    _Listed(set(), listed.new, listed.place).write(folder, record.name)
-    _discard(folder, listed.place)
+    _Listed(set(), listed.new, listed.aside).write(folder, record.name)
+    _discard(folder, listed.aside)
     record = replace(record, pending=False)
     record.write(folder)
     return record
@@ -255,10 +256,10 @@ def _results_of(record: Record | None) -> tuple[str, str, str]:
     return ("", "", "") if record is None else (record.made_by, record.made_from, record.times)
 
 
-def _discard(folder: Folder, place: str) -> None:
+def _discard(folder: Folder, below: str) -> None:
     """Remove a staging folder, and the folder above it if it was the last one."""
-    folder.remove(f"{place}/{one}" for one in folder.files(place))
-    folder.prune(place.rpartition("/")[0])
+    folder.remove(f"{below}/{one}" for one in folder.files(below))
+    folder.prune(below.rpartition("/")[0])
 
 
 @dataclass
@@ -269,17 +270,17 @@ class _Listed:
     ----------
     written, new : set of str
         Files of earlier outputs, and of the present ones.
-    place : str
+    aside : str
         Staging folder of the new ones; empty where there is no list.
     """
 
     written: set[str]
     new: set[str]
-    place: str
+    aside: str
 
     def write(self, folder: Folder, name: str) -> None:
-        told = {"written": sorted(self.written), "new": sorted(self.new), "from": self.place}
-        folder.write(_key_of_list(name), json.dumps(told).encode())
+        lists = {"written": sorted(self.written), "new": sorted(self.new), "from": self.aside}
+        folder.write(_key_of_list(name), json.dumps(lists).encode())
 
 
 def _key_of_list(name: str) -> str:
@@ -290,11 +291,11 @@ def _listed(folder: Folder, name: str) -> _Listed:
     """Return the list of the files of a series; empty where there is none that can be trusted."""
     key = _key_of_list(name)
     try:
-        told = json.loads(folder.read([key])[key])
-        found = _Listed({*told["written"]}, {*told["new"]}, told["from"])
+        lists = json.loads(folder.read([key])[key])
+        found = _Listed({*lists["written"]}, {*lists["new"]}, lists["from"])
         # One that was put there by hand must not lead elsewhere.
-        place = re.fullmatch(rf"{re.escape(_staged_below(name))}/[0-9a-f]+", found.place)
-        if place and all(_OUTPUT.fullmatch(one) for one in found.written | found.new):
+        is_ours = re.fullmatch(rf"{re.escape(_staged_below(name))}/[0-9a-f]+", found.aside)
+        if is_ours and all(_OUTPUT.fullmatch(one) for one in found.written | found.new):
             return found
     except (KeyError, ValueError, TypeError):
         pass

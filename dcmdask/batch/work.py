@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import dask
+from distributed import get_worker
 from distributed.protocol import pickle
 
 from dcmdask.archive.series import Series
@@ -56,6 +57,7 @@ _LASTING = (
     IsADirectoryError,
     PermissionError,
     SourceChangedError,
+    StoreLostError,
 )
 # A process has one series at a time, whoever asks: warnings, settings of Dask and the watchdog
 # belong to the process.
@@ -180,7 +182,7 @@ def _processed(job: Job, work: Work) -> Done:
     stage, job_file = "process", ""
     notes: list[Note] = []
 
-    def told(record: Record) -> Record:
+    def finished(record: Record) -> Record:
         seconds = round(time.perf_counter() - started, 4)
         return replace(record, seconds=seconds, notes=notes).relative_to(job.root)
 
@@ -203,7 +205,7 @@ def _processed(job: Job, work: Work) -> Done:
             checksum=checksum_of(work.series, threads_of_worker()),
             **described(work, job),
         )
-        record = staging.put_in_place(told(record), there)
+        record = staging.put_in_place(finished(record), there)
     except BaseException as error:
         # A function that calls sys.exit fails as well, and ends no worker.
         now = record_of(job.folder, work.name)
@@ -214,7 +216,7 @@ def _processed(job: Job, work: Work) -> Done:
             return Done(now, False)
         passing, stage = may_pass(error), _stage(error, stage)
         record = failed(work.name, stage, error, job_file, _traceback(), **described(work, job))
-        record = told(record.with_results_of(now))
+        record = finished(record.with_results_of(now))
         # Another version of the job that has written since decides what becomes of the series.
         is_late = now is not None and now != there and now.job != job.identity
         if not is_late and (not passing or work.attempts >= job.retries):
@@ -235,8 +237,8 @@ def _noted(notes: list[Note]) -> Iterator[None]:
         try:
             yield
         finally:
-            told = (_note(one) for one in caught if issubclass(one.category, DcmdaskWarning))
-            notes += dict.fromkeys(told)
+            found = (_note(one) for one in caught if issubclass(one.category, DcmdaskWarning))
+            notes += dict.fromkeys(found)
 
 
 def _note(one: warnings.WarningMessage) -> Note:
@@ -294,8 +296,6 @@ def described(work: Work, job: Job) -> dict[str, Any]:
 def threads_of_worker() -> int:
     """Return the number of threads of this worker."""
     try:
-        from distributed import get_worker
-
         return max(1, int(get_worker().state.nthreads))
     except ValueError:
         return os.cpu_count() or 1

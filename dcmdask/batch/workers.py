@@ -54,6 +54,7 @@ class Requirements(NamedTuple):
 
 def _look(folder: Folder, sources: Sequence[Stored], probe: str) -> tuple[Any, ...]:
     """Return, on a worker, its versions, its process, and the reason why it cannot work."""
+    # Imported late: that of the worker, also where it shares this process with the driver.
     from dcmdask import __version__ as version
 
     python, process = tuple(sys.version_info[:2]), f"{socket.gethostname()} {os.getpid()}"
@@ -97,15 +98,15 @@ def lacking(
         answers, _ = concurrent.futures.wait(asked.values(), timeout=patience)
     finally:
         needed.folder.remove([probe])
-    nannies = {one: told["nanny"] for one, told in known_workers(client).items()}
+    nannies = {one: facts["nanny"] for one, facts in known_workers(client).items()}
     found: dict[str, str] = {}
     processes: set[str] = set()
-    for address, answer in asked.items():
-        told = answer.result() if answer in answers else None
-        if told is None or isinstance(told, OSError):
+    for address, future in asked.items():
+        answer = future.result() if future in answers else None
+        if answer is None or isinstance(answer, OSError):
             # It is slow, or went away and has no connection.
             continue
-        lacks = _lacking(told, needed, nannies.get(address, True), processes)
+        lacks = _lacking(answer, needed, nannies.get(address, True), processes)
         found[address] = f"worker {address} {lacks}" if lacks else ""
     return found
 
@@ -113,22 +114,22 @@ def lacking(
 def _ask(client: Client, address: str, needed: Requirements, probe: str) -> Any:
     """Return the answer of one worker, or the error that kept it from answering."""
     try:
-        told = client.run(
+        answer = client.run(
             _look, needed.folder, needed.sources, probe, workers=[address], on_error="return"
         )
     except Exception as error:
         return error
-    return told.get(address)
+    return answer.get(address)
 
 
-def _lacking(told: Any, needed: Requirements, has_nanny: bool, processes: set[str]) -> str:
+def _lacking(answer: Any, needed: Requirements, has_nanny: bool, processes: set[str]) -> str:
     """Return the reason why a worker cannot work; `processes` are those of the others."""
-    if isinstance(told, BaseException):
+    if isinstance(answer, BaseException):
         return (
             f"cannot import dcmdask {__version__} or reach {needed.folder.url} "
-            f"({type(told).__name__}: {told}): install the same version there"
+            f"({type(answer).__name__}: {answer}): install the same version there"
         )
-    version, python, process, lacks = told
+    version, python, process, lacks = answer
     if version != __version__:
         return f"has dcmdask {version}, and here is {__version__}: install the same version there"
     # Functions travel as the byte code of one version of Python.
@@ -151,8 +152,8 @@ def _lacking(told: Any, needed: Requirements, has_nanny: bool, processes: set[st
     return ""
 
 
-def check_workers(client: Client, needed: Requirements) -> None:
-    """Refuse to begin where a worker cannot do its work.
+def check_workers(client: Client, needed: Requirements) -> list[str]:
+    """Return the addresses of all workers; refuse to begin where one cannot do its work.
 
     Raises
     ------
@@ -168,12 +169,12 @@ def check_workers(client: Client, needed: Requirements) -> None:
     deadline = time.monotonic() + _ANSWERS
     while time.monotonic() < deadline:
         asked = list(known_workers(client))
-        told = lacking(client, needed, asked, deadline - time.monotonic())
-        for lacks in filter(None, told.values()):
+        answers = lacking(client, needed, asked, deadline - time.monotonic())
+        for lacks in filter(None, answers.values()):
             raise ClusterError(lacks, code="unfit-worker")
         # A worker that is just being restarted does not answer, and has another address then.
-        if asked and set(known_workers(client)) <= told.keys():
-            return
+        if asked and set(known_workers(client)) <= answers.keys():
+            return list(answers)
         time.sleep(1)
     raise ClusterError(
         f"not all workers of the cluster have answered within {_ANSWERS:g} s", code="no-answer"
@@ -187,6 +188,8 @@ class Workers:
     ----------
     client : distributed.Client
     needed : Requirements
+    checked : sequence of str
+        Addresses of workers that have been found fit.
 
     Attributes
     ----------
@@ -197,12 +200,12 @@ class Workers:
         paused them for their memory.
     """
 
-    def __init__(self, client: Client, needed: Requirements) -> None:
+    def __init__(self, client: Client, needed: Requirements, checked: Sequence[str]) -> None:
         self._client, self._needed = client, needed
         # Answers of new workers; the others do not wait for them.
         self._asked: Future[dict[str, str]] | None = None
-        # Answers by address, empty of fit workers; `check_workers` has asked the first ones.
-        self._lacking = dict.fromkeys(known_workers(client), "")
+        # Answers by address, empty of fit workers.
+        self._lacking = dict.fromkeys(checked, "")
         # When workers were paused, or last restarted.
         self._paused: dict[str, float] = {}
         self._looked = self._seen = time.monotonic()
@@ -232,7 +235,7 @@ class Workers:
         self._looked = time.monotonic()
         self.present = set(info)
         self._restart_paused(info)
-        running = [one for one, told in info.items() if told["status"] == "running"]
+        running = [one for one, facts in info.items() if facts["status"] == "running"]
         self._ask_new(running)
         fit = {one for one, lacks in self._lacking.items() if not lacks}
         self.ready = [one for one in running if one in fit]
@@ -259,9 +262,9 @@ class Workers:
         """Restart workers that stay paused while nothing runs there: a series left too much."""
         idle = {
             one
-            for one, told in info.items()
-            if told["status"] == "paused"
-            and not told["metrics"].get("task_counts", {}).get("executing", 0)
+            for one, facts in info.items()
+            if facts["status"] == "paused"
+            and not facts["metrics"].get("task_counts", {}).get("executing", 0)
         }
         self._paused = {one: self._paused.get(one, self._looked) for one in idle}
         for address, since in self._paused.items():

@@ -22,15 +22,14 @@ import typer
 from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
-from dcmdask.cli.output import show
 from dcmdask.cli.report import report
 from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
 from dcmdask.cli.verify import verify
+from dcmdask.console.output import NOT_DONE, say, show
 from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError, DcmdaskWarning
 
-NOT_DONE = 2
 # As a shell counts signals.
 _SIGNALLED = frozenset(
     128 + number
@@ -135,8 +134,7 @@ def main() -> None:
         sys.exit(NOT_DONE)
     except Exception:
         # Not foreseen, so whoever mends it wants to see where; and not done all the same.
-        if sys.stderr is not None:
-            traceback.print_exc()
+        say(traceback.format_exc().rstrip())
         sys.exit(NOT_DONE)
 
 
@@ -163,7 +161,4 @@ def _note(message: Warning | str, category: type[Warning], *where: Any, **more: 
 
 
 def _say(text: str) -> None:
-    # If it is closed, print would take the standard output.
-    if sys.stderr is not None:
-        with suppress(OSError):
-            print("dcmdask:", plain(" ".join(text.split())), file=sys.stderr)
+    say(f"dcmdask: {plain(' '.join(text.split()))}")

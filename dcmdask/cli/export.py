@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import listing, show
-from dcmdask.cli.verify import as_told
+from dcmdask.cli.verify import json_of
+from dcmdask.console import options
+from dcmdask.console.output import FAILURES, listing, show
 from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
     from dcmdask.store.export import Prepared
-
-# Exit code of an export with frames that were filled, or with differences.
-FAILURES = 1
 
 
 def numbers(text: str, option: str) -> Any:
@@ -137,7 +134,7 @@ def export(
     A local store is written by one export at a time. On an object store two exports of one
     source write the same bytes, which does no harm.
     """
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
     from dcmdask.store.scheduler import cluster
 
     asked: dict[str, Any] = {
@@ -188,10 +185,10 @@ def export(
                     target_options=target_options,
                 )
     if as_json:
-        told = dataclasses.asdict(report)
+        facts = dataclasses.asdict(report)
         if found is not None:
-            told["verified"] = as_told(found)
-        show(json.dumps(told, indent=2, default=str))
+            facts["verified"] = json_of(found)
+        show(json.dumps(facts, indent=2, default=str))
     else:
         texts = [str(report), *([] if found is None else [str(found)])]
         show("\n".join(plain(line) for text in texts for line in text.splitlines()))

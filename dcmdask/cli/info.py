@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, show
 from dcmdask.cli.series import series_info
+from dcmdask.console import options
+from dcmdask.console.output import counted, listing, show
 from dcmdask.dicom.access import options_of
 from dcmdask.errors import DcmdaskWarning
 
@@ -54,7 +54,9 @@ def info(
             storage_options=storage_options,
             **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
         )
-    facts = {"file": file, **_facts(frames), "bytes_file": files.locate(file, storage_options).size}
+    # A file that is read whole to be opened is held to the same limit here.
+    source = files.locate(file, storage_options, inflate_limit or files.INFLATE_LIMIT)
+    facts = {"file": file, **_facts(frames), "bytes_file": source.size}
     show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
 
 

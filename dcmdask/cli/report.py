@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import counted, listing, show, table
-from dcmdask.dicom.access import TARGET, options_of, reaching
+from dcmdask.console import options
+from dcmdask.console.output import FAILURES, counted, listing, show, table
+from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def report(
 
     if page is not None and not html:
         raise ValueError(f"{page}: a second argument is the path of the page, with --html")
-    with reaching(target, TARGET):
+    with reaching(target, TARGET_OPTION):
         folder = Folder.of(target, options_of(target_option or ()))
         found = records(folder)
     if not found:
@@ -58,15 +58,15 @@ def report(
     if html:
         from dcmdask.report.page import write_page
 
-        with reaching(page, TARGET):
+        with reaching(page or target, TARGET_OPTION):
             written = write_page(summary, folder, page)
     if as_json:
-        told = {**_facts(summary), **({"page": written} if written else {})}
-        show(json.dumps(told, indent=2))
+        facts = {**_facts(summary), **({"page": written} if written else {})}
+        show(json.dumps(facts, indent=2))
     else:
         show(_for_people(summary) + (f"\n\nwritten: {plain(written)}" if written else ""))
     if summary.causes:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILURES)
 
 
 def _facts(summary: Summary) -> dict[str, Any]:

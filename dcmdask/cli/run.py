@@ -15,7 +15,7 @@ def run(
     context: typer.Context,
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A job: a Python file.")],
 ) -> None:
-    """Run a job over all series of an archive: SCRIPT ARCHIVE TARGET [OPTIONS].
+    """Run a job over all series of an archive: SCRIPT SOURCE TARGET [OPTIONS].
 
     The script defines the options; dcmdask run SCRIPT --help shows them. Series that are done
     are not done again, and a failure does not stop the others.

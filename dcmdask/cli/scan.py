@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import counted, show, skipped_files, table
+from dcmdask.console import options
+from dcmdask.console.output import FAILURES, counted, say, show, skipped_files, table
 from dcmdask.dicom.access import options_of
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def scan(
     files are damaged or unreadable, and may be part of a series.
     """
     import dcmdask.archive.scan as scanning
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
 
     if as_json and as_csv:
         raise ValueError("--json and --csv: one of them at a time")
@@ -64,8 +63,8 @@ def scan(
         show(_for_people(found, rows))
     if found.doubtful:
         if as_csv:
-            print(f"dcmdask: {skipped_files(found)}", file=sys.stderr)
-        raise typer.Exit(1)
+            say(f"dcmdask: {skipped_files(found)}")
+        raise typer.Exit(FAILURES)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

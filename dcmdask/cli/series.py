@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dcmdask.cli.output import counted, listing, show, skipped_files
+from dcmdask.console.output import counted, listing, show, skipped_files
 
 if TYPE_CHECKING:
     from dcmdask.archive.series import Series
@@ -24,7 +24,7 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
         As for :func:`dcmdask.scan`.
     """
     from dcmdask.archive.scan import scan
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
 
     with counting("files") as advance:
         found = scan(source, progress=advance, **how)
@@ -33,8 +33,8 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
     facts = [_facts(series) for series in found]
     if as_json:
         skipped = [one._asdict() for one in found.skipped]
-        told = {"files": found.files, "series": facts, "skipped": skipped}
-        show(json.dumps(told, indent=2))
+        answer = {"files": found.files, "series": facts, "skipped": skipped}
+        show(json.dumps(answer, indent=2))
         return
     listings = []
     for one in facts:
@@ -58,6 +58,8 @@ def _facts(series: Series) -> dict[str, Any]:
 
 
 def _stack_facts(stack: Stack) -> dict[str, Any]:
+    from dcmdask.archive.series import without_conflicts
+
     geometry = stack.geometry
     coordinates = stack.arrangement.coordinates
     axes = {
@@ -76,7 +78,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "codes": geometry.codes if geometry else None,
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
-        "irregularities": [str(one) for one in stack.irregularities if one.code != "conflict"],
+        "irregularities": list(map(str, without_conflicts(stack.irregularities))),
         "notes": list(map(str, stack.notes)),
     }
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcmdask.cli import options
-from dcmdask.cli.output import show
+from dcmdask.console import options
+from dcmdask.console.output import FAILURES, show
 from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dcmdask.store.verification.verify import VerifyReport
 
 
-def as_told(report: VerifyReport) -> dict[str, Any]:
+def json_of(report: VerifyReport) -> dict[str, Any]:
     """Return a report in types of JSON."""
     return {
         "ok": report.ok,
@@ -55,7 +55,7 @@ def verify(
     Every object is read, and every level of a pyramid compared with the one below. A changed
     value without a checksum is found with --source only. Exit code 1: there are differences.
     """
-    from dcmdask.cli.progress import counting
+    from dcmdask.console.progress import counting
     from dcmdask.store.verification.verify import verify as check
 
     with counting("regions") as advance:
@@ -68,8 +68,8 @@ def verify(
             target_options=options_of(target_option or ()),
         )
     if as_json:
-        show(json.dumps(as_told(report), indent=2))
+        show(json.dumps(json_of(report), indent=2))
     else:
         show("\n".join(map(plain, str(report).splitlines())))
     if not report.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILURES)

@@ -38,7 +38,8 @@ _OF_CHANGE = frozenset(
 # kilobytes.
 COALESCE_GAP = 256 * 1024
 COALESCE_LENGTH = 32 * 1024 * 1024
-SOURCE, TARGET = "storage_options (--storage-option)", "target_options (--target-option)"
+SOURCE_OPTION = "storage_options (--storage-option)"
+TARGET_OPTION = "target_options (--target-option)"
 
 
 def is_of_network(error: BaseException) -> bool:
@@ -47,7 +48,7 @@ def is_of_network(error: BaseException) -> bool:
 
 
 @contextmanager
-def reaching(url: Any, option: str = SOURCE) -> Iterator[None]:
+def reaching(url: Any, option: str = SOURCE_OPTION) -> Iterator[None]:
     """Turn errors of servers in the body into errors of one line with the URL and advice.
 
     Parameters

@@ -80,7 +80,7 @@ def described(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
     It is empty for labels, for values of unknown range, and for a single channel without a
     window, where viewers take a window from the values.
     """
-    window = None if contents.labels else _window(contents, plan.dtype)
+    window = None if contents.is_label_map else _window(contents, plan.dtype)
     if window is None:
         return []
     whole = (window.start, window.end) == (window.least, window.greatest)

@@ -67,8 +67,8 @@ class Contents:
     coordinates: dict[str, Labels]
     attributes: dict[str, Json]
     dataset: Dataset = field(repr=False)
-    values: Values = "stored"
-    instances: Sequence[Described] = ()
+    values: Values
+    instances: Sequence[Described]
     arrangement: Arrangement | None = None
 
     @property
@@ -77,7 +77,7 @@ class Contents:
         return self.dims[-1] == "sample"
 
     @property
-    def labels(self) -> bool:
+    def is_label_map(self) -> bool:
         """Whether values are labels or indices of a palette, of which no mean can be taken."""
         return any(
             one.sop_class_uid in _LABELS
@@ -126,15 +126,14 @@ def contents(
         As :func:`dcmdask.from_dicom` does.
     """
     check_values(values, opening)
+    stack = src if isinstance(src, Stack) else None
     if isinstance(src, FrameArray):
         if opening or storage_options or values != "stored" or arranged:
             raise TypeError(
                 "a FrameArray is stored with the options that it was opened with; pass the path"
             )
-        return _of_frames(src, src, [], values, with_identifiers)
-    stack = src if isinstance(src, Stack) else None
-    if isinstance(src, Series):
-        src.tell_left_out()
+    elif isinstance(src, Series):
+        src.warn_left_out()
         stack = src.only_stack()
     elif stack is None and (arranged or is_collection(src, storage_options)):
         if isinstance(src, Dataset | bytes | bytearray | memoryview) or hasattr(src, "read"):
@@ -148,6 +147,8 @@ def contents(
             "on_irregular and order_by are for series: the frames of one file stay in the order "
             "that they are stored in; pass scan(path)[0] to arrange them"
         )
+    if isinstance(src, FrameArray):
+        return _of_frames(src, src, [], values, with_identifiers)
     stored, described = open_described(src, values, storage_options, **opening)
     frames = with_values(stored, described, values, opening)
     return _of_frames(stored, frames, described, values, with_identifiers)

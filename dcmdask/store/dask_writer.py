@@ -18,10 +18,11 @@ import zarr
 from dask.base import compute
 from zarr.abc.store import Store
 
-from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.archive.discovery import MARK_KEY
+from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.errors import AlignmentError, StoreLostError
 from dcmdask.store.export import ExportReport, bytes_stored
-from dcmdask.store.group import CONFIG, KEY, complete, located, replaced, with_options
+from dcmdask.store.group import CONFIG, complete, located, replaced, with_options
 from dcmdask.store.plan import codecs
 from dcmdask.store.regions import grid_of, write
 from dcmdask.store.scheduler import Awaited
@@ -116,14 +117,14 @@ def write_array(
     }
     # Zarr refuses parameters here, before the target is touched.
     zarr.create_array({}, **layout)
-    told = dict(attributes or {})
-    told[KEY] = {
-        **told.get(KEY, {}),
+    described = dict(attributes or {})
+    described[MARK_KEY] = {
+        **described.get(MARK_KEY, {}),
         "complete": False,
         "arrays": {name: grid_of(x.shape, chunk)},
     }
     target, store = store, with_options(store, target_options)
-    with reaching(target, TARGET), replaced(store, told, overwrite=overwrite) as group:
+    with reaching(target, TARGET_OPTION), replaced(store, described, overwrite=overwrite) as group:
         array = group.create_array(name, **layout)
         with written(group, {name: x}) as lazy:
             compute(lazy)
@@ -143,7 +144,7 @@ def write_array(
 def written(group: zarr.Group, arrays: Mapping[str, da.Array]) -> Iterator[list[da.Array]]:
     """Give lazy arrays with an element for each block, of which computing writes the block.
 
-    Behind the body the group is complete.
+    After the body the group is complete.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from dcmdask import __version__
+from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.labels import Labels
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.transformation import Values
@@ -25,7 +26,6 @@ from dcmdask.geometry.repair import OnIrregular
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
-from dcmdask.store.group import KEY
 from dcmdask.store.ownership import files_below
 from dcmdask.store.plan import SMALL, Plan, Wanted, codecs, planned
 from dcmdask.store.provenance import decoding, versions
@@ -33,7 +33,7 @@ from dcmdask.store.pyramid import Level
 from dcmdask.store.regions import Failure, Layout, grid_of
 
 Format: TypeAlias = Literal["zarr", "ome-zarr"]
-FORMATS = ("zarr", "ome-zarr")
+OnError: TypeAlias = Literal["fail", "fill"]
 MASK = "missing"
 
 
@@ -59,7 +59,7 @@ class Prepared:
     layout: Layout
     attributes: dict[str, Any]
     compressors: Any = field(repr=False)
-    fill_value: float | None = None
+    fill_value: float | None
 
     def arrays(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name of each level, and its parameters for zarr."""
@@ -73,7 +73,7 @@ class Prepared:
         """Return the attributes that xarray reads: the unit, and names of other coordinates."""
         names = [*self.coordinates, *([self.layout.mask] if self.layout.mask else [])]
         others = [name for name in names if name not in self.plan.dims]
-        units = self.attributes[KEY].get("units")
+        units = self.attributes[MARK_KEY].get("units")
         return {
             **({"units": units} if units else {}),
             **({"coordinates": " ".join(others)} if others else {}),
@@ -143,7 +143,7 @@ def prepare(
     values: Values = "stored",
     on_irregular: OnIrregular = "error",
     order_by: str | Sequence[str] | None = None,
-    on_error: str = "fail",
+    on_error: OnError = "fail",
     fill_value: float | None = None,
     with_identifiers: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -153,10 +153,9 @@ def prepare(
 
     Parameters are those of :func:`dcmdask.to_zarr`.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)}, not {format!r}")
-    if on_error not in ("fail", "fill"):
-        raise ValueError(f"on_error is one of fail, fill, not {on_error!r}")
+    for name, value, choices in (("format", format, Format), ("on_error", on_error, OnError)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}")
     as_ome = format == "ome-zarr"
     if not as_ome and levels not in ("auto", 1):
         raise ValueError("levels are for OME-Zarr: format='ome-zarr'")
@@ -187,7 +186,7 @@ def prepare(
     filling = what.fill_value(fill_value) if on_error == "fill" else None
     if filling is not None:
         fitting(filling, dtype)
-    told = {
+    described = {
         "version": __version__,
         "versions": versions(),
         "complete": False,
@@ -215,11 +214,11 @@ def prepare(
         },
         **what.attributes,
     }
-    attributes = {KEY: json.loads(json.dumps(told))}
+    attributes = {MARK_KEY: json.loads(json.dumps(described))}
     if as_ome:
         attributes["ome"] = ome.metadata(what, plan, names)
     prepared = Prepared(what, plan, layout, attributes, compressors, filling)
-    attributes[KEY]["arrays"] = prepared.grids()
+    attributes[MARK_KEY]["arrays"] = prepared.grids()
     return prepared
 
 
@@ -263,7 +262,7 @@ class ExportReport:
     chunks : tuple of int
         The shape of a Zarr chunk.
     bytes_decoded : int
-        Size of the array.
+        Bytes of the decoded array, or of the largest level of a pyramid.
     bytes_stored : int or None
         Size of the store with its metadata; None unless it is local.
     seconds : float

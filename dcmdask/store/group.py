@@ -7,6 +7,7 @@ written. A later export with the same ``"plan"`` can go on with the store.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import threading
@@ -19,32 +20,33 @@ from typing import Any, NamedTuple, TypeAlias
 
 import fsspec
 import zarr
-from filelock import FileLock, Timeout
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from dcmdask.archive.discovery import GROUP, MARK_KEY
 from dcmdask.dicom import files
-from dcmdask.errors import StoreExistsError
+from dcmdask.dicom.access import is_of_network
+from dcmdask.errors import DcmdaskError, StoreExistsError
 from dcmdask.store.ownership import (
-    NODE,
     TEMPORARY,
     StoreKeys,
     check_ours,
     check_replaceable,
     check_store,
     hidden,
+    locked,
     recover,
     replacing,
     sync,
     sync_below,
 )
 
-# Attribute of a group that this package writes.
-KEY = "dcmdask"
 # Blank chunks are written, too, so that an object that does not exist was not written.
 CONFIG: Any = {"write_empty_chunks": True}
 # Protocols of file systems that put an object whole or not at all.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
+# Errors of a path at which no file can be.
+_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FILTERS = threading.Lock()
 Target: TypeAlias = "str | os.PathLike[str] | Store"
 
@@ -97,7 +99,7 @@ class Place(NamedTuple):
             group = zarr.open_group(self.store, mode="r", zarr_format=3, use_consolidated=False)
             document = json.dumps({"attributes": group.attrs.asdict()}).encode()
         else:
-            document = self.fs.cat_file(f"{self.root.rstrip('/')}/{NODE}")
+            document = self.fs.cat_file(f"{self.root.rstrip('/')}/{GROUP}")
         check_ours(self.url, keys, StoreKeys(document))
 
     def remove(self, keys: list[str]) -> None:
@@ -108,6 +110,16 @@ class Place(NamedTuple):
 
 async def _keys(store: Store) -> list[str]:
     return [key async for key in store.list()]
+
+
+def check_reached(error: Exception) -> None:
+    """Raise an error of a disk or a server on: it says nothing about what is stored there."""
+    if isinstance(error, DcmdaskError | PermissionError | TimeoutError | ConnectionError):
+        raise error
+    # Codecs raise an OSError without a number where bytes are damaged.
+    is_of_disk = isinstance(error, OSError) and error.errno not in (None, *_NO_OBJECT)
+    if is_of_disk or is_of_network(error):
+        raise error
 
 
 def with_options(store: Target, target_options: Mapping[str, Any] | None) -> Target:
@@ -154,7 +166,7 @@ def _synchronous(fs: Any) -> Any:
 
 @contextmanager
 def opened(
-    store: Target, told: Mapping[str, Any], *, overwrite: bool, resume: bool
+    store: Target, attributes: Mapping[str, Any], *, overwrite: bool, resume: bool
 ) -> Iterator[tuple[zarr.Group, Place, Mapping[str, int | None]]]:
     """Give a group to write to, and the objects that were there before with their sizes.
 
@@ -164,7 +176,7 @@ def opened(
     Parameters
     ----------
     store : str, path-like or zarr.abc.store.Store
-    told : mapping
+    attributes : mapping
         Attributes of the group.
     overwrite : bool
         Replace an existing Zarr store, if dcmdask wrote everything in it.
@@ -180,10 +192,10 @@ def opened(
     if not place.is_local:
         if resume and _is_complete(place.store) is not None:
             check_resumable(place)
-            group, sizes = _gone_on_with(place, told)
+            group, sizes = _gone_on_with(place, attributes)
             yield group, place, sizes
         else:
-            yield _in_place(place, told, overwrite), place, {}
+            yield _in_place(place, attributes, overwrite), place, {}
         return
     path = Path(place.root)
     with _locked(path):
@@ -193,28 +205,30 @@ def opened(
             for entry in path.iterdir():
                 entry.unlink()
         elif resume and path.is_dir():
-            group, sizes = _gone_on_with(place, told)
+            group, sizes = _gone_on_with(place, attributes)
             yield group, place, sizes
             return
         elif overwrite and path.is_dir() and any(path.iterdir()):
             with replacing(path, overwrite=True) as folder:
                 beside = Place(LocalStore(folder), place.fs, os.fspath(folder))
-                yield zarr.create_group(beside.store, attributes=dict(told)), beside, {}
+                yield zarr.create_group(beside.store, attributes=dict(attributes)), beside, {}
             return
         check_replaceable(path, overwrite)
-        yield zarr.create_group(place.store, attributes=dict(told)), place, {}
+        yield zarr.create_group(place.store, attributes=dict(attributes)), place, {}
 
 
 @contextmanager
-def replaced(store: Target, told: Mapping[str, Any], *, overwrite: bool) -> Iterator[zarr.Group]:
+def replaced(
+    store: Target, attributes: Mapping[str, Any], *, overwrite: bool
+) -> Iterator[zarr.Group]:
     """Give a group to write to; at a local path it appears only once the body has ended."""
     place = located(store)
     if not place.is_local or isinstance(store, Store):
-        yield _in_place(place, told, overwrite)
+        yield _in_place(place, attributes, overwrite)
         return
     path = Path(place.root)
     with _locked(path), replacing(path, overwrite=overwrite) as folder:
-        yield zarr.create_group(LocalStore(folder), attributes=dict(told))
+        yield zarr.create_group(LocalStore(folder), attributes=dict(attributes))
 
 
 def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
@@ -229,13 +243,13 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
         Key to content, of metadata and small arrays; the group is not complete.
     """
     place = located(store)
-    group = json.loads(made[NODE])
+    group = json.loads(made[GROUP])
     for key, data in made.items():
         path = f"{place.root.rstrip('/')}/{key}"
-        if key == NODE:
+        if key == GROUP:
             with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
                 there = json.loads(place.fs.cat_file(path))["attributes"]
-                there[KEY]["complete"] = False
+                there[MARK_KEY]["complete"] = False
                 if there == group["attributes"]:
                     # Another process may have completed it.
                     continue
@@ -247,30 +261,19 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, and clear up after one that was killed."""
+    """Hold the lock of a target, and clear up after a process that was killed."""
     above = next(folder for folder in path.parents if os.path.lexists(folder))
     if not above.is_dir():
         raise NotADirectoryError(f"{path} cannot be written: {above} is a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = hidden(path, "lock")
     if os.path.lexists(beside) and (not beside.is_file() or beside.lstat().st_size):
         # Opening the lock would empty another file of this name.
         check_ours(os.fspath(beside.parent), [beside.name], ())
-    lock = FileLock(beside)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise StoreExistsError(
-            f"{path} is being written by another export", code="locked"
-        ) from None
-    try:
+    with locked(beside) as held:
+        if not held:
+            raise StoreExistsError(f"{path} is being written by another export", code="locked")
         recover(path)
         yield
-    finally:
-        # While it is held, so that it is nobody else's. Windows removes no open file.
-        with suppress(OSError):
-            beside.unlink()
-        lock.release()
 
 
 def check_resumable(place: Place) -> None:
@@ -287,28 +290,27 @@ def check_resumable(place: Place) -> None:
 
 
 def _gone_on_with(
-    place: Place, told: Mapping[str, Any]
+    place: Place, attributes: Mapping[str, Any]
 ) -> tuple[zarr.Group, dict[str, int | None]]:
-    """Return an existing group with the plan in `told`, and the sizes of its objects."""
+    """Return an existing group with the plan in `attributes`, and the sizes of its objects."""
     try:
         # Arrays may have been removed since the metadata was consolidated.
         group = zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
-    except PermissionError:
-        raise
     except Exception as error:
+        check_reached(error)
         raise StoreExistsError(
             f"{place.url} is not a Zarr 3 store that could be resumed",
             detail=str(error),
             code="no-zarr",
         ) from None
-    there: Any = group.attrs.asdict().get(KEY)
+    there: Any = group.attrs.asdict().get(MARK_KEY)
     if not isinstance(there, dict) or not isinstance(there.get("plan"), dict):
         raise StoreExistsError(
             f"{place.root} is not a store of dcmdask's that could be resumed", code="no-plan"
         )
     wanted, begun = (
         {**one["plan"], "arrays": one.get("arrays")}
-        for one in (json.loads(json.dumps(told[KEY])), there)
+        for one in (json.loads(json.dumps(attributes[MARK_KEY])), there)
     )
     # The source last: options change its token, and their names say more.
     for name in sorted(wanted | begun, key=lambda name: name == "source"):
@@ -324,17 +326,17 @@ def _gone_on_with(
     # Left by a process that was killed before it renamed them into place.
     temporary = sorted(filter(TEMPORARY.search, sizes))
     place.remove(temporary)
-    group.update_attributes(dict(told))
+    group.update_attributes(dict(attributes))
     for key in temporary:
         del sizes[key]
     return group, sizes
 
 
-def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Group:
+def _in_place(place: Place, attributes: Mapping[str, Any], overwrite: bool) -> zarr.Group:
     if place.fs is not None and not place.is_local:
         _check_begins_as_store(place)
     try:
-        return zarr.open_group(place.store, mode="w-", zarr_format=3, attributes=dict(told))
+        return zarr.open_group(place.store, mode="w-", zarr_format=3, attributes=dict(attributes))
     except FileExistsError as error:
         if not overwrite:
             code, state = {
@@ -350,7 +352,7 @@ def _in_place(place: Place, told: Mapping[str, Any], overwrite: bool) -> zarr.Gr
             }[_is_complete(place.store)]
             raise StoreExistsError(f"{place.url} holds {state}", code=code) from error
     place.check_ours(place.sizes())
-    return zarr.open_group(place.store, mode="w", zarr_format=3, attributes=dict(told))
+    return zarr.open_group(place.store, mode="w", zarr_format=3, attributes=dict(attributes))
 
 
 def _check_begins_as_store(place: Place) -> None:
@@ -358,20 +360,19 @@ def _check_begins_as_store(place: Place) -> None:
     place.fs.invalidate_cache()
     with suppress(FileNotFoundError):
         names = [path.rpartition("/")[2] for path in place.fs.ls(place.root, detail=False)]
-        if NODE not in names:
+        if GROUP not in names:
             check_ours(place.url, names, ())
 
 
 def _is_complete(store: Store) -> bool | None:
     """Return whether a group is complete; None for one that dcmdask did not write."""
     try:
-        told = zarr.open_group(store, mode="r", zarr_format=3).attrs[KEY]
-    except PermissionError:
-        raise
-    except Exception:
+        mark = zarr.open_group(store, mode="r", zarr_format=3).attrs[MARK_KEY]
+    except Exception as error:
         # For damaged metadata zarr raises anything.
+        check_reached(error)
         return None
-    return bool(told.get("complete")) if isinstance(told, dict) else None
+    return bool(mark.get("complete")) if isinstance(mark, dict) else None
 
 
 def complete(group: zarr.Group) -> None:
@@ -382,11 +383,11 @@ def complete(group: zarr.Group) -> None:
         # about stores without it.
         warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
         group = zarr.consolidate_metadata(group.store)
-    told: Any = group.attrs.asdict()[KEY]
+    mark: Any = group.attrs.asdict()[MARK_KEY]
     local = Path(group.store.root) if isinstance(group.store, LocalStore) else None
     if local is not None:
         sync_below(local)
-    group.update_attributes({KEY: {**told, "complete": True}})
+    group.update_attributes({MARK_KEY: {**mark, "complete": True}})
     if local is not None:
-        sync(local / NODE)
+        sync(local / GROUP)
         sync(local)

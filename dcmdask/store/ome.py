@@ -146,7 +146,7 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
     for level, name in enumerate(names):
         factors = [2**level if axis in plan.halved else 1 for axis in range(len(scale))]
         at = [origin.get(dim, 0.0) for dim in plan.dims]
-        if not contents.labels:
+        if not contents.is_label_map:
             at = [
                 first + (factor - 1) / 2 * step
                 for first, factor, step in zip(at, factors, scale, strict=True)
@@ -167,7 +167,7 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
     if modality:
         multiscale["name"] = modality
     if len(names) > 1:
-        multiscale["type"] = "first" if contents.labels else "mean"
+        multiscale["type"] = "first" if contents.is_label_map else "mean"
     told: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
     if channels := described(contents, plan):
         told["omero"] = {"channels": channels}

@@ -21,13 +21,39 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from filelock import FileLock, Timeout
 
-from dcmdask.archive.discovery import MARKS, STORE, is_mark
-from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.archive.discovery import GROUP, MARK_KEY, MARKS, is_mark
+from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.errors import StoreExistsError
 
 # Suffix of zarr's local objects before they are renamed into place.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold a lock on a file, which ends with this process, however that ends.
+
+    Yields
+    ------
+    bool
+        Whether it is held; False where another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # While it is held, so that it is nobody else's. Windows removes no open file.
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
@@ -85,7 +111,7 @@ class StoreKeys(Container[str]):
     def __init__(self, document: bytes) -> None:
         arrays = None
         with suppress(ValueError, KeyError, TypeError, RecursionError):
-            arrays = json.loads(document)["attributes"]["dcmdask"]["arrays"]
+            arrays = json.loads(document)["attributes"][MARK_KEY]["arrays"]
         self._is_ours = isinstance(arrays, dict)
         self._arrays: Mapping[str, Any] = arrays if isinstance(arrays, dict) else {}
 
@@ -96,14 +122,14 @@ class StoreKeys(Container[str]):
         if final != key and final.rpartition("/")[2] == "zarr":
             # The names of zarr's temporary objects lack the suffix.
             final += ".json"
-        if final == STORE:
+        if final == GROUP:
             return self._is_ours or final != key
         name, _, rest = final.partition("/")
         grid = self._arrays.get(name)
         if not isinstance(grid, list):
             return False
         kind, *index = rest.split("/")
-        return rest == STORE or (
+        return rest == GROUP or (
             kind == "c" and len(index) == len(grid) and all(map(_is_below, index, grid))
         )
 
@@ -147,15 +173,15 @@ def check_apart(
     ...
     ValueError: the target s3://bucket/in holds the source zip://**::s3://bucket/in/study.zip: ...
     """
-    where = _place(target, is_pattern=False)
+    where = _path_parts(target, is_pattern=False)
     for source in sources:
-        place = _place(source, is_pattern=True)
-        if where == place:
+        parts = _path_parts(source, is_pattern=True)
+        if where == parts:
             how = "is"
-        elif where == place[: len(where)]:
+        elif where == parts[: len(where)]:
             how = "holds"
-        elif place == where[: len(place)]:
-            with reaching(target, TARGET):
+        elif parts == where[: len(parts)]:
+            with reaching(target, TARGET_OPTION):
                 if _is_left_out(target, storage_options or {}):
                     continue
             how = "lies in"
@@ -164,7 +190,7 @@ def check_apart(
         raise ValueError(f"the target {target} {how} the source {source}: take another target")
 
 
-def _place(source: str, is_pattern: bool) -> tuple[str, ...]:
+def _path_parts(source: str, is_pattern: bool) -> tuple[str, ...]:
     """Return the kind of file system, and the parts of the real path before any wildcard."""
     last = source.rpartition("::")[2]
     protocol, path = fsspec.core.split_protocol(last)
@@ -199,9 +225,7 @@ def _is_left_out(target: str, storage_options: Mapping[str, Any]) -> bool:
 
 # A folder that is replaced whole or not at all
 
-# The first file of a Zarr 3 group or array. While a store is being written, the one of the
-# root also tells tasks that the store is still wanted.
-NODE = STORE
+# While a store is being written, `GROUP` also tells tasks that it is still wanted.
 # Name of that file in a store that is discarded, as if it were being written.
 _DISCARDED = f"zarr.{'0' * 32}.partial"
 # Name of a folder that is to take the place of another.
@@ -279,11 +303,11 @@ def hidden(target: Path, purpose: str) -> Path:
 def discard(partial: Path) -> None:
     """Remove a store that is no longer wanted while tasks may still write to it.
 
-    `NODE` goes first: a task that finds it gone behind its last write, which may have made
+    `GROUP` goes first: a task that finds it gone after its last write, which may have made
     folders anew, calls this itself.
     """
     with suppress(OSError):
-        os.replace(partial / NODE, partial / _DISCARDED)
+        os.replace(partial / GROUP, partial / _DISCARDED)
     _remove(partial)
     # A write that zarr's thread has begun makes its folders anew.
     for _ in range(_LATE_WRITES):
@@ -312,7 +336,7 @@ def check_store(folder: Path) -> None:
     if folder.is_symlink() or not folder.is_dir():
         check_ours(os.fspath(folder.parent), [folder.name], ())
     document = b""
-    for name in (_DISCARDED, NODE):
+    for name in (_DISCARDED, GROUP):
         if (folder / name).is_file():
             document = (folder / name).read_bytes()
     there = (
@@ -331,7 +355,7 @@ def sync_below(folder: str | os.PathLike[str]) -> None:
         os.path.join(above, name) for above, _, names in os.walk(folder) for name in ("", *names)
     ]
     if len(paths) > _SYNCED_ONE_BY_ONE and hasattr(os, "sync"):
-        # All of them at once; syncing each behind this is fast, and raises errors.
+        # All of them at once; syncing each after this is fast, and raises errors.
         os.sync()
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
         for _ in threads.map(sync, paths):
@@ -367,8 +391,8 @@ def check_replaceable(target: Path, overwrite: bool) -> None:
         return
     unfinished = False
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        document = json.loads((target / NODE).read_bytes())
-        unfinished = document["attributes"]["dcmdask"]["complete"] is False
+        document = json.loads((target / GROUP).read_bytes())
+        unfinished = document["attributes"][MARK_KEY]["complete"] is False
     state = ", an export that was not finished (resume goes on with it)" if unfinished else ""
     raise StoreExistsError(
         f"{target} exists{state}, and nothing is replaced without overwrite",

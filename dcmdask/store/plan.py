@@ -94,14 +94,14 @@ class Plan:
         )
 
     def above(self, region: Sequence[slice]) -> tuple[slice, ...]:
-        """Return what a region becomes one level up."""
+        """Return the region of the level above that is made from a region."""
         return tuple(
             slice(one.start // 2, -(-one.stop // 2)) if axis in self.halved else one
             for axis, one in enumerate(region)
         )
 
     def below(self, level: int, region: Sequence[slice]) -> tuple[slice, ...]:
-        """Return what a region of `level` is made from, one level down."""
+        """Return the region of the level below that a region of `level` is made from."""
         lengths = self.levels[level - 1].shape
         return tuple(
             slice(one.start * 2, min(one.stop * 2, length)) if axis in self.halved else one
@@ -282,7 +282,7 @@ class _Axes:
         return tuple(chunk)
 
     def evened(self, chunk: Shape, halved: tuple[int, ...]) -> Shape:
-        """Return as many chunks, of one length as far as that goes: 35 as 18 and 17."""
+        """Return the shape of as many chunks of nearly equal lengths: 18 for 35, not 32 and 3."""
         lengths = []
         for axis, (n, length) in enumerate(zip(self.shape, chunk, strict=True)):
             even = -(-n // max(1, -(-n // length)))

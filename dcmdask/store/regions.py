@@ -18,9 +18,10 @@ import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
+from dcmdask.archive.discovery import GROUP
 from dcmdask.errors import AlignmentError, DcmdaskError, StoreLostError
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.store.ownership import NODE, PARTIAL, discard
+from dcmdask.store.ownership import PARTIAL, discard
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
 
@@ -59,17 +60,17 @@ class Job:
         Places without a frame, in the shape of `missing`.
     fill_value : float or None
         Value of missing frames, if there is `missing`.
-    labels : bool
-        Whether levels are made of labels.
+    is_label_map : bool
+        Whether values are labels, of which no mean can be taken.
     """
 
     frames: ArrayLike
     plan: Plan
     arrays: tuple[zarr.Array[Any], ...]
-    missing: zarr.Array[Any] | None = None
-    absent: npt.NDArray[np.bool_] | None = None
-    fill_value: float | None = None
-    labels: bool = False
+    missing: zarr.Array[Any] | None
+    absent: npt.NDArray[np.bool_] | None
+    fill_value: float | None
+    is_label_map: bool
 
 
 def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
@@ -92,7 +93,7 @@ def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
     region = plan.region(level, number)
     if level:
         below = np.asarray(job.arrays[level - 1][plan.below(level, region)])
-        write(job.arrays[level], region, halve(below, plan.halved, labels=job.labels))
+        write(job.arrays[level], region, halve(below, plan.halved, labels=job.is_label_map))
         return []
     along = frames_of(plan, region)
     failures: list[Failure] = []
@@ -111,7 +112,7 @@ def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
         job.missing[along] = mask
     write(job.arrays[0], region, block)
     if len(job.arrays) > 1:
-        write(job.arrays[1], plan.above(region), halve(block, plan.halved, labels=job.labels))
+        write(job.arrays[1], plan.above(region), halve(block, plan.halved, labels=job.is_label_map))
     return failures
 
 
@@ -200,7 +201,7 @@ def _check_there(array: zarr.Array[Any]) -> None:
     On another machine the folder may never have existed.
     """
     store = array.store
-    if isinstance(store, LocalStore) and not (store.root / NODE).exists():
+    if isinstance(store, LocalStore) and not (store.root / GROUP).exists():
         if PARTIAL.search(store.root.name):
             # A folder of another name may have been made by somebody else.
             discard(store.root)
@@ -287,6 +288,7 @@ def left(layout: Layout, there: Collection[str], lacking: Container[str]) -> Lef
     for level in layout.tasks:
         regions[level] = []
         for number in range(layout.plan.count(level)):
+            # In an empty store none is there, and naming them takes a tenth of a millisecond each.
             keys = list(layout.keys(level, number)) if there else []
             if not there or any(key in lacking for key in keys):
                 regions[level].append(number)

@@ -12,8 +12,9 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
+from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.store.dask_writer import written
-from dcmdask.store.group import KEY, overlaid, with_options
+from dcmdask.store.group import overlaid, with_options
 from dcmdask.store.plan import codecs
 from dcmdask.store.provenance import jsonable
 from dcmdask.store.regions import grid_of
@@ -31,7 +32,7 @@ _TEXTS = {"U": "O", "T": "O"}
 def result(
     value: Any, store: str, target_options: Mapping[str, Any] | None = None
 ) -> Iterator[list[da.Array]]:
-    """Give lazy arrays of which computing writes a result; behind the body it is complete.
+    """Give lazy arrays of which computing writes a result; after the body it is complete.
 
     Parameters
     ----------
@@ -204,7 +205,7 @@ def _described(documents: dict[str, Any]) -> dict[str, bytes]:
     """Return the content of a group, once it lists what is written to it."""
     group = zarr.open_group(MemoryStore(documents), mode="r+")
     grids = {name: grid_of(one.shape, one.shards or one.chunks) for name, one in group.arrays()}
-    told = group.attrs.get(KEY)
+    told = group.attrs.get(MARK_KEY)
     told = told if isinstance(told, dict) else {}
-    group.update_attributes({KEY: {**told, "arrays": grids, "complete": False}})
+    group.update_attributes({MARK_KEY: {**told, "arrays": grids, "complete": False}})
     return {key: data.to_bytes() for key, data in documents.items()}

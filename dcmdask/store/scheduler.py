@@ -80,7 +80,7 @@ def run(
     function: Callable[[Any, int], Any],
     job: Any,
     numbers: Iterable[int],
-    advance: Callable[[], None] | None = None,
+    advance: Callable[[], object],
 ) -> list[Any]:
     """Call ``function(job, number)`` in a task for each number, and return the results.
 
@@ -91,7 +91,7 @@ def run(
     client = _client()
     if client is not None:
         return _on_cluster(client, awaited, job, numbers, advance)
-    callback = Callback(posttask=lambda *_: advance()) if advance else Callback()
+    callback = Callback(posttask=lambda *_: advance())
     results: list[Any] = []
     with callback, closing(awaited):
         left = iter(numbers)
@@ -118,7 +118,7 @@ def _on_cluster(
     function: Awaited,
     job: Any,
     numbers: Iterable[int],
-    advance: Callable[[], None] | None,
+    advance: Callable[[], object],
 ) -> list[Any]:
     """Keep `TOGETHER` tasks on the scheduler, and wait for all."""
     client.wait_for_workers(1, timeout=_PATIENCE)
@@ -141,13 +141,13 @@ def _on_cluster(
             for future in ended:
                 results[running.pop(future)] = future.result()
                 ended.update(submitted(1))
-                if advance:
-                    advance()
+                advance()
         finally:
             if running:
                 client.cancel(list(running))
-                # A task that has begun goes on, and must not write to a store that comes later.
-                while any(client.run(_close_here, function.token).values()):
+                # A task that has begun goes on, and must not write to a store that comes later;
+                # one whose worker has died does not.
+                while any(client.run(_close_here, function.token, on_error="ignore").values()):
                     time.sleep(_MOMENT)
     return [results[place] for place in sorted(results)]
 

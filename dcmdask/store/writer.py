@@ -13,9 +13,9 @@ import zarr
 from pydicom.dataset import Dataset
 from zarr.abc.store import Store
 
-from dcmdask.archive.discovery import sources
+from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.series import Series
-from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray, check_options
@@ -23,6 +23,7 @@ from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
 from dcmdask.store.group import (
     CONFIG,
     Place,
+    check_reached,
     complete,
     located,
     opened,
@@ -66,7 +67,7 @@ def to_zarr(
 
     Parameters
     ----------
-    src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, Series or Stack
+    src : str, path-like, file-like, bytes, Dataset, FrameArray, Series, Stack or iterable of paths
         One file, whose frames keep their order. Or a series or a stack, or a folder, a list, a
         glob pattern or a URL with one series of one stack: its frames are arranged in space.
     store : str, path-like or zarr.abc.store.Store
@@ -145,9 +146,17 @@ def to_zarr(
         of one source are not noticed; they write the same.)
     StoreLostError
         Objects that were written are not in the store.
+    LayoutError
+        OME-Zarr has no axis for a dimension of the frames. Nothing was written.
     ValueError
-        `store` is the source, holds it, or lies in it where a scan would find it. Nothing was
-        opened.
+        `store` is the source, holds it, or lies in it where a scan would find it; or a parameter
+        is out of its range. Nothing was written.
+    TypeError
+        There is no such parameter; or `src` cannot be stored with these parameters.
+    ImportError
+        OME-Zarr needs the extra ``ome``.
+    UnreachableError
+        The server of `src` or `store` does not answer, or lets nobody in without credentials.
     AmbiguousSourceError, IrregularSeriesError
         There is not exactly one series of one stack; or it is irregular, and `on_irregular`
         is ``"error"``.
@@ -199,11 +208,8 @@ def to_zarr(
         **decoding_options,
     )
     check_fits(prepared.plan, *room())
-    with (
-        reaching(target, TARGET),
-        opened(store, prepared.attributes, overwrite=overwrite, resume=resume) as found,
-    ):
-        group, place, there = found
+    begun = opened(store, prepared.attributes, overwrite=overwrite, resume=resume)
+    with reaching(target, TARGET_OPTION), begun as (group, place, there):
         written, failures = _write(prepared, group, place, there, progress)
         complete(group)
         stored = bytes_stored(group.store)
@@ -213,7 +219,7 @@ def to_zarr(
         shape=level.shape,
         dtype=prepared.plan.dtype,
         chunks=level.chunks,
-        bytes_decoded=int(np.prod(level.shape, dtype=object)) * prepared.plan.dtype.itemsize,
+        bytes_decoded=prepared.contents.frames.nbytes,
         bytes_stored=stored,
         seconds=time.perf_counter() - started,
         token=prepared.contents.frames.token,
@@ -228,7 +234,7 @@ def to_zarr(
 def _names(src: Any) -> list[str]:
     """Return the paths and URLs that a source is read from; none for data in memory."""
     if isinstance(src, Series | Stack):
-        return sorted({one.source.name.rpartition("/")[0] for one in src.instances})
+        return sorted({folder_of(one.source.name) for one in src.instances})
     if isinstance(src, FrameArray) or hasattr(src, "read"):
         name = getattr(src, "name", "<")
         return [name] if isinstance(name, str) and not name.startswith("<") else []
@@ -257,7 +263,7 @@ def _write(
         mask,
         absent if layout.mask else None,
         prepared.fill_value,
-        prepared.contents.labels,
+        prepared.contents.is_label_map,
     )
     found = run_levels(write_region, job, todo.regions, progress)
     failures = list(chain.from_iterable(found))
@@ -281,9 +287,8 @@ def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
                 raise ValueError("it was changed")
             # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
             return array.with_config(CONFIG)
-    except OSError:
-        raise
     except Exception as error:
+        check_reached(error)
         # For damaged metadata zarr raises anything.
         raise StoreExistsError(
             f"{group.store} cannot be resumed: the metadata of array {name!r} is damaged",

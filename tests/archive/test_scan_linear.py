@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 
 import dcmdask.archive.scan as scanning
 from dcmdask.archive.scan import Skipped, scan
-from dcmdask.cli.output import skipped_files
+from dcmdask.console.output import skipped_files
 
 FEW, MANY = 100, 400
 IMAGE = native(noise(1, 4, 6, dtype="u2"), Modality="MR", SeriesInstanceUID="1.2.4")

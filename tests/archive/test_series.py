@@ -528,7 +528,7 @@ def test_a_damaged_file_beside_a_series_is_told(tmp_path: Path) -> None:
     paths[-1].write_bytes(paths[-1].read_bytes()[:-6])
     found = scan(tmp_path)
     for make in (found[SERIES].to_dask, found[SERIES].to_xarray):
-        with pytest.warns(DcmdaskWarning, match=r"left out beside it, .* \(1\): ") as caught:
+        with pytest.warns(DcmdaskWarning, match=r"were left out \(1\): ") as caught:
             v = make()
         assert str(paths[-1]) in str(caught[0].message) and len(v) == 5
     assert len(found[SERIES + ".2"].to_dask()) == 2
@@ -704,3 +704,31 @@ def test_a_misspelt_keyword_is_told_the_right_one(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"'order_bye': did you mean 'order_by'\?"):
         stack.flattened("stored", "error", order_bye="EchoTime")
     assert not (tmp_path / "out").exists()
+
+
+def test_options_for_series_are_not_ignored(tmp_path: Path) -> None:
+    (path,) = classic(tmp_path, FRAMES[:1], along(AXIAL, EVEN[:1]))
+    options: list[dict[str, Any]] = [{"on_irregular": "keep"}, {"order_by": "TriggerTime"}]
+    for src in (path, dcmdask.open_frames(path)):
+        for option in options:
+            with pytest.raises(ValueError, match="are for series"):
+                dcmdask.from_dicom(src, **option)
+            with pytest.raises(ValueError, match="are for series"):
+                dcmdask.to_zarr(src, tmp_path / "out", **option)
+        with pytest.raises(ValueError, match="are for series"):
+            dcmdask.from_dicom(src, fill_value=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_were_left_out_of_the_only_series(tmp_path: Path) -> None:
+    """Wherever they lie, and with one text."""
+    classic(tmp_path / "a", FRAMES, along(AXIAL, EVEN))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "cut.dcm").write_bytes((tmp_path / "a" / "0000").read_bytes()[:-9])
+    for call in (dcmdask.from_dicom, lambda src: scan(src)[0].to_dask()):
+        with pytest.warns(DcmdaskWarning, match="files that may belong to this series") as caught:
+            call(tmp_path)
+        (one,) = caught
+        assert "cut.dcm: " in str(one.message) and one.message.code == "left-out"
+    classic(tmp_path / "c", FRAMES[:1], along(AXIAL, EVEN[:1]), SeriesInstanceUID="1.2.3")
+    assert [one.left_out for one in scan(tmp_path)] == [(), ()]

@@ -376,7 +376,7 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
         mine, other = written(), written()
         if at == "begin":
             other.put_in_place(record, None)
-            fs.pipe_file(f"{BUCKET}/first/{at}/{mine.place}/a.png", b"a")
+            fs.pipe_file(f"{BUCKET}/first/{at}/{mine.aside}/a.png", b"a")
         else:
             # Between the listing of what is staged and the look whether it is still wanted.
             files = Folder.files
@@ -411,7 +411,7 @@ def test_two_workers_put_one_series_in_place(monkeypatch: pytest.MonkeyPatch) ->
                 staging = Staging(folder, "1.2", f"{version} files")
                 staging.path("a.zarr")
                 for key in ("zarr.json", "pixels/zarr.json", *(f"pixels/c/{n}" for n in chunks)):
-                    folder.write(f"{staging.place}/a.zarr/{key}", version.encode())
+                    folder.write(f"{staging.aside}/a.zarr/{key}", version.encode())
                 made = {"made_by": version, "made_from": "files"}
                 outputs = {"a": "series/1.2/a.zarr"}
                 record = Record("1.2", True, version, "files", outputs=outputs, **made)

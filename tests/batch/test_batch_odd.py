@@ -26,7 +26,7 @@ from distributed import Client, LocalCluster
 from distributed.protocol import pickle
 
 import dcmdask
-from dcmdask import ClusterError, DcmdaskWarning, Series, StoreExistsError, batch
+from dcmdask import ClusterError, DcmdaskWarning, Series, StoreExistsError, StoreLostError, batch
 from dcmdask.batch import outcome, workers
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import Progress, frame_of
@@ -34,7 +34,9 @@ from dcmdask.batch.records import Record, records
 from dcmdask.batch.results import keep
 from dcmdask.batch.selection import selected
 from dcmdask.batch.staging import Staging
+from dcmdask.batch.work import may_pass
 from dcmdask.cli.report import report as report_command
+from dcmdask.console import progress
 from dcmdask.store.result_writer import result
 
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)
@@ -565,7 +567,7 @@ def test_sources(kind: str, client: Client, archive: Path, tmp_path: Path) -> No
 def test_lines_of_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcome, "_LINE", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     with outcome.display() as (show, _):
         show(Progress(files=12))
         show(Progress(files=20, total=4, dashboard="http://127.0.0.1:1/status"))
@@ -577,6 +579,30 @@ def test_lines_of_a_log(
     assert begun.startswith("0 of 4 series, 0 frames, 0.0 MB/s, 0 failed")
     assert going.startswith("2 of 4 series, 6 frames, ") and going.endswith("s left")
     assert "1 failed, 1 to be tried again, about" in going
+
+
+def test_nobody_reads_what_a_run_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader of a pipe has gone, or the standard error was closed."""
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        for stream in (gone, None):
+            monkeypatch.setattr(sys, "stderr", stream)
+            with outcome.display() as (show, _):
+                show(Progress(files=12))
+                show(Progress(files=20, total=4, dashboard="http://127.0.0.1:1/status"))
+
+
+def test_a_store_that_is_lost_is_not_tried_again() -> None:
+    assert may_pass(OSError(5, "the disk")) and not may_pass(StoreLostError("not written"))
+
+
+def test_workers_are_given_series_once_they_are_checked(client: Client, tmp_path: Path) -> None:
+    needed = workers.Requirements(Folder.of(tmp_path), [], False)
+    assert workers.Workers(client, needed, []).ready == []
+    checked = workers.check_workers(client, needed)
+    assert sorted(workers.Workers(client, needed, checked).ready) == sorted(checked) != []
 
 
 def run_script(path: Path, archive: Path, tmp_path: Path, *more: Any) -> Any:

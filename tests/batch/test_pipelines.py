@@ -229,7 +229,7 @@ def test_output_belongs_to_one_job(tmp_path: Path) -> None:
         path = Path(batch.output("notes.txt"))
         path.write_text("mine")
     assert staging.given == {"notes.txt": "series/1.2/notes.txt"}
-    assert path.parent == tmp_path / staging.place
+    assert path.parent == tmp_path / staging.aside
     with in_use(staged(folder, "1.2", "a")):
         assert Path(batch.output("notes.txt")).read_text() == "mine"
     with in_use(staged(folder, "1.2", "b")):

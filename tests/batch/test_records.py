@@ -84,6 +84,9 @@ def test_a_lease(where: str, tmp_path: Path) -> None:
         assert held and other == (where == "memory")
         with folder.lease("records/1.3.json") as another:
             assert another
+    with pytest.raises(OSError, match="full"), folder.lease("records/1.2.json"):
+        raise OSError("the disk is full")
+    assert not folder.names("records")
     with folder.lease("records/1.2.json") as held:
         assert held
     assert not folder.names("records")

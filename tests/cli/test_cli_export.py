@@ -14,11 +14,14 @@ import zarr
 from distributed import LocalCluster
 from made_series import AXIAL, along, classic
 from make_dicom import noise
+from real_files import packaged_file
 from typer.testing import CliRunner
 
 import dcmdask
-from dcmdask.cli import app, progress
+from dcmdask.cli import app
 from dcmdask.cli.export import numbers
+from dcmdask.console import progress
+from dcmdask.dicom import files
 
 FRAMES = noise(12, 20, 24)
 
@@ -95,7 +98,6 @@ def test_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with progress.counting("regions") as advance:
-        assert advance is not None
         for done in range(1, 31):
             now[0] += 1
             advance(done, 30 if done > 10 else None)
@@ -226,3 +228,17 @@ def test_nobody_answers(series: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert isinstance(done.exception, OSError)
     assert os.listdir(tmp_path) == []
+
+
+def test_info_holds_each_look_at_a_file_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one for its size: a server that gives no parts sends the whole file."""
+    limits, locate = [], files.locate
+
+    def located(src: Any, options: Any = None, limit: int = files.INFLATE_LIMIT) -> files.Stored:
+        limits.append(limit)
+        return locate(src, options, limit)
+
+    monkeypatch.setattr(files, "locate", located)
+    path = str(packaged_file("CT_small.dcm"))
+    done = CliRunner().invoke(app, ["info", path, "--inflate-limit", "12345678"])
+    assert done.exit_code == 0 and {*limits} == {12345678}

@@ -1,5 +1,6 @@
 """Servers that do not answer, and buckets that are not there: one line that says what helps."""
 
+import json
 import pickle
 import socket
 import sys
@@ -13,6 +14,8 @@ from s3_here import BUCKET, Server, serving
 
 import dcmdask
 from dcmdask import UnreachableError, batch, cli
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.records import Record
 from dcmdask.dicom.access import options_of
 
 KEYS = ["key=key", "secret=secret"]
@@ -75,6 +78,26 @@ def test_a_server_that_does_not_answer(
     told = said(monkeypatch, capsys, *words, *given)
     assert words[-1] in told and "Could not connect" in told
     assert f"({option}) endpoint_url=http://host:port" in told
+
+
+def test_an_archive_on_a_server_that_does_not_answer(
+    nobody: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, inner = "zip://**::s3://somebody/a.zip", json.dumps(options_of([nobody, *KEYS]))
+    told = said(monkeypatch, capsys, "scan", url, "--storage-option", f"s3={inner}")
+    assert url in told and "Could not connect" in told
+
+
+def test_a_page_on_a_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})("is down")
+
+    target = "memory://page"
+    Record("1.2", True, "j", "s").write(Folder.of(target))
+    monkeypatch.setattr("dcmdask.report.page.write_page", refused)
+    assert f"{target}: is down: " in said(monkeypatch, capsys, "report", target, "--html")
 
 
 def test_a_job_on_a_server_that_does_not_answer(

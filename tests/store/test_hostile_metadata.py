@@ -22,7 +22,7 @@ from make_dicom import noise
 from dcmdask import DcmdaskError, to_zarr, verify
 from dcmdask.store import regions
 from dcmdask.store.verification import comparison
-from dcmdask.store.verification.metadata import check_told
+from dcmdask.store.verification.metadata import check_metadata
 
 OPTIONS: dict[str, Any] = {
     "format": "ome-zarr",
@@ -177,9 +177,9 @@ def test_any_value_of_the_metadata(
 )
 def test_the_schema(made: Path, path: tuple[Any, ...], value: Any, message: str) -> None:
     told = json.loads((made / "zarr.json").read_text())["attributes"]["dcmdask"]
-    check_told(told)
+    check_metadata(told)
     with pytest.raises(ValueError, match=message):
-        check_told(mutated(told, path, value))
+        check_metadata(mutated(told, path, value))
 
 
 @pytest.mark.parametrize(

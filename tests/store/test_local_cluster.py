@@ -16,7 +16,7 @@ import pytest
 from distributed import Client
 from made_series import archive
 
-from dcmdask.store.scheduler import cluster
+from dcmdask.store.scheduler import cluster, run_levels
 
 # What any process of this machine can try at an address: to be let in as a client, without
 # and with a certificate of its own.
@@ -133,3 +133,18 @@ def test_control_c_while_workers_start(tmp_path: Path) -> None:
     *others, last = done.stderr.splitlines()
     assert last == "interrupted; the same command goes on with the rest"
     assert all("still alive" in line for line in others)
+
+
+def test_the_error_of_a_task_outlives_its_worker(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the others are waited for, a worker may have just died."""
+
+    def lost(*_: object, on_error: str = "raise") -> dict[str, int]:
+        if on_error == "raise":
+            raise OSError("a worker has died")
+        return {}
+
+    monkeypatch.setattr(client, "run", lost)
+    with pytest.raises(ZeroDivisionError):
+        run_levels(lambda job, number, level: 1 // number, None, {0: [0, 1, 2]}, None)

@@ -14,6 +14,7 @@ import dask
 import numpy as np
 import pytest
 import zarr
+from botocore.exceptions import EndpointConnectionError
 from distributed import Client, LocalCluster
 from made_series import AXIAL, SERIES, along, classic
 from make_dicom import encapsulated, encoded, native, noise, saved
@@ -24,9 +25,9 @@ from pydicom.uid import (
     RLELossless,
     SegmentationStorage,
 )
-from zarr.storage import MemoryStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
-from dcmdask import open_frames, scan, to_zarr
+from dcmdask import StoreExistsError, UnreachableError, open_frames, scan, to_zarr
 from dcmdask.errors import DcmdaskError
 from dcmdask.store.pyramid import halve
 from dcmdask.store.verification.comparison import Difference
@@ -336,7 +337,7 @@ def test_a_changed_value_in_a_pyramid(tmp_path: Path, level: int) -> None:
         "1",
         "2",
     }
-    assert all(f"what level {int(one.where[0]) - 1} makes of it" in one.what for one in differences)
+    assert all(f"from level {int(one.where[0]) - 1}, halved, by" in one.what for one in differences)
 
 
 def test_labels_are_not_means(tmp_path: Path) -> None:
@@ -569,3 +570,61 @@ def test_labels_that_were_changed(
     consolidated[path] = {**consolidated[path], **change}
     (store / "zarr.json").write_text(json.dumps(root))
     assert where in [one.where for one in verify(store, source).differences]
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, kind: type[Any], part: str, error: Exception) -> None:
+    """Let reading of the keys with this part fail."""
+    get = kind.get
+
+    async def refused(self: Any, key: str, *arguments: Any, **more: Any) -> Any:
+        if part in key:
+            raise error
+        return await get(self, key, *arguments, **more)
+
+    monkeypatch.setattr(kind, "get", refused)
+
+
+@pytest.mark.parametrize("part", ["pixels/c/", "pixels/zarr.json", "z/c/", "missing/c/"])
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), OSError(5, "the disk")])
+def test_a_store_that_cannot_be_read_is_not_damaged(
+    part: str, error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = series(tmp_path)
+    to_zarr(source, tmp_path / "a.zarr", on_error="fill")
+    refusing(monkeypatch, LocalStore, part, error)
+    with pytest.raises(type(error), match=error.strerror):
+        verify(tmp_path / "a.zarr", source)
+
+
+@pytest.mark.parametrize("part", ["pixels/c/", "pixels/zarr.json", "z/c/"])
+def test_a_server_that_does_not_answer_is_no_damage(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, store = series(tmp_path), f"memory://{tmp_path.name}/a.zarr"
+    to_zarr(source, store)
+    refusing(monkeypatch, FsspecStore, part, EndpointConnectionError(endpoint_url="http://s3"))
+    with pytest.raises(UnreachableError, match=rf"{store}: Could not connect .*--target-option"):
+        verify(store, source)
+
+
+@pytest.mark.parametrize("part", ["zarr.json", "pixels/zarr.json"])
+def test_a_server_that_does_not_answer_is_no_other_store(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, store = series(tmp_path), f"memory://{tmp_path.name}/a.zarr"
+    to_zarr(source, store)
+    with monkeypatch.context() as patch:
+        refusing(patch, FsspecStore, part, EndpointConnectionError(endpoint_url="http://s3"))
+        with pytest.raises(UnreachableError):
+            to_zarr(source, store, resume=True)
+    with pytest.raises(StoreExistsError):
+        to_zarr(source, store)
+    assert to_zarr(source, store, resume=True).written == 0
+
+
+def test_an_option_that_verify_does_not_have(tmp_path: Path) -> None:
+    source, store = series(tmp_path), tmp_path / "a.zarr"
+    to_zarr(source, store)
+    with pytest.raises(TypeError, match=r"verify\(\) has no parameter 'chunks'"):
+        verify(store, source, chunks=2)
+    assert verify(store, source, fill_value=3).ok

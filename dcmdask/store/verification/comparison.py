@@ -16,7 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.store.group import Place
+from dcmdask.store.group import Place, check_reached
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
 from dcmdask.store.regions import Key, Layout, decoded_or_filled, frames_of, key_of, stored_as
@@ -76,8 +76,8 @@ class Check:
         Marks of the frames that are missing.
     lost : frozenset of str
         Keys of objects that are known not to be there.
-    labels : bool
-        Whether levels are made of labels.
+    is_label_map : bool
+        Whether values are labels, of which no mean can be taken.
     fill_value : float or None
         Value of missing frames.
     expected : Expected or None
@@ -89,7 +89,7 @@ class Check:
     arrays: tuple[zarr.Array[Any], ...]
     missing: zarr.Array[Any] | None
     lost: frozenset[str]
-    labels: bool
+    is_label_map: bool
     fill_value: float | None
     expected: Expected | None
 
@@ -133,7 +133,7 @@ def check_region(check: Check, number: int, *, level: int = 0) -> Found:
 # Reading
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return the type and the message of an error of a store or a codec."""
     return f"{type(error).__name__}: {error}"
 
@@ -159,7 +159,8 @@ def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[An
                 _check_length(check.place, key)
             part = array[at]
         except Exception as error:
-            found.differences.append(Difference(key, f"it is damaged: {told(error)}"))
+            check_reached(error)
+            found.differences.append(Difference(key, f"it is damaged: {error_text(error)}"))
             values = None
         if values is not None:
             pairs = zip(at, region, strict=True)
@@ -198,7 +199,8 @@ def _marked(
         marked = np.asarray(missing[along])
         return marked.reshape([one.stop - one.start for one in along]).astype(bool)
     except Exception as error:
-        found.differences.append(Difference(key, f"it is damaged: {told(error)}"))
+        check_reached(error)
+        found.differences.append(Difference(key, f"it is damaged: {error_text(error)}"))
         return None
 
 
@@ -210,8 +212,8 @@ def _compare_level(
 ) -> None:
     stored = _read(check, level, region, found)
     if stored is not None and below is not None:
-        made = halve(below, check.layout.plan.halved, labels=check.labels)
-        origin = f"from what level {level - 1} makes of it"
+        made = halve(below, check.layout.plan.halved, labels=check.is_label_map)
+        origin = f"from level {level - 1}, halved,"
         _tell(check, level, region, stored, made, unequal(stored, made), origin, found)
 
 

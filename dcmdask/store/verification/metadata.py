@@ -11,16 +11,16 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 import zarr
 
+from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.transformation import Values
-from dcmdask.dicom.access import is_of_network
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
-from dcmdask.store.export import MASK, Prepared
-from dcmdask.store.group import KEY, Place
+from dcmdask.store.export import MASK, Format, OnError, Prepared
+from dcmdask.store.group import Place, check_reached
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import Level
 from dcmdask.store.regions import Layout, grid_of, key_of, lacking
-from dcmdask.store.verification.comparison import Difference, told
+from dcmdask.store.verification.comparison import Difference, error_text
 
 _Check: TypeAlias = "Callable[[Any], bool]"
 
@@ -31,7 +31,7 @@ class Stored(NamedTuple):
     Attributes
     ----------
     group : zarr.Group
-    told : dict
+    metadata : dict
         Attribute ``dcmdask`` of the group.
     names : tuple of str
         Levels that there should be.
@@ -46,7 +46,7 @@ class Stored(NamedTuple):
     """
 
     group: zarr.Group
-    told: dict[str, Any]
+    metadata: dict[str, Any]
     names: tuple[str, ...]
     arrays: tuple[zarr.Array[Any], ...]
     mask: zarr.Array[Any] | None
@@ -54,18 +54,18 @@ class Stored(NamedTuple):
     differences: list[Difference]
 
     @property
-    def labels(self) -> bool:
-        """Whether levels are made of labels."""
+    def is_label_map(self) -> bool:
+        """Whether values are labels, of which no mean can be taken."""
         try:
-            told: Any = self.group.attrs["ome"]
-            return bool(told["multiscales"][0]["type"] == "first")
+            ome: Any = self.group.attrs["ome"]
+            return bool(ome["multiscales"][0]["type"] == "first")
         except (KeyError, IndexError, TypeError):
             return False
 
     @property
     def fill_value(self) -> float | None:
         """Value of missing frames."""
-        filling = self.told["plan"]["fill_value"]
+        filling = self.metadata["plan"]["fill_value"]
         return None if filling is None else float(filling)
 
 
@@ -82,14 +82,13 @@ def open_stored(place: Place) -> Stored:
     except FileNotFoundError:
         raise ValueError(f"{place.root} is not a Zarr 3 store") from None
     except Exception as error:
-        if isinstance(error, PermissionError) or is_of_network(error):
-            raise
+        check_reached(error)
         raise ValueError(
-            f"{place.root} cannot be opened as a Zarr 3 store: {told(error)}"
+            f"{place.root} cannot be opened as a Zarr 3 store: {error_text(error)}"
         ) from error
-    described: Any = group.attrs.asdict().get(KEY)
+    described: Any = group.attrs.asdict().get(MARK_KEY)
     try:
-        check_told(described)
+        check_metadata(described)
     except ValueError as error:
         raise ValueError(f"{place.root} is not a store that dcmdask exported: {error}") from None
     plan, grids = described["plan"], described["arrays"]
@@ -136,7 +135,8 @@ def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) 
     except FileNotFoundError:
         raise ValueError("it is missing") from None
     except Exception as error:
-        raise ValueError(f"it is damaged: {told(error)}") from error
+        check_reached(error)
+        raise ValueError(f"it is damaged: {error_text(error)}") from error
     if members and (name not in members or array.metadata.to_dict() != members[name].to_dict()):
         raise ValueError("it is not what the consolidated metadata of the group says of this array")
     if grid_of(array.shape, array.shards or array.chunks) != grid:
@@ -196,7 +196,7 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
 
 def _is_colour(there: Stored) -> bool:
     """Return whether c is that of samples, which makes larger regions and nothing else."""
-    interpretation = str(there.told["header"].get("PhotometricInterpretation", ""))
+    interpretation = str(there.metadata["header"].get("PhotometricInterpretation", ""))
     return not interpretation.startswith(("MONOCHROME", "PALETTE", "None"))
 
 
@@ -242,9 +242,9 @@ def _are_options(value: Any) -> bool:
 _GROUP: Mapping[str, _Check] = dict.fromkeys(("arrays", "header", "plan", "source"), _is(dict))
 _PLAN: Mapping[str, _Check] = {
     "fill_value": _is_number,
-    "format": _one_of("zarr", "ome-zarr"),
+    "format": _one_of(*get_args(Format)),
     "levels": lambda value: type(value) is int and value >= 1,
-    "on_error": _one_of("fail", "fill"),
+    "on_error": _one_of(*get_args(OnError)),
     "on_irregular": _one_of(*get_args(OnIrregular)),
     "options": _are_options,
     "order_by": lambda value: isinstance(value, list) and ORDER_BY.keys() >= set(map(str, value)),
@@ -254,7 +254,7 @@ _PLAN: Mapping[str, _Check] = {
 }
 
 
-def check_told(told: Any) -> None:
+def check_metadata(metadata: Any) -> None:
     """Refuse an attribute ``dcmdask`` of a group that no export can have written.
 
     Raises
@@ -262,10 +262,10 @@ def check_told(told: Any) -> None:
     ValueError
         An entry is absent, of another type or out of its range.
     """
-    if not isinstance(told, dict) or "plan" not in told:
+    if not isinstance(metadata, dict) or "plan" not in metadata:
         raise ValueError("it has no plan")
-    _check(told, _GROUP)
-    plan, most = told["plan"], len(told["arrays"])
+    _check(metadata, _GROUP)
+    plan, most = metadata["plan"], len(metadata["arrays"])
     _check(plan, _PLAN)
     # Before the names of levels are made.
     if plan["levels"] > (1 if plan["format"] == "zarr" else most):

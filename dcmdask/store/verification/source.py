@@ -47,7 +47,7 @@ class Reopened(NamedTuple):
 
 def reopen(
     source: Any,
-    told: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     storage_options: Mapping[str, Any] | None,
     opening: Mapping[str, Any],
 ) -> Reopened:
@@ -56,7 +56,7 @@ def reopen(
     Parameters
     ----------
     source : as for :func:`dcmdask.to_zarr`
-    told : mapping
+    metadata : mapping
         The store's attribute ``dcmdask``.
     storage_options : mapping or None
     opening : mapping
@@ -67,7 +67,7 @@ def reopen(
     DcmdaskError
         The source cannot be opened, as for :func:`dcmdask.to_zarr`.
     """
-    plan = told["plan"]
+    plan = metadata["plan"]
     arranged = plan["format"] != "zarr"
     if not isinstance(source, Stack | Series | FrameArray) and (
         is_collection(source, storage_options)

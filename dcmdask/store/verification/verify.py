@@ -16,11 +16,13 @@ import zarr
 from zarr.abc.store import Store
 
 from dcmdask import __version__
-from dcmdask.dicom.access import TARGET, reaching
+from dcmdask.archive.discovery import MARK_KEY
+from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.errors import Note
+from dcmdask.pixels.frame_array import check_options
 from dcmdask.store import ome
 from dcmdask.store.export import MASK, Prepared
-from dcmdask.store.group import KEY, Place, located, with_options
+from dcmdask.store.group import Place, check_reached, located, with_options
 from dcmdask.store.regions import Layout, grid_of, key_of, lacking
 from dcmdask.store.scheduler import room, run_levels
 from dcmdask.store.verification.comparison import (
@@ -28,7 +30,7 @@ from dcmdask.store.verification.comparison import (
     Difference,
     Found,
     check_region,
-    told,
+    error_text,
     unequal,
 )
 from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
@@ -131,7 +133,8 @@ def verify(
     target_options : mapping, optional
         Keyword arguments for the fsspec file system of `store`.
     **decoding_options
-        Options of :func:`to_zarr`, `fill_value` among them, that the store does not have.
+        Decoding options and `fill_value` of :func:`to_zarr`, in place of those that the store was
+        exported with.
 
     Returns
     -------
@@ -142,7 +145,11 @@ def verify(
     Raises
     ------
     ValueError
-        `store` is not a store that :func:`to_zarr` wrote.
+        `store` is not a store that :func:`to_zarr` wrote, or `fraction` is out of its range.
+    TypeError
+        Options for opening a source without `src`, or one that there is not.
+    UnreachableError, OSError
+        The server of the store does not answer, or the store cannot be read.
     DcmdaskError
         The source cannot be opened.
 
@@ -164,57 +171,18 @@ def verify(
         raise ValueError(f"fraction is from 0 to 1, not {fraction!r}")
     if src is None and (decoding_options or storage_options):
         raise TypeError("options for opening a source, and no source")
-    with reaching(store, TARGET):
+    check_options({name: None for name in decoding_options if name != "fill_value"}, verify)
+    with reaching(store, TARGET_OPTION):
         place = located(with_options(store, target_options))
         there = open_stored(place)
-    differences, notes = [*there.differences], list[Note]()
-    complete = there.told.get("complete") is True
-    if not complete:
-        what = "the export has not ended; with resume it goes on"
-        differences.append(Difference("complete", what))
     found: Reopened | None = None
     if src is not None:
-        found = reopen(src, there.told, storage_options, decoding_options)
-        notes += found.notes
-        differences += found.differences
-    # A source of another shape is not compared further.
-    prepared = None if found is None or found.expected is None else found.prepared
-    regions, chosen = (0, 0), dict[int, list[int]]()
-    faults = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
-    if there.arrays:
-        layout = layout_of(there, prepared)
-        of_levels, chosen = _to_check(place, there, layout, fraction)
-        faults |= of_levels
-    differences += [Difference(name, what) for name, what in faults.items()]
-    if there.arrays:
-        check = Check(
-            place,
-            layout,
-            there.arrays,
-            there.mask,
-            frozenset(faults),
-            there.labels,
-            there.fill_value,
-            None if found is None else found.expected,
-        )
-        results = run_levels(check_region, check, chosen, progress)
-        differences += [one for result in results for one in result.differences]
-        notes += _noted(results)
-        regions = (sum(map(len, chosen.values())), layout.regions)
-        if prepared is not None and there.told.get("version") == __version__:
-            differences += _attributes(there, prepared, layout)
-        elif prepared is not None:
-            text = (
-                f"the store was written by dcmdask {there.told.get('version')}, and this is "
-                f"{__version__}: attributes are not compared"
-            )
-            notes.append(Note("other-version", text))
-    if not regions[0] and not differences:
-        differences.append(Difference("regions", "none was checked"))
-    differences += _coordinates(there, prepared, faults)
+        found = reopen(src, there.metadata, storage_options, decoding_options)
+    with reaching(store, TARGET_OPTION):
+        regions, differences, notes = _compared(place, there, found, fraction, progress)
     return VerifyReport(
         store=str(store),
-        complete=complete,
+        complete=_is_complete(there),
         regions=regions,
         levels=len(there.names),
         source_token_same=None if found is None else found.token_same,
@@ -223,6 +191,62 @@ def verify(
         differences=tuple(dict.fromkeys(differences)),
         seconds=time.perf_counter() - started,
     )
+
+
+def _is_complete(there: Stored) -> bool:
+    return there.metadata.get("complete") is True
+
+
+def _compared(
+    place: Place,
+    there: Stored,
+    found: Reopened | None,
+    fraction: float,
+    progress: Callable[[int, int | None], None] | None,
+) -> tuple[tuple[int, int], list[Difference], list[Note]]:
+    """Return the numbers of regions that were read and of all, the differences, and notes."""
+    differences, notes = [*there.differences], list[Note]()
+    if not _is_complete(there):
+        what = "the export has not ended; with resume it goes on"
+        differences.append(Difference("complete", what))
+    if found is not None:
+        notes += found.notes
+        differences += found.differences
+    # A source of another shape is not compared further.
+    prepared = None if found is None or found.expected is None else found.prepared
+    regions, of_regions = (0, 0), list[Difference]()
+    faults = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
+    if there.arrays:
+        layout = layout_of(there, prepared)
+        of_levels, chosen = _to_check(place, there, layout, fraction)
+        faults |= of_levels
+        check = Check(
+            place,
+            layout,
+            there.arrays,
+            there.mask,
+            frozenset(faults),
+            there.is_label_map,
+            there.fill_value,
+            None if found is None else found.expected,
+        )
+        results = run_levels(check_region, check, chosen, progress)
+        of_regions = [one for result in results for one in result.differences]
+        notes += _noted(results)
+        regions = (sum(map(len, chosen.values())), layout.regions)
+        if prepared is not None and there.metadata.get("version") == __version__:
+            of_regions += _attributes(there, prepared, layout)
+        elif prepared is not None:
+            text = (
+                f"the store was written by dcmdask {there.metadata.get('version')}, and this is "
+                f"{__version__}: attributes are not compared"
+            )
+            notes.append(Note("other-version", text))
+    differences += [Difference(name, what) for name, what in faults.items()] + of_regions
+    if not regions[0] and not differences:
+        differences.append(Difference("regions", "none was checked"))
+    differences += _coordinates(there, prepared, faults)
+    return regions, differences, notes
 
 
 def _to_check(
@@ -244,7 +268,7 @@ def _to_check(
     if large := _too_large(read):
         return large, {}
     # Seeded by the source, so that the choice is repeatable.
-    random = np.random.default_rng(list(str(there.told["plan"]["source"]).encode()))
+    random = np.random.default_rng(list(str(there.metadata["plan"]["source"]).encode()))
     chosen: dict[int, list[int]] = {}
     for level in layout.tasks:
         count = layout.plan.count(level)
@@ -296,7 +320,8 @@ def _coordinates(
         try:
             values = np.asarray(array[...])
         except Exception as error:
-            yield Difference(name, f"it is damaged: {told(error)}")
+            check_reached(error)
+            yield Difference(name, f"it is damaged: {error_text(error)}")
             continue
         if prepared is None:
             continue
@@ -316,8 +341,8 @@ def _coordinates(
 
 def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[Difference]:
     """Compare what group and arrays say with what the source gives."""
-    own, source = (_comparable(one) for one in (there.told, prepared.attributes[KEY]))
-    names = [f"{KEY}.{name}" for name in own | source if own.get(name) != source.get(name)]
+    own, source = (_comparable(one) for one in (there.metadata, prepared.attributes[MARK_KEY]))
+    names = [f"{MARK_KEY}.{name}" for name in own | source if own.get(name) != source.get(name)]
     for name, array in zip(there.names, there.arrays, strict=False):
         metadata: Any = array.metadata
         if tuple(metadata.dimension_names or ()) != tuple(prepared.plan.dims):
@@ -325,7 +350,7 @@ def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[D
     _, made = next(prepared.arrays())
     if _named(there.arrays[0].attrs.asdict()) != _named(made.get("attributes", {})):
         names.append(f"{there.names[0]}.attributes")
-    if there.told["plan"]["format"] != "zarr":
+    if there.metadata["plan"]["format"] != "zarr":
         expected = ome.metadata(prepared.contents, layout.plan, layout.names)
         if there.group.attrs.asdict().get("ome") != json.loads(json.dumps(expected)):
             names.append("ome")
@@ -341,11 +366,11 @@ def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[D
 
 def _comparable(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries that depend on the content of the source only."""
-    told = {name: value for name, value in attributes.items() if name not in _OF_EXPORT}
+    kept = {name: value for name, value in attributes.items() if name not in _OF_EXPORT}
     for name, where in (("source", "token"), ("identifiers", "sources")):
-        if isinstance(told.get(name), dict):
-            told[name] = {key: value for key, value in told[name].items() if key != where}
-    return told
+        if isinstance(kept.get(name), dict):
+            kept[name] = {key: value for key, value in kept[name].items() if key != where}
+    return kept
 
 
 def _named(attributes: dict[str, Any]) -> dict[str, Any]:

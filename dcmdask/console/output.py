@@ -1,4 +1,4 @@
-"""Wording and printing of results."""
+"""Wording and printing of results, and exit codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -15,8 +15,8 @@ from dcmdask.dicom.conversion import plain
 if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan
 
-# As a shell counts the signal.
-BROKEN_PIPE = 141
+# Exit codes: done with failures or differences; not done; and as a shell counts signals.
+FAILURES, NOT_DONE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 # Number of skipped files that are named where people read; --json names all.
 NAMED = 10
 
@@ -26,9 +26,28 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # The interpreter flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close(sys.stdout)
         raise typer.Exit(BROKEN_PIPE) from None
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print a message to the standard error, if there is one and somebody reads it."""
+    # If it is closed, print would take the standard output.
+    if sys.stderr is not None:
+        try:
+            print(text, end=end, file=sys.stderr, flush=True)
+        except OSError:
+            _close(sys.stderr)
+
+
+def _close(stream: TextIO) -> None:
+    """Let what is left of a stream go nowhere: the interpreter flushes it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a standard stream is there, and is a terminal."""
+    return stream is not None and stream.isatty()
 
 
 def listing(lines: Sequence[tuple[str, str]]) -> str:
@@ -82,9 +101,9 @@ def skipped_files(found: Scan) -> str:
     """Return how many files of a scan were left out and why, and name some, doubtful ones first."""
     counts = Counter(one.code for one in found.skipped)
     reasons = {one.code: one.reason for one in reversed(found.skipped)} | {"copy": "copy"}
-    told = ", ".join(f"{count} × {reasons[code]}" for code, count in counts.most_common(NAMED))
+    listed = ", ".join(f"{count} × {reasons[code]}" for code, count in counts.most_common(NAMED))
     named = sorted(found.skipped, key=lambda one: one.kind != "doubtful")
-    lines = [f"skipped {counted(len(found.skipped), 'file')}: {told}"]
+    lines = [f"skipped {counted(len(found.skipped), 'file')}: {listed}"]
     lines += [plain(f"  {one.path}: {one.reason}") for one in named[:NAMED]]
     if len(named) > NAMED:
         lines.append(f"  and {len(named) - NAMED} more; --json names all")

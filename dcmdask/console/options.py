@@ -1,4 +1,4 @@
-"""Arguments and options that subcommands share."""
+"""Arguments and options that commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ Source = Annotated[
 Raw = Annotated[bool, typer.Option("--raw", help="Leave YCbCr colours as they are.")]
 NumberOfFrames = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Only so many frames, of a truncated file for example."),
+    typer.Option(
+        min=1, metavar="N", help="Read the first N frames, of a truncated file for example."
+    ),
 ]
 TransferSyntaxUid = Annotated[
     str | None,
@@ -42,7 +44,7 @@ Scheduler = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Compute in so many processes of this machine."),
+    typer.Option(min=1, metavar="N", help="Number of processes of this machine."),
 ]
 InflateLimit = Annotated[
     int | None,
