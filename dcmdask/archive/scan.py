@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
+
+from pydicom.datadict import tag_for_keyword
 
 from dcmdask.archive.containers import Archive, archive_of
 from dcmdask.archive.descriptions import Outcome, describe_files
@@ -24,9 +27,11 @@ from dcmdask.archive.discovery import (
 from dcmdask.archive.grouping import series_of
 from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
-from dcmdask.archive.series import COLUMNS, Series, row
+from dcmdask.archive.series import Series
+from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, matching, row
 from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
+from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +43,8 @@ BATCH = 64
 # Seconds after which it pays to start processes, which takes about as long: some thousand
 # files on a disk that is quick, a hundred on one that is not.
 PATIENCE = 0.25
+# Series that a table in a notebook shows.
+_SHOWN = 100
 # Requests to a server that are under way at once.
 REMOTE_THREADS = 16
 
@@ -130,7 +137,8 @@ class Scan(Sequence[Series]):
     """The series that :func:`scan` found.
 
     A sequence: ``scan[0]`` is a `Series`, ``scan[2:5]`` a tuple of them, and
-    ``scan["1.2.3"]`` the one with this Series Instance UID.
+    ``scan["1.2.3"]`` the one with this Series Instance UID, or whose UID ends like this. In a
+    notebook it is a table.
 
     Attributes
     ----------
@@ -159,10 +167,12 @@ class Scan(Sequence[Series]):
     def __getitem__(self, key: int | str | slice) -> Series | tuple[Series, ...]:
         if not isinstance(key, str):
             return self._series[key]
-        found = [one for one in self if one.uid == key]
+        same = [one for one in self if one.uid == key]
+        found = same or [one for one in self if key and one.uid.endswith(key)]
         if len(found) != 1:
             raise KeyError(
-                f"{len(found)} of {len(self)} series have the Series Instance UID {key!r}"
+                f"the Series Instance UIDs of {len(found)} of {len(self)} series are {key!r} or "
+                "end like this"
             )
         return found[0]
 
@@ -171,20 +181,68 @@ class Scan(Sequence[Series]):
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"<Scan: {len(self)} series, {instances} instances of {self.files} files{skipped}>"
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return technical facts of each series, as JSON has types for them.
+    def _repr_html_(self) -> str:
+        shown = [cells(one) for one in self.rows()[:_SHOWN]]
+        more = f"; {len(self) - _SHOWN} more are not shown" if len(self) > _SHOWN else ""
+        return html_table(f"{len(self)} series of {self.files} files{more}", HEADS, shown)
 
-        Nothing in it is personal; UIDs are there, so that the source can be found again.
+    def select(self, query: str | None = None, **elements: Any) -> Scan:
+        """Return the series that match, as a scan.
+
+        Parameters
+        ----------
+        query : str, optional
+            Expression of pandas over the columns of :meth:`to_frame`, such as
+            ``"Modality == 'MR' and frames > 20"``.
+        **elements
+            Values by DICOM keyword. Text may have wildcards, such as
+            ``SeriesDescription="*bold*"``, and does not tell cases apart. What a scan does not keep
+            is read from the header of the first instance of each series.
+
+        Returns
+        -------
+        Scan
+            Empty if no value matches.
+
+        Raises
+        ------
+        ValueError
+            `query` cannot be evaluated, or matches nothing; the message says what there is.
+        ImportError
+            There is a `query`, and pandas is not installed.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from pydicom.data import get_testdata_file
+        >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892003"
+        >>> scan(folder).select(Modality="MR", SeriesDescription="*brain*")
+        <Scan: 1 series, 1 instances of 17 files>
+        """
+        for keyword in elements:
+            if tag_for_keyword(keyword) is None:
+                raise ValueError(f"{keyword!r} is not a DICOM keyword")
+        places = range(len(self)) if query is None else matching(self.rows(), query)
+        chosen = [self[place] for place in places]
+        chosen = [one for one in chosen if all(_has(one, *pair) for pair in elements.items())]
+        return Scan(chosen, self.skipped, self.files)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return facts of each series, as JSON has types for them.
+
+        Nothing in it but ``description`` and ``folder`` can be personal; UIDs are there, so that
+        the source can be found again.
 
         Returns
         -------
         list of dict
-            ``kinds`` are those of the stacks. ``rows``, ``columns``, ``samples`` and ``dtype``
-            are None where instances differ, ``dims``, ``shape`` and ``spacing`` (z, y, x in mm,
-            None where it is not known) where there is not exactly one stack.
+            ``number`` is the place in this scan. ``kinds`` are those of the stacks. ``rows``,
+            ``columns``, ``samples`` and ``dtype`` are None where instances differ, ``dims``,
+            ``shape`` and ``spacing`` (z, y, x in mm, None where it is not known) where there is
+            not exactly one stack.
             ``irregularities`` are in words.
         """
-        return list(map(row, self))
+        return [row(number, series) for number, series in enumerate(self)]
 
     def to_frame(self) -> pd.DataFrame:
         """Return :meth:`rows` as a pandas data frame, one row for each series.
@@ -210,11 +268,16 @@ class Scan(Sequence[Series]):
         ['gaps are uneven, from 1.25 to 202.5 mm (median 1.25): 202.5 mm behind the frame that \
 is 0 mm from the first']
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("a data frame needs pandas: pip install 'dcmdask[table]'") from error
-        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
+        return frame_of(self.rows())
+
+
+def _has(series: Series, keyword: str, wanted: Any) -> bool:
+    known = {**series.metadata, "SeriesDescription": series.description}
+    value = known[keyword] if keyword in known else series.header.get(keyword)
+    if isinstance(wanted, str):
+        text = "" if value is None else str(value)
+        return fnmatchcase(text.lower(), wanted.lower())
+    return bool(value == wanted)
 
 
 # Files

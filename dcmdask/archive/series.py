@@ -5,18 +5,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
+from dcmdask.archive.discovery import folder_of
 from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
 from dcmdask.dicom.description import Described, facts_of
+from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import outside
-from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
+from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, Note
 from dcmdask.geometry.grid import Irregularity, clusters
 from dcmdask.images.plain import is_mosaic
+from dcmdask.images.summary import HEADS, cells
 from dcmdask.images.volume import Stack, compacted
+from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -26,8 +33,8 @@ if TYPE_CHECKING:
 # Direction cosines and, relatively, pixel spacings that differ by less are the same: over 500
 # mm that is 0.01 mm.
 _SAME = 2e-5
-# Number of stacks that a message lists.
-_LISTED = 10
+# Number of stacks that a message lists, and that a notebook shows.
+_LISTED, _SHOWN = 10, 50
 # No direction cosine and no logarithm of a spacing.
 _ABSENT = 99.0
 
@@ -86,6 +93,36 @@ class Series:
         return (*self.conflicts, *without_conflicts(found))
 
     @property
+    def notes(self) -> tuple[Note, ...]:
+        """Oddities of its stacks that do not keep them from being arrays."""
+        return tuple(dict.fromkeys(note for stack in self.stacks for note in stack.notes))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths or URLs of its instances, sorted."""
+        return tuple(dict.fromkeys(one.source.name for one in self.instances))
+
+    @property
+    def folder(self) -> str:
+        """Folder that holds all its files."""
+        folders = sorted({folder_of(name) for name in self.files})
+        if len(folders) == 1:
+            return folders[0]
+        both = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)
+        return "/".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
+
+    @property
+    def description(self) -> str:
+        """Series Description (0008,103E) of the first instance that has one; free text."""
+        return next(filter(None, (one.series_description for one in self.instances)), "")
+
+    @cached_property
+    def header(self) -> Dataset:
+        """Header of the first instance, without pixel data; it may name a person."""
+        first = self.instances[0]
+        return read_whole_header(first.source, UID(first.transfer_syntax))
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """Technical facts that all its instances share, by DICOM keyword; nothing personal."""
         found = {}
@@ -109,6 +146,13 @@ class Series:
         more = len(self.stacks) - _LISTED
         stacks += f" and {more} more" if more > 0 else ""
         return f"<{self.name.capitalize()}, {len(self)} instances: {stacks}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(str(place), *cells(stack)) for place, stack in enumerate(self.stacks[:_SHOWN])]
+        more = len(self.stacks) - len(rows)
+        caption = f"{self.name.capitalize()} {self.description}: {len(self)} files in {self.folder}"
+        caption += f"; {more} more stacks are not shown" if more else ""
+        return html_table(caption, ("", *HEADS), rows)
 
     def only_stack(self) -> Stack:
         """Return the stack where there is one.
@@ -346,70 +390,3 @@ def _placed_alike(facts: npt.NDArray[Any]) -> list[npt.NDArray[np.int64]]:
     group = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.argsort(group, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-
-
-# The table of a scan
-
-COLUMNS = (
-    "series_uid",
-    "study_uid",
-    "modality",
-    "instances",
-    "frames",
-    "rows",
-    "columns",
-    "samples",
-    "dtype",
-    "transfer_syntaxes",
-    "stacks",
-    "kinds",
-    "dims",
-    "shape",
-    "spacing",
-    "regular",
-    "irregularities",
-)
-
-
-def row(series: Series) -> dict[str, Any]:
-    """Return the row of a series, by `COLUMNS`, in types of JSON; nothing in it is personal."""
-    instances, stacks = series.instances, series.stacks
-    stack = stacks[0] if len(stacks) == 1 else None
-    geometry = stack.geometry if stack else None
-    # Without the names of files.
-    found = (one for stack in stacks for one in stack.arrangement.irregularities)
-    irregularities = [one.text for one in without_conflicts(found)]
-    if series.conflicts:
-        irregularities.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
-    values = (
-        uid(series.uid),
-        uid(_common(one.study_uid for one in instances)),
-        term(_common(one.modality for one in instances), MODALITIES),
-        len(instances),
-        sum(map(len, instances)),
-        _common(one.rows for one in instances),
-        _common(one.columns for one in instances),
-        _common(one.samples for one in instances),
-        _common(map(_dtype, instances)),
-        sorted({one.transfer_syntax for one in instances}),
-        len(stacks),
-        [one.kind for one in stacks],
-        list(stack.dims) if stack else None,
-        list(stack.shape) if stack else None,
-        [float(mm) if mm == mm else None for mm in geometry.spacing] if geometry else None,
-        not irregularities,
-        irregularities,
-    )
-    return dict(zip(COLUMNS, values, strict=True))
-
-
-def _common(values: Iterable[Any]) -> Any:
-    """Return the value that all share, otherwise None."""
-    distinct = set(values)
-    return distinct.pop() if len(distinct) == 1 else None
-
-
-def _dtype(one: Described) -> str:
-    if one.pixel_keyword != "PixelData":
-        return f"float{one.bits_allocated}"
-    return f"{'' if one.signed else 'u'}int{max(8, one.bits_allocated)}"

@@ -259,8 +259,8 @@ class DicomAccessor:
             The values that are shown black and white.
         """
         shown = exchange.as_stored(self._array)
-        frames = shown.stack(frame=[dim for dim in shown.dims if dim not in ("y", "x", "sample")])
-        frames = frames.transpose("frame", "y", "x", ...)
+        leading = [dim for dim in shown.dims if dim not in ("y", "x", "sample")]
+        frames = shown.variable.stack(picture=leading).transpose("picture", "y", "x", ...)
         spacing = exchange.pixel_spacing(shown)
         return pictures.contact_sheet(
             frames.data, path, columns=columns, window=window, spacing=spacing

@@ -9,13 +9,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dask.system import CPU_COUNT
 
 from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.scan import Scan, scan
 from dcmdask.archive.series import Series
+from dcmdask.archive.table import matching
 from dcmdask.batch.code import pickled
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import (
@@ -33,20 +34,6 @@ from dcmdask.dicom.files import Stored
 from dcmdask.errors import StoreExistsError
 from dcmdask.store.ownership import check_apart
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-# Values of a column that are named where a query matches nothing.
-_NAMED = 10
-_BOOLS = ("bool", "boolean", "bool[pyarrow]")
-# Columns that can also be given by their DICOM keyword.
-_KEYWORDS = {
-    "modality": "Modality",
-    "series_uid": "SeriesInstanceUID",
-    "study_uid": "StudyInstanceUID",
-    "rows": "Rows",
-    "columns": "Columns",
-}
 # Fields of a record that a selection does not need, and that take most of its memory.
 _LONG: dict[str, Any] = {"numbers": {}, "outputs": {}, "files": [], "notes": [], "traceback": ""}
 
@@ -123,7 +110,8 @@ def selected(
     found, source = _scanned(source, folder, progress, how)
     root, script = _root(source, found), script_of(process)
     names = names_of(found, root)
-    chosen = _chosen(found, select)[:limit]
+    every = range(len(found))
+    chosen = (every if select is None else matching(found.rows(), select))[:limit]
     job = Job(pickled(process), given, folder, identity(process, given), root, script, thumbnails)
     records = (left_out(one, root, job.identity, script) for one in found.doubtful)
     not_read = {one.name: one for one in records}
@@ -251,37 +239,6 @@ def _plain_part(source: str) -> str:
 def _has_one_of(files: set[str], series: Series, root: str) -> bool:
     """Return whether one of `files`, relative to the root, is of a series."""
     return any(relative(one.source.name, root) in files for one in series.instances if files)
-
-
-def _chosen(found: Scan, select: str | None) -> Sequence[int]:
-    """Return the numbers of the series that a query selects."""
-    if select is None:
-        return range(len(found))
-    frame = found.to_frame().reset_index(drop=True)
-    for column, keyword in _KEYWORDS.items():
-        frame[keyword] = frame[column]
-    try:
-        # Without the names of Python.
-        values = frame.eval(select, local_dict={}, global_dict={})
-    except Exception as error:
-        # pandas raises errors of any class.
-        raise ValueError(
-            f"select {select!r}: {error}; columns are {', '.join(map(str, frame.columns))}"
-        ) from error
-    if getattr(values, "shape", None) != (len(frame),) or str(values.dtype).lower() not in _BOOLS:
-        raise ValueError(f"select {select!r} gives no boolean for each series")
-    chosen = [number for number, yes in enumerate(values.fillna(False)) if yes]
-    if not chosen:
-        there = "; ".join(_values(frame, name) for name in frame.columns if name in select)
-        raise ValueError(f"select {select!r} matches none of {len(frame)} series: {there}")
-    return chosen
-
-
-def _values(frame: pd.DataFrame, column: str) -> str:
-    """Return the values of a column as text, the most frequent first."""
-    counts = frame[column].map(str).value_counts()
-    named = ", ".join(f"{value} ({count})" for value, count in counts.head(_NAMED).items())
-    return f"{column} is {named}" + (", ..." if len(counts) > _NAMED else "")
 
 
 def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None:

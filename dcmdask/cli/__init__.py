@@ -22,6 +22,7 @@ import typer
 from dcmdask import __version__
 from dcmdask.cli.export import export
 from dcmdask.cli.info import info
+from dcmdask.cli.picture import picture
 from dcmdask.cli.report import report
 from dcmdask.cli.run import run
 from dcmdask.cli.scan import scan
@@ -43,7 +44,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 done with failures, 2 not done.",
     rich_markup_mode="markdown",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -75,13 +75,21 @@ app.command(
 app.command(
     epilog="Examples:\n\n"
     "  dcmdask scan archive/\n\n"
+    "  dcmdask scan archive/ --select 'Modality == \"MR\"'\n\n"
     "  dcmdask scan --csv archive/ > series.csv\n\n"
     "  dcmdask scan 'zip://**::study.zip'"
 )(scan)
 app.command(
     epilog="Examples:\n\n"
+    "  dcmdask picture series/ planes.png --window 40,400\n\n"
+    "  dcmdask picture archive/ front.png --series 3 --mip y\n\n"
+    "  dcmdask picture cine.dcm frame.png --frame 5"
+)(picture)
+app.command(
+    epilog="Examples:\n\n"
     "  dcmdask export cine.dcm cine.zarr\n\n"
     "  dcmdask export series/ ct.zarr --format ome-zarr --values modality\n\n"
+    "  dcmdask export archive/ ct.zarr --series 3\n\n"
     "  dcmdask export series/ ct.zarr --chunks 1,512,512 --shards 64,512,512 --dry-run\n\n"
     "  dcmdask export s3://bucket/cine.dcm s3://bucket/cine.zarr --resume --verify 0.01"
 )(export)

@@ -72,6 +72,7 @@ def export(
             help="Compression; auto is Blosc with Zstandard, bit shuffled, and a checksum."
         ),
     ] = "auto",
+    series: options.Series = None,
     values: options.Values = "stored",
     levels: Annotated[
         str, typer.Option(metavar="N", help="Number of levels of an OME-Zarr pyramid, or auto.")
@@ -153,17 +154,22 @@ def export(
         **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
     }
     target_options = options_of(target_option or ())
+    src: Any = source
+    if series is not None:
+        from dcmdask.cli.choice import chosen
+
+        src = chosen(source, series, asked.pop("storage_options"))
     if resume and overwrite:
         raise ValueError("--resume keeps what was written and --overwrite does not: not both")
     with cluster(scheduler, workers):
         if dry_run:
-            _show_plan(source, asked, as_json)
+            _show_plan(src, asked, as_json)
             return
         from dcmdask.store.writer import to_zarr
 
         with counting("regions") as advance:
             report = to_zarr(
-                source,
+                src,
                 store,
                 resume=resume,
                 overwrite=overwrite,
@@ -178,10 +184,10 @@ def export(
             with counting("regions compared") as advance:
                 found = compare(
                     store,
-                    source,
+                    src,
                     fraction=verify,
                     progress=advance,
-                    storage_options=asked["storage_options"],
+                    storage_options=asked.get("storage_options"),
                     target_options=target_options,
                 )
     if as_json:
@@ -196,7 +202,7 @@ def export(
         raise typer.Exit(FAILURES)
 
 
-def _show_plan(source: str, asked: Mapping[str, Any], as_json: bool) -> None:
+def _show_plan(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
     from dcmdask.store.export import prepare
     from dcmdask.store.plan import check_fits
     from dcmdask.store.scheduler import room

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def info(
     file: options.Source,
+    series: options.Series = None,
     raw: options.Raw = False,
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
@@ -42,10 +43,12 @@ def info(
                 f"file, and {file} is a folder or a pattern"
             )
         how = {"exclude": exclude or (), "follow_links": follow_links}
-        series_info(file, as_json, storage_options=storage_options, **how)
+        series_info(file, series, as_json, storage_options=storage_options, **how)
         return
-    if exclude or follow_links:
-        raise ValueError(f"--exclude and --follow-links are for folders, and {file} is a file")
+    if exclude or follow_links or series:
+        raise ValueError(
+            f"--exclude, --follow-links and --series are for folders, and {file} is a file"
+        )
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)

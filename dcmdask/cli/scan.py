@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +25,14 @@ def scan(
             metavar="SOURCE...", help="Folders, files, glob patterns, or URLs for fsspec."
         ),
     ],
+    select: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUERY",
+            help="Series for which a query of pandas over the columns of --csv is true, such as "
+            "'Modality == \"MR\" and frames > 20'.",
+        ),
+    ] = None,
     exclude: options.Exclude = None,
     follow_links: options.FollowLinks = False,
     storage_option: options.StorageOption = None,
@@ -37,8 +44,9 @@ def scan(
     """Find the DICOM series under a folder; only headers are read.
 
     Names, suffixes and nesting do not matter. Files that are not DICOM or hold no pixels are
-    counted and named. Nothing that is printed names a person; UIDs are. Exit code 1: some
-    files are damaged or unreadable, and may be part of a series.
+    counted and named. The number of a series, its UID or the end of that is what other commands
+    take as --series. Descriptions are free text, and may name a person. Exit code 1: some files
+    are damaged or unreadable, and may be part of a series.
     """
     import dcmdask.archive.scan as scanning
     from dcmdask.console.progress import counting
@@ -54,6 +62,10 @@ def scan(
             storage_options=options_of(storage_option or ()),
         )
     rows = found.rows()
+    if select is not None:
+        from dcmdask.archive.table import matching
+
+        rows = [rows[place] for place in matching(rows, select)]
     if as_json:
         skipped = [one._asdict() for one in found.skipped]
         show(json.dumps({"files": found.files, "series": rows, "skipped": skipped}, indent=2))
@@ -83,43 +95,12 @@ def _cell(value: Any) -> Any:
 
 
 def _for_people(found: Scan, rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [f"{counted(found.files, 'file')}, {len(found)} series"]
+    from dcmdask.archive.table import HEADS, cells
+
+    selected = "" if len(rows) == len(found) else f", {len(rows)} selected"
+    lines = [f"{counted(found.files, 'file')}, {len(found)} series{selected}"]
     if rows:
-        heads = ("", "kind", "files", "frames", "array", "mm", "notes")
-        lines.append(table(heads, [_row(number, row) for number, row in enumerate(rows)]))
+        lines.append(table(HEADS, list(map(cells, rows))))
     if found.skipped:
         lines.append(skipped_files(found))
     return "\n".join(lines)
-
-
-def _row(number: int, row: Mapping[str, Any]) -> tuple[str, ...]:
-    odd = sorted({kind for kind in row["kinds"] if kind != "volume"})
-    return (
-        f"[{number}]",
-        " ".join(filter(None, [row["modality"], *(odd if row["stacks"] == 1 else [])])),
-        str(row["instances"]),
-        str(row["frames"]),
-        _array(row),
-        _millimetres(row["spacing"]),
-        _remarks(row),
-    )
-
-
-def _array(row: Mapping[str, Any]) -> str:
-    if row["stacks"] != 1:
-        kinds = Counter(row["kinds"]).items()
-        return f"{row['stacks']} stacks: " + ", ".join(f"{n} × {kind}" for kind, n in kinds)
-    lengths = zip(row["dims"], row["shape"], strict=True)
-    return " ".join(f"{dim}:{length}" for dim, length in lengths) + f" {row['dtype']}"
-
-
-def _millimetres(spacing: Sequence[float | None] | None) -> str:
-    return (
-        "" if not spacing else " x ".join("?" if one is None else f"{one:.4g}" for one in spacing)
-    )
-
-
-def _remarks(row: Mapping[str, Any]) -> str:
-    remarks = list(row["irregularities"])
-    more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
-    return remarks[0] + more if remarks else ""

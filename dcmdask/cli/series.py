@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dcmdask.cli.choice import named
 from dcmdask.console.output import counted, listing, show, skipped_files
 
 if TYPE_CHECKING:
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
 
 
-def series_info(source: str, as_json: bool, **how: Any) -> None:
+def series_info(source: str, series: str | None, as_json: bool, **how: Any) -> None:
     """Say what series there are, how they would be read, and what is not regular.
 
     Parameters
     ----------
     source : str
+    series : str or None
+        Number, UID or end of the UID of the only one to describe.
     as_json : bool
     **how
         As for :func:`dcmdask.scan`.
@@ -30,7 +33,7 @@ def series_info(source: str, as_json: bool, **how: Any) -> None:
         found = scan(source, progress=advance, **how)
     if not len(found):
         raise ValueError(f"{source}: no DICOM images in {counted(found.files, 'file')}")
-    facts = [_facts(series) for series in found]
+    facts = [_facts(one) for one in (found if series is None else [named(found, series)])]
     if as_json:
         skipped = [one._asdict() for one in found.skipped]
         answer = {"files": found.files, "series": facts, "skipped": skipped}

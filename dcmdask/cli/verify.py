@@ -46,6 +46,7 @@ def verify(
             help="Part of the regions to check, the same each time; at least one of each level.",
         ),
     ] = 1.0,
+    series: options.Series = None,
     storage_option: options.StorageOption = None,
     target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
@@ -58,13 +59,21 @@ def verify(
     from dcmdask.console.progress import counting
     from dcmdask.store.verification.verify import verify as check
 
+    storage_options = options_of(storage_option or ())
+    src: Any = source
+    if series is not None:
+        if source is None:
+            raise ValueError("--series names a series of --source, and there is none")
+        from dcmdask.cli.choice import chosen
+
+        src, storage_options = chosen(source, series, storage_options), {}
     with counting("regions") as advance:
         report = check(
             store,
-            source,
+            src,
             fraction=fraction,
             progress=advance,
-            storage_options=options_of(storage_option or ()),
+            storage_options=storage_options,
             target_options=options_of(target_option or ()),
         )
     if as_json:

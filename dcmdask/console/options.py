@@ -20,6 +20,14 @@ TransferSyntaxUid = Annotated[
     str | None,
     typer.Option(metavar="UID", help="For files that do not say it: a transfer syntax."),
 ]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SERIES",
+        help="One series of a folder: its number in dcmdask scan, its Series Instance UID, or the "
+        "end of that.",
+    ),
+]
 Values = Annotated[
     Literal["stored", "modality", "display"],
     typer.Option(

@@ -5,16 +5,19 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.uid import UID
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import LONGEST, first_number, minutes
+from dcmdask.dicom.conversion import LONGEST, first_number, minutes, plain
 from dcmdask.dicom.elements import Element
 from dcmdask.dicom.frame_facts import (
     DAY,
@@ -40,7 +43,7 @@ SEQUENCES: Final = _LUTS | GROUPS
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
-_LOSSY = 0x00282110
+_LOSSY, _CHARACTER_SET, _SERIES_DESCRIPTION = 0x00282110, 0x00080005, 0x0008103E
 _WORDS: Final = frozenset(
     {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _MODALITY, _UNITS, _LOSSY}
 )
@@ -51,7 +54,7 @@ WANTED: Final = frozenset(
         *(tag for tag, _, _ in frame_facts.ELEMENTS),
         *PRIVATE_ELEMENTS,
         *_WORDS,
-        *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING),
+        *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
     }
 )
 _ROWS, _FIRST_DIRECTORY_RECORD = 0x00280010, 0x00041200
@@ -101,6 +104,8 @@ class Described:
         Whether a Frame VOI LUT macro of the functional groups has a VOI LUT Sequence.
     lossy : bool
         Whether (0028,2110) says that something was lost by compression.
+    series_description : str
+        (0008,103E), free text: shown to whoever scans, and never stored.
     table : bytes
         The bytes of `facts`: in millions of instances, an array of each would count.
     dimensions : tuple of str
@@ -135,6 +140,7 @@ class Described:
     has_modality_lut: bool
     has_frame_lut: bool
     lossy: bool
+    series_description: str
     table: bytes
     dimensions: tuple[str, ...] = ()
     index_values: bytes = b""
@@ -278,10 +284,29 @@ def describe(
         has_modality_lut=_MODALITY_LUT in header.sequences,
         has_frame_lut=frames.has_lut,
         lossy=words[_LOSSY] == "01",
+        series_description=_text(header, _SERIES_DESCRIPTION),
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
     )
+
+
+def _text(header: Header, tag: int) -> str:
+    """Return the text of an element in the character set of its data set, in one line."""
+    raw, charset = header.values.get(tag), header.values.get(_CHARACTER_SET)
+    if raw is None or len(raw.value) > LONGEST:
+        return ""
+    return _decoded(raw.value, charset.value if charset else b"")
+
+
+@lru_cache(maxsize=1024)  # so that the files of a series share one string
+def _decoded(value: bytes, charset: bytes) -> str:
+    names = [name.strip() for name in charset.decode("ascii", "replace").split("\\")]
+    with warnings.catch_warnings():
+        # Of unknown character sets and bytes; what can be read is shown.
+        warnings.simplefilter("ignore", UserWarning)
+        text = decode_bytes(value, convert_encodings(names), set(b"\\\r\n\t\f"))
+    return plain(text.strip("\0 "))
 
 
 def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:

@@ -22,7 +22,9 @@ from dcmdask.geometry.repair import parts
 from dcmdask.images.assembly import array_of, assemble, settled
 from dcmdask.images.irregularities import conflicts, named
 from dcmdask.images.plain import is_mosaic, is_plain
+from dcmdask.images.summary import HEADS, cells
 from dcmdask.pixels.frame_array import check_options
+from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -169,6 +171,9 @@ class Stack:
         found = self.irregularities
         irregular = f", irregular: {found[0]}" if found else ""
         return f"<Stack {self.kind} ({lengths}){irregular}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Stack of {self.name}", HEADS, [cells(self)])
 
     def split(self) -> tuple[Stack, ...]:
         """Return its regular parts: runs between gaps, one volume of each copy."""

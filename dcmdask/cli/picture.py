@@ -1,0 +1,114 @@
+"""``dcmdask picture``: a series or a file as a PNG picture."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+from dcmdask.console import options
+from dcmdask.console.output import say
+from dcmdask.dicom.access import options_of
+from dcmdask.errors import DcmdaskWarning, GeometryError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def picture(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A DICOM file, or a folder or archive of files.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="PNG", help="Picture to write.")],
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CENTER,WIDTH",
+            help="Values from black to white, in the units of the modality; by default the "
+            "window of the header.",
+        ),
+    ] = None,
+    sheet: Annotated[bool, typer.Option("--sheet", help="All frames side by side.")] = False,
+    mip: Annotated[
+        Literal["z", "y", "x"] | None,
+        typer.Option(help="Largest values from the feet, the front or the right."),
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="One frame, counted from 0.")
+    ] = None,
+    series: options.Series = None,
+    storage_option: options.StorageOption = None,
+) -> None:
+    """Draw a series or a file: three planes of a volume, otherwise all frames.
+
+    Planes and projections show the head or the front on top, and pixels have the right aspect.
+    """
+    if sum((sheet, mip is not None, frame is not None)) > 1:
+        raise ValueError("--sheet, --mip and --frame: one of them at a time")
+    shown = None if window is None else _window(window)
+    with warnings.catch_warnings():
+        # A picture shows what there is.
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        array = _array(source, series, options_of(storage_option or ()), window is not None)
+        if frame is not None:
+            _draw_frame(array, target, frame, shown)
+        elif mip is not None:
+            _first(array).dcm.projection(target, mip, window=shown)
+        elif sheet or not _is_volume(array):
+            array.dcm.contact_sheet(target, window=shown)
+        else:
+            _first(array).dcm.planes(target, window=shown)
+
+
+def _window(text: str) -> tuple[float, float]:
+    try:
+        center, width = map(float, text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: a center and a width, such as 40,400", param_hint="--window"
+        ) from None
+    return center, width
+
+
+def _array(
+    source: str, series: str | None, storage_options: dict[str, Any], in_units: bool
+) -> xr.DataArray:
+    from dcmdask.archive.collection import only_stack
+    from dcmdask.archive.scan import scan
+    from dcmdask.cli.choice import chosen
+
+    if series is None:
+        stack = only_stack(scan(source, storage_options=storage_options))
+    else:
+        stack = chosen(source, series, storage_options).only_stack()
+    return stack.to_xarray("modality" if in_units else "display", on_irregular="keep")
+
+
+def _is_volume(array: xr.DataArray) -> bool:
+    try:
+        _ = array.dcm.affine
+    except GeometryError:
+        return False
+    return array.sizes.get("z", 1) > 1 and "sample" not in array.dims
+
+
+def _first(array: xr.DataArray) -> xr.DataArray:
+    """Return the first volume of several, and say so."""
+    others = [dim for dim in array.dims if dim not in ("z", "y", "x", "sample")]
+    for dim in others:
+        say(f"dcmdask: the first of {array.sizes[dim]} along {dim}")
+    return array.isel(dict.fromkeys(others, 0))
+
+
+def _draw_frame(
+    array: xr.DataArray, target: str, number: int, window: tuple[float, float] | None
+) -> None:
+    leading = [dim for dim in array.dims if dim not in ("y", "x", "sample")]
+    shape = [array.sizes[dim] for dim in leading]
+    if number >= math.prod(shape):
+        raise ValueError(f"--frame {number}: there are {math.prod(shape)} frames, from 0 on")
+    place = dict(zip(leading, np.unravel_index(number, shape), strict=True))
+    array.isel(place).dcm.contact_sheet(target, window=window)
