@@ -123,7 +123,8 @@ def find_axes(
     Returns
     -------
     tuple of Axis or None
-        In the order of `ORDER`.
+        In the order of `ORDER`; diffusion weightings in that of their acquisition, where times
+        or numbers tell it.
     """
     if indices is not None and is_full(indexed := _indexed(indices), z):
         return indexed
@@ -134,7 +135,7 @@ def find_axes(
     # Times of their own may be equal by chance, numbers that count are not.
     strict = _ranked(facts, z, fixed, (*TIMES, *NUMBERS))
     found = next(chain(full, strict, partial, _ranked(facts, z, fixed, _COUNTERS)), None)
-    return None if found is None else _sorted(_weighted(found, facts))
+    return None if found is None else _sorted(_acquired(_weighted(found, facts), facts, z))
 
 
 def chosen_axes(
@@ -358,6 +359,28 @@ def _weighted(axes: tuple[Axis, ...], facts: npt.NDArray[Any]) -> tuple[Axis, ..
         else axis
         for axis in axes
     )
+
+
+def _acquired(axes: tuple[Axis, ...], facts: npt.NDArray[Any], z: Integers) -> tuple[Axis, ...]:
+    """Return axes with diffusion weightings in the order in which each position has them."""
+    return tuple(
+        _reordered(axis, [one.level for one in axes if one is not axis], facts, z)
+        if axis.name == "diffusion"
+        else axis
+        for axis in axes
+    )
+
+
+def _reordered(
+    axis: Axis, others: Iterable[Integers], facts: npt.NDArray[Any], z: Integers
+) -> Axis:
+    here = joined(others, z)
+    for column in (*TIMES, *NUMBERS):
+        if _is_known(facts, column):
+            rank = ranks(facts[column], here)
+            if determines(axis.level, rank) and determines(rank, axis.level):
+                return axis._replace(level=rank)
+    return axis
 
 
 def notes_on(axes: Sequence[Axis], facts: npt.NDArray[Any], z: Integers) -> tuple[Note, ...]:

@@ -359,3 +359,22 @@ def test_pictures_are_upright(tmp_path: Path) -> None:
             bright.isel(flips).dcm.contact_sheet(io.BytesIO())
     with pytest.raises(GeometryError, match=r"v\.isel\(t=0\)"):
         xr.concat([v, v], "t").dcm.planes(io.BytesIO())
+
+
+def test_a_plot_is_upright_and_grey(oblique: xr.DataArray) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    try:
+        drawn = oblique.isel(z=2).dcm.plot()
+        assert drawn.get_cmap().name == "gray" and drawn.axes.yaxis_inverted()
+        assert drawn.axes.get_aspect() == 1.0
+        pyplot.figure()
+        side = oblique.isel(y=2).dcm.plot(cmap="bone")
+        assert side.get_cmap().name == "bone" and not side.axes.yaxis_inverted()
+        with pytest.raises(GeometryError, match=r"such as v\.isel\(z=0\)"):
+            oblique.dcm.plot()
+    finally:
+        pyplot.close("all")

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from made_series import AXIAL, SERIES, along, classic
 from make_dicom import noise
+from PIL import Image
+from real_files import packaged_file
 
 FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
 CANARY = "CANARY"
@@ -29,7 +31,8 @@ def run(*arguments: Any, code: int | None = 0) -> subprocess.CompletedProcess[st
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     """A regular series, one with a gap, and files that are neither."""
-    named = {"PatientName": CANARY, "SeriesDescription": CANARY, "StudyDate": "20010203"}
+    named = {"PatientName": CANARY, "SeriesDescription": "Körper", "StudyDate": "20010203"}
+    named["SpecificCharacterSet"] = "ISO_IR 100"
     classic(tmp_path / "a" / "deep", FRAMES, along(AXIAL, 2.5 * np.arange(6)), **named)
     gap = along(AXIAL, [0, 1, 2, 4])
     classic(tmp_path / "b", FRAMES[:4], gap, series=SERIES + ".2", modality="MR", **named)
@@ -43,9 +46,14 @@ def archive(tmp_path: Path) -> Path:
 def test_scan_for_people(archive: Path) -> None:
     first, heads, regular, irregular, *skipped = run("scan", archive, code=1).stdout.splitlines()
     assert first == "13 files, 2 series"
-    assert heads.split() == ["kind", "files", "frames", "array", "mm", "notes"]
-    assert " ".join(regular.split()) == "[0] CT 6 6 z:6 y:5 x:7 int16 2.5 x 0.5 x 0.75"
-    assert "[1]" in irregular and "1 of 5 positions 1 mm apart are missing, at 3 mm" in irregular
+    assert heads.split() == ["kind", "description", "files", "array", "mm", "folder", "notes"]
+    assert " ".join(regular.split()) == (
+        f"0 CT Körper 6 z:6 y:5 x:7 int16 2.5 x 0.5 x 0.75 {archive / 'a' / 'deep'}"
+    )
+    assert (
+        irregular.startswith("1  MR")
+        and "1 of 5 positions 1 mm apart are missing, at 3 mm" in irregular
+    )
     assert skipped[0].startswith("skipped 3 files: ")
     # What may belong to a series comes first.
     assert skipped[1].strip().startswith(f"{archive / 'b' / 'cut.dcm'}: the header ends early")
@@ -72,13 +80,14 @@ def test_scan_for_programs(archive: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["frames"] for row in rows] == ["6", "4"]
     assert rows[0]["shape"] == "6 5 7" and rows[1]["regular"] == "False"
+    assert rows[0]["description"] == "Körper" and rows[1]["folder"] == str(archive / "b")
     assert "20010203" not in json.dumps(told)
 
 
 @pytest.mark.slow
 def test_scan_of_nothing(tmp_path: Path) -> None:
     assert run("scan", tmp_path).stdout == "0 files, 0 series\n"
-    assert run("scan", "--csv", tmp_path).stdout.startswith("series_uid,")
+    assert run("scan", "--csv", tmp_path).stdout.startswith("number,series_uid,")
     assert "absent" in run("scan", tmp_path / "absent", code=2).stderr
     classic(tmp_path / "a", FRAMES, along(AXIAL, 2.5 * np.arange(6)))
     files = sorted((tmp_path / "a").iterdir())
@@ -95,13 +104,13 @@ def test_info_of_a_folder(archive: Path) -> None:
     assert lines["array"] == "z: 6, y: 5, x: 7  int16"
     assert lines["spacing"] == "2.5 x 0.5 x 0.75 mm (z, y, x)"
     assert lines["order"] == "x, y, z point to the left, the back, the head"
-    assert lines["z"] == "0 2.5 5 7.5 10 12.5 mm"
+    assert lines["z"] == "-7 -4.5 -2 0.5 3 5.5 mm"
     assert lines["syntax"] == "Explicit VR Little Endian"
     assert "irregular" not in lines
     text = run("info", archive / "b").stdout
     assert "irregular" in text and "are missing, at 3 mm" in text
     (series,) = json.loads(run("info", "--json", archive / "b").stdout)["series"]
-    assert series["stacks"][0]["coordinates"]["z"] == [0, 1, 2, 4]
+    assert series["stacks"][0]["coordinates"]["z"] == [-7, -6, -5, -3]
     assert series["stacks"][0]["affine"] is None
     (archive / "none").mkdir()
     assert "no DICOM images" in run("info", archive / "none", code=2).stderr
@@ -123,3 +132,73 @@ def test_nothing_steers_the_terminal(tmp_path: Path) -> None:
 def test_a_damaged_archive(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK" + bytes(100))
     assert "zip" in run("scan", f"zip://**::{tmp_path}/a.zip", code=2).stderr
+
+
+def test_series_are_selected_and_keep_their_numbers(archive: Path) -> None:
+    done = run("scan", archive, "--select", 'Modality == "MR"', code=1)
+    first, _, line, *_ = done.stdout.splitlines()
+    assert first == "13 files, 2 series, 1 selected" and line.startswith("1  MR")
+    told = json.loads(run("scan", "--json", archive, "--select", "frames < 5", code=1).stdout)
+    assert [one["number"] for one in told["series"]] == [1]
+    assert "matches none of 2 series" in run("scan", archive, "--select", "rows > 9", code=2).stderr
+
+
+@pytest.mark.parametrize("series", ["0", SERIES, SERIES[-3:]])
+def test_a_series_is_named(archive: Path, series: str, tmp_path: Path) -> None:
+    store = tmp_path / "ct.zarr"
+    done = run("export", archive, store, "--series", series, "--verify", "1")
+    assert f"series {SERIES}" in done.stderr and "(6, 5, 7)" in done.stdout
+    run("verify", store, "--source", archive, "--series", series)
+    assert f"series   {SERIES}\n" in run("info", archive, "--series", series).stdout
+    wrong = run("verify", store, "--source", archive, "--series", "1", code=1)
+    assert SERIES + ".2" in wrong.stderr
+
+
+def test_a_series_that_is_not_there(archive: Path, tmp_path: Path) -> None:
+    for series in ("2", "1.2.3", SERIES[:9]):
+        error = run("export", archive, tmp_path / "a.zarr", "--series", series, code=2).stderr
+        assert "with numbers from 0 to 1" in error and error.count("\n") == 1
+    assert not (tmp_path / "a.zarr").exists()
+    assert "is a file" in run("info", next(archive.glob("b/0*")), "--series", "0", code=2).stderr
+    run("export", archive, tmp_path / "a.zarr", "--series", "0")
+    assert "there is none" in run("verify", tmp_path / "a.zarr", "--series", "0", code=2).stderr
+
+
+# Pictures
+
+
+def picture(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_pictures(archive: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+    run("picture", archive, target, "--series", "0", "--window", "0,2000")
+    # Rows of 0.5 mm and columns of 0.75 mm, six frames of 2.5 mm; 4 pixels between planes.
+    assert picture(target).shape == (30, 10 + 4 + 10 + 4 + 5)
+    run("picture", archive / "a", target, "--mip", "y")
+    assert picture(target).shape == (30, 10)
+    run("picture", archive / "a", target, "--sheet")
+    assert picture(target).shape[0] > 10
+    run("picture", archive / "a", target, "--frame", "2", "--window", "0,2000")
+    expected = np.round(np.clip((FRAMES[2].astype(float) + 1000) / 2000, 0, 1) * 255)
+    np.testing.assert_array_equal(picture(target)[:, ::9], expected[:, ::6])
+    # Positions of the other are not even: all frames side by side.
+    run("picture", archive, target, "--series", "1")
+    colour = packaged_file("examples_ybr_color.dcm")
+    run("picture", colour, target, "--frame", "7")
+    assert picture(target).shape == (240, 320, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--frame", "6"), "there are 6 frames, from 0 on"),
+        (("--frame", "1", "--sheet"), "one of them at a time"),
+        (("--window", "40"), "a center and a width"),
+        (("--window", "40,-2"), "shows nothing"),
+    ],
+)
+def test_pictures_that_cannot_be(archive: Path, tmp_path: Path, options: Any, text: str) -> None:
+    done = run("picture", archive / "a", tmp_path / "a.png", *options, code=2)
+    assert text in " ".join(done.stderr.split()) and not (tmp_path / "a.png").exists()

@@ -420,6 +420,26 @@ def test_diffusion_is_in_the_order_of_weightings() -> None:
     np.testing.assert_array_equal(directions[1][2:], phantoms.DIRECTIONS[[2, 1, 3, 0]])
 
 
+@pytest.mark.parametrize("column", ["acquisition_time", "instance_number"])
+def test_weightings_are_in_the_order_of_their_acquisition(column: str) -> None:
+    """As files of gradients beside them have it."""
+    made = grid(diffusion=4, z=3)
+    weighting = made.at("diffusion")
+    made.tell(
+        b_value=np.array([1000, 0, 500, 1000])[weighting],
+        direction=np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 1.0]])[weighting],
+        instance_number=np.nan,
+        acquisition_time=7.0,
+    )
+    made.tell(**{column: 10 * weighting + 3 * made.at("z")})
+    found = arrange(made.facts)
+    np.testing.assert_array_equal(found.numbers, made.numbers)
+    assert found.coordinates["b_value"][1].tolist() == [1000, 0, 500, 1000]
+    # Where nothing tells it, by weighting and direction.
+    found = arrange(made.tell(**{column: np.nan}).facts)
+    np.testing.assert_array_equal(found.numbers, made.numbers[[1, 2, 3, 0]])
+
+
 def test_a_frame_of_a_repeated_weighting_is_missing() -> None:
     made = phantoms.diffusion()
     found = arrange(without(made.facts, [5]))
