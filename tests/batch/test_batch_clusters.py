@@ -337,7 +337,8 @@ def test_two_drivers(
     assert processed(log) == Counter(range(12))
 
 
-@pytest.mark.slow
+# Steps of two drivers are told one by one above and below; this one takes most of a minute.
+@pytest.mark.rare
 def test_two_drivers_on_an_object_store(
     calm: dict[str, bytes], dozen: Path, script: Path, log: Path
 ) -> None:

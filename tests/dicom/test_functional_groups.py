@@ -440,9 +440,9 @@ def with_columns(template: bytes, columns: dict[bytes, np.ndarray]) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_thousand_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of undefined lengths, as the slowest files have them; read once, into the right rows."""
-    count, slices = 100_000, 250
+    count, slices = 20_000, 250
     numbers = np.arange(count)
     z, t = numbers % slices, numbers // slices
     y = numbers % 7 - 3.25
