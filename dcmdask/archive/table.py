@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -169,9 +170,15 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["instances"]),
         _array(row),
         _millimetres(row["spacing"]),
-        row["folder"],
+        _from_here(row["folder"]),
         remarks[0] + more if remarks else "",
     )
+
+
+def _from_here(folder: str) -> str:
+    """Return a folder below the current one as it is called from there."""
+    here = os.getcwd()
+    return os.path.relpath(folder) if f"{folder}/".startswith(f"{here}/") else folder
 
 
 def _array(row: Mapping[str, Any]) -> str:

@@ -260,7 +260,11 @@ class DicomAccessor:
         """
         shown = exchange.as_stored(self._array)
         leading = [dim for dim in shown.dims if dim not in ("y", "x", "sample")]
-        frames = shown.variable.stack(picture=leading).transpose("picture", "y", "x", ...)
+        if leading:
+            frames = shown.variable.stack(picture=leading)
+        else:
+            frames = shown.variable.set_dims(("picture", *shown.dims))
+        frames = frames.transpose("picture", "y", "x", ...)
         spacing = exchange.pixel_spacing(shown)
         return pictures.contact_sheet(
             frames.data, path, columns=columns, window=window, spacing=spacing

@@ -39,13 +39,14 @@ def named(found: Scan, series: str) -> Series:
 
 
 def _found(found: Scan, series: str) -> Series:
-    # Ends of UIDs that are short numbers are numbers of the list.
-    if series.isdecimal() and int(series) < len(found):
-        return found[int(series)]
     try:
-        return found[series]
+        # No end of a UID: those of other series have the same digits.
+        return found[int(series) if series.isdecimal() else series]
+    except IndexError:
+        raise ValueError(
+            f"--series {series}: dcmdask scan lists {len(found)} series, with numbers from 0 on"
+        ) from None
     except KeyError as error:
         raise ValueError(
-            f"--series {series}: {error.args[0]}; dcmdask scan lists them, with numbers from 0 to "
-            f"{len(found) - 1}"
+            f"--series {series}: {error.args[0]}; dcmdask scan lists them"
         ) from None

@@ -25,7 +25,7 @@ Series = Annotated[
     typer.Option(
         metavar="SERIES",
         help="One series of a folder: its number in dcmdask scan, its Series Instance UID, or the "
-        "end of that.",
+        "end of that with a dot in it.",
     ),
 ]
 Values = Annotated[

@@ -298,8 +298,6 @@ class Stack:
     ) -> xr.DataArray:
         """Return the stack as an :class:`xarray.DataArray` with labels and units.
 
-        Needs xarray: ``pip install 'dcmdask[xarray]'``.
-
         Parameters
         ----------
         values : {"stored", "modality", "display"}
@@ -343,7 +341,7 @@ class Stack:
         IrregularSeriesError
             The stack is not regular, and `on_irregular` does not settle it.
         ImportError
-            xarray is not installed.
+            xarray is not installed: ``pip install 'dcmdask[xarray]'``.
 
         Examples
         --------
@@ -382,9 +380,8 @@ class Stack:
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
         on_irregular : {"error", "keep", "fill"}
-            For positions that are missing, double or uneven: raise; keep the frames that
-            there are, in spatial order; or put `fill_value` where positions and frames are missing.
-            :meth:`Stack.split` gives the regular parts.
+            For positions that are missing, double or uneven: raise; keep the frames that there
+            are, in spatial order; or put `fill_value` where positions and frames are missing.
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or

@@ -150,14 +150,14 @@ def test_a_series_is_named(archive: Path, series: str, tmp_path: Path) -> None:
     assert f"series {SERIES}" in done.stderr and "(6, 5, 7)" in done.stdout
     run("verify", store, "--source", archive, "--series", series)
     assert f"series   {SERIES}\n" in run("info", archive, "--series", series).stdout
-    wrong = run("verify", store, "--source", archive, "--series", "1", code=1)
-    assert SERIES + ".2" in wrong.stderr
+    wrong = run("verify", store, "--source", archive, "--series", "1", code=2)
+    assert f"series {SERIES}.2" in wrong.stderr and "is not regular" in wrong.stderr
 
 
 def test_a_series_that_is_not_there(archive: Path, tmp_path: Path) -> None:
-    for series in ("2", "1.2.3", SERIES[:9]):
+    for series in ("2", "1.2.3", SERIES[:9], ""):
         error = run("export", archive, tmp_path / "a.zarr", "--series", series, code=2).stderr
-        assert "with numbers from 0 to 1" in error and error.count("\n") == 1
+        assert "dcmdask scan lists" in error and error.count("\n") == 1
     assert not (tmp_path / "a.zarr").exists()
     assert "is a file" in run("info", next(archive.glob("b/0*")), "--series", "0", code=2).stderr
     run("export", archive, tmp_path / "a.zarr", "--series", "0")
@@ -177,7 +177,7 @@ def test_pictures(archive: Path, tmp_path: Path) -> None:
     # Rows of 0.5 mm and columns of 0.75 mm, six frames of 2.5 mm; 4 pixels between planes.
     assert picture(target).shape == (30, 10 + 4 + 10 + 4 + 5)
     run("picture", archive / "a", target, "--mip", "y")
-    assert picture(target).shape == (30, 10)
+    assert picture(target).shape == (20, 7)
     run("picture", archive / "a", target, "--sheet")
     assert picture(target).shape[0] > 10
     run("picture", archive / "a", target, "--frame", "2", "--window", "0,2000")
