@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from functools import partial
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 # Rests of a pattern below a folder, one for each way that leads there.
@@ -68,6 +69,13 @@ def empty(path: str) -> Skipped:
 def folder_of(source: str) -> str:
     """Return the folder of a file, by its path or URL."""
     return source.replace(os.sep, "/").rpartition("/")[0]
+
+
+def common_folder(folders: Iterable[str]) -> str:
+    """Return the folder that holds all of some folders; empty if there is none."""
+    parts = sorted(folder.split("/") for folder in {*folders}) or [[]]
+    both = zip(parts[0], parts[-1], strict=False)
+    return "/".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
 
 
 def may_be_lost(one: Skipped) -> bool:

@@ -19,6 +19,7 @@ from dcmdask.archive.discovery import (
     Choice,
     Skipped,
     choice,
+    common_folder,
     discover,
     is_url,
     may_be_lost,
@@ -182,9 +183,11 @@ class Scan(Sequence[Series]):
         return f"<Scan: {len(self)} series, {instances} instances of {self.files} files{skipped}>"
 
     def _repr_html_(self) -> str:
-        shown = [cells(one) for one in self.rows()[:_SHOWN]]
+        rows = self.rows()[:_SHOWN]
+        root = common_folder(row["folder"] for row in rows)
+        shown = [cells(row, root) for row in rows]
         more = f"; {len(self) - _SHOWN} more are not shown" if len(self) > _SHOWN else ""
-        return html_table(f"{len(self)} series of {self.files} files{more}", HEADS, shown)
+        return html_table(f"{len(self)} series of {self.files} files in {root}{more}", HEADS, shown)
 
     def select(self, query: str | None = None, **elements: Any) -> Scan:
         """Return the series that match, as a scan.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dcmdask.archive.discovery import folder_of
+from dcmdask.archive.discovery import common_folder, folder_of
 from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
@@ -105,11 +104,7 @@ class Series:
     @property
     def folder(self) -> str:
         """Folder that holds all its files."""
-        folders = sorted({folder_of(name) for name in self.files})
-        if len(folders) == 1:
-            return folders[0]
-        both = zip(folders[0].split("/"), folders[-1].split("/"), strict=False)
-        return "/".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both))
+        return common_folder(map(folder_of, self.files))
 
     @property
     def description(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -158,8 +157,8 @@ def _values(frame: pd.DataFrame, column: str) -> str:
 HEADS = ("", "kind", "description", "files", "array", "mm", "folder", "notes")
 
 
-def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what people read of a row, by `HEADS`."""
+def cells(row: Mapping[str, Any], root: str) -> tuple[str, ...]:
+    """Return what people read of a row, by `HEADS`; its folder as it is called from a root."""
     odd = sorted({kind for kind in row["kinds"] if kind != "volume"})
     remarks = [*row["irregularities"], *row["notes"]]
     more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
@@ -170,15 +169,9 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["instances"]),
         _array(row),
         _millimetres(row["spacing"]),
-        _from_here(row["folder"]),
+        row["folder"].removeprefix(root).strip("/") or ".",
         remarks[0] + more if remarks else "",
     )
-
-
-def _from_here(folder: str) -> str:
-    """Return a folder below the current one as it is called from there."""
-    here = os.getcwd()
-    return os.path.relpath(folder) if f"{folder}/".startswith(f"{here}/") else folder
 
 
 def _array(row: Mapping[str, Any]) -> str:

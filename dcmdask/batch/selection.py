@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dask.system import CPU_COUNT
 
-from dcmdask.archive.discovery import folder_of, sources
+from dcmdask.archive.discovery import common_folder, folder_of, sources
 from dcmdask.archive.scan import Scan, scan
 from dcmdask.archive.series import Series
 from dcmdask.archive.table import matching
@@ -224,9 +224,7 @@ def _root(source: Any, found: Scan) -> str:
         # A file counts by its folder, a pattern up to its first wildcard.
         single = given.intersection(names)
         folders = {folder_of(one) if one in single else _plain_part(one) for one in given}
-    parts = sorted(name.split("/") for name in folders) or [[]]
-    both = zip(parts[0], parts[-1], strict=False)
-    return "/".join(one for one, other in takewhile(lambda pair: pair[0] == pair[1], both))
+    return common_folder(folders)
 
 
 def _plain_part(source: str) -> str:

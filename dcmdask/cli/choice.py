@@ -47,6 +47,4 @@ def _found(found: Scan, series: str) -> Series:
             f"--series {series}: dcmdask scan lists {len(found)} series, with numbers from 0 on"
         ) from None
     except KeyError as error:
-        raise ValueError(
-            f"--series {series}: {error.args[0]}; dcmdask scan lists them"
-        ) from None
+        raise ValueError(f"--series {series}: {error.args[0]}; dcmdask scan lists them") from None

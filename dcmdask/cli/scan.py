@@ -95,12 +95,23 @@ def _cell(value: Any) -> Any:
 
 
 def _for_people(found: Scan, rows: Sequence[Mapping[str, Any]]) -> str:
+    from dcmdask.archive.discovery import common_folder
     from dcmdask.archive.table import HEADS, cells
 
     selected = "" if len(rows) == len(found) else f", {len(rows)} selected"
     lines = [f"{counted(found.files, 'file')}, {len(found)} series{selected}"]
     if rows:
-        lines.append(table(HEADS, list(map(cells, rows))))
+        root = common_folder(row["folder"] for row in rows)
+        lines[0] += f" in {root}" if root else ""
+        shown = [cells(row, root) for row in rows]
+        lines.append(
+            table(
+                HEADS,
+                shown,
+                shortened=("description", "folder", "notes"),
+                dropped=("files", "mm", "folder"),
+            )
+        )
     if found.skipped:
         lines.append(skipped_files(found))
     return "\n".join(lines)

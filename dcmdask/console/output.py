@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Exit codes: done with failures or differences; not done; and as a shell counts signals.
 FAILURES, NOT_DONE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+# Least width of a column that is cut.
+_SHORT = 18
 # Number of skipped files that are named where people read; --json names all.
 NAMED = 10
 
@@ -69,24 +71,55 @@ def listing(lines: Sequence[tuple[str, str]]) -> str:
     return captured.get().rstrip("\n")
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows in columns under their heads, for a terminal as wide as that is."""
+def table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    shortened: Sequence[str] = (),
+    dropped: Sequence[str] = (),
+) -> str:
+    """Return rows in columns under their heads, for a terminal as wide as that is.
+
+    Parameters
+    ----------
+    shortened : sequence of str
+        Heads of columns that are cut, one line a row, where the terminal is too narrow;
+        with none of them, cells are wrapped.
+    dropped : sequence of str
+        Heads of columns that are left out, in this order, before others become too short.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    rows = [[plain(cell) for cell in row] for row in rows]
+    columns = {head: [plain(row[place]) for row in rows] for place, head in enumerate(heads)}
     console = Console(highlight=False)
+    widths = {head: max(map(len, (head, *cells))) for head, cells in columns.items()}
     if not console.is_terminal:
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        lines = zip(*((head, *cells) for head, cells in columns.items()), strict=True)
         return "\n".join(
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (heads, *rows)
+            "  ".join(
+                f"{cell:<{width}}" for cell, width in zip(line, widths.values(), strict=True)
+            ).rstrip()
+            for line in lines
         )
-    shown = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        shown.add_row(*map(Text, row))
+    for head in dropped:
+        least = [min(n, _SHORT) if name in shortened else n for name, n in widths.items()]
+        if sum(least) + 2 * len(least) > console.width:
+            del widths[head], columns[head]
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    cut = [head in shortened for head in columns]
+    for head, may_be_cut in zip(columns, cut, strict=True):
+        shown.add_column(head, no_wrap=bool(shortened) and not may_be_cut)
+    for cells in zip(*columns.values(), strict=True):
+        # A cell that is cut has one line, though its column may become narrower.
+        shown.add_row(
+            *(
+                Text(cell, no_wrap=True, overflow="ellipsis") if may_be_cut else Text(cell)
+                for cell, may_be_cut in zip(cells, cut, strict=True)
+            )
+        )
     with console.capture() as captured:
         console.print(shown)
     return captured.get().rstrip("\n")

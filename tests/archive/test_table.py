@@ -98,7 +98,7 @@ class Cells(HTMLParser):
 def test_tables_of_a_notebook(found: dcmdask.Scan, tmp_path: Path) -> None:
     cells = Cells(found._repr_html_()).cells
     assert "<b>t1&t2</b>" in cells and "z:4 y:5 x:7 int16" in cells and "1 x 0.5 x 0.75" in cells
-    assert str(tmp_path / "folder 2") in cells
+    assert "folder 2" in cells and str(tmp_path) in found._repr_html_()
     assert "volume" in Cells(found[0]._repr_html_()).cells
     assert "z:4 y:5 x:7 int16" in Cells(found[0].stacks[0]._repr_html_()).cells
     many = dcmdask.Scan([found[0]] * 150, [], 9)
