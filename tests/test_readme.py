@@ -110,6 +110,21 @@ def test_readme(blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyP
             run_python(block, namespace)
 
 
+def test_the_notebook(tmp_path: Path) -> None:
+    """Each cell runs, and those that end with a picture or a table show one."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    book = nbformat.read(ROOT / "examples" / "study.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in book.cells), "outputs are not kept"
+    NotebookClient(book, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    shown = [out.get("data", {}) for cell in book.cells for out in cell.get("outputs", [])]
+    assert sum("image/png" in one for one in shown) == 2
+    tables = [one["text/html"] for one in shown if "text/html" in one]
+    assert len(tables) == 3 and "Routine Brain" in tables[0]
+    assert (tmp_path / "crop.nii.gz").is_file()
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(
