@@ -155,11 +155,12 @@ def _resampled(
         name=array.name,
         attrs=array.attrs,
     )
-    wanted = [dim for dim in array.dims if dim in made.dims]
-    alone = [dim for dim in _SPATIAL if coordinates[dim].ndim == 0]
-    made = made.isel(dict.fromkeys(alone, 0)) if alone else made
-    wanted = [dim for dim in (*wanted, *_SPATIAL) if dim in made.dims]
-    return made.transpose(*dict.fromkeys(wanted))
+    # A grid of a plane has one position; that of a volume more axes than an array of a plane.
+    made = made.isel({dim: 0 for dim in _SPATIAL if coordinates[dim].ndim == 0})
+    if set(made.dims) == set(array.dims):
+        return made.transpose(*array.dims)
+    last = [dim for dim in others if dim == "sample"]
+    return made.transpose(..., *(dim for dim in _SPATIAL if dim in made.dims), *last)
 
 
 def _blocks(

@@ -283,6 +283,21 @@ def test_isotropic(oblique: xr.DataArray) -> None:
         v.dcm.isotropic(0)
 
 
+def test_planes_and_volumes(oblique: xr.DataArray) -> None:
+    plane = oblique.isel(z=2)
+    cut = oblique.transpose("x", "z", "y").dcm.like(plane)
+    assert cut.dims == ("y", "x") and cut.z == plane.z
+    np.testing.assert_allclose(cut, plane, rtol=1e-6)
+    placed = plane.dcm.like(oblique)
+    assert placed.dims == ("z", "y", "x")
+    np.testing.assert_allclose(placed[2], plane, rtol=1e-6)
+    assert np.isnan(placed[[0, 1, 3, 4, 5]]).all()
+    turned = oblique[::-1, ::-1, ::-1]
+    np.testing.assert_allclose(oblique.dcm.like(turned), turned, rtol=1e-6)
+    colour = xr.concat([oblique] * 3, "sample").transpose(..., "sample")
+    assert colour.dcm.like(oblique).dims == ("z", "y", "x", "sample")
+
+
 @pytest.mark.parametrize("spacing", [0.3, 0.5, 1.7, 40.0])
 @pytest.mark.parametrize("chunk", [1, 3, 6])
 def test_interpolation_is_linear_whatever_the_chunks(
