@@ -90,8 +90,8 @@ def arrange(
     placed = is_placed(facts)
     if not placed.all():
         return _in_number_order(facts, stored, placed)
-    geometry, z = locate(facts)
-    notes = _contradictions(facts, z, indices)
+    geometry, z, notes = locate(facts)
+    notes += _contradictions(facts, z, indices)
     if np.bincount(z).max() == 1:
         numbers = np.argsort(z)
         coordinates = labels(facts, ("z",), numbers, geometry, ())

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.errors import Note
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
@@ -31,7 +33,7 @@ _ORTHONORMAL = 1e-3
 # With a smaller area between them they span no plane.
 _A_PLANE = 0.1
 # A shear of less (a tenth of a degree) comes from rounded direction cosines.
-TILTED = 2e-3
+_TILTED = 2e-3
 # Number of missing positions that a message lists.
 _LISTED = 8
 
@@ -42,8 +44,8 @@ class Irregularity(NamedTuple):
     Attributes
     ----------
     code : str
-        ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"tilt"``, ``"position"``,
-        ``"orientation"``, ``"spacing"`` or ``"conflict"``.
+        ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"position"``, ``"orientation"``,
+        ``"spacing"`` or ``"conflict"``.
     text : str
         Description, with millimetres.
     frames : tuple of int
@@ -80,7 +82,7 @@ class Geometry:
         Centre of the first pixel of the first frame, on the patient's LPS axes in mm.
     shear : tuple of float
         Movement of the frames in their plane for each mm along the normal, on the patient's
-        axes: of a tilted gantry, or of direction cosines that are rounded.
+        axes: of a tilted gantry, or of direction cosines that are rounded; the affine has it.
     irregularities : tuple of Irregularity
         Empty where the grid is regular.
 
@@ -142,8 +144,8 @@ class Geometry:
         )
 
 
-def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
-    """Return the grid of frames that have positions, and the z index of each.
+def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers, tuple[Note, ...]]:
+    """Return the grid of frames that have positions, the z index of each, and notes.
 
     Parameters
     ----------
@@ -155,6 +157,8 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
     geometry : Geometry
     z : ndarray of int64
         (n,): which of `geometry.positions` each frame is at.
+    notes : tuple of Note
+        Oddities of a regular grid.
     """
     orientation, found = _orientation(facts["orientation"])
     spacing, more = _pixel_spacing(facts["spacing"])
@@ -167,6 +171,7 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
     along = origins @ normal
     shear, more = _shear(origins, along, normal, same, z)
     found += more
+    notes = _tilt_notes(shear, along)
     steps, more = _steps(along, same, z)
     found += more
     gap = _thickness(facts["thickness"])
@@ -175,7 +180,7 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
         gap = (along[-1] - along[0]) / steps.sum() if steps is not None else np.nan
         step = gap * (normal + shear)
     affine = None
-    if not {one.code for one in found} - {"tilt", "orientation"}:
+    if not {one.code for one in found} - {"orientation"}:
         affine = affine_of(orientation, spacing, origins[0], step)
     shape = (float(gap), float(spacing[0]), float(spacing[1]))
     geometry = Geometry(
@@ -187,7 +192,12 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
         tuple(shear.tolist()),
         tuple(found),
     )
-    return geometry, z
+    return geometry, z, notes
+
+
+def is_tilted(shear: Sequence[float] | Floats) -> bool:
+    """Return whether planes that are moved so far for each mm are those of a tilted gantry."""
+    return bool(np.linalg.norm(shear) >= _TILTED)
 
 
 def normal_of(orientation: Floats) -> Floats:
@@ -373,9 +383,9 @@ def _shear(
     sideways = origins - origins[0] - np.outer(along, normal)
     shear = sideways[-1] / along[-1]
     if np.linalg.norm(sideways, axis=1).max() <= same:
-        return shear, []
+        # Of a short stack the last digits of positions look like a tilt.
+        return np.zeros(3) if is_tilted(shear) else shear, []
     off = np.linalg.norm(sideways - np.outer(along, shear), axis=1)
-    lean = float(np.linalg.norm(shear))
     if off.max() > max(same, allowed(np.diff(along).min(), same)):
         worst = int(np.argmax(off))
         message = (
@@ -383,15 +393,19 @@ def _shear(
             "beside it"
         )
         return shear, [Irregularity("position", message, _tuple(np.flatnonzero(z == worst)))]
-    if lean < TILTED:
-        return shear, []
+    return shear, []
+
+
+def _tilt_notes(shear: Floats, along: Floats) -> tuple[Note, ...]:
+    if not is_tilted(shear):
+        return ()
+    lean = float(np.linalg.norm(shear))
     each = lean * float(np.median(np.diff(along)))
-    message = (
+    text = (
         f"the gantry is tilted by {np.degrees(np.arctan(lean)):.4g}°: each frame begins "
-        f"{each:.4g} mm beside the one before"
+        f"{each:.4g} mm beside the one before, as the affine says"
     )
-    ends = np.flatnonzero((z == 0) | (z == z.max()))
-    return shear, [Irregularity("tilt", message, _tuple(ends))]
+    return (Note("tilt", text),)
 
 
 def _steps(along: Floats, same: float, z: Integers) -> tuple[Integers | None, list[Irregularity]]:

@@ -41,7 +41,7 @@ def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
     """Return the arrangement with -1 for the positions and frames that are missing.
 
     Nothing is filled where it is not known which are missing. Other irregularities prevent
-    filling and stay in the result. Gantry tilt does not, and is preserved.
+    filling and stay in the result.
     """
     missing = [one for one in arrangement.irregularities if one.code == "missing"]
     others = _not_missing(arrangement.irregularities)
@@ -49,7 +49,7 @@ def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
     if geometry is None or not missing or _side_by_side(arrangement, geometry):
         return arrangement
     steps = missing_steps(geometry.positions, same_position(geometry))
-    if steps is None or {one.code for one in others} - {"tilt"}:
+    if steps is None or others:
         return replace(arrangement, irregularities=others)
     places = np.concatenate([[0], np.cumsum(steps)])
     numbers = np.full((*arrangement.numbers.shape[:-1], places[-1] + 1), -1, np.int64)
@@ -106,7 +106,7 @@ def parts(
     """Return the rows of each regular part, in the order of the arrangement.
 
     Runs of positions between gaps, one volume of each copy, complete volumes apart from
-    each that is not. What no splitting mends, such as a tilt, stays together.
+    each that is not. What no splitting mends, such as skewed axes, stays together.
     """
     stored = np.zeros(len(facts), np.int64) if stored is None else stored
     return list(_split(np.arange(len(facts)), arrangement, facts, stored))

@@ -53,9 +53,7 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
     if on_irregular == "fill":
         arrangement = filled(arrangement, stack.facts)
     codes = {one.code for one in arrangement.irregularities}
-    # A tilted stack can be filled, and stays tilted: its affine says so.
-    left = codes - {"tilt"} if on_irregular == "fill" else codes
-    if left and on_irregular != "keep":
+    if codes and on_irregular != "keep":
         listed = "\n".join(f"- {one}" for one in named(arrangement.irregularities, stack))
         cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
         raise IrregularSeriesError(
@@ -65,7 +63,7 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
             "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
             "gives the regular parts",
             source=stack.name,
-            code="+".join(sorted(left)),
+            code="+".join(sorted(codes)),
         )
     return arrangement
 

@@ -122,13 +122,13 @@ def test_gaps_are_named_and_filled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(da.concatenate(parts).compute(), FRAMES)
 
 
-def test_tilt_is_named_and_kept_exactly(tmp_path: Path) -> None:
+def test_tilt_is_regular_and_kept_exactly(tmp_path: Path) -> None:
     positions = along(AXIAL, EVEN) + np.outer(EVEN, [0, np.tan(np.radians(15)), 0])
     classic(tmp_path, FRAMES, positions)
     (stack,) = one(tmp_path).stacks
-    with pytest.raises(IrregularSeriesError, match=r"15(\.0*)? ?(°|deg)"):
-        stack.to_dask()
-    affine = stack.to_xarray(on_irregular="keep").dcm.affine
+    assert stack.geometry.regular
+    with pytest.warns(DcmdaskWarning, match="tilted by 15°"):
+        affine = stack.to_xarray().dcm.affine
     for z in range(6):
         np.testing.assert_allclose((affine @ [0, 0, z, 1])[:3], positions[z], atol=1e-6)
 
