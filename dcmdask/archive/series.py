@@ -7,30 +7,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
+from dcmdask.archive.stacks import stacks_of
 from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
-from dcmdask.dicom.description import Described, facts_of
+from dcmdask.dicom.description import Described
 from dcmdask.dicom.instance import outside
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
-from dcmdask.geometry.grid import Irregularity, clusters
-from dcmdask.images.plain import is_mosaic
-from dcmdask.images.volume import Stack, compacted
+from dcmdask.geometry.grid import Irregularity
+from dcmdask.images.volume import Stack
 
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
 
-# Direction cosines and, relatively, pixel spacings that differ by less are the same: over 500
-# mm that is 0.01 mm.
-_SAME = 2e-5
 # Number of stacks that a message lists.
 _LISTED = 10
-# No direction cosine and no logarithm of a spacing.
-_ABSENT = 99.0
-
 
 # Keyword to the attribute of a Described, and what lets only values through that are no name.
 _METADATA: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -297,55 +288,6 @@ class Series:
 def without_conflicts(found: Iterable[Irregularity]) -> list[Irregularity]:
     """Return irregularities of a stack, but for conflicts, which its series names as well."""
     return [one for one in found if one.code != "conflict"]
-
-
-def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
-    """Group frames that look alike, and lie and measure alike, into stacks.
-
-    Alike are: rows, columns, samples, type of the stored values, what grey means, localizer
-    or mosaic or neither, frame of reference; orientation, pixel spacing and Stack ID.
-    Transfer syntaxes may differ.
-    """
-    looks: dict[tuple[Any, ...], list[int]] = {}
-    for number, one in enumerate(instances):
-        looks.setdefault(_look(one), []).append(number)
-    stacks: list[Stack] = []
-    for members in looks.values():
-        alike = [instances[number] for number in members]
-        stacks += compacted(uid, alike, _placed_alike(facts_of(alike)))
-    return tuple(sorted(stacks, key=_size_and_name))
-
-
-def _size_and_name(stack: Stack) -> tuple[Any, ...]:
-    numbers = stack.frame_numbers
-    return -len(numbers), stack.instances[0].source.name, int(numbers[0])
-
-
-def _look(one: Described) -> tuple[Any, ...]:
-    return (
-        one.rows,
-        one.columns,
-        one.samples,
-        one.bits_allocated,
-        one.signed,
-        one.pixel_keyword,
-        one.photometric_interpretation if one.samples == 1 else "",
-        "LOCALIZER" in one.image_type,
-        is_mosaic(one),
-        one.frame_of_reference_uid,
-    )
-
-
-def _placed_alike(facts: npt.NDArray[Any]) -> list[npt.NDArray[np.int64]]:
-    """Return the rows of each combination of orientation, pixel spacing and Stack ID."""
-    scale = np.where(facts["spacing"] > 0, facts["spacing"], np.nan)
-    measures = np.column_stack([facts["orientation"], np.log(scale)])
-    measures = np.where(np.isfinite(measures), measures, _ABSENT)
-    stack_id = np.unique(facts["stack_id"], return_inverse=True)[1].reshape(-1)
-    labels = np.column_stack([stack_id, *(clusters(one, _SAME) for one in measures.T)])
-    group = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(group, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
 # The table of a scan

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dcmdask.arrays.grid import grid_of
 from dcmdask.errors import GeometryError
-from dcmdask.geometry.grid import Floats
+from dcmdask.geometry.planes import Floats
 from dcmdask.geometry.patient import first_and_step
 
 if TYPE_CHECKING:

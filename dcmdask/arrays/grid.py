@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcmdask.errors import GeometryError
-from dcmdask.geometry.grid import Floats
+from dcmdask.geometry.planes import Floats
 from dcmdask.geometry.patient import PatientAxes, first_and_step
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.geometry.axes import Axis
-from dcmdask.geometry.grid import Floats, Geometry, Integers
+from dcmdask.geometry.grid import Geometry
 from dcmdask.geometry.patient import NANOMETRES, along_axis
+from dcmdask.geometry.planes import Floats, Integers
 
 Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
 

@@ -26,7 +26,8 @@ from dcmdask.geometry.axes import (
     without,
 )
 from dcmdask.geometry.coordinates import Coordinates, labels, varying_coordinates
-from dcmdask.geometry.grid import Floats, Geometry, Integers, Irregularity, is_placed, locate
+from dcmdask.geometry.grid import Geometry, Irregularity, locate
+from dcmdask.geometry.planes import Floats, Integers, is_placed
 
 
 @dataclass(frozen=True)

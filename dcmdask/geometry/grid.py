@@ -15,23 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.errors import Note
+from dcmdask.geometry.planes import (
+    FAR,
+    Floats,
+    Integers,
+    clusters,
+    most_common,
+    normal_of,
+    same_within,
+)
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-
-# Two positions closer than this are one, unless the pixels themselves are nearly as small.
-_SAME = 0.01
-_OF_A_PIXEL = 0.05
-# Headers are not more precise; nor do they tell more where pixels have no spacing.
-_PRECISE, _WITHOUT_PIXELS = 1e-5, 1e-3
 # Positions that are off an even grid by less than this part of its step are on it.
 _EVEN = 0.01
-# No patient is larger, and no table longer.
-_FAR = 1e6
 # Direction cosines may be this far from orthonormal: headers round them.
 _ORTHONORMAL = 1e-3
-# With a smaller area between them they span no plane.
-_A_PLANE = 0.1
 # A shear of less (a tenth of a degree) comes from rounded direction cosines.
 _TILTED = 2e-3
 # Number of missing positions that a message lists.
@@ -164,7 +161,7 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers, tuple[Note, ...
     spacing, more = _pixel_spacing(facts["spacing"])
     found += more
     normal = normal_of(orientation)
-    same = _tolerance(spacing)
+    same = same_within(spacing)
     z = clusters(facts["position"] @ normal, same)
     origins = _origins(facts["position"], z)
     found += _scattered(facts["position"], origins, z, same)
@@ -200,12 +197,6 @@ def is_tilted(shear: Sequence[float] | Floats) -> bool:
     return bool(np.linalg.norm(shear) >= _TILTED)
 
 
-def normal_of(orientation: Floats) -> Floats:
-    """Return the unit vector perpendicular to rows and columns with these direction cosines."""
-    normal = np.cross(*orientation.reshape(2, 3))
-    return np.asarray(normal / np.linalg.norm(normal))
-
-
 def affine_of(
     orientation: Sequence[float] | Floats,
     spacing: Sequence[float] | Floats,
@@ -230,29 +221,6 @@ def affine_of(
     affine[:3, :3] = np.column_stack([row * between_columns, column * between_rows, step])
     affine[:3, 3] = origin
     return affine
-
-
-def clusters(values: Floats, same: float) -> Integers:
-    """Return for each value the rank of its cluster, values up to `same` apart being one.
-
-    Where values creep on by less than that, only those that are hardly different are one.
-
-    Examples
-    --------
-    >>> clusters(np.array([5.0, 0.0, 5.001, 2.5]), 0.01)
-    array([2, 0, 2, 1])
-    >>> clusters(np.array([0, 0.006, 0.012, 0.018]), 0.01)
-    array([0, 1, 2, 3])
-    """
-    order = np.argsort(values, kind="stable")
-    ascending = values[order]
-    rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > same)])
-    starts = np.flatnonzero(np.diff(rank, prepend=-1))
-    if (ascending - ascending[starts][rank]).max() > same:
-        rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > min(same, _PRECISE))])
-    result = np.empty(len(values), np.int64)
-    result[order] = rank
-    return result
 
 
 def missing_steps(positions: Floats, same: float) -> Integers | None:
@@ -285,28 +253,13 @@ def allowed(step: float, same: float) -> float:
     return min(max(2 * same, _EVEN * step), step / 10)
 
 
-def _tolerance(spacing: Floats) -> float:
-    smallest = spacing.min()
-    if not smallest > 0:
-        return _WITHOUT_PIXELS
-    return float(np.clip(_OF_A_PIXEL * smallest, _PRECISE, _SAME))
-
-
 def same_position(geometry: Geometry) -> float:
     """Return how close two positions of this grid have to be to be one, in mm."""
-    return _tolerance(np.array(geometry.spacing[1:]))
-
-
-def _most_common(values: Floats) -> Floats:
-    if (values == values[0]).all():
-        # Adding makes 0 of -0.
-        return np.asarray(values[0] + 0.0)
-    distinct, counts = np.unique(values, axis=0, return_counts=True)
-    return np.asarray(distinct[np.argmax(counts)] + 0.0)
+    return same_within(np.array(geometry.spacing[1:]))
 
 
 def _orientation(orientations: Floats) -> tuple[Floats, list[Irregularity]]:
-    orientation = _most_common(orientations)
+    orientation = most_common(orientations)
     row, column = orientation.reshape(2, 3)
     lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     dot = float(row @ column)
@@ -321,19 +274,9 @@ def _orientation(orientations: Floats) -> tuple[Floats, list[Irregularity]]:
     return orientation, [Irregularity("orientation", message, _tuple(rows))]
 
 
-def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return which frames have a position, and an orientation that spans a plane."""
-    orientation = facts["orientation"]
-    # Also false for NaN.
-    valid = (np.abs(facts["position"]) < _FAR).all(1) & (np.abs(orientation) < _FAR).all(1)
-    row, column = np.where(valid[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
-    placed: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
-    return placed
-
-
 def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
     known = np.isfinite(spacings).all(axis=1)
-    spacing = _most_common(spacings[known] if known.any() else spacings[:1])
+    spacing = most_common(spacings[known] if known.any() else spacings[:1])
     if known.any() and (spacing > 0).all():
         return spacing, []
     if np.isnan(spacing).all():
@@ -345,7 +288,7 @@ def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
 
 
 def _thickness(thickness: Floats) -> float:
-    known = thickness[(thickness > 0) & (thickness < _FAR)]
+    known = thickness[(thickness > 0) & (thickness < FAR)]
     return float(known[0]) if len(known) and (known == known[0]).all() else np.nan
 
 

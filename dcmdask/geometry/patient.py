@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.geometry.grid import Floats, Geometry, is_tilted
+from dcmdask.geometry.grid import Geometry, is_tilted
+from dcmdask.geometry.planes import Floats
 
 # Direction cosines of one acquisition differ in the digits behind these: 0.005 mm over 500 mm.
 _DIGITS = 5

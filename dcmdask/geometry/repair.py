@@ -13,17 +13,14 @@ from dcmdask.geometry.axes import plausible
 from dcmdask.geometry.coordinates import varying_coordinates, z_of
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.grid import (
-    Floats,
     Geometry,
-    Integers,
     Irregularity,
     affine_of,
     allowed,
-    clusters,
-    is_placed,
     missing_steps,
     same_position,
 )
+from dcmdask.geometry.planes import Floats, Integers, clusters, grouped, is_placed
 
 OnIrregular: TypeAlias = Literal["error", "keep", "fill"]
 ON_IRREGULAR: tuple[str, ...] = get_args(OnIrregular)
@@ -134,13 +131,13 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
     numbers, geometry = arrangement.numbers, arrangement.geometry
     whole = numbers[numbers >= 0]
     if geometry is None:
-        return _grouped(whole, is_placed(facts)[whole].astype(np.int64))
+        return [whole[part] for part in grouped(is_placed(facts)[whole].astype(np.int64))]
     same = same_position(geometry)
     if "position" in kinds:
-        return _grouped(whole, _beside(facts, geometry.orientation, same)[whole])
+        return [whole[part] for part in grouped(_beside(facts, geometry.orientation, same)[whole])]
     if "duplicate" in kinds:
         z = arrangement.coordinates["z"][1]
-        return _grouped(whole, np.arange(len(z)) - np.searchsorted(z, z))
+        return [whole[part] for part in grouped(np.arange(len(z)) - np.searchsorted(z, z))]
     if _side_by_side(arrangement, geometry):
         # Frames in order together, and each position apart where t is not known.
         (*_, unsure) = (one.frames for one in arrangement.irregularities if one.code != "conflict")
@@ -148,18 +145,13 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
         z = np.empty(len(facts), np.int64)
         z[numbers] = np.searchsorted(geometry.z, arrangement.coordinates["z"][1])
         group[list(unsure)] = 1 + z[list(unsure)]
-        return _grouped(whole, group[whole])
+        return [whole[part] for part in grouped(group[whole])]
     if (numbers < 0).any():
         # Along the first axis: all that are complete, and each that is not.
         complete = (numbers >= 0).all(axis=tuple(range(1, numbers.ndim)))
         pieces = [numbers[complete].ravel(), *(one[one >= 0] for one in numbers[~complete])]
         return [piece for piece in pieces if len(piece)]
     return [whole]
-
-
-def _grouped(numbers: Integers, group: Integers) -> list[Integers]:
-    order = np.argsort(group, kind="stable")
-    return np.split(numbers[order], np.flatnonzero(np.diff(group[order])) + 1)
 
 
 def _runs(arrangement: Arrangement) -> list[Integers]:

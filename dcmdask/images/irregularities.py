@@ -10,7 +10,8 @@ import numpy as np
 
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
-from dcmdask.geometry.grid import Integers, Irregularity
+from dcmdask.geometry.grid import Irregularity
+from dcmdask.geometry.planes import Integers
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack

@@ -21,6 +21,7 @@ from dcmdask.geometry.grid import Geometry, Irregularity
 from dcmdask.geometry.repair import parts
 from dcmdask.images.assembly import array_of, assemble, settled
 from dcmdask.images.irregularities import conflicts, named
+from dcmdask.images.notes import notes_on
 from dcmdask.images.plain import is_mosaic, is_plain
 from dcmdask.pixels.frame_array import check_options
 
@@ -157,12 +158,8 @@ class Stack:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Oddities of an order that is settled all the same."""
-        notes = self.arrangement.notes
-        if self.kind == "mosaic":
-            text = "Siemens mosaics: each frame holds the tiles of a volume, as stored"
-            notes = (Note("mosaic", text), *notes)
-        return notes
+        """Oddities of what belongs together, and of an order that is settled all the same."""
+        return (*notes_on(self.instances), *self.arrangement.notes)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))

@@ -18,7 +18,8 @@ from dcmdask.arrays.labels import Labels
 from dcmdask.dicom.description import facts_of
 from dcmdask.errors import IrregularSeriesError, LayoutError
 from dcmdask.geometry.coordinates import MILLISECONDS
-from dcmdask.geometry.grid import Floats, Geometry, is_tilted
+from dcmdask.geometry.grid import Geometry, is_tilted
+from dcmdask.geometry.planes import Floats
 from dcmdask.store.channels import CHANNELS, described, labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from phantoms import AXIAL, OBLIQUE, at_distances, grid, normal_of, without
 
-from dcmdask.geometry.grid import Geometry, is_placed, locate
+from dcmdask.geometry.grid import Geometry, locate
+from dcmdask.geometry.planes import is_placed
 
 
 @st.composite

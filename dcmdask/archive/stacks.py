@@ -1,0 +1,66 @@
+"""Frames that can be one array: the stacks of a series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.dicom.description import Described, facts_of
+from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped
+from dcmdask.images.plain import is_mosaic
+from dcmdask.images.volume import Stack, compacted
+
+
+def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
+    """Group frames that look alike, and lie and measure alike, into stacks; the largest first.
+
+    Alike are: rows, columns, samples, type of the stored values, what grey means, localizer
+    or mosaic or neither; orientation, pixel spacing and Stack ID. Transfer syntaxes may differ,
+    and so may Frame of Reference UIDs, unless positions of several planes with one are in the
+    way of those with another.
+    """
+    looks: dict[tuple[Any, ...], list[Described]] = {}
+    for one in instances:
+        looks.setdefault(_look(one), []).append(one)
+    stacks: list[Stack] = []
+    for members in looks.values():
+        facts = facts_of(members)
+        groups = alike(facts, members[0].rows, members[0].columns)
+        stacks += compacted(uid, members, _by_frame_of_reference(members, facts, groups))
+    return tuple(sorted(stacks, key=_size_and_name))
+
+
+def _size_and_name(stack: Stack) -> tuple[Any, ...]:
+    numbers = stack.frame_numbers
+    return -len(numbers), stack.instances[0].source.name, int(numbers[0])
+
+
+def _look(one: Described) -> tuple[Any, ...]:
+    return (
+        one.rows,
+        one.columns,
+        one.samples,
+        one.bits_allocated,
+        one.signed,
+        one.pixel_keyword,
+        one.photometric_interpretation if one.samples == 1 else "",
+        "LOCALIZER" in one.image_type,
+        is_mosaic(one),
+    )
+
+
+def _by_frame_of_reference(
+    members: Sequence[Described], facts: npt.NDArray[Any], groups: Sequence[Integers]
+) -> Iterator[Integers]:
+    """Yield groups of frames, apart by their Frame of Reference UID where that is of use."""
+    uids = [one.frame_of_reference_uid for one in members]
+    which = np.unique(uids, return_inverse=True)[1].reshape(-1)
+    which = np.repeat(which, [len(one) for one in members])
+    for numbers in groups:
+        if are_in_the_way(facts[numbers], which[numbers]):
+            yield from (numbers[part] for part in grouped(which[numbers]))
+        else:
+            yield numbers

@@ -1,0 +1,128 @@
+"""Series and stacks of what belongs together, whatever identifiers say."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_series import AXIAL, OBLIQUE, along, classic, enhanced
+from make_dicom import noise
+
+import dcmdask
+from dcmdask import DcmdaskWarning, Series, scan
+
+FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
+EVEN = 2.5 * np.arange(6)
+
+
+def one(folder: Path) -> Series:
+    (series,) = scan(folder)
+    return series
+
+
+# Identifiers
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
+@pytest.mark.parametrize(
+    "uids",
+    [
+        [f"1.2.{n}" for n in range(6)],
+        ["1.2.1"] * 3 + ["1.2.2"] * 3,
+        ["1.2.1"] * 5 + [None],
+        ["1.2.1"] + ["1.2.2"] * 5,
+    ],
+    ids=["each its own", "two halves", "one has none", "one other"],
+)
+def test_identifiers_that_differ_are_a_note(keyword: str, uids: Any, tmp_path: Path) -> None:
+    """dwv issue 1989, medInria-public issue 156: identifiers renewed file by file."""
+    classic(tmp_path, FRAMES, along(OBLIQUE, EVEN), orientation=OBLIQUE, each={keyword: uids})
+    (stack,) = one(tmp_path).stacks
+    (note,) = stack.notes
+    assert note.code in ("study-uids", "frame-of-reference-uids")
+    assert note.text.startswith(f"{len(set(uids) - {None})} ")
+    assert ("some instances have none" in note.text) is (None in uids)
+    assert stack.geometry.regular
+    with pytest.warns(DcmdaskWarning, match="Instance UIDs|Frame of Reference UIDs"):
+        np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path), FRAMES)
+
+
+def test_times_of_which_each_file_has_its_own_frame_of_reference(tmp_path: Path) -> None:
+    where = [(t, z) for t in range(2) for z in range(3)]
+    classic(
+        tmp_path, FRAMES, along(AXIAL, [2.5 * z for _, z in where]),
+        each={
+            "FrameOfReferenceUID": [f"1.2.{n}" for n in range(6)],
+            "TemporalPositionIdentifier": [t + 1 for t, _ in where],
+        },
+    )  # fmt: skip
+    (stack,) = one(tmp_path).stacks
+    assert stack.dims == ("t", "z", "y", "x")
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.25], ids=["repeated", "interleaved"])
+def test_volumes_in_one_another_s_way_are_apart(shift: float, tmp_path: Path) -> None:
+    for number in range(2):
+        classic(
+            tmp_path / f"{number}", FRAMES[3 * number :][:3],
+            along(AXIAL, EVEN[:3] + number * shift), FrameOfReferenceUID=f"1.2.{number + 1}",
+            each={"SOPInstanceUID": [f"1.3.{number}.{n}" for n in range(3)]},
+        )  # fmt: skip
+    stacks = one(tmp_path).stacks
+    assert [len(stack.frame_numbers) for stack in stacks] == [3, 3]
+    assert all(stack.notes == () and stack.geometry.regular for stack in stacks)
+
+
+def test_enhanced_volumes_of_two_frames_of_reference_are_apart(tmp_path: Path) -> None:
+    for number in range(2):
+        path = enhanced(tmp_path, FRAMES, along(AXIAL, EVEN), name=f"{number}")
+        uid = b"1.2.826.0.1.3680043.8.498.5"
+        path.write_bytes(path.read_bytes().replace(uid, uid[:-1] + b"%d" % number))
+    assert len(one(tmp_path).stacks) == 2
+
+
+def test_images_without_positions_are_one_stack(tmp_path: Path) -> None:
+    each = {"FrameOfReferenceUID": [f"1.2.{n}" for n in range(6)]}
+    classic(tmp_path, FRAMES, None, modality="MR", each=each)
+    (stack,) = one(tmp_path).stacks
+    assert stack.dims == ("frame", "y", "x")
+
+
+# Orientation
+
+
+def turned(angle: float) -> list[str]:
+    """An axial orientation that is turned about the row, in the digits of a header."""
+    return [f"{x:.9g}" for x in (1, 0, 0, 0, np.cos(angle), np.sin(angle))]
+
+
+def of_orientations(folder: Path, angles: Any, columns: int = 200) -> Series:
+    frames = noise(len(angles), 200, columns, dtype="u1")
+    paths = classic(folder, frames, along(AXIAL, EVEN[: len(angles)]), spacing=(0.5, 0.5))
+    from pydicom import dcmread
+
+    for path, angle in zip(paths, angles, strict=True):
+        dataset = dcmread(path)
+        dataset.ImageOrientationPatient = turned(angle)
+        dataset.save_as(path)
+    return one(folder)
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        [0, 1e-5, -1e-5, 2e-5, 3e-5, 0],
+        [0, 0, 0, 0, 0, 1e-3],
+        [-1e-3, -5e-4, 0, 1e-4, 5e-4, 1e-3],
+    ],
+    ids=["last digits", "one other", "noise"],
+)
+def test_orientations_of_less_than_a_quarter_of_a_pixel(angles: Any, tmp_path: Path) -> None:
+    """dwv issue 1877, dcm2niix issue 427: 200 pixels by a thousandth are a fifth of one."""
+    (stack,) = of_orientations(tmp_path, angles).stacks
+    assert stack.geometry.regular and stack.dims == ("z", "y", "x")
+
+
+def test_other_orientations_are_other_stacks(tmp_path: Path) -> None:
+    series = of_orientations(tmp_path, [0, 0, 0, 2e-3, 2e-3, 4e-3])
+    assert [len(stack.frame_numbers) for stack in series.stacks] == [3, 2, 1]
