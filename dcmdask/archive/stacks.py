@@ -17,10 +17,11 @@ from dcmdask.images.volume import Stack, compacted
 def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     """Group frames that look alike, and lie and measure alike, into stacks; the largest first.
 
-    Alike are: rows, columns, samples, type of the stored values, what grey means, localizer
-    or mosaic or neither; orientation, pixel spacing and Stack ID. Transfer syntaxes may differ,
-    and so may Frame of Reference UIDs, unless positions of several planes with one are in the
-    way of those with another.
+    Alike are: rows, columns, samples, what grey means, localizer or mosaic or neither;
+    orientation, pixel spacing and Stack ID; and of colour, floating point and single bits the
+    type of the stored values. Transfer syntaxes and types of integers may differ, and so may
+    Frame of Reference UIDs, unless positions of several planes with one are in the way of those
+    with another.
     """
     looks: dict[tuple[Any, ...], list[Described]] = {}
     for one in instances:
@@ -43,13 +44,18 @@ def _look(one: Described) -> tuple[Any, ...]:
         one.rows,
         one.columns,
         one.samples,
-        one.bits_allocated,
-        one.signed,
         one.pixel_keyword,
+        () if _is_of_integers(one) else (one.bits_allocated, one.signed),
         one.photometric_interpretation if one.samples == 1 else "",
         "LOCALIZER" in one.image_type,
         is_mosaic(one),
     )
+
+
+def _is_of_integers(one: Described) -> bool:
+    """Return whether stored values are grey integers, which any larger type of integers holds."""
+    grey = one.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
+    return grey and one.pixel_keyword == "PixelData" and one.bits_allocated > 1
 
 
 def _by_frame_of_reference(

@@ -1,9 +1,10 @@
-"""Notes on the instances of a stack: identifiers that differ, and mosaics."""
+"""Notes on the instances of a stack: identifiers and types that differ, and mosaics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dcmdask.arrays.concatenation import common_type, types_of
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
 from dcmdask.images.plain import is_mosaic
@@ -30,6 +31,15 @@ def _notes(instances: Sequence[Described]) -> Iterator[Note]:
             "frame-of-reference-uids",
             f"{_counted(frames_of_reference)} Frame of Reference UIDs (0020,0052): positions are "
             "taken for those of one frame of reference",
+        )
+
+
+    types = types_of(instances)
+    if len(types) > 1:
+        listed = ", ".join(sorted(map(str, types)))
+        yield Note(
+            "stored-types",
+            f"stored values are {listed}: they are joined as {common_type(types)}, which holds all",
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.concatenation import look
+from dcmdask.arrays.concatenation import common_type, types_of
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, facts_of
@@ -149,7 +149,7 @@ class Stack:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored values."""
-        return look(self.instances[:1], {})[1]
+        return common_type(types_of(self.instances))
 
     @property
     def irregularities(self) -> tuple[Irregularity, ...]:

@@ -88,6 +88,58 @@ def test_images_without_positions_are_one_stack(tmp_path: Path) -> None:
     assert stack.dims == ("frame", "y", "x")
 
 
+# Types of stored values
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        (["u2", "i2"], "i4"),
+        (["u1", "u2"], "u2"),
+        (["u1", "i2"], "i2"),
+        (["i1", "u1", "i4"], "i4"),
+        (["u4", "i4"], "i8"),
+    ],
+    ids="+".join,
+)
+def test_types_are_joined(types: list[str], expected: str, tmp_path: Path) -> None:
+    """vtk-dicom issue 211, dcm2niix issue 458: by turns, and frames of the extremes."""
+    frames = [noise(1, 5, 7, dtype=types[n % len(types)], seed=n)[0] for n in range(6)]
+    for frame in frames:
+        limits = np.iinfo(frame.dtype)
+        frame[0, :2] = limits.min, limits.max
+    for n, frame in enumerate(frames):
+        classic(
+            tmp_path / f"{n}", frame[np.newaxis], along(AXIAL, [2.5 * n]),
+            SOPInstanceUID=f"1.2.3.{n}", RescaleSlope=1, RescaleIntercept=-1,
+            each={"SOPInstanceUID": [f"1.2.3.{n}"]},
+        )  # fmt: skip
+    (stack,) = one(tmp_path).stacks
+    assert stack.dtype == expected and stack.geometry.spacing[0] == 2.5
+    assert [note.code for note in stack.notes] == ["stored-types"]
+    with pytest.warns(DcmdaskWarning, match=f"joined as {np.dtype(expected)}"):
+        x = stack.to_dask()
+    assert x.dtype == expected
+    np.testing.assert_array_equal(x.compute(), np.array(frames, expected))
+    np.testing.assert_array_equal(x[:, 0, :2].compute(), np.array(frames, expected)[:, 0, :2])
+    np.testing.assert_array_equal(x[1].compute(), frames[1])
+    with pytest.warns(DcmdaskWarning):
+        modality = stack.to_dask("modality").compute()
+    np.testing.assert_array_equal(modality, np.array(frames, "i8") - 1)
+    with pytest.warns(DcmdaskWarning):
+        shown = stack.to_dask("display").compute()
+    for n, path in enumerate(one.source.name for one in stack.instances):
+        alone = dcmdask.from_dicom(path, values="display").compute()
+        np.testing.assert_array_equal(shown[n], alone[0])
+
+
+def test_types_of_colour_and_fractions_are_apart(tmp_path: Path) -> None:
+    for n, frames in enumerate((noise(1, 5, 7, dtype="i2"), noise(1, 5, 7, dtype="f4"))):
+        each = {"SOPInstanceUID": [f"1.2.3.{n}"]}
+        classic(tmp_path / f"{n}", frames, along(AXIAL, [2.5 * n]), each=each)
+    assert len(one(tmp_path).stacks) == 2
+
+
 # Orientation
 
 
