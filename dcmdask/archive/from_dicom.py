@@ -27,6 +27,7 @@ def from_dicom(
     values: Literal["stored", "modality", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     fill_value: float | None = None,
     chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
     raw: bool = False,
@@ -62,6 +63,9 @@ def from_dicom(
         Keywords of attributes that tell frames of one position apart, one dimension each, such
         as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
         attributes that all positions share.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+        than the last digit that positions are written with.
     fill_value : number, optional
         For missing frames. By default NaN for floating point, otherwise Pixel Padding Value
         (0028,0120) in the same units, or 0 where there is none.
@@ -130,13 +134,13 @@ chunktype=numpy.ndarray>
     if not isinstance(src, FrameArray) and is_collection(src, storage_options):
         stack = only_stack(scan(src, storage_options=storage_options))
         frames: ArrayLike = stack.flattened(
-            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
+            values, on_irregular, order_by=order_by, tolerance=tolerance, fill_value=fill_value, **opening
         )
         return to_dask(frames, chunks)
-    if on_irregular != "error" or order_by or fill_value is not None:
+    if on_irregular != "error" or order_by or tolerance is not None or fill_value is not None:
         raise ValueError(
-            "on_irregular, order_by and fill_value are for series: the frames of one file stay in "
-            "the order that they are stored in; scan(path)[0] arranges them"
+            "on_irregular, order_by, tolerance and fill_value are for series: the frames of one "
+            "file stay in the order that they are stored in; scan(path)[0] arranges them"
         )
     if isinstance(src, FrameArray):
         if raw or decoding_plugin or storage_options or decoding_options or values != "stored":

@@ -138,6 +138,7 @@ class Series:
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -159,6 +160,9 @@ class Series:
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -194,6 +198,7 @@ class Series:
             values,
             on_irregular=on_irregular,
             order_by=order_by,
+            tolerance=tolerance,
             fill_value=fill_value,
             chunks=chunks,
             **decoding_options,
@@ -205,6 +210,7 @@ class Series:
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -226,6 +232,9 @@ class Series:
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -279,6 +288,7 @@ class Series:
             values,
             on_irregular=on_irregular,
             order_by=order_by,
+            tolerance=tolerance,
             fill_value=fill_value,
             chunks=chunks,
             **decoding_options,

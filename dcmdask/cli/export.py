@@ -78,6 +78,7 @@ def export(
     ] = "auto",
     on_irregular: options.OnIrregular = "error",
     order_by: options.OrderBy = None,
+    tolerance: options.Tolerance = None,
     on_error: Annotated[
         Literal["fail", "fill"],
         typer.Option(help="If a frame cannot be decoded: end, or fill, mark and report it."),
@@ -146,6 +147,7 @@ def export(
         "values": values,
         "on_irregular": on_irregular,
         "order_by": order_by,
+        "tolerance": tolerance,
         "on_error": on_error,
         "fill_value": fill_value,
         "with_identifiers": with_identifiers,

@@ -38,6 +38,14 @@ OrderBy = Annotated[
         "TriggerTime. Can be given several times.",
     ),
 ]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MM",
+        help="How far positions of a series may be off an even grid; by default 3 % of a step, "
+        "or less than the last digit of positions.",
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Compute on this Dask cluster: tcp://host:8786"),

@@ -65,6 +65,7 @@ def arrange(
     stored: Integers | None = None,
     indices: Indices | None = None,
     order_by: Sequence[str] = (),
+    tolerance: float | None = None,
 ) -> Arrangement:
     """Order the frames of one stack.
 
@@ -79,6 +80,8 @@ def arrange(
     order_by : sequence of str, optional
         Keywords of `dcmdask.geometry.axes.ORDER_BY` by which alone frames that share a position
         are told apart.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def arrange(
     placed = is_placed(facts)
     if not placed.all():
         return _in_number_order(facts, stored, placed)
-    geometry, z, notes = locate(facts)
+    geometry, z, notes = locate(facts, tolerance)
     notes += _contradictions(facts, z, indices)
     if np.bincount(z).max() == 1:
         numbers = np.argsort(z)

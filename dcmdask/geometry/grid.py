@@ -24,9 +24,8 @@ from dcmdask.geometry.planes import (
     normal_of,
     same_within,
 )
+from dcmdask.geometry.regularity import Tolerance, last_digits, missing_steps, off_grid
 
-# Positions that are off an even grid by less than this part of its step are on it.
-_EVEN = 0.01
 # Direction cosines may be this far from orthonormal: headers round them.
 _ORTHONORMAL = 1e-3
 # A shear of less (a tenth of a degree) comes from rounded direction cosines.
@@ -69,8 +68,8 @@ class Geometry:
         scattered, or pixels without a spacing. For a single position z is the normal times
         the slice thickness, or 1 mm where that is not known.
     spacing : tuple of float
-        Between z, y and x indices in mm. z is measured along the normal; NaN for a single
-        position without thickness and for uneven ones.
+        Between z, y and x indices in mm. z is measured along the normal, and goes through the
+        first and the last position; NaN for a single one without thickness and for uneven ones.
     orientation : tuple of float
         Direction cosines along a row, then along a column.
     positions : ndarray
@@ -82,6 +81,8 @@ class Geometry:
         axes: of a tilted gantry, or of direction cosines that are rounded; the affine has it.
     irregularities : tuple of Irregularity
         Empty where the grid is regular.
+    tolerance : Tolerance
+        How far `positions` may be off an even grid.
 
     Examples
     --------
@@ -115,6 +116,7 @@ class Geometry:
     origin: tuple[float, ...]
     shear: tuple[float, ...] = (0.0, 0.0, 0.0)
     irregularities: tuple[Irregularity, ...] = ()
+    tolerance: Tolerance = Tolerance()
 
     @property
     def z(self) -> Floats:
@@ -141,13 +143,17 @@ class Geometry:
         )
 
 
-def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers, tuple[Note, ...]]:
+def locate(
+    facts: npt.NDArray[Any], tolerance: float | None = None
+) -> tuple[Geometry, Integers, tuple[Note, ...]]:
     """Return the grid of frames that have positions, the z index of each, and notes.
 
     Parameters
     ----------
     facts : ndarray
         (n,) of `dcmdask.dicom.description.FACTS`; position and orientation are given.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm.
 
     Returns
     -------
@@ -166,11 +172,14 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers, tuple[Note, ...
     origins = _origins(facts["position"], z)
     found += _scattered(facts["position"], origins, z, same)
     along = origins @ normal
-    shear, more = _shear(origins, along, normal, same, z)
+    digits = last_digits(origins)
+    # Just less, as no rounding is off by a whole digit.
+    within = Tolerance(0.99 * float(np.abs(normal) @ digits), tolerance)
+    shear, more = _shear(origins, along, normal, max(same, float(np.linalg.norm(digits))), within, z)
     found += more
-    notes = _tilt_notes(shear, along)
-    steps, more = _steps(along, same, z)
+    steps, more = _steps(along, within, z)
     found += more
+    notes = (*_tilt_notes(shear, along), *_grid_notes(along, steps, same))
     gap = _thickness(facts["thickness"])
     step = normal * (gap if gap > 0 else 1.0)
     if len(along) > 1:
@@ -188,6 +197,7 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers, tuple[Note, ...
         tuple(origins[0].tolist()),
         tuple(shear.tolist()),
         tuple(found),
+        within,
     )
     return geometry, z, notes
 
@@ -221,36 +231,6 @@ def affine_of(
     affine[:3, :3] = np.column_stack([row * between_columns, column * between_rows, step])
     affine[:3, 3] = origin
     return affine
-
-
-def missing_steps(positions: Floats, same: float) -> Integers | None:
-    """Return how many grid steps lie between neighbours, or None where no grid fits.
-
-    A grid fits if most neighbours are one step apart, and no more of it is missing than is
-    there.
-
-    Examples
-    --------
-    >>> missing_steps(np.array([0, 2.5, 5, 10, 12.5]), 0.01)
-    array([1, 1, 2, 1])
-    """
-    gaps = np.diff(positions)
-    if not len(gaps):
-        return np.empty(0, np.int64)
-    # The smallest gap is one step; averaged over its like it is known precisely.
-    step = gaps[gaps < 1.25 * gaps.min()].mean()
-    steps = np.rint(gaps / step)
-    whole = steps.sum()
-    if 2 * (steps == 1).sum() < len(steps) or whole + 1 > 2 * len(positions):
-        return None
-    step = gaps.sum() / whole
-    off = positions - positions[0] - step * np.concatenate([[0], np.cumsum(steps)])
-    return None if np.abs(off).max() > allowed(step, same) else steps.astype(np.int64)
-
-
-def allowed(step: float, same: float) -> float:
-    """Return how far positions may be off a grid with this step, in mm."""
-    return min(max(2 * same, _EVEN * step), step / 10)
 
 
 def same_position(geometry: Geometry) -> float:
@@ -317,7 +297,7 @@ def _scattered(positions: Floats, origins: Floats, z: Integers, same: float) -> 
 
 
 def _shear(
-    origins: Floats, along: Floats, normal: Floats, same: float, z: Integers
+    origins: Floats, along: Floats, normal: Floats, same: float, tolerance: Tolerance, z: Integers
 ) -> tuple[Floats, list[Irregularity]]:
     """Return how far the origin moves in the plane for a millimetre along the normal."""
     if len(along) == 1:
@@ -329,7 +309,7 @@ def _shear(
         # Of a short stack the last digits of positions look like a tilt.
         return np.zeros(3) if is_tilted(shear) else shear, []
     off = np.linalg.norm(sideways - np.outer(along, shear), axis=1)
-    if off.max() > max(same, allowed(np.diff(along).min(), same)):
+    if off.max() > max(same, tolerance.of(np.diff(along).min())):
         worst = int(np.argmax(off))
         message = (
             f"origins do not lie on a line: at {along[worst]:.4g} mm one is {off[worst]:.4g} mm "
@@ -351,8 +331,21 @@ def _tilt_notes(shear: Floats, along: Floats) -> tuple[Note, ...]:
     return (Note("tilt", text),)
 
 
-def _steps(along: Floats, same: float, z: Integers) -> tuple[Integers | None, list[Irregularity]]:
-    steps = missing_steps(along, same)
+def _grid_notes(along: Floats, steps: Integers | None, same: float) -> tuple[Note, ...]:
+    off = 0.0 if steps is None or not len(steps) else off_grid(along, steps)
+    if off <= same:
+        return ()
+    text = (
+        f"positions are off an even grid by up to {off:.3g} mm: z is that of the grid, and "
+        "position_x, position_y and position_z are as the headers have them"
+    )
+    return (Note("off-grid", text),)
+
+
+def _steps(
+    along: Floats, tolerance: Tolerance, z: Integers
+) -> tuple[Integers | None, list[Irregularity]]:
+    steps = missing_steps(along, tolerance)
     gaps = np.diff(along)
     if steps is None:
         typical = float(np.median(gaps))

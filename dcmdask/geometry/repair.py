@@ -12,15 +12,9 @@ import numpy.typing as npt
 from dcmdask.geometry.axes import plausible
 from dcmdask.geometry.coordinates import varying_coordinates, z_of
 from dcmdask.geometry.dimensions import Arrangement, arrange
-from dcmdask.geometry.grid import (
-    Geometry,
-    Irregularity,
-    affine_of,
-    allowed,
-    missing_steps,
-    same_position,
-)
+from dcmdask.geometry.grid import Geometry, Irregularity, affine_of, same_position
 from dcmdask.geometry.planes import Floats, Integers, clusters, grouped, is_placed
+from dcmdask.geometry.regularity import Tolerance, missing_steps
 
 OnIrregular: TypeAlias = Literal["error", "keep", "fill"]
 ON_IRREGULAR: tuple[str, ...] = get_args(OnIrregular)
@@ -45,7 +39,7 @@ def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
     geometry = arrangement.geometry
     if geometry is None or not missing or _side_by_side(arrangement, geometry):
         return arrangement
-    steps = missing_steps(geometry.positions, same_position(geometry))
+    steps = missing_steps(geometry.positions, geometry.tolerance)
     if steps is None or others:
         return replace(arrangement, irregularities=others)
     places = np.concatenate([[0], np.cumsum(steps)])
@@ -98,7 +92,10 @@ def _without_gaps(
 
 
 def parts(
-    facts: npt.NDArray[Any], arrangement: Arrangement, stored: Integers | None = None
+    facts: npt.NDArray[Any],
+    arrangement: Arrangement,
+    stored: Integers | None = None,
+    tolerance: float | None = None,
 ) -> list[Integers]:
     """Return the rows of each regular part, in the order of the arrangement.
 
@@ -106,11 +103,15 @@ def parts(
     each that is not. What no splitting mends, such as skewed axes, stays together.
     """
     stored = np.zeros(len(facts), np.int64) if stored is None else stored
-    return list(_split(np.arange(len(facts)), arrangement, facts, stored))
+    return list(_split(np.arange(len(facts)), arrangement, facts, stored, tolerance))
 
 
 def _split(
-    rows: Integers, arrangement: Arrangement, facts: npt.NDArray[Any], stored: Integers
+    rows: Integers,
+    arrangement: Arrangement,
+    facts: npt.NDArray[Any],
+    stored: Integers,
+    tolerance: float | None,
 ) -> Iterator[Integers]:
     """Yield the regular parts of some rows, which are arranged so."""
     pieces = _pieces(facts[rows], arrangement)
@@ -122,7 +123,8 @@ def _split(
         if len(part) == 1:
             yield part
         else:
-            yield from _split(part, arrange(facts[part], stored[part]), facts, stored)
+            again = arrange(facts[part], stored[part], tolerance=tolerance)
+            yield from _split(part, again, facts, stored, tolerance)
 
 
 def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]:
@@ -164,11 +166,11 @@ def _runs(arrangement: Arrangement) -> list[Integers]:
         or _side_by_side(arrangement, geometry)
     ):
         return [numbers.ravel()]
-    cuts = _cuts(geometry.positions, same_position(geometry))
+    cuts = _cuts(geometry.positions, geometry.tolerance)
     return [run.ravel() for run in np.split(numbers, cuts, axis=-1)]
 
 
-def _cuts(positions: Floats, same: float) -> list[int]:
+def _cuts(positions: Floats, tolerance: Tolerance) -> list[int]:
     """Return where runs of even gaps begin, but for the first; each as long as it can be."""
     cuts = []
     start, lowest, highest = 0, -np.inf, np.inf
@@ -182,7 +184,7 @@ def _cuts(positions: Floats, same: float) -> list[int]:
             start, lowest, highest = i, -np.inf, np.inf
             continue
         # Range of steps for which every position of the run lies on the line within the tolerance.
-        off = 0.8 * allowed(step, same) / steps
+        off = 0.8 * tolerance.of(step) / steps
         lowest, highest = max(lowest, step - off), min(highest, step + off)
     return cuts
 

@@ -26,6 +26,7 @@ def assemble(
     on_irregular: OnIrregular,
     *,
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     fill_value: float | None = None,
     **decoding_options: Any,
 ) -> tuple[Stack, ArrangedFrames, Arrangement]:
@@ -33,7 +34,7 @@ def assemble(
 
     Parameters and errors are those of :meth:`Stack.to_dask`.
     """
-    stack = stack.ordered_by(order_by)
+    stack = stack.ordered_by(order_by).within(tolerance)
     arrangement = settled(stack, on_irregular)
     return stack, array_of(stack, arrangement, values, fill_value, decoding_options), arrangement
 
@@ -59,7 +60,8 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
         raise IrregularSeriesError(
             f"the stack of {len(stack.frame_numbers)} frames {cannot}:\n{listed}\n"
             "on_irregular='keep' takes the frames as they are, with their true positions, and "
-            "'fill' puts empty frames into gaps; order_by='TriggerTime' or other keywords "
+            "'fill' puts empty frames into gaps; tolerance takes positions for even that are off by "
+            "so many mm; order_by='TriggerTime' or other keywords "
             "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
             "gives the regular parts",
             source=stack.name,

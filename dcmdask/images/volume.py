@@ -44,6 +44,8 @@ class Stack:
         Numbers of frames, counted through all frames of `instances`.
     order_by : tuple of str, optional
         Keywords of attributes that tell frames of one position apart.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm.
 
     Examples
     --------
@@ -66,11 +68,13 @@ class Stack:
         instances: tuple[Described, ...],
         frame_numbers: npt.NDArray[np.int64],
         order_by: tuple[str, ...] = (),
+        tolerance: float | None = None,
     ) -> None:
         self.series_uid = series_uid
         self.instances = instances
         self.frame_numbers = frame_numbers
         self.order_by = order_by
+        self.tolerance = tolerance
 
     @property
     def name(self) -> str:
@@ -88,7 +92,9 @@ class Stack:
     @cached_property
     def arrangement(self) -> Arrangement:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        arrangement = arrange(self.facts, self.stored, self._indices, self.order_by)
+        arrangement = arrange(
+            self.facts, self.stored, self._indices, self.order_by, self.tolerance
+        )
         found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
         return replace(arrangement, irregularities=found)
 
@@ -171,9 +177,10 @@ class Stack:
         """Return its regular parts: runs between gaps, one volume of each copy."""
         if not self.arrangement.irregularities:
             return (self,)
-        rows = parts(self.facts, self.arrangement, self.stored)
+        rows = parts(self.facts, self.arrangement, self.stored, self.tolerance)
         numbers = [self.frame_numbers[part] for part in rows]
-        return tuple(compacted(self.series_uid, self.instances, numbers, self.order_by))
+        how = self.order_by, self.tolerance
+        return tuple(compacted(self.series_uid, self.instances, numbers, *how))
 
     def ordered_by(self, order_by: str | Sequence[str] | None) -> Stack:
         """Return the stack with another rule for frames that share a position.
@@ -197,7 +204,24 @@ class Stack:
             raise TypeError(f"order_by takes keywords, not {order_by!r}")
         keywords = (order_by,) if isinstance(order_by, str) else tuple(order_by)
         check_order_by(keywords)
-        return Stack(self.series_uid, self.instances, self.frame_numbers, keywords)
+        return Stack(
+            self.series_uid, self.instances, self.frame_numbers, keywords, self.tolerance
+        )
+
+    def within(self, tolerance: float | None) -> Stack:
+        """Return the stack with another tolerance for positions that are nearly even.
+
+        Parameters
+        ----------
+        tolerance : float or None
+            How far positions may be off an even grid, in mm. None leaves it as it is.
+        """
+        if tolerance is None:
+            return self
+        if not 0 <= tolerance < np.inf:
+            raise ValueError(f"tolerance is a number of millimetres, not {tolerance!r}")
+        how = self.order_by, float(tolerance)
+        return Stack(self.series_uid, self.instances, self.frame_numbers, *how)
 
     @property
     def frames(self) -> ArrangedFrames:
@@ -213,6 +237,7 @@ class Stack:
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -233,6 +258,9 @@ class Stack:
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -271,7 +299,13 @@ class Stack:
         """
         check_options(decoding_options, self.to_dask)
         _, frames, _ = assemble(
-            self, values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
+            self,
+            values,
+            on_irregular,
+            order_by=order_by,
+            tolerance=tolerance,
+            fill_value=fill_value,
+            **decoding_options,
         )
         # Geometry alone need not wait for dask.array to be imported.
         from dcmdask.arrays.chunks import to_dask
@@ -284,6 +318,7 @@ class Stack:
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -294,33 +329,8 @@ class Stack:
 
         Parameters
         ----------
-        values : {"stored", "modality", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-        on_irregular : {"error", "keep", "fill"}
-            For positions that are missing, double or uneven: raise; keep the frames as they are,
-            in spatial order (where a grid of several dimensions is not complete, its holes hold
-            `fill_value`); or put `fill_value` where positions and frames are missing.
-            :meth:`Stack.split` gives the regular parts.
-        order_by : str or sequence of str, optional
-            Keywords of attributes that tell frames of one position apart, one dimension each, such
-            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
-            attributes that all positions share.
-        fill_value : number, optional
-            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
-            Value (0028,0120) in the same units, or 0.
-        chunks : int, str, tuple or dict, optional
-            Frames per chunk, along the flattened leading axes. ``"auto"`` plans by the cost of
-            decoding, a size such as ``"64 MiB"`` and -1 for all frames work as in Dask; a tuple
-            for all axes and a dict by axis have to leave rows, columns and samples whole.
-        raw : bool, optional
-            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
-            values only.
-        decoding_plugin : str, optional
-            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
-        **decoding_options
-            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
-            `photometric_interpretation`.
+        values, on_irregular, order_by, tolerance, fill_value, chunks, **decoding_options
+            As for :meth:`to_dask`.
 
         Returns
         -------
@@ -352,7 +362,13 @@ class Stack:
 
         check_options(decoding_options, self.to_xarray)
         stack, frames, arrangement = assemble(
-            self, values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
+            self,
+            values,
+            on_irregular,
+            order_by=order_by,
+            tolerance=tolerance,
+            fill_value=fill_value,
+            **decoding_options,
         )
         array = to_dask(frames, chunks)
         return labelled(array, arrangement, stack.instances, stack.facts, values, self.series_uid)
@@ -363,6 +379,7 @@ class Stack:
         on_irregular: Literal["error", "keep", "fill"],
         *,
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         **decoding_options: Any,
     ) -> ArrangedFrames:
@@ -370,28 +387,8 @@ class Stack:
 
         Parameters
         ----------
-        values : {"stored", "modality", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-        on_irregular : {"error", "keep", "fill"}
-            For positions that are missing, double or uneven: raise; keep the frames that
-            there are, in spatial order; or put `fill_value` where positions and frames are missing.
-            :meth:`Stack.split` gives the regular parts.
-        order_by : str or sequence of str, optional
-            Keywords of attributes that tell frames of one position apart, one dimension each, such
-            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
-            attributes that all positions share.
-        fill_value : number, optional
-            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
-            Value (0028,0120) in the same units, or 0.
-        raw : bool, optional
-            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
-            values only.
-        decoding_plugin : str, optional
-            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
-        **decoding_options
-            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
-            `photometric_interpretation`.
+        values, on_irregular, order_by, tolerance, fill_value, **decoding_options
+            As for :meth:`to_dask`; ``on_irregular="keep"`` leaves the holes of a grid out.
 
         Returns
         -------
@@ -412,7 +409,7 @@ class Stack:
         (128, 128)
         """
         check_options(decoding_options, self.flattened)
-        stack = self.ordered_by(order_by)
+        stack = self.ordered_by(order_by).within(tolerance)
         arrangement = settled(stack, on_irregular)
         numbers = arrangement.numbers.reshape(-1)
         if on_irregular == "keep":
@@ -426,6 +423,7 @@ def compacted(
     instances: Sequence[Described],
     groups: Iterable[npt.NDArray[np.int64]],
     order_by: tuple[str, ...] = (),
+    tolerance: float | None = None,
 ) -> Iterator[Stack]:
     """Yield a stack for each group of frames, with only the instances that it has frames of.
 
@@ -441,4 +439,4 @@ def compacted(
         used, which = np.unique(owner[numbers], return_inverse=True)
         shift = np.cumsum(counts[used]) - counts[used] - starts[used]
         kept = tuple(instances[i] for i in used.tolist())
-        yield Stack(series_uid, kept, numbers + shift[which], order_by)
+        yield Stack(series_uid, kept, numbers + shift[which], order_by, tolerance)

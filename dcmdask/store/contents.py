@@ -103,6 +103,7 @@ def contents(
     values: Values,
     on_irregular: OnIrregular,
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     fill_value: float | None,
     with_identifiers: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -115,7 +116,7 @@ def contents(
     src : Stack, Series, or as for :func:`dcmdask.from_dicom`
     arranged : bool
         Arrange the frames of one file in space, too.
-    values, on_irregular, order_by, fill_value, storage_options, **opening
+    values, on_irregular, order_by, tolerance, fill_value, storage_options, **opening
         As for :func:`dcmdask.from_dicom`.
     with_identifiers : bool
         Include identifiers of the patient, the examination and the source.
@@ -140,12 +141,12 @@ def contents(
             raise TypeError("only frames of files are arranged in space: pass a path or URL")
         stack = only_stack(scan(src, storage_options=storage_options))
     if stack is not None:
-        stack = stack.ordered_by(order_by)
+        stack = stack.ordered_by(order_by).within(tolerance)
         return _of_stack(stack, values, on_irregular, fill_value, opening, with_identifiers)
-    if on_irregular != "error" or order_by:
+    if on_irregular != "error" or order_by or tolerance is not None:
         raise ValueError(
-            "on_irregular and order_by are for series: the frames of one file stay in the order "
-            "that they are stored in; pass scan(path)[0] to arrange them"
+            "on_irregular, order_by and tolerance are for series: the frames of one file stay in "
+            "the order that they are stored in; pass scan(path)[0] to arrange them"
         )
     if isinstance(src, FrameArray):
         return _of_frames(src, src, [], values, with_identifiers)

@@ -143,6 +143,7 @@ def prepare(
     values: Values = "stored",
     on_irregular: OnIrregular = "error",
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     on_error: OnError = "fail",
     fill_value: float | None = None,
     with_identifiers: bool = False,
@@ -165,6 +166,7 @@ def prepare(
         values=values,
         on_irregular=on_irregular,
         order_by=order_by,
+        tolerance=tolerance,
         fill_value=fill_value,
         with_identifiers=with_identifiers,
         storage_options=storage_options,
@@ -209,6 +211,7 @@ def prepare(
             # Verification opens the source with these.
             "options": {
                 "fill_value": None if fill_value is None else str(fill_value),
+                **({} if tolerance is None else {"tolerance": float(tolerance)}),
                 **decoding(_opened_with(src, opening)),
             },
         },

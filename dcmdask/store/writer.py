@@ -47,6 +47,7 @@ def to_zarr(
     values: Literal["stored", "modality", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     on_error: Literal["fail", "fill"] = "fail",
     fill_value: float | None = None,
     resume: bool = False,
@@ -100,6 +101,9 @@ def to_zarr(
         Keywords of attributes that tell frames of one position apart, one dimension each, such
         as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
         attributes that all positions share.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+        than the last digit that positions are written with.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system of `src`, where that is a URL.
     target_options : mapping, optional
@@ -201,6 +205,7 @@ def to_zarr(
         values=values,
         on_irregular=on_irregular,
         order_by=order_by,
+        tolerance=tolerance,
         on_error=on_error,
         fill_value=fill_value,
         with_identifiers=with_identifiers,

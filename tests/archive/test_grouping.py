@@ -9,7 +9,7 @@ from made_series import AXIAL, OBLIQUE, along, classic, enhanced
 from make_dicom import noise
 
 import dcmdask
-from dcmdask import DcmdaskWarning, Series, scan
+from dcmdask import DcmdaskWarning, IrregularSeriesError, Series, scan
 
 FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
 EVEN = 2.5 * np.arange(6)
@@ -178,3 +178,47 @@ def test_orientations_of_less_than_a_quarter_of_a_pixel(angles: Any, tmp_path: P
 def test_other_orientations_are_other_stacks(tmp_path: Path) -> None:
     series = of_orientations(tmp_path, [0, 0, 0, 2e-3, 2e-3, 4e-3])
     assert [len(stack.frame_numbers) for stack in series.stacks] == [3, 2, 1]
+
+
+# Positions that are nearly even
+
+
+def test_nearly_even_positions(tmp_path: Path) -> None:
+    """dicom2nifti issue 36."""
+    distances = np.array([0, 0.6, 1.2, 1.9, 2.5, 3.1])
+    classic(tmp_path / "a", FRAMES, along(AXIAL, distances))
+    with pytest.warns(DcmdaskWarning, match="off an even grid by up to 0.0"):
+        v = one(tmp_path / "a").to_xarray()
+    np.testing.assert_allclose(v.z, -7 + 0.62 * np.arange(6), atol=1e-6)
+    np.testing.assert_allclose(v.position_z, -7 + distances, atol=1e-6)
+    assert v.dcm.affine[2, 2] == pytest.approx(0.62)
+    np.testing.assert_array_equal(v.values, FRAMES)
+
+
+def test_the_tolerance_is_an_option_everywhere(tmp_path: Path) -> None:
+    classic(tmp_path / "a", FRAMES, along(AXIAL, [0, 2.5, 5.1, 7.5, 10, 12.5]))
+    series = one(tmp_path / "a")
+    (stack,) = series.stacks
+    calls: list[Any] = [
+        series.to_dask, series.to_xarray, stack.to_dask, stack.to_xarray,
+        lambda **how: stack.flattened("stored", "error", **how),
+        lambda **how: dcmdask.from_dicom(tmp_path / "a", **how),
+        lambda **how: dcmdask.to_zarr(tmp_path / "a", tmp_path / "a.zarr", **how),
+        lambda **how: dcmdask.to_zarr(
+            tmp_path / "a", tmp_path / "b.zarr", format="ome-zarr", **how
+        ),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(IrregularSeriesError, match="tolerance"):
+            call()
+        with pytest.warns(DcmdaskWarning, match="by up to 0.1 mm"):
+            call(tolerance=0.2)
+    with pytest.warns(DcmdaskWarning, match="by up to 0.1 mm"):
+        assert dcmdask.verify(tmp_path / "a.zarr", tmp_path / "a").ok
+    assert [len(part.frame_numbers) for part in stack.within(0.2).split()] == [6]
+    assert stack.within(None) is stack
+    for wrong in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="a number of millimetres"):
+            stack.within(wrong)
+    with pytest.raises(ValueError, match="are for series"):
+        dcmdask.from_dicom(next((tmp_path / "a").iterdir()), tolerance=1)

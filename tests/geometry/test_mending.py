@@ -22,7 +22,8 @@ from phantoms import (
 )
 
 from dcmdask.geometry.dimensions import arrange
-from dcmdask.geometry.grid import Irregularity, missing_steps
+from dcmdask.geometry.grid import Irregularity
+from dcmdask.geometry.regularity import Tolerance, missing_steps
 from dcmdask.geometry.repair import filled, parts
 
 # What no splitting mends.
@@ -175,7 +176,7 @@ def test_runs_of_any_gaps_are_even(gaps: list[float], orientation: Any) -> None:
     # In the order of positions, and no two runs make a longer one.
     np.testing.assert_array_equal(np.concatenate(found), np.arange(len(facts)))
     for one, other in pairwise(found):
-        both = missing_steps(distances[np.concatenate([one, other])], 0.008)
+        both = missing_steps(distances[np.concatenate([one, other])], Tolerance())
         assert both is None or both.max() > 1 or len(one) == 1
 
 
