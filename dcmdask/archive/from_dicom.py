@@ -134,7 +134,12 @@ chunktype=numpy.ndarray>
     if not isinstance(src, FrameArray) and is_collection(src, storage_options):
         stack = only_stack(scan(src, storage_options=storage_options))
         frames: ArrayLike = stack.flattened(
-            values, on_irregular, order_by=order_by, tolerance=tolerance, fill_value=fill_value, **opening
+            values,
+            on_irregular,
+            order_by=order_by,
+            tolerance=tolerance,
+            fill_value=fill_value,
+            **opening,
         )
         return to_dask(frames, chunks)
     if on_irregular != "error" or order_by or tolerance is not None or fill_value is not None:

@@ -32,10 +32,10 @@ class JoinedFrames(ArrayLike):
 
     Frames count through the instances in the order given, each with as many as it was
     described with; transfer syntaxes may differ, and types of integers: frames are decoded in
-    that of their instance, and cast to the smallest one that holds all. An instance of one frame is opened when it
-    is read, one of several frames here, once: its frame index is carried. Opening notices
-    that a local file has changed since it was described. Each note is issued as a warning once,
-    for the first instance that has it.
+    that of their instance, and cast to the smallest one that holds all. An instance of one frame
+    is opened when it is read, one of several frames here, once: its frame index is carried.
+    Opening notices that a local file has changed since it was described. Each note is issued as
+    a warning once, for the first instance that has it.
 
     Holds no open file, so it can be pickled, shared by threads and used behind a fork.
 

@@ -261,9 +261,7 @@ def value_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def _smallest(
-    bits: Array, intercept: Array, signed: Array, highest: int
-) -> np.dtype[Any] | None:
+def _smallest(bits: Array, intercept: Array, signed: Array, highest: int) -> np.dtype[Any] | None:
     """Return the smallest signed integer for all values of so many bits plus intercept.
 
     It holds 0 and `highest` as well; None where there is no such type.

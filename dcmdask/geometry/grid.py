@@ -8,7 +8,7 @@ since it may be absent or wrong. All lengths are in millimetres.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +116,7 @@ class Geometry:
     origin: tuple[float, ...]
     shear: tuple[float, ...] = (0.0, 0.0, 0.0)
     irregularities: tuple[Irregularity, ...] = ()
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
 
     @property
     def z(self) -> Floats:
@@ -175,7 +175,9 @@ def locate(
     digits = last_digits(origins)
     # Just less, as no rounding is off by a whole digit.
     within = Tolerance(0.99 * float(np.abs(normal) @ digits), tolerance)
-    shear, more = _shear(origins, along, normal, max(same, float(np.linalg.norm(digits))), within, z)
+    shear, more = _shear(
+        origins, along, normal, max(same, float(np.linalg.norm(digits))), within, z
+    )
     found += more
     steps, more = _steps(along, within, z)
     found += more

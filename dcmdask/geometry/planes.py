@@ -21,6 +21,8 @@ _PRECISE, _WITHOUT_PIXELS = 1e-5, 1e-3
 # Frames of which no corner is further than this part of a pixel from that of the frame in their
 # middle: two of them are at most half a pixel apart, so that each pixel is nearest to its own.
 _CORNER = 0.25
+# A unit vector that is at right angles to hardly any difference of two fields of view.
+_LINE = np.sqrt(np.array([2, 3, 5, 7, 11, 13]) / 41)
 # No patient is larger, and no table longer.
 FAR = 1e6
 # With a smaller area between them direction cosines span no plane.
@@ -43,7 +45,7 @@ def alike(facts: npt.NDArray[Any], rows: int, columns: int) -> list[Integers]:
     orientation, spacing = facts["orientation"], facts["spacing"]
     # Also false for NaN.
     turned = (np.abs(orientation) < FAR).all(1)
-    measured = ((spacing > 0) & (spacing < FAR)).all(1)
+    measured: npt.NDArray[np.bool_] = np.all((spacing > 0) & (spacing < FAR), axis=1)
     # In pixels where these have no size.
     spacing = np.where(measured[:, np.newaxis], spacing, 1.0)
     edges = np.where(turned[:, np.newaxis], orientation, 0.0)
@@ -67,17 +69,23 @@ def _of_equal_edges(edges: Floats, pixel: Floats) -> list[Integers]:
     )
     # The most common one is in the middle of its group, otherwise the one nearest to all.
     off = np.abs(distinct - np.median(distinct, axis=0)).sum(axis=1)
+    # Only those are compared that are near one another along this line, as all are that are alike.
+    along = distinct @ _LINE
+    order = np.argsort(along)
+    ascending = along[order]
     group = np.full(len(distinct), -1)
-    left = np.lexsort((off, -counts))
-    number = 0
-    while len(left):
-        apart = distinct[left] - distinct[left[0]]
+    for middle in np.lexsort((off, -counts)).tolist():
+        if group[middle] >= 0:
+            continue
+        same = _CORNER * pixel[first[middle]]
+        # Each of both edges may be off by `same`.
+        ends = along[middle] + np.array([-2, 2]) * same
+        near = order[slice(*np.searchsorted(ascending, ends))]
+        near = near[group[near] < 0]
+        apart = distinct[near] - distinct[middle]
         across, down = apart[:, :3], apart[:, 3:]
-        furthest = np.max([np.linalg.norm(one, axis=1) for one in (across, down, across + down)], 0)
-        same = furthest <= _CORNER * pixel[first[left[0]]]
-        group[left[same]] = number
-        left = left[~same]
-        number += 1
+        corners = [np.linalg.norm(one, axis=1) for one in (across, down, across + down)]
+        group[near[np.max(corners, axis=0) <= same]] = middle
     return grouped(group[which.reshape(-1)])
 
 

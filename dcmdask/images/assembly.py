@@ -60,10 +60,9 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
         raise IrregularSeriesError(
             f"the stack of {len(stack.frame_numbers)} frames {cannot}:\n{listed}\n"
             "on_irregular='keep' takes the frames as they are, with their true positions, and "
-            "'fill' puts empty frames into gaps; tolerance takes positions for even that are off by "
-            "so many mm; order_by='TriggerTime' or other keywords "
-            "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
-            "gives the regular parts",
+            "'fill' puts empty frames into gaps; tolerance=0.5 takes positions for even that are "
+            "off by 0.5 mm; order_by='TriggerTime' or other keywords name what tells frames of one "
+            "position apart; scan(...)[0].stacks[0].split() gives the regular parts",
             source=stack.name,
             code="+".join(sorted(codes)),
         )

@@ -33,7 +33,6 @@ def _notes(instances: Sequence[Described]) -> Iterator[Note]:
             "taken for those of one frame of reference",
         )
 
-
     types = types_of(instances)
     if len(types) > 1:
         listed = ", ".join(sorted(map(str, types)))

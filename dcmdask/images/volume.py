@@ -92,9 +92,7 @@ class Stack:
     @cached_property
     def arrangement(self) -> Arrangement:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        arrangement = arrange(
-            self.facts, self.stored, self._indices, self.order_by, self.tolerance
-        )
+        arrangement = arrange(self.facts, self.stored, self._indices, self.order_by, self.tolerance)
         found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
         return replace(arrangement, irregularities=found)
 
@@ -204,9 +202,7 @@ class Stack:
             raise TypeError(f"order_by takes keywords, not {order_by!r}")
         keywords = (order_by,) if isinstance(order_by, str) else tuple(order_by)
         check_order_by(keywords)
-        return Stack(
-            self.series_uid, self.instances, self.frame_numbers, keywords, self.tolerance
-        )
+        return Stack(self.series_uid, self.instances, self.frame_numbers, keywords, self.tolerance)
 
     def within(self, tolerance: float | None) -> Stack:
         """Return the stack with another tolerance for positions that are nearly even.

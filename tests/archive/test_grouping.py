@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_series import AXIAL, OBLIQUE, along, classic, enhanced
 from make_dicom import noise
+from pydicom import dcmread
 
 import dcmdask
 from dcmdask import DcmdaskWarning, IrregularSeriesError, Series, scan
@@ -151,8 +152,6 @@ def turned(angle: float) -> list[str]:
 def of_orientations(folder: Path, angles: Any, columns: int = 200) -> Series:
     frames = noise(len(angles), 200, columns, dtype="u1")
     paths = classic(folder, frames, along(AXIAL, EVEN[: len(angles)]), spacing=(0.5, 0.5))
-    from pydicom import dcmread
-
     for path, angle in zip(paths, angles, strict=True):
         dataset = dcmread(path)
         dataset.ImageOrientationPatient = turned(angle)

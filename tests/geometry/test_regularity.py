@@ -24,9 +24,7 @@ def rounded(distances: Any, decimals: int, orientation: Any = AXIAL) -> np.ndarr
 @given(
     st.floats(0.3, 10), st.integers(2, 300), st.integers(1, 3), st.sampled_from([AXIAL, OBLIQUE])
 )
-def test_rounded_positions_are_regular(
-    gap: float, n: int, decimals: int, orientation: Any
-) -> None:
+def test_rounded_positions_are_regular(gap: float, n: int, decimals: int, orientation: Any) -> None:
     """dicom2nifti issue 36, dcmstack issue 55."""
     assume(10.0**-decimals < gap / 8)
     facts = rounded(gap * np.arange(n), decimals, orientation)
@@ -69,9 +67,7 @@ def test_what_is_not_even_is_named(distances: Any, code: str) -> None:
     assert geometry.affine is None
 
 
-@given(
-    st.integers(5, 30), st.sampled_from([0.3, 0.6, 1.25, 3.27]), st.integers(1, 2), st.data()
-)
+@given(st.integers(5, 30), st.sampled_from([0.3, 0.6, 1.25, 3.27]), st.integers(1, 2), st.data())
 def test_a_missing_position_is_never_taken_for_rounding(
     n: int, gap: float, decimals: int, data: Any
 ) -> None:
