@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from dcmdask.archive.copies import (
+    OnDuplicate,
+    check_on_duplicate,
+    copies_among,
+    have_equal_pixels,
+    irregularities,
+)
 from dcmdask.archive.stacks import stacks_of
 from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.instance import outside
-from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning
+from dcmdask.dicom.instance import issue, outside
+from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, Note
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.images.volume import Stack
 
@@ -70,11 +77,16 @@ class Series:
         """Stacks, each of which can be one array; the largest first."""
         return stacks_of(self.uid, self.instances)
 
+    @cached_property
+    def copies(self) -> dict[int, int]:
+        """Numbers of stacks that have the frames of another one, by their headers, and of that."""
+        return copies_among(self.stacks)
+
     @property
     def irregularities(self) -> tuple[Irregularity, ...]:
-        """Irregularities of its stacks, and instances that contradict each other."""
+        """Irregularities of its stacks, copies, and instances that contradict each other."""
         found = (one for stack in self.stacks for one in stack.irregularities)
-        return (*self.conflicts, *without_conflicts(found))
+        return (*self.conflicts, *irregularities(self.copies), *without_conflicts(found))
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -101,26 +113,55 @@ class Series:
         stacks += f" and {more} more" if more > 0 else ""
         return f"<{self.name.capitalize()}, {len(self)} instances: {stacks}>"
 
-    def only_stack(self) -> Stack:
+    def only_stack(self, on_duplicate: OnDuplicate = "error") -> Stack:
         """Return the stack where there is one.
+
+        Parameters
+        ----------
+        on_duplicate : {"error", "first"}
+            For a scan that is there in single-frame and in multi-frame files: raise; or take the
+            first of both, by name. Frames at the first, the middle and the last place have to be
+            equal.
 
         Raises
         ------
         AmbiguousSourceError
             There are several; the message lists them.
         """
-        if len(self.stacks) != 1:
+        check_on_duplicate(on_duplicate)
+        stacks = self.stacks
+        if on_duplicate == "first" and self.copies:
+            stacks = self._without_copies()
+        if len(stacks) != 1:
             shown = self.stacks[:_LISTED]
-            listed = "\n".join(f"- stacks[{i}]: {stack}" for i, stack in enumerate(shown))
+            listed = [f"- stacks[{i}]: {stack}" for i, stack in enumerate(shown)]
             more = len(self.stacks) - _LISTED
-            listed += f"\n- and {more} more" if more > 0 else ""
+            listed += [f"- and {more} more"] if more > 0 else []
+            listed += [f"- {one}" for one in irregularities(self.copies)]
             raise AmbiguousSourceError(
-                f"{len(self.stacks)} stacks where one array is meant:\n{listed}\n"
-                "take one of them, such as scan(...)[0].stacks[0].to_dask()",
+                f"{len(self.stacks)} stacks where one array is meant:\n"
+                + "\n".join(listed)
+                + "\ntake one of them, such as scan(...)[0].stacks[0].to_dask()",
                 source=self.name,
                 code="stacks",
             )
-        return self.stacks[0]
+        return stacks[0]
+
+    def _without_copies(self) -> tuple[Stack, ...]:
+        left_out = [
+            stack
+            for number, original in self.copies.items()
+            for stack in [self.stacks[number]]
+            if have_equal_pixels(stack, self.stacks[original])
+        ]
+        if left_out:
+            frames = sum(len(stack.frame_numbers) for stack in left_out)
+            text = (
+                f"{frames} frames are copies, in single-frame and in multi-frame files, and left "
+                f"out: {left_out[0].instances[0].source.name}"
+            )
+            issue(Note("copies", text), self.name)
+        return tuple(stack for stack in self.stacks if stack not in left_out)
 
     def warn_left_out(self) -> None:
         """Warn of files that may belong to it and were left out."""
@@ -137,6 +178,7 @@ class Series:
         values: Literal["stored", "modality", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
+        on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
         tolerance: float | None = None,
         fill_value: float | None = None,
@@ -156,6 +198,9 @@ class Series:
             in spatial order (where a grid of several dimensions is not complete, its holes hold
             `fill_value`); or put `fill_value` where positions and frames are missing.
             :meth:`Stack.split` gives the regular parts.
+        on_duplicate : {"error", "first"}
+            For a scan that is there in single-frame and in multi-frame files: raise, or take the
+            first of both, by name.
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
@@ -192,7 +237,7 @@ class Series:
         AmbiguousSourceError
             There are several stacks; the message lists them.
         """
-        stack = self.only_stack()
+        stack = self.only_stack(on_duplicate)
         self.warn_left_out()
         return stack.to_dask(
             values,
@@ -209,6 +254,7 @@ class Series:
         values: Literal["stored", "modality", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
+        on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
         tolerance: float | None = None,
         fill_value: float | None = None,
@@ -228,6 +274,9 @@ class Series:
             in spatial order (where a grid of several dimensions is not complete, its holes hold
             `fill_value`); or put `fill_value` where positions and frames are missing.
             :meth:`Stack.split` gives the regular parts.
+        on_duplicate : {"error", "first"}
+            For a scan that is there in single-frame and in multi-frame files: raise, or take the
+            first of both, by name.
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
@@ -282,7 +331,7 @@ class Series:
         >>> v[2:].dcm.affine[:3, 3]
         array([ -72.199997, -143.      ,    3.7625  ])
         """
-        stack = self.only_stack()
+        stack = self.only_stack(on_duplicate)
         self.warn_left_out()
         return stack.to_xarray(
             values,
@@ -330,9 +379,9 @@ def row(series: Series) -> dict[str, Any]:
     geometry = stack.geometry if stack else None
     # Without the names of files.
     found = (one for stack in stacks for one in stack.arrangement.irregularities)
-    irregularities = [one.text for one in without_conflicts(found)]
+    texts = [one.text for one in (*irregularities(series.copies), *without_conflicts(found))]
     if series.conflicts:
-        irregularities.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
+        texts.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
     values = (
         uid(series.uid),
         uid(_common(one.study_uid for one in instances)),
@@ -349,8 +398,8 @@ def row(series: Series) -> dict[str, Any]:
         list(stack.dims) if stack else None,
         list(stack.shape) if stack else None,
         [float(mm) if mm == mm else None for mm in geometry.spacing] if geometry else None,
-        not irregularities,
-        irregularities,
+        not texts,
+        texts,
     )
     return dict(zip(COLUMNS, values, strict=True))
 

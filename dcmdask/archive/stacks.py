@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dcmdask.dicom.description import Described, facts_of
-from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped
+from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, share_positions
 from dcmdask.images.plain import is_mosaic
 from dcmdask.images.volume import Stack, compacted
 
@@ -21,7 +21,8 @@ def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     orientation, pixel spacing and Stack ID; and of colour, floating point and single bits the
     type of the stored values. Transfer syntaxes and types of integers may differ, and so may
     Frame of Reference UIDs, unless positions of several planes with one are in the way of those
-    with another.
+    with another. Single-frame and multi-frame files with frames at one position are copies, or at
+    least not one array.
     """
     looks: dict[tuple[Any, ...], list[Described]] = {}
     for one in instances:
@@ -30,7 +31,9 @@ def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     for members in looks.values():
         facts = facts_of(members)
         groups = alike(facts, members[0].rows, members[0].columns)
-        stacks += compacted(uid, members, _by_frame_of_reference(members, facts, groups))
+        groups = _apart(groups, facts, _frames_of_reference(members), are_in_the_way)
+        groups = _apart(groups, facts, _kinds_of_files(members), share_positions)
+        stacks += compacted(uid, members, groups)
     return tuple(sorted(stacks, key=_size_and_name))
 
 
@@ -58,15 +61,31 @@ def _is_of_integers(one: Described) -> bool:
     return grey and one.pixel_keyword == "PixelData" and one.bits_allocated > 1
 
 
-def _by_frame_of_reference(
-    members: Sequence[Described], facts: npt.NDArray[Any], groups: Sequence[Integers]
-) -> Iterator[Integers]:
-    """Yield groups of frames, apart by their Frame of Reference UID where that is of use."""
+def _frames_of_reference(members: Sequence[Described]) -> Integers:
+    """Return for each frame the number of its Frame of Reference UID."""
     uids = [one.frame_of_reference_uid for one in members]
     which = np.unique(uids, return_inverse=True)[1].reshape(-1)
-    which = np.repeat(which, [len(one) for one in members])
+    return np.repeat(which, [len(one) for one in members])
+
+
+def _kinds_of_files(members: Sequence[Described]) -> Integers:
+    """Return for each frame 1 where its file has several, otherwise 0."""
+    counts = np.array([len(one) for one in members])
+    return np.repeat((counts > 1).astype(np.int64), counts)
+
+
+def _apart(
+    groups: Iterable[Integers],
+    facts: npt.NDArray[Any],
+    which: Integers,
+    are_apart: Callable[[npt.NDArray[Any], Integers], bool],
+) -> list[Integers]:
+    """Return groups of frames, of which some are split by what is the same for each part."""
+    found: list[Integers] = []
     for numbers in groups:
-        if are_in_the_way(facts[numbers], which[numbers]):
-            yield from (numbers[part] for part in grouped(which[numbers]))
+        of_each = which[numbers]
+        if (of_each != of_each[0]).any() and are_apart(facts[numbers], of_each):
+            found += [numbers[part] for part in grouped(of_each)]
         else:
-            yield numbers
+            found.append(numbers)
+    return found

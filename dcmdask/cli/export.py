@@ -77,6 +77,7 @@ def export(
         str, typer.Option(metavar="N", help="Number of levels of an OME-Zarr pyramid, or auto.")
     ] = "auto",
     on_irregular: options.OnIrregular = "error",
+    on_duplicate: options.OnDuplicate = "error",
     order_by: options.OrderBy = None,
     tolerance: options.Tolerance = None,
     on_error: Annotated[
@@ -146,6 +147,7 @@ def export(
         "levels": numbers(levels, "--levels"),
         "values": values,
         "on_irregular": on_irregular,
+        "on_duplicate": on_duplicate,
         "order_by": order_by,
         "tolerance": tolerance,
         "on_error": on_error,

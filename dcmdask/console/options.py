@@ -30,6 +30,10 @@ OnIrregular = Annotated[
     Literal["error", "keep", "fill"],
     typer.Option(help="Where positions of a series are missing, double or uneven."),
 ]
+OnDuplicate = Annotated[
+    Literal["error", "first"],
+    typer.Option(help="Where a scan is there in single-frame and in multi-frame files."),
+]
 OrderBy = Annotated[
     list[str] | None,
     typer.Option(

@@ -115,6 +115,25 @@ def are_in_the_way(facts: npt.NDArray[Any], group: Integers) -> bool:
     return False
 
 
+def share_positions(facts: npt.NDArray[Any], group: Integers) -> bool:
+    """Return whether frames of several groups are at one position.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of one orientation.
+    group : ndarray of int64
+        (n,): number of the group of each frame.
+    """
+    placed = is_placed(facts)
+    facts, group = facts[placed], group[placed]
+    if not len(facts):
+        return False
+    along = facts["position"] @ normal_of(most_common(facts["orientation"]))
+    z = clusters(along, same_within(most_common(facts["spacing"])))
+    return bool(len(np.unique(np.column_stack([z, group]), axis=0)) > z.max() + 1)
+
+
 def grouped(group: Integers) -> list[Integers]:
     """Return the indices of each group, by the numbers of the groups.
 

@@ -46,6 +46,7 @@ def to_zarr(
     levels: int | str = "auto",
     values: Literal["stored", "modality", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
+    on_duplicate: Literal["error", "first"] = "error",
     order_by: str | Sequence[str] | None = None,
     tolerance: float | None = None,
     on_error: Literal["fail", "fill"] = "fail",
@@ -97,6 +98,9 @@ def to_zarr(
         (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where
         positions and frames are missing.
         :meth:`Stack.split` gives the regular parts.
+    on_duplicate : {"error", "first"}
+        For a scan that is there in single-frame and in multi-frame files: raise, or take the first
+        of both, by name.
     order_by : str or sequence of str, optional
         Keywords of attributes that tell frames of one position apart, one dimension each, such
         as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
@@ -204,6 +208,7 @@ def to_zarr(
         levels=levels,
         values=values,
         on_irregular=on_irregular,
+        on_duplicate=on_duplicate,
         order_by=order_by,
         tolerance=tolerance,
         on_error=on_error,

@@ -10,7 +10,7 @@ from make_dicom import noise
 from pydicom import dcmread
 
 import dcmdask
-from dcmdask import DcmdaskWarning, IrregularSeriesError, Series, scan
+from dcmdask import AmbiguousSourceError, DcmdaskWarning, IrregularSeriesError, Series, scan
 
 FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
 EVEN = 2.5 * np.arange(6)
@@ -221,3 +221,72 @@ def test_the_tolerance_is_an_option_everywhere(tmp_path: Path) -> None:
             stack.within(wrong)
     with pytest.raises(ValueError, match="are for series"):
         dcmdask.from_dicom(next((tmp_path / "a").iterdir()), tolerance=1)
+
+
+# Copies of a scan in single-frame and in multi-frame files
+
+
+def twice(folder: Path, frames: np.ndarray, others: np.ndarray) -> None:
+    """A scan of which `others` are the frames of an enhanced file."""
+    positions = along(AXIAL, EVEN[: len(frames)])
+    classic(
+        folder, frames, positions, modality="MR",
+        each={"ImageType": [["ORIGINAL", "PRIMARY", "M"]] * len(frames)},
+    )  # fmt: skip
+    enhanced(folder, others, positions, name="enhanced", contents=[{}] * len(others))
+
+
+def test_copies_are_named_and_one_is_taken(tmp_path: Path) -> None:
+    twice(tmp_path / "a", FRAMES, FRAMES)
+    series = one(tmp_path / "a")
+    assert [stack.dims for stack in series.stacks] == [("z", "y", "x")] * 2
+    assert series.copies == {1: 0}
+    assert [found.code for found in series.irregularities] == ["duplicate"]
+    (row,) = scan(tmp_path / "a").rows()
+    assert not row["regular"] and "on_duplicate='first'" in row["irregularities"][0]
+    calls: list[Any] = [
+        series.to_dask, series.to_xarray,
+        lambda **how: dcmdask.from_dicom(tmp_path / "a", **how),
+        lambda **how: dcmdask.to_zarr(tmp_path / "a", tmp_path / "a.zarr", **how),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(AmbiguousSourceError, match="on_duplicate='first'"):
+            call()
+        with pytest.raises(ValueError, match="on_duplicate is one of error, first"):
+            call(on_duplicate="last")
+        with pytest.warns(DcmdaskWarning, match="6 frames are copies") as caught:
+            found = call(on_duplicate="first")
+        assert [warning.message.code for warning in caught] == ["copies"]
+        assert found.shape == FRAMES.shape
+    with pytest.warns(DcmdaskWarning, match="6 frames are copies"):
+        np.testing.assert_array_equal(series.to_dask(on_duplicate="first"), FRAMES)
+    with pytest.warns(DcmdaskWarning, match="6 frames are copies"):
+        assert dcmdask.verify(tmp_path / "a.zarr", tmp_path / "a").ok
+
+
+def test_other_pixels_are_no_copies(tmp_path: Path) -> None:
+    twice(tmp_path, FRAMES, FRAMES[::-1])
+    with pytest.raises(AmbiguousSourceError, match="2 stacks"):
+        one(tmp_path).to_dask(on_duplicate="first")
+
+
+def test_copies_of_a_part_are_apart(tmp_path: Path) -> None:
+    twice(tmp_path, FRAMES[:3], FRAMES[:3])
+    classic(
+        tmp_path / "more", FRAMES[3:], along(AXIAL, EVEN[3:]), modality="MR",
+        each={
+            "ImageType": [["ORIGINAL", "PRIMARY", "M"]] * 3,
+            "SOPInstanceUID": [f"1.2.{n}" for n in range(3)],
+        },
+    )  # fmt: skip
+    series = one(tmp_path)
+    assert [len(stack.frame_numbers) for stack in series.stacks] == [6, 3]
+    assert series.copies == {}
+
+
+def test_single_and_multi_frame_files_of_one_volume_are_one(tmp_path: Path) -> None:
+    classic(tmp_path, FRAMES[::2], along(AXIAL, EVEN[::2]), modality="MR")
+    positions = along(AXIAL, EVEN[1::2])
+    enhanced(tmp_path, FRAMES[1::2], positions, name="enhanced", contents=[{}] * 3)
+    (stack,) = one(tmp_path).stacks
+    np.testing.assert_array_equal(stack.to_dask(), FRAMES)
