@@ -12,7 +12,7 @@ Columns of the results, over all frames of a series, in the units of the modalit
   divided by the noise, which is the median of second differences along rows and columns
   (J. Immerkaer, Computer Vision and Image Understanding 64, 1996; the median, so that edges
   count little). It is too high for smoothed frames, also those of lossy compression.
-- `geometry`: regular, or its irregularities: missing, duplicate, uneven, tilt, ...; "no position".
+- `geometry`: regular, or its irregularities: missing, duplicate, uneven, ...; "no position".
 - `pixels`: a hash of all frames, in any order. Series with equal hashes have equal frames.
 
 duplicates.csv lists each frame that an earlier series has as well: `series`, `frame`, and its

@@ -195,6 +195,7 @@ REGULAR: dict[str, Callable[[], Phantom]] = {
     "axial": lambda: grid(z=7),
     "sagittal": lambda: grid(z=7, orientation=SAGITTAL),
     "oblique": lambda: grid(z=7, orientation=OBLIQUE),
+    "tilted": lambda: grid(z=6, lean=(0, 0.25, 0)),
     "no numbers": lambda: grid(z=7).tell(instance_number=np.nan),
     "lying numbers": lambda: grid(z=7).tell(instance_number=[3, 3, 1, 9, 2, 2, 4]),
     "a lying index": lambda: grid(z=7).tell(position_index=[1, 2, 4, 3, 5, 6, 7]),
@@ -250,11 +251,7 @@ IRREGULAR: dict[str, tuple[Callable[[], np.ndarray], set[str]]] = {
     "missing": (lambda: at_distances([0, 2.5, 5, 10, 12.5, 17.5]), {"missing"}),
     "uneven": (lambda: at_distances([0, 2.5, 5.1, 7.5, 11.9, 12.5]), {"uneven"}),
     "drifting": (lambda: at_distances(np.cumsum(np.linspace(1, 1.009, 90))), {"uneven"}),
-    "tilted": (lambda: grid(z=6, lean=(0, 0.25, 0)).facts, {"tilt"}),
-    "tilted, missing": (
-        lambda: without(grid(z=6, lean=(0, 0.25, 0)).facts, [2]),
-        {"tilt", "missing"},
-    ),
+    "tilted, missing": (lambda: without(grid(z=6, lean=(0, 0.25, 0)).facts, [2]), {"missing"}),
     "bent": (lambda: grid(z=6).tell(position=_bent()).facts, {"position"}),
     "duplicate": (duplicate, {"duplicate"}),
     "all at one position": (

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.scan import Scan
 from dcmdask.dicom.access import reaching
 from dcmdask.errors import AmbiguousSourceError
@@ -33,7 +34,7 @@ def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) ->
         return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
 
 
-def only_stack(found: Scan) -> Stack:
+def only_stack(found: Scan, on_duplicate: OnDuplicate = "error") -> Stack:
     """Return the one stack of the one series, and warn of files that may belong to it."""
     if len(found) != 1:
         series = [f"- {one!r}" for one in found[:_LISTED]]
@@ -48,4 +49,4 @@ def only_stack(found: Scan) -> Stack:
             code="series",
         )
     found[0].warn_left_out()
-    return found[0].only_stack()
+    return found[0].only_stack(on_duplicate)

@@ -9,6 +9,7 @@ import dask.array as da
 from pydicom.dataset import Dataset
 
 from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.copies import check_on_duplicate
 from dcmdask.archive.scan import scan
 from dcmdask.arrays.chunks import to_dask
 from dcmdask.arrays.transformation import Values, check_values, with_values
@@ -26,7 +27,9 @@ def from_dicom(
     *,
     values: Literal["stored", "modality", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
+    on_duplicate: Literal["error", "first"] = "error",
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     fill_value: float | None = None,
     chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
     raw: bool = False,
@@ -58,10 +61,16 @@ def from_dicom(
         that there are, in spatial order; or put `fill_value` where frames are missing. Not for
         one file, whose frames stay in the order that they are stored in: ``scan(path)[0]``
         arranges those.
+    on_duplicate : {"error", "first"}
+        For a scan that is there in single-frame and in multi-frame files: raise, or take the first
+        of both, by name.
     order_by : str or sequence of str, optional
         Keywords of attributes that tell frames of one position apart, one dimension each, such
         as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
         attributes that all positions share.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+        than the last digit that positions are written with.
     fill_value : number, optional
         For missing frames. By default NaN for floating point, otherwise Pixel Padding Value
         (0028,0120) in the same units, or 0 where there is none.
@@ -127,16 +136,24 @@ chunktype=numpy.ndarray>
     opening = {"raw": raw, "decoding_plugin": decoding_plugin, **decoding_options}
     check_values(values, opening)
     check_on_irregular(on_irregular)
+    check_on_duplicate(on_duplicate)
     if not isinstance(src, FrameArray) and is_collection(src, storage_options):
-        stack = only_stack(scan(src, storage_options=storage_options))
+        stack = only_stack(scan(src, storage_options=storage_options), on_duplicate)
         frames: ArrayLike = stack.flattened(
-            values, on_irregular, order_by=order_by, fill_value=fill_value, **opening
+            values,
+            on_irregular,
+            order_by=order_by,
+            tolerance=tolerance,
+            fill_value=fill_value,
+            **opening,
         )
         return to_dask(frames, chunks)
-    if on_irregular != "error" or order_by or fill_value is not None:
+    asked = on_irregular != "error" or on_duplicate != "error" or tolerance is not None
+    if asked or order_by or fill_value is not None:
         raise ValueError(
-            "on_irregular, order_by and fill_value are for series: the frames of one file stay in "
-            "the order that they are stored in; scan(path)[0] arranges them"
+            "on_irregular, on_duplicate, order_by, tolerance and fill_value are for series: the "
+            "frames of one file stay in the order that they are stored in; scan(path)[0] arranges "
+            "them"
         )
     if isinstance(src, FrameArray):
         if raw or decoding_plugin or storage_options or decoding_options or values != "stored":

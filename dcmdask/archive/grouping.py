@@ -49,7 +49,7 @@ def series_of(
     Returns
     -------
     series : list of Series
-        By Study and Series Instance UID.
+        By Study and Series Instance UID; several studies in one series, by the first of them.
     copies : list of Skipped
         Of each instance, all files but the first by name.
     """
@@ -83,13 +83,17 @@ def series_of(
         series.append(Series(key[1], instances, sorted(conflicts.get(key, ())), left_out))
     if len(series) == 1:
         series[0].left_out = tuple(chain.from_iterable(beside.values()))
-    return series, list(copies.values())
+    return sorted(series, key=_by_study), list(copies.values())
+
+
+def _by_study(series: Series) -> tuple[str, str]:
+    return min(one.study_uid for one in series.instances), series.uid
 
 
 def by_series(one: Described) -> tuple[str, ...]:
-    """Return the key of the series of an instance."""
+    """Return the key of the series of an instance; with a UID of the series, that alone."""
     if one.series_uid:
-        return one.study_uid, one.series_uid, "", ""
+        return "", one.series_uid, "", ""
     return one.study_uid, "", one.modality, folder_of(one.source.name)
 
 

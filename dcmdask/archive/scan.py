@@ -68,8 +68,9 @@ def scan(
 
     Of files with the same SOP Instance UID in one series, those with the same pixel data,
     lookup tables and facts are one instance: the first by name is kept. Where they differ all
-    are kept, and the series says so among its irregularities. Instances without a Series
-    Instance UID are grouped by study, modality and folder.
+    are kept, and the series says so among its irregularities. A series is its Series Instance
+    UID, whatever its Study Instance UIDs are; instances without one are grouped by study,
+    modality and folder.
 
     Parameters
     ----------

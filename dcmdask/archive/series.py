@@ -7,21 +7,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from dcmdask.archive.copies import (
+    OnDuplicate,
+    check_on_duplicate,
+    copies_among,
+    have_equal_pixels,
+    irregularities,
+)
 from dcmdask.archive.discovery import common_folder, folder_of
+from dcmdask.archive.stacks import stacks_of
 from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
-from dcmdask.dicom.description import Described, facts_of
+from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.instance import outside
+from dcmdask.dicom.instance import issue, outside
 from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, Note
-from dcmdask.geometry.grid import Irregularity, clusters
-from dcmdask.images.plain import is_mosaic
+from dcmdask.geometry.grid import Irregularity
 from dcmdask.images.summary import HEADS, cells
-from dcmdask.images.volume import Stack, compacted
+from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
@@ -29,14 +34,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-# Direction cosines and, relatively, pixel spacings that differ by less are the same: over 500
-# mm that is 0.01 mm.
-_SAME = 2e-5
 # Number of stacks that a message lists, and that a notebook shows.
 _LISTED, _SHOWN = 10, 50
-# No direction cosine and no logarithm of a spacing.
-_ABSENT = 99.0
-
 
 # Keyword to the attribute of a Described, and what lets only values through that are no name.
 _METADATA: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -85,11 +84,16 @@ class Series:
         """Stacks, each of which can be one array; the largest first."""
         return stacks_of(self.uid, self.instances)
 
+    @cached_property
+    def copies(self) -> dict[int, int]:
+        """Numbers of stacks that have the frames of another one, by their headers, and of that."""
+        return copies_among(self.stacks)
+
     @property
     def irregularities(self) -> tuple[Irregularity, ...]:
-        """Irregularities of its stacks, and instances that contradict each other."""
+        """Irregularities of its stacks, copies, and instances that contradict each other."""
         found = (one for stack in self.stacks for one in stack.irregularities)
-        return (*self.conflicts, *without_conflicts(found))
+        return (*self.conflicts, *irregularities(self.copies), *without_conflicts(found))
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -149,26 +153,55 @@ class Series:
         caption += f"; {more} more stacks are not shown" if more else ""
         return html_table(caption, ("", *HEADS), rows)
 
-    def only_stack(self) -> Stack:
+    def only_stack(self, on_duplicate: OnDuplicate = "error") -> Stack:
         """Return the stack where there is one.
+
+        Parameters
+        ----------
+        on_duplicate : {"error", "first"}
+            For a scan that is there in single-frame and in multi-frame files: raise; or take the
+            first of both, by name. Frames at the first, the middle and the last place have to be
+            equal.
 
         Raises
         ------
         AmbiguousSourceError
             There are several; the message lists them.
         """
-        if len(self.stacks) != 1:
+        check_on_duplicate(on_duplicate)
+        stacks = self.stacks
+        if on_duplicate == "first" and self.copies:
+            stacks = self._without_copies()
+        if len(stacks) != 1:
             shown = self.stacks[:_LISTED]
-            listed = "\n".join(f"- stacks[{i}]: {stack}" for i, stack in enumerate(shown))
+            listed = [f"- stacks[{i}]: {stack}" for i, stack in enumerate(shown)]
             more = len(self.stacks) - _LISTED
-            listed += f"\n- and {more} more" if more > 0 else ""
+            listed += [f"- and {more} more"] if more > 0 else []
+            listed += [f"- {one}" for one in irregularities(self.copies)]
             raise AmbiguousSourceError(
-                f"{len(self.stacks)} stacks where one array is meant:\n{listed}\n"
-                "take one of them, such as scan(...)[0].stacks[0].to_dask()",
+                f"{len(self.stacks)} stacks where one array is meant:\n"
+                + "\n".join(listed)
+                + "\ntake one of them, such as scan(...)[0].stacks[0].to_dask()",
                 source=self.name,
                 code="stacks",
             )
-        return self.stacks[0]
+        return stacks[0]
+
+    def _without_copies(self) -> tuple[Stack, ...]:
+        left_out = [
+            stack
+            for number, original in self.copies.items()
+            for stack in [self.stacks[number]]
+            if have_equal_pixels(stack, self.stacks[original])
+        ]
+        if left_out:
+            frames = sum(len(stack.frame_numbers) for stack in left_out)
+            text = (
+                f"{frames} frames are copies, in single-frame and in multi-frame files, and left "
+                f"out: {left_out[0].instances[0].source.name}"
+            )
+            issue(Note("copies", text), self.name)
+        return tuple(stack for stack in self.stacks if stack not in left_out)
 
     def warn_left_out(self) -> None:
         """Warn of files that may belong to it and were left out."""
@@ -185,7 +218,9 @@ class Series:
         values: Literal["stored", "modality", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
+        on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -203,10 +238,16 @@ class Series:
             in spatial order (where a grid of several dimensions is not complete, its holes hold
             `fill_value`); or put `fill_value` where positions and frames are missing.
             :meth:`Stack.split` gives the regular parts.
+        on_duplicate : {"error", "first"}
+            For a scan that is there in single-frame and in multi-frame files: raise, or take the
+            first of both, by name.
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -236,12 +277,13 @@ class Series:
         AmbiguousSourceError
             There are several stacks; the message lists them.
         """
-        stack = self.only_stack()
+        stack = self.only_stack(on_duplicate)
         self.warn_left_out()
         return stack.to_dask(
             values,
             on_irregular=on_irregular,
             order_by=order_by,
+            tolerance=tolerance,
             fill_value=fill_value,
             chunks=chunks,
             **decoding_options,
@@ -252,7 +294,9 @@ class Series:
         values: Literal["stored", "modality", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
+        on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -270,10 +314,16 @@ class Series:
             in spatial order (where a grid of several dimensions is not complete, its holes hold
             `fill_value`); or put `fill_value` where positions and frames are missing.
             :meth:`Stack.split` gives the regular parts.
+        on_duplicate : {"error", "first"}
+            For a scan that is there in single-frame and in multi-frame files: raise, or take the
+            first of both, by name.
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -321,12 +371,13 @@ class Series:
         >>> v[2:].dcm.affine[:3, 3]
         array([ -72.199997, -143.      ,    3.7625  ])
         """
-        stack = self.only_stack()
+        stack = self.only_stack(on_duplicate)
         self.warn_left_out()
         return stack.to_xarray(
             values,
             on_irregular=on_irregular,
             order_by=order_by,
+            tolerance=tolerance,
             fill_value=fill_value,
             chunks=chunks,
             **decoding_options,
@@ -336,52 +387,3 @@ class Series:
 def without_conflicts(found: Iterable[Irregularity]) -> list[Irregularity]:
     """Return irregularities of a stack, but for conflicts, which its series names as well."""
     return [one for one in found if one.code != "conflict"]
-
-
-def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
-    """Group frames that look alike, and lie and measure alike, into stacks.
-
-    Alike are: rows, columns, samples, type of the stored values, what grey means, localizer
-    or mosaic or neither, frame of reference; orientation, pixel spacing and Stack ID.
-    Transfer syntaxes may differ.
-    """
-    looks: dict[tuple[Any, ...], list[int]] = {}
-    for number, one in enumerate(instances):
-        looks.setdefault(_look(one), []).append(number)
-    stacks: list[Stack] = []
-    for members in looks.values():
-        alike = [instances[number] for number in members]
-        stacks += compacted(uid, alike, _placed_alike(facts_of(alike)))
-    return tuple(sorted(stacks, key=_size_and_name))
-
-
-def _size_and_name(stack: Stack) -> tuple[Any, ...]:
-    numbers = stack.frame_numbers
-    return -len(numbers), stack.instances[0].source.name, int(numbers[0])
-
-
-def _look(one: Described) -> tuple[Any, ...]:
-    return (
-        one.rows,
-        one.columns,
-        one.samples,
-        one.bits_allocated,
-        one.signed,
-        one.pixel_keyword,
-        one.photometric_interpretation if one.samples == 1 else "",
-        "LOCALIZER" in one.image_type,
-        is_mosaic(one),
-        one.frame_of_reference_uid,
-    )
-
-
-def _placed_alike(facts: npt.NDArray[Any]) -> list[npt.NDArray[np.int64]]:
-    """Return the rows of each combination of orientation, pixel spacing and Stack ID."""
-    scale = np.where(facts["spacing"] > 0, facts["spacing"], np.nan)
-    measures = np.column_stack([facts["orientation"], np.log(scale)])
-    measures = np.where(np.isfinite(measures), measures, _ABSENT)
-    stack_id = np.unique(facts["stack_id"], return_inverse=True)[1].reshape(-1)
-    labels = np.column_stack([stack_id, *(clusters(one, _SAME) for one in measures.T)])
-    group = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(group, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)

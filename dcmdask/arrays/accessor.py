@@ -19,7 +19,7 @@ from dcmdask.errors import GeometryError
 if TYPE_CHECKING:
     import SimpleITK
 
-    from dcmdask.geometry.grid import Floats
+    from dcmdask.geometry.planes import Floats
 
 
 @xr.register_dataarray_accessor("dcm")

@@ -1,11 +1,11 @@
-"""`JoinedFrames`: the frames of several instances of one look, as one array-like."""
+"""`JoinedFrames`: the frames of several instances of one shape, as one array-like."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -31,17 +31,18 @@ class JoinedFrames(ArrayLike):
     """Frames of several instances as (frames, rows, columns) or (..., samples).
 
     Frames count through the instances in the order given, each with as many as it was
-    described with; transfer syntaxes may differ. An instance of one frame is opened when it
-    is read, one of several frames here, once: its frame index is carried. Opening notices
-    that a local file has changed since it was described. Each note is issued as a warning once,
-    for the first instance that has it.
+    described with; transfer syntaxes may differ, and types of integers: frames are decoded in
+    that of their instance, and cast to the smallest one that holds all. An instance of one frame
+    is opened when it is read, one of several frames here, once: its frame index is carried.
+    Opening notices that a local file has changed since it was described. Each note is issued as
+    a warning once, for the first instance that has it.
 
     Holds no open file, so it can be pickled, shared by threads and used behind a fork.
 
     Parameters
     ----------
     instances : sequence of Described
-        Of the same rows, columns, samples and type of stored values.
+        Of the same rows, columns and samples, and of one type of stored values or of integers.
     raw, decoding_plugin, **decoding_options
         As for :func:`dcmdask.open_frames`, for every instance; not `number_of_frames`,
         `allow_excess_frames` and `extended_offsets`.
@@ -59,7 +60,7 @@ class JoinedFrames(ArrayLike):
     Raises
     ------
     HeaderError
-        Two instances do not look alike.
+        The shapes of frames differ, or there is no type of integers that holds all values.
     SourceChangedError, FileNotFoundError
         An instance of several frames is not as described, or not there any more; for one of
         a single frame when it is read.
@@ -89,7 +90,8 @@ class JoinedFrames(ArrayLike):
             if one.sop_instance_uid and not isinstance(one.source, files.LocalFile)
         }
         self._starts = np.cumsum([0, *(len(one) for one in instances)])
-        frame_shape, self.dtype = look(instances, decoding_options)
+        frame_shape, self._types = look(instances, decoding_options)
+        self.dtype = common_type(self._types)
         self.shape = (int(self._starts[-1]), *frame_shape)
         self.transfer_syntaxes: Counter[str] = Counter()
         for one in instances:
@@ -109,10 +111,11 @@ class JoinedFrames(ArrayLike):
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
         # Frames beyond those that the header declares have no place; opening warns of them.
         there = (instance.pixels.number_of_frames, *frames.shape[1:])
-        if there != expected or frames.dtype.newbyteorder("=") != self.dtype:
+        if there != expected or frames.dtype.newbyteorder("=") not in self._types:
+            types = " or ".join(sorted(map(str, self._types)))
             raise SourceChangedError(
                 f"there are frames of {frames.shape} {frames.dtype.newbyteorder('=')}, and "
-                f"{expected} {self.dtype} were there when the headers were read",
+                f"{expected} {types} were there when the headers were read",
                 source=source.name,
             )
         return frames
@@ -130,7 +133,7 @@ class JoinedFrames(ArrayLike):
             [source.token for source in self._sources],
             self._starts.tolist(),
             self.shape,
-            self.dtype.str,
+            sorted(one.str for one in self._types),
             sorted((key, str(value)) for key, value in self._options.items()),
             tuple(self._how),
         )
@@ -188,15 +191,31 @@ def _runs(owners: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     return list(pairwise(bounds)) if len(owners) else []
 
 
+def types_of(instances: Sequence[Described]) -> frozenset[np.dtype[Any]]:
+    """Return the types of the stored values, in native byte order."""
+    return look(instances, {})[1]
+
+
+def common_type(types: Iterable[np.dtype[Any]]) -> np.dtype[Any]:
+    """Return the smallest type that holds all values of some types of integers; of one, itself.
+
+    Examples
+    --------
+    >>> common_type(map(np.dtype, ("u1", "i2"))), common_type(map(np.dtype, ("u2", "i2")))
+    (dtype('int16'), dtype('int32'))
+    """
+    return np.result_type(*types)
+
+
 def look(
     instances: Sequence[Described], options: dict[str, Any]
-) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and the type of a frame, once all instances have the same.
+) -> tuple[tuple[int, ...], frozenset[np.dtype[Any]]]:
+    """Return the shape of a frame, which all instances have, and the types of stored values.
 
     Raises
     ------
     HeaderError, MissingElementError
-        They have not, or what is described cannot be.
+        Shapes differ, no type of integers holds all values, or what is described cannot be.
     """
     distinct: dict[tuple[Any, ...], Described] = {}
     for one in instances:
@@ -208,14 +227,15 @@ def look(
         pixels, _ = image_pixel(Dataset(), UID(one.transfer_syntax), elements, one.source.name)
         looks.setdefault((pixels.frame_shape, pixels.dtype.newbyteorder("=")), one.source.name)
     (expected, first), *others = looks.items()
-    if others:
-        other, name = others[0]
-        raise HeaderError(
-            f"its frames are {other[0]} {other[1]}, those of {first} are {expected[0]} "
-            f"{expected[1]}, and only frames that look alike make one array",
-            source=name,
-        )
-    return expected
+    types = frozenset(dtype for _, dtype in looks)
+    for other, name in others:
+        if other[0] != expected[0] or common_type(types).kind not in "iu":
+            raise HeaderError(
+                f"its frames are {other[0]} {other[1]}, those of {first} are {expected[0]} "
+                f"{expected[1]}, and only frames that look alike make one array",
+                source=name,
+            )
+    return expected[0], types
 
 
 def _elements(one: Described) -> dict[str, Any]:

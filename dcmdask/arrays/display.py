@@ -77,7 +77,7 @@ class DisplayFrames(TransformedFrames):
         # False for NaN, too.
         usable = np.isfinite(center) & ((width >= 1) | ((width > 0) & (function != "LINEAR")))
         windows = np.where(usable, center, 0.0), np.where(usable, width, 0.0)
-        self._columns = (*rescaling(transformation), *windows, function)
+        self._columns = (*rescaling(transformation, frames.dtype), *windows, function)
         self._inverted = transformation.interpretation == "MONOCHROME1"
         self._colour = frames.ndim > 3
         self._palette = transformation.interpretation == "PALETTE COLOR" and not self._colour
@@ -96,7 +96,7 @@ class DisplayFrames(TransformedFrames):
                 frame=frame,
             )
         if self.frames.dtype.kind == "f" and not self._palette:
-            shown = np.broadcast_to(self._columns[4] > 0, len(self)).copy()
+            shown = np.broadcast_to(self._columns[5] > 0, len(self)).copy()
             shown[[n for n, luts in enumerate(self._luts) if luts and luts.voi]] = True
             if self._colour or not shown.all():
                 raise HeaderError(
@@ -119,18 +119,18 @@ class DisplayFrames(TransformedFrames):
             colours = (palette.entries >> max(0, palette.bits - 8)).astype(np.uint8)
             store(Lut(palette.first, 8, colours), stored, out, by_table=True)
         elif self._colour:
-            low, high = value_range(parameters[2], stored.dtype.kind == "i")
+            low, high = value_range(parameters[2], parameters[3])
             if (low, high) == (0, 255) and stored.dtype == out.dtype:
                 out[...] = stored
             else:
                 store(lambda values: _spread(values, low, high), stored, out, by_table=True)
         else:
-            shown = self._shown(parameters, stored.dtype.kind == "i")
+            shown = self._shown(parameters)
             store(shown, stored, out, by_table=True)
 
-    def _shown(self, parameters: tuple[Any, ...], signed: bool) -> Callable[[Array], Array]:
+    def _shown(self, parameters: tuple[Any, ...]) -> Callable[[Array], Array]:
         """Return what makes grey of stored values (PS3.4 N.2)."""
-        slope, intercept, bits, center, width, function, luts = parameters
+        slope, intercept, bits, signed, center, width, function, luts = parameters
         modality = luts.modality if luts else None
         voi = luts.voi if luts else None
         if modality is None:

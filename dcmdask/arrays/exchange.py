@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from dcmdask.arrays.grid import grid_of
 from dcmdask.errors import GeometryError
-from dcmdask.geometry.grid import Floats
 from dcmdask.geometry.patient import first_and_step
+from dcmdask.geometry.planes import Floats
 
 if TYPE_CHECKING:
     import SimpleITK

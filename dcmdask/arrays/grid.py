@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcmdask.errors import GeometryError
-from dcmdask.geometry.grid import Floats
 from dcmdask.geometry.patient import PatientAxes, first_and_step
+from dcmdask.geometry.planes import Floats
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -49,6 +49,8 @@ class Transformation:
     luts : sequence of Luts or None
         The lookup tables of each frame, those of one instance the same object; empty where
         no frame has any. They come before `slope`, `intercept` and the window.
+    signed : bool or array of bool, optional
+        (0028,0103), where the type of the frames does not tell, since it holds those of several.
     """
 
     bits_stored: npt.ArrayLike
@@ -59,6 +61,7 @@ class Transformation:
     function: npt.ArrayLike = "LINEAR"
     interpretation: str = "MONOCHROME2"
     luts: Sequence[Luts | None] = ()
+    signed: npt.ArrayLike | None = None
 
 
 class TransformedFrames(ArrayLike):
@@ -177,13 +180,13 @@ class ModalityFrames(TransformedFrames):
 
     def __init__(self, frames: ArrayLike, transformation: Transformation) -> None:
         super().__init__(frames, transformation)
-        self._columns = rescaling(transformation)
+        self._columns = rescaling(transformation, frames.dtype)
         self.shape = frames.shape
         self.dtype = self._decide()
 
     def _decide(self) -> np.dtype[Any]:
         stored = self.frames.dtype
-        slope, intercept, bits = (np.broadcast_to(c, len(self)) for c in self._columns)
+        slope, intercept, bits, signed = (np.broadcast_to(c, len(self)) for c in self._columns)
         tables = {luts.modality for luts in self._luts if luts and luts.modality}
         if stored.kind == "f":
             if tables:
@@ -196,11 +199,12 @@ class ModalityFrames(TransformedFrames):
         if self._luts:
             linear = np.array([not (luts and luts.modality) for luts in self._luts])
             slope, intercept, bits = slope[linear], intercept[linear], bits[linear]
+            signed = signed[linear]
         most = max((lut.bits for lut in tables), default=0)
         if tables and not len(slope):
             return np.dtype(np.uint8 if most <= 8 else np.uint16)
         if np.all(slope == 1) and np.all(intercept == np.rint(intercept)):
-            exact = _smallest(bits, intercept, stored.kind == "i", 2**most - 1)
+            exact = _smallest(bits, intercept, signed, 2**most - 1)
             if exact is not None:
                 return exact
         with np.errstate(over="ignore"):
@@ -209,7 +213,7 @@ class ModalityFrames(TransformedFrames):
         return np.dtype(np.float64 if wide else np.float32)
 
     def _transform(self, parameters: tuple[Any, ...], stored: Array, out: Array) -> None:
-        slope, intercept, bits, luts = parameters
+        slope, intercept, bits, _, luts = parameters
         if luts and luts.modality:
             store(luts.modality, stored, out, by_table=True)
         elif self.dtype.kind == "i":
@@ -237,14 +241,18 @@ class ModalityFrames(TransformedFrames):
             )
 
 
-def rescaling(transformation: Transformation) -> tuple[Array, Array, Array]:
-    """Return slope, intercept and Bits Stored, all finite."""
+def rescaling(
+    transformation: Transformation, stored: np.dtype[Any]
+) -> tuple[Array, Array, Array, Array]:
+    """Return slope, intercept, Bits Stored and whether values are signed, all finite."""
+    signed = transformation.signed
     slope = np.asarray(transformation.slope, np.float64)
     intercept = np.asarray(transformation.intercept, np.float64)
     return (
         np.where(np.isfinite(slope), slope, 1.0),
         np.where(np.isfinite(intercept), intercept, 0.0),
         np.asarray(transformation.bits_stored, np.int64),
+        np.asarray(stored.kind == "i" if signed is None else signed, np.bool_),
     )
 
 
@@ -253,15 +261,15 @@ def value_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def _smallest(bits: Array, intercept: Array, signed: bool, highest: int) -> np.dtype[Any] | None:
+def _smallest(bits: Array, intercept: Array, signed: Array, highest: int) -> np.dtype[Any] | None:
     """Return the smallest signed integer for all values of so many bits plus intercept.
 
     It holds 0 and `highest` as well; None where there is no such type.
     """
     low, high = 0, highest
-    for some in np.unique(bits).tolist():
-        least, greatest = value_range(some, signed)
-        added = intercept[bits == some]
+    for some, with_sign in np.unique(np.column_stack([bits, signed]), axis=0).tolist():
+        least, greatest = value_range(some, with_sign)
+        added = intercept[(bits == some) & (signed == with_sign)]
         low, high = min(low, least + int(added.min())), max(high, greatest + int(added.max()))
     types = map(np.dtype, ("i1", "i2", "i4", "i8"))
     return next((t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max), None)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from dcmdask.arrays.grid import Grid, grid_of
 from dcmdask.dicom.instance import outside
 from dcmdask.errors import DcmdaskWarning, GeometryError
-from dcmdask.geometry.grid import Floats
 from dcmdask.geometry.patient import PatientAxes, along_axis
+from dcmdask.geometry.planes import Floats
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -83,6 +83,9 @@ def with_values(
         function=np.char.decode(facts["window_function"], "ascii", "replace"),
         interpretation=interpretation if first.samples == 1 else "RGB",
         luts=_luts(instances, overrides.get("photometric_interpretation")),
+        signed=overrides.get(
+            "pixel_representation", np.repeat([one.signed for one in instances], counts)
+        ),
     )
     return (ModalityFrames if values == "modality" else DisplayFrames)(frames, transformation)
 

@@ -78,7 +78,9 @@ def export(
         str, typer.Option(metavar="N", help="Number of levels of an OME-Zarr pyramid, or auto.")
     ] = "auto",
     on_irregular: options.OnIrregular = "error",
+    on_duplicate: options.OnDuplicate = "error",
     order_by: options.OrderBy = None,
+    tolerance: options.Tolerance = None,
     on_error: Annotated[
         Literal["fail", "fill"],
         typer.Option(help="If a frame cannot be decoded: end, or fill, mark and report it."),
@@ -146,7 +148,9 @@ def export(
         "levels": numbers(levels, "--levels"),
         "values": values,
         "on_irregular": on_irregular,
+        "on_duplicate": on_duplicate,
         "order_by": order_by,
+        "tolerance": tolerance,
         "on_error": on_error,
         "fill_value": fill_value,
         "with_identifiers": with_identifiers,

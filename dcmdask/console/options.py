@@ -38,12 +38,24 @@ OnIrregular = Annotated[
     Literal["error", "keep", "fill"],
     typer.Option(help="Where positions of a series are missing, double or uneven."),
 ]
+OnDuplicate = Annotated[
+    Literal["error", "first"],
+    typer.Option(help="Where a scan is there in single-frame and in multi-frame files."),
+]
 OrderBy = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEYWORD",
         help="Attribute that tells frames of one position of a series apart, such as "
         "TriggerTime. Can be given several times.",
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MM",
+        help="How far positions of a series may be off an even grid; by default 3 % of a step, "
+        "or less than the last digit of positions.",
     ),
 ]
 Scheduler = Annotated[

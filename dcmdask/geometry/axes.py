@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.errors import Note
-from dcmdask.geometry.grid import Floats, Integers
+from dcmdask.geometry.planes import Floats, Integers
 
 COMPONENTS = (b"MAGNITUDE", b"PHASE", b"REAL", b"IMAGINARY")
 # The most specific first.

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.geometry.axes import Axis
-from dcmdask.geometry.grid import Floats, Geometry, Integers
+from dcmdask.geometry.grid import Geometry
 from dcmdask.geometry.patient import NANOMETRES, along_axis
+from dcmdask.geometry.planes import Floats, Integers
 
 Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
 
@@ -113,8 +114,8 @@ def z_of(geometry: Geometry) -> Floats:
     gap, z = geometry.spacing[0], np.round(geometry.z, NANOMETRES)
     if np.isnan(gap):
         return z
-    even = along_axis(z[0], gap, len(z))
-    return even if np.abs(even - z).max() < gap / 10 else z
+    is_complete = round(float(geometry.positions[-1]) / gap) == len(z) - 1
+    return along_axis(z[0], gap, len(z)) if is_complete else z
 
 
 def _firsts(numbers: Integers, axis: int) -> Integers:

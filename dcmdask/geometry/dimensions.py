@@ -26,7 +26,8 @@ from dcmdask.geometry.axes import (
     without,
 )
 from dcmdask.geometry.coordinates import Coordinates, labels, varying_coordinates
-from dcmdask.geometry.grid import Floats, Geometry, Integers, Irregularity, is_placed, locate
+from dcmdask.geometry.grid import Geometry, Irregularity, locate
+from dcmdask.geometry.planes import Floats, Integers, is_placed
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def arrange(
     stored: Integers | None = None,
     indices: Indices | None = None,
     order_by: Sequence[str] = (),
+    tolerance: float | None = None,
 ) -> Arrangement:
     """Order the frames of one stack.
 
@@ -78,6 +80,8 @@ def arrange(
     order_by : sequence of str, optional
         Keywords of `dcmdask.geometry.axes.ORDER_BY` by which alone frames that share a position
         are told apart.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm.
 
     Returns
     -------
@@ -90,8 +94,8 @@ def arrange(
     placed = is_placed(facts)
     if not placed.all():
         return _in_number_order(facts, stored, placed)
-    geometry, z = locate(facts)
-    notes = _contradictions(facts, z, indices)
+    geometry, z, notes = locate(facts, tolerance)
+    notes += _contradictions(facts, z, indices)
     if np.bincount(z).max() == 1:
         numbers = np.argsort(z)
         coordinates = labels(facts, ("z",), numbers, geometry, ())

@@ -8,30 +8,28 @@ since it may be absent or wrong. All lengths are in millimetres.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from dcmdask.errors import Note
+from dcmdask.geometry.planes import (
+    FAR,
+    Floats,
+    Integers,
+    clusters,
+    most_common,
+    normal_of,
+    same_within,
+)
+from dcmdask.geometry.regularity import Tolerance, last_digits, missing_steps, off_grid
 
-# Two positions closer than this are one, unless the pixels themselves are nearly as small.
-_SAME = 0.01
-_OF_A_PIXEL = 0.05
-# Headers are not more precise; nor do they tell more where pixels have no spacing.
-_PRECISE, _WITHOUT_PIXELS = 1e-5, 1e-3
-# Positions that are off an even grid by less than this part of its step are on it.
-_EVEN = 0.01
-# No patient is larger, and no table longer.
-_FAR = 1e6
 # Direction cosines may be this far from orthonormal: headers round them.
 _ORTHONORMAL = 1e-3
-# With a smaller area between them they span no plane.
-_A_PLANE = 0.1
 # A shear of less (a tenth of a degree) comes from rounded direction cosines.
-TILTED = 2e-3
+_TILTED = 2e-3
 # Number of missing positions that a message lists.
 _LISTED = 8
 
@@ -42,8 +40,8 @@ class Irregularity(NamedTuple):
     Attributes
     ----------
     code : str
-        ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"tilt"``, ``"position"``,
-        ``"orientation"``, ``"spacing"`` or ``"conflict"``.
+        ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"position"``, ``"orientation"``,
+        ``"spacing"`` or ``"conflict"``.
     text : str
         Description, with millimetres.
     frames : tuple of int
@@ -70,8 +68,8 @@ class Geometry:
         scattered, or pixels without a spacing. For a single position z is the normal times
         the slice thickness, or 1 mm where that is not known.
     spacing : tuple of float
-        Between z, y and x indices in mm. z is measured along the normal; NaN for a single
-        position without thickness and for uneven ones.
+        Between z, y and x indices in mm. z is measured along the normal, and goes through the
+        first and the last position; NaN for a single one without thickness and for uneven ones.
     orientation : tuple of float
         Direction cosines along a row, then along a column.
     positions : ndarray
@@ -80,9 +78,11 @@ class Geometry:
         Centre of the first pixel of the first frame, on the patient's LPS axes in mm.
     shear : tuple of float
         Movement of the frames in their plane for each mm along the normal, on the patient's
-        axes: of a tilted gantry, or of direction cosines that are rounded.
+        axes: of a tilted gantry, or of direction cosines that are rounded; the affine has it.
     irregularities : tuple of Irregularity
         Empty where the grid is regular.
+    tolerance : Tolerance
+        How far `positions` may be off an even grid.
 
     Examples
     --------
@@ -116,6 +116,7 @@ class Geometry:
     origin: tuple[float, ...]
     shear: tuple[float, ...] = (0.0, 0.0, 0.0)
     irregularities: tuple[Irregularity, ...] = ()
+    tolerance: Tolerance = field(default_factory=Tolerance)
 
     @property
     def z(self) -> Floats:
@@ -142,40 +143,52 @@ class Geometry:
         )
 
 
-def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
-    """Return the grid of frames that have positions, and the z index of each.
+def locate(
+    facts: npt.NDArray[Any], tolerance: float | None = None
+) -> tuple[Geometry, Integers, tuple[Note, ...]]:
+    """Return the grid of frames that have positions, the z index of each, and notes.
 
     Parameters
     ----------
     facts : ndarray
         (n,) of `dcmdask.dicom.description.FACTS`; position and orientation are given.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm.
 
     Returns
     -------
     geometry : Geometry
     z : ndarray of int64
         (n,): which of `geometry.positions` each frame is at.
+    notes : tuple of Note
+        Oddities of a regular grid.
     """
     orientation, found = _orientation(facts["orientation"])
     spacing, more = _pixel_spacing(facts["spacing"])
     found += more
     normal = normal_of(orientation)
-    same = _tolerance(spacing)
+    same = same_within(spacing)
     z = clusters(facts["position"] @ normal, same)
     origins = _origins(facts["position"], z)
     found += _scattered(facts["position"], origins, z, same)
     along = origins @ normal
-    shear, more = _shear(origins, along, normal, same, z)
+    digits = last_digits(origins)
+    # Just less, as no rounding is off by a whole digit.
+    within = Tolerance(0.99 * float(np.abs(normal) @ digits), tolerance)
+    shear, more = _shear(
+        origins, along, normal, max(same, float(np.linalg.norm(digits))), within, z
+    )
     found += more
-    steps, more = _steps(along, same, z)
+    steps, more = _steps(along, within, z)
     found += more
+    notes = (*_tilt_notes(shear, along), *_grid_notes(along, steps, same))
     gap = _thickness(facts["thickness"])
     step = normal * (gap if gap > 0 else 1.0)
     if len(along) > 1:
         gap = (along[-1] - along[0]) / steps.sum() if steps is not None else np.nan
         step = gap * (normal + shear)
     affine = None
-    if not {one.code for one in found} - {"tilt", "orientation"}:
+    if not {one.code for one in found} - {"orientation"}:
         affine = affine_of(orientation, spacing, origins[0], step)
     shape = (float(gap), float(spacing[0]), float(spacing[1]))
     geometry = Geometry(
@@ -186,14 +199,14 @@ def locate(facts: npt.NDArray[Any]) -> tuple[Geometry, Integers]:
         tuple(origins[0].tolist()),
         tuple(shear.tolist()),
         tuple(found),
+        within,
     )
-    return geometry, z
+    return geometry, z, notes
 
 
-def normal_of(orientation: Floats) -> Floats:
-    """Return the unit vector perpendicular to rows and columns with these direction cosines."""
-    normal = np.cross(*orientation.reshape(2, 3))
-    return np.asarray(normal / np.linalg.norm(normal))
+def is_tilted(shear: Sequence[float] | Floats) -> bool:
+    """Return whether planes that are moved so far for each mm are those of a tilted gantry."""
+    return bool(np.linalg.norm(shear) >= _TILTED)
 
 
 def affine_of(
@@ -222,81 +235,13 @@ def affine_of(
     return affine
 
 
-def clusters(values: Floats, same: float) -> Integers:
-    """Return for each value the rank of its cluster, values up to `same` apart being one.
-
-    Where values creep on by less than that, only those that are hardly different are one.
-
-    Examples
-    --------
-    >>> clusters(np.array([5.0, 0.0, 5.001, 2.5]), 0.01)
-    array([2, 0, 2, 1])
-    >>> clusters(np.array([0, 0.006, 0.012, 0.018]), 0.01)
-    array([0, 1, 2, 3])
-    """
-    order = np.argsort(values, kind="stable")
-    ascending = values[order]
-    rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > same)])
-    starts = np.flatnonzero(np.diff(rank, prepend=-1))
-    if (ascending - ascending[starts][rank]).max() > same:
-        rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > min(same, _PRECISE))])
-    result = np.empty(len(values), np.int64)
-    result[order] = rank
-    return result
-
-
-def missing_steps(positions: Floats, same: float) -> Integers | None:
-    """Return how many grid steps lie between neighbours, or None where no grid fits.
-
-    A grid fits if most neighbours are one step apart, and no more of it is missing than is
-    there.
-
-    Examples
-    --------
-    >>> missing_steps(np.array([0, 2.5, 5, 10, 12.5]), 0.01)
-    array([1, 1, 2, 1])
-    """
-    gaps = np.diff(positions)
-    if not len(gaps):
-        return np.empty(0, np.int64)
-    # The smallest gap is one step; averaged over its like it is known precisely.
-    step = gaps[gaps < 1.25 * gaps.min()].mean()
-    steps = np.rint(gaps / step)
-    whole = steps.sum()
-    if 2 * (steps == 1).sum() < len(steps) or whole + 1 > 2 * len(positions):
-        return None
-    step = gaps.sum() / whole
-    off = positions - positions[0] - step * np.concatenate([[0], np.cumsum(steps)])
-    return None if np.abs(off).max() > allowed(step, same) else steps.astype(np.int64)
-
-
-def allowed(step: float, same: float) -> float:
-    """Return how far positions may be off a grid with this step, in mm."""
-    return min(max(2 * same, _EVEN * step), step / 10)
-
-
-def _tolerance(spacing: Floats) -> float:
-    smallest = spacing.min()
-    if not smallest > 0:
-        return _WITHOUT_PIXELS
-    return float(np.clip(_OF_A_PIXEL * smallest, _PRECISE, _SAME))
-
-
 def same_position(geometry: Geometry) -> float:
     """Return how close two positions of this grid have to be to be one, in mm."""
-    return _tolerance(np.array(geometry.spacing[1:]))
-
-
-def _most_common(values: Floats) -> Floats:
-    if (values == values[0]).all():
-        # Adding makes 0 of -0.
-        return np.asarray(values[0] + 0.0)
-    distinct, counts = np.unique(values, axis=0, return_counts=True)
-    return np.asarray(distinct[np.argmax(counts)] + 0.0)
+    return same_within(np.array(geometry.spacing[1:]))
 
 
 def _orientation(orientations: Floats) -> tuple[Floats, list[Irregularity]]:
-    orientation = _most_common(orientations)
+    orientation = most_common(orientations)
     row, column = orientation.reshape(2, 3)
     lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     dot = float(row @ column)
@@ -311,19 +256,9 @@ def _orientation(orientations: Floats) -> tuple[Floats, list[Irregularity]]:
     return orientation, [Irregularity("orientation", message, _tuple(rows))]
 
 
-def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return which frames have a position, and an orientation that spans a plane."""
-    orientation = facts["orientation"]
-    # Also false for NaN.
-    valid = (np.abs(facts["position"]) < _FAR).all(1) & (np.abs(orientation) < _FAR).all(1)
-    row, column = np.where(valid[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
-    placed: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
-    return placed
-
-
 def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
     known = np.isfinite(spacings).all(axis=1)
-    spacing = _most_common(spacings[known] if known.any() else spacings[:1])
+    spacing = most_common(spacings[known] if known.any() else spacings[:1])
     if known.any() and (spacing > 0).all():
         return spacing, []
     if np.isnan(spacing).all():
@@ -335,7 +270,7 @@ def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
 
 
 def _thickness(thickness: Floats) -> float:
-    known = thickness[(thickness > 0) & (thickness < _FAR)]
+    known = thickness[(thickness > 0) & (thickness < FAR)]
     return float(known[0]) if len(known) and (known == known[0]).all() else np.nan
 
 
@@ -364,7 +299,7 @@ def _scattered(positions: Floats, origins: Floats, z: Integers, same: float) -> 
 
 
 def _shear(
-    origins: Floats, along: Floats, normal: Floats, same: float, z: Integers
+    origins: Floats, along: Floats, normal: Floats, same: float, tolerance: Tolerance, z: Integers
 ) -> tuple[Floats, list[Irregularity]]:
     """Return how far the origin moves in the plane for a millimetre along the normal."""
     if len(along) == 1:
@@ -373,29 +308,46 @@ def _shear(
     sideways = origins - origins[0] - np.outer(along, normal)
     shear = sideways[-1] / along[-1]
     if np.linalg.norm(sideways, axis=1).max() <= same:
-        return shear, []
+        # Of a short stack the last digits of positions look like a tilt.
+        return np.zeros(3) if is_tilted(shear) else shear, []
     off = np.linalg.norm(sideways - np.outer(along, shear), axis=1)
-    lean = float(np.linalg.norm(shear))
-    if off.max() > max(same, allowed(np.diff(along).min(), same)):
+    if off.max() > max(same, tolerance.of(np.diff(along).min())):
         worst = int(np.argmax(off))
         message = (
             f"origins do not lie on a line: at {along[worst]:.4g} mm one is {off[worst]:.4g} mm "
             "beside it"
         )
         return shear, [Irregularity("position", message, _tuple(np.flatnonzero(z == worst)))]
-    if lean < TILTED:
-        return shear, []
+    return shear, []
+
+
+def _tilt_notes(shear: Floats, along: Floats) -> tuple[Note, ...]:
+    if not is_tilted(shear):
+        return ()
+    lean = float(np.linalg.norm(shear))
     each = lean * float(np.median(np.diff(along)))
-    message = (
+    text = (
         f"the gantry is tilted by {np.degrees(np.arctan(lean)):.4g}°: each frame begins "
-        f"{each:.4g} mm beside the one before"
+        f"{each:.4g} mm beside the one before, as the affine says"
     )
-    ends = np.flatnonzero((z == 0) | (z == z.max()))
-    return shear, [Irregularity("tilt", message, _tuple(ends))]
+    return (Note("tilt", text),)
 
 
-def _steps(along: Floats, same: float, z: Integers) -> tuple[Integers | None, list[Irregularity]]:
-    steps = missing_steps(along, same)
+def _grid_notes(along: Floats, steps: Integers | None, same: float) -> tuple[Note, ...]:
+    off = 0.0 if steps is None or not len(steps) else off_grid(along, steps)
+    if off <= same:
+        return ()
+    text = (
+        f"positions are off an even grid by up to {off:.3g} mm: z is that of the grid, and "
+        "position_x, position_y and position_z are as the headers have them"
+    )
+    return (Note("off-grid", text),)
+
+
+def _steps(
+    along: Floats, tolerance: Tolerance, z: Integers
+) -> tuple[Integers | None, list[Irregularity]]:
+    steps = missing_steps(along, tolerance)
     gaps = np.diff(along)
     if steps is None:
         typical = float(np.median(gaps))

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.geometry.grid import TILTED, Floats, Geometry
+from dcmdask.geometry.grid import Geometry, is_tilted
+from dcmdask.geometry.planes import Floats
 
 # Direction cosines of one acquisition differ in the digits behind these: 0.005 mm over 500 mm.
 _DIGITS = 5
@@ -52,7 +53,7 @@ class PatientAxes:
     @property
     def tilted(self) -> bool:
         """Whether the gantry was tilted: columns and the step between planes are not square."""
-        return bool(np.linalg.norm(self.shear) >= TILTED)
+        return is_tilted(self.shear)
 
     @property
     def directions(self) -> Floats:

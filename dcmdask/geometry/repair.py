@@ -12,18 +12,9 @@ import numpy.typing as npt
 from dcmdask.geometry.axes import plausible
 from dcmdask.geometry.coordinates import varying_coordinates, z_of
 from dcmdask.geometry.dimensions import Arrangement, arrange
-from dcmdask.geometry.grid import (
-    Floats,
-    Geometry,
-    Integers,
-    Irregularity,
-    affine_of,
-    allowed,
-    clusters,
-    is_placed,
-    missing_steps,
-    same_position,
-)
+from dcmdask.geometry.grid import Geometry, Irregularity, affine_of, same_position
+from dcmdask.geometry.planes import Floats, Integers, clusters, grouped, is_placed
+from dcmdask.geometry.regularity import Tolerance, missing_steps
 
 OnIrregular: TypeAlias = Literal["error", "keep", "fill"]
 ON_IRREGULAR: tuple[str, ...] = get_args(OnIrregular)
@@ -41,15 +32,15 @@ def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
     """Return the arrangement with -1 for the positions and frames that are missing.
 
     Nothing is filled where it is not known which are missing. Other irregularities prevent
-    filling and stay in the result. Gantry tilt does not, and is preserved.
+    filling and stay in the result.
     """
     missing = [one for one in arrangement.irregularities if one.code == "missing"]
     others = _not_missing(arrangement.irregularities)
     geometry = arrangement.geometry
     if geometry is None or not missing or _side_by_side(arrangement, geometry):
         return arrangement
-    steps = missing_steps(geometry.positions, same_position(geometry))
-    if steps is None or {one.code for one in others} - {"tilt"}:
+    steps = missing_steps(geometry.positions, geometry.tolerance)
+    if steps is None or others:
         return replace(arrangement, irregularities=others)
     places = np.concatenate([[0], np.cumsum(steps)])
     numbers = np.full((*arrangement.numbers.shape[:-1], places[-1] + 1), -1, np.int64)
@@ -101,19 +92,26 @@ def _without_gaps(
 
 
 def parts(
-    facts: npt.NDArray[Any], arrangement: Arrangement, stored: Integers | None = None
+    facts: npt.NDArray[Any],
+    arrangement: Arrangement,
+    stored: Integers | None = None,
+    tolerance: float | None = None,
 ) -> list[Integers]:
     """Return the rows of each regular part, in the order of the arrangement.
 
     Runs of positions between gaps, one volume of each copy, complete volumes apart from
-    each that is not. What no splitting mends, such as a tilt, stays together.
+    each that is not. What no splitting mends, such as skewed axes, stays together.
     """
     stored = np.zeros(len(facts), np.int64) if stored is None else stored
-    return list(_split(np.arange(len(facts)), arrangement, facts, stored))
+    return list(_split(np.arange(len(facts)), arrangement, facts, stored, tolerance))
 
 
 def _split(
-    rows: Integers, arrangement: Arrangement, facts: npt.NDArray[Any], stored: Integers
+    rows: Integers,
+    arrangement: Arrangement,
+    facts: npt.NDArray[Any],
+    stored: Integers,
+    tolerance: float | None,
 ) -> Iterator[Integers]:
     """Yield the regular parts of some rows, which are arranged so."""
     pieces = _pieces(facts[rows], arrangement)
@@ -125,7 +123,8 @@ def _split(
         if len(part) == 1:
             yield part
         else:
-            yield from _split(part, arrange(facts[part], stored[part]), facts, stored)
+            again = arrange(facts[part], stored[part], tolerance=tolerance)
+            yield from _split(part, again, facts, stored, tolerance)
 
 
 def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]:
@@ -134,13 +133,13 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
     numbers, geometry = arrangement.numbers, arrangement.geometry
     whole = numbers[numbers >= 0]
     if geometry is None:
-        return _grouped(whole, is_placed(facts)[whole].astype(np.int64))
+        return [whole[part] for part in grouped(is_placed(facts)[whole].astype(np.int64))]
     same = same_position(geometry)
     if "position" in kinds:
-        return _grouped(whole, _beside(facts, geometry.orientation, same)[whole])
+        return [whole[part] for part in grouped(_beside(facts, geometry.orientation, same)[whole])]
     if "duplicate" in kinds:
         z = arrangement.coordinates["z"][1]
-        return _grouped(whole, np.arange(len(z)) - np.searchsorted(z, z))
+        return [whole[part] for part in grouped(np.arange(len(z)) - np.searchsorted(z, z))]
     if _side_by_side(arrangement, geometry):
         # Frames in order together, and each position apart where t is not known.
         (*_, unsure) = (one.frames for one in arrangement.irregularities if one.code != "conflict")
@@ -148,18 +147,13 @@ def _pieces(facts: npt.NDArray[Any], arrangement: Arrangement) -> list[Integers]
         z = np.empty(len(facts), np.int64)
         z[numbers] = np.searchsorted(geometry.z, arrangement.coordinates["z"][1])
         group[list(unsure)] = 1 + z[list(unsure)]
-        return _grouped(whole, group[whole])
+        return [whole[part] for part in grouped(group[whole])]
     if (numbers < 0).any():
         # Along the first axis: all that are complete, and each that is not.
         complete = (numbers >= 0).all(axis=tuple(range(1, numbers.ndim)))
         pieces = [numbers[complete].ravel(), *(one[one >= 0] for one in numbers[~complete])]
         return [piece for piece in pieces if len(piece)]
     return [whole]
-
-
-def _grouped(numbers: Integers, group: Integers) -> list[Integers]:
-    order = np.argsort(group, kind="stable")
-    return np.split(numbers[order], np.flatnonzero(np.diff(group[order])) + 1)
 
 
 def _runs(arrangement: Arrangement) -> list[Integers]:
@@ -172,11 +166,11 @@ def _runs(arrangement: Arrangement) -> list[Integers]:
         or _side_by_side(arrangement, geometry)
     ):
         return [numbers.ravel()]
-    cuts = _cuts(geometry.positions, same_position(geometry))
+    cuts = _cuts(geometry.positions, geometry.tolerance)
     return [run.ravel() for run in np.split(numbers, cuts, axis=-1)]
 
 
-def _cuts(positions: Floats, same: float) -> list[int]:
+def _cuts(positions: Floats, tolerance: Tolerance) -> list[int]:
     """Return where runs of even gaps begin, but for the first; each as long as it can be."""
     cuts = []
     start, lowest, highest = 0, -np.inf, np.inf
@@ -190,7 +184,7 @@ def _cuts(positions: Floats, same: float) -> list[int]:
             start, lowest, highest = i, -np.inf, np.inf
             continue
         # Range of steps for which every position of the run lies on the line within the tolerance.
-        off = 0.8 * allowed(step, same) / steps
+        off = 0.8 * tolerance.of(step) / steps
         lowest, highest = max(lowest, step - off), min(highest, step + off)
     return cuts
 

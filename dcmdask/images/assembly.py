@@ -26,6 +26,7 @@ def assemble(
     on_irregular: OnIrregular,
     *,
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     fill_value: float | None = None,
     **decoding_options: Any,
 ) -> tuple[Stack, ArrangedFrames, Arrangement]:
@@ -33,7 +34,7 @@ def assemble(
 
     Parameters and errors are those of :meth:`Stack.to_dask`.
     """
-    stack = stack.ordered_by(order_by)
+    stack = stack.ordered_by(order_by).within(tolerance)
     arrangement = settled(stack, on_irregular)
     return stack, array_of(stack, arrangement, values, fill_value, decoding_options), arrangement
 
@@ -53,19 +54,17 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
     if on_irregular == "fill":
         arrangement = filled(arrangement, stack.facts)
     codes = {one.code for one in arrangement.irregularities}
-    # A tilted stack can be filled, and stays tilted: its affine says so.
-    left = codes - {"tilt"} if on_irregular == "fill" else codes
-    if left and on_irregular != "keep":
+    if codes and on_irregular != "keep":
         listed = "\n".join(f"- {one}" for one in named(arrangement.irregularities, stack))
         cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
         raise IrregularSeriesError(
             f"the stack of {len(stack.frame_numbers)} frames {cannot}:\n{listed}\n"
             "on_irregular='keep' takes the frames as they are, with their true positions, and "
-            "'fill' puts empty frames into gaps; order_by='TriggerTime' or other keywords "
-            "name what tells frames of one position apart; scan(...)[0].stacks[0].split() "
-            "gives the regular parts",
+            "'fill' puts empty frames into gaps; tolerance=0.5 takes positions for even that are "
+            "off by 0.5 mm; order_by='TriggerTime' or other keywords name what tells frames of one "
+            "position apart; scan(...)[0].stacks[0].split() gives the regular parts",
             source=stack.name,
-            code="+".join(sorted(left)),
+            code="+".join(sorted(codes)),
         )
     return arrangement
 

@@ -10,16 +10,17 @@ import numpy as np
 
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
-from dcmdask.geometry.grid import Integers, Irregularity
+from dcmdask.geometry.grid import Irregularity
+from dcmdask.geometry.planes import Integers
 
 if TYPE_CHECKING:
-    from dcmdask.images.volume import Stack
+    from dcmdask.images.frame_set import FrameSet
 
 # Number of files that a message names.
 _NAMED = 3
 
 
-def named(irregularities: Iterable[Irregularity], stack: Stack) -> tuple[Irregularity, ...]:
+def named(irregularities: Iterable[Irregularity], stack: FrameSet) -> tuple[Irregularity, ...]:
     """Return irregularities of a stack with the files of a few of their frames in the texts."""
     found = []
     for one in irregularities:

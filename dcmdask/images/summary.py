@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dcmdask.images.volume import Stack
+    from dcmdask.images.frame_set import FrameSet
 
 HEADS = ("kind", "array", "mm", "notes")
 
 
-def cells(stack: Stack) -> tuple[str, ...]:
+def cells(stack: FrameSet) -> tuple[str, ...]:
     """Return the kind, array, spacing and remarks of a stack, by `HEADS`."""
     lengths = " ".join(f"{d}:{n}" for d, n in zip(stack.dims, stack.shape, strict=True))
     spacing = stack.geometry.spacing if stack.geometry else ()

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.concatenation import look
 from dcmdask.arrays.placement import ArrangedFrames
-from dcmdask.dicom.conversion import uid
-from dcmdask.dicom.description import Described, facts_of
-from dcmdask.errors import Note
-from dcmdask.geometry.axes import Indices, check_order_by
-from dcmdask.geometry.dimensions import Arrangement, arrange
-from dcmdask.geometry.grid import Geometry, Irregularity
+from dcmdask.dicom.description import Described
+from dcmdask.geometry.axes import check_order_by
 from dcmdask.geometry.repair import parts
 from dcmdask.images.assembly import array_of, assemble, settled
-from dcmdask.images.irregularities import conflicts, named
-from dcmdask.images.plain import is_mosaic, is_plain
+from dcmdask.images.frame_set import FrameSet
 from dcmdask.images.summary import HEADS, cells
 from dcmdask.pixels.frame_array import check_options
 from dcmdask.pixels.notebook import html_table
@@ -31,7 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-class Stack:
+class Stack(FrameSet):
     """Frames of one look and orientation: what can be one array.
 
     Nothing is read before something is computed.
@@ -45,6 +38,8 @@ class Stack:
         Numbers of frames, counted through all frames of `instances`.
     order_by : tuple of str, optional
         Keywords of attributes that tell frames of one position apart.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm.
 
     Examples
     --------
@@ -61,111 +56,6 @@ class Stack:
     array([ 975,  980, 1015], dtype=int16)
     """
 
-    def __init__(
-        self,
-        series_uid: str,
-        instances: tuple[Described, ...],
-        frame_numbers: npt.NDArray[np.int64],
-        order_by: tuple[str, ...] = (),
-    ) -> None:
-        self.series_uid = series_uid
-        self.instances = instances
-        self.frame_numbers = frame_numbers
-        self.order_by = order_by
-
-    @property
-    def name(self) -> str:
-        """Display name."""
-        return f"series {uid(self.series_uid) or 'without a valid UID'}"
-
-    @cached_property
-    def facts(self) -> npt.NDArray[Any]:
-        """One row of `dcmdask.dicom.description.FACTS` for each of `frame_numbers`."""
-        facts = facts_of(self.instances)[self.frame_numbers]
-        if is_plain(self.instances[0]):
-            facts["position"] = np.nan
-        return facts
-
-    @cached_property
-    def arrangement(self) -> Arrangement:
-        """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        arrangement = arrange(self.facts, self.stored, self._indices, self.order_by)
-        found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
-        return replace(arrangement, irregularities=found)
-
-    @cached_property
-    def stored(self) -> npt.NDArray[np.int64]:
-        """Number of each frame in its own instance."""
-        return np.concatenate([np.arange(len(one)) for one in self.instances])[self.frame_numbers]
-
-    @property
-    def _indices(self) -> Indices | None:
-        """The Dimension Index Values of the frames; those of several instances are unrelated."""
-        names = self.instances[0].dimensions
-        if len(self.instances) > 1 or not names:
-            return None
-        values = np.frombuffer(self.instances[0].index_values, np.uint32)
-        return Indices(names, values.reshape(-1, len(names))[self.frame_numbers])
-
-    @cached_property
-    def owner(self) -> npt.NDArray[np.int64]:
-        """Number of the instance that each frame belongs to."""
-        counts = [len(one) for one in self.instances]
-        return np.repeat(np.arange(len(counts)), counts)[self.frame_numbers]
-
-    @property
-    def kind(self) -> str:
-        """Kind of the stack, in one word."""
-        if is_mosaic(self.instances[0]):
-            return "mosaic"
-        if "LOCALIZER" in self.instances[0].image_type:
-            return "localizer"
-        return "frames" if self.arrangement.dims == ("frame",) else "volume"
-
-    @property
-    def geometry(self) -> Geometry | None:
-        """Geometry in the patient; None where the headers give no position."""
-        return self.arrangement.geometry
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        """Names of the axes: ``("t", "z", "y", "x")`` or what there is."""
-        return (*self.arrangement.dims, "y", "x", *(["sample"] if self._colour else []))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes, stored values."""
-        one = self.instances[0]
-        return (
-            *self.arrangement.numbers.shape,
-            one.rows,
-            one.columns,
-            *([one.samples] if self._colour else []),
-        )
-
-    @property
-    def _colour(self) -> bool:
-        return self.instances[0].samples > 1
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
-        return look(self.instances[:1], {})[1]
-
-    @property
-    def irregularities(self) -> tuple[Irregularity, ...]:
-        """Irregularities, with millimetres and files; empty where all is regular."""
-        return named(self.arrangement.irregularities, self)
-
-    @property
-    def notes(self) -> tuple[Note, ...]:
-        """Oddities of an order that is settled all the same."""
-        notes = self.arrangement.notes
-        if self.kind == "mosaic":
-            text = "Siemens mosaics: each frame holds the tiles of a volume, as stored"
-            notes = (Note("mosaic", text), *notes)
-        return notes
-
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))
         found = self.irregularities
@@ -179,9 +69,10 @@ class Stack:
         """Return its regular parts: runs between gaps, one volume of each copy."""
         if not self.arrangement.irregularities:
             return (self,)
-        rows = parts(self.facts, self.arrangement, self.stored)
+        rows = parts(self.facts, self.arrangement, self.stored, self.tolerance)
         numbers = [self.frame_numbers[part] for part in rows]
-        return tuple(compacted(self.series_uid, self.instances, numbers, self.order_by))
+        how = self.order_by, self.tolerance
+        return tuple(compacted(self.series_uid, self.instances, numbers, *how))
 
     def ordered_by(self, order_by: str | Sequence[str] | None) -> Stack:
         """Return the stack with another rule for frames that share a position.
@@ -205,7 +96,22 @@ class Stack:
             raise TypeError(f"order_by takes keywords, not {order_by!r}")
         keywords = (order_by,) if isinstance(order_by, str) else tuple(order_by)
         check_order_by(keywords)
-        return Stack(self.series_uid, self.instances, self.frame_numbers, keywords)
+        return Stack(self.series_uid, self.instances, self.frame_numbers, keywords, self.tolerance)
+
+    def within(self, tolerance: float | None) -> Stack:
+        """Return the stack with another tolerance for positions that are nearly even.
+
+        Parameters
+        ----------
+        tolerance : float or None
+            How far positions may be off an even grid, in mm. None leaves it as it is.
+        """
+        if tolerance is None:
+            return self
+        if not 0 <= tolerance < np.inf:
+            raise ValueError(f"tolerance is a number of millimetres, not {tolerance!r}")
+        how = self.order_by, float(tolerance)
+        return Stack(self.series_uid, self.instances, self.frame_numbers, *how)
 
     @property
     def frames(self) -> ArrangedFrames:
@@ -221,6 +127,7 @@ class Stack:
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -241,6 +148,9 @@ class Stack:
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -279,7 +189,13 @@ class Stack:
         """
         check_options(decoding_options, self.to_dask)
         _, frames, _ = assemble(
-            self, values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
+            self,
+            values,
+            on_irregular,
+            order_by=order_by,
+            tolerance=tolerance,
+            fill_value=fill_value,
+            **decoding_options,
         )
         # Geometry alone need not wait for dask.array to be imported.
         from dcmdask.arrays.chunks import to_dask
@@ -292,6 +208,7 @@ class Stack:
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
@@ -312,6 +229,9 @@ class Stack:
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -341,7 +261,7 @@ class Stack:
         IrregularSeriesError
             The stack is not regular, and `on_irregular` does not settle it.
         ImportError
-            xarray is not installed: ``pip install 'dcmdask[xarray]'``.
+            xarray is not installed.
 
         Examples
         --------
@@ -358,7 +278,13 @@ class Stack:
 
         check_options(decoding_options, self.to_xarray)
         stack, frames, arrangement = assemble(
-            self, values, on_irregular, order_by=order_by, fill_value=fill_value, **decoding_options
+            self,
+            values,
+            on_irregular,
+            order_by=order_by,
+            tolerance=tolerance,
+            fill_value=fill_value,
+            **decoding_options,
         )
         array = to_dask(frames, chunks)
         return labelled(array, arrangement, stack.instances, stack.facts, values, self.series_uid)
@@ -369,6 +295,7 @@ class Stack:
         on_irregular: Literal["error", "keep", "fill"],
         *,
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         **decoding_options: Any,
     ) -> ArrangedFrames:
@@ -386,6 +313,9 @@ class Stack:
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -417,7 +347,7 @@ class Stack:
         (128, 128)
         """
         check_options(decoding_options, self.flattened)
-        stack = self.ordered_by(order_by)
+        stack = self.ordered_by(order_by).within(tolerance)
         arrangement = settled(stack, on_irregular)
         numbers = arrangement.numbers.reshape(-1)
         if on_irregular == "keep":
@@ -431,6 +361,7 @@ def compacted(
     instances: Sequence[Described],
     groups: Iterable[npt.NDArray[np.int64]],
     order_by: tuple[str, ...] = (),
+    tolerance: float | None = None,
 ) -> Iterator[Stack]:
     """Yield a stack for each group of frames, with only the instances that it has frames of.
 
@@ -446,4 +377,4 @@ def compacted(
         used, which = np.unique(owner[numbers], return_inverse=True)
         shift = np.cumsum(counts[used]) - counts[used] - starts[used]
         kept = tuple(instances[i] for i in used.tolist())
-        yield Stack(series_uid, kept, numbers + shift[which], order_by)
+        yield Stack(series_uid, kept, numbers + shift[which], order_by, tolerance)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dcmdask.arrays.modality import value_range
 from dcmdask.dicom.description import facts_of
-from dcmdask.geometry.grid import Floats
+from dcmdask.geometry.planes import Floats
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
 from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
@@ -102,7 +103,9 @@ def contents(
     arranged: bool,
     values: Values,
     on_irregular: OnIrregular,
+    on_duplicate: OnDuplicate = "error",
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     fill_value: float | None,
     with_identifiers: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -115,7 +118,8 @@ def contents(
     src : Stack, Series, or as for :func:`dcmdask.from_dicom`
     arranged : bool
         Arrange the frames of one file in space, too.
-    values, on_irregular, order_by, fill_value, storage_options, **opening
+    values, on_irregular, on_duplicate, order_by, tolerance, fill_value
+    storage_options, **opening
         As for :func:`dcmdask.from_dicom`.
     with_identifiers : bool
         Include identifiers of the patient, the examination and the source.
@@ -134,18 +138,18 @@ def contents(
             )
     elif isinstance(src, Series):
         src.warn_left_out()
-        stack = src.only_stack()
+        stack = src.only_stack(on_duplicate)
     elif stack is None and (arranged or is_collection(src, storage_options)):
         if isinstance(src, Dataset | bytes | bytearray | memoryview) or hasattr(src, "read"):
             raise TypeError("only frames of files are arranged in space: pass a path or URL")
-        stack = only_stack(scan(src, storage_options=storage_options))
+        stack = only_stack(scan(src, storage_options=storage_options), on_duplicate)
     if stack is not None:
-        stack = stack.ordered_by(order_by)
+        stack = stack.ordered_by(order_by).within(tolerance)
         return _of_stack(stack, values, on_irregular, fill_value, opening, with_identifiers)
-    if on_irregular != "error" or order_by:
+    if on_irregular != "error" or order_by or tolerance is not None:
         raise ValueError(
-            "on_irregular and order_by are for series: the frames of one file stay in the order "
-            "that they are stored in; pass scan(path)[0] to arrange them"
+            "on_irregular, order_by and tolerance are for series: the frames of one file stay in "
+            "the order that they are stored in; pass scan(path)[0] to arrange them"
         )
     if isinstance(src, FrameArray):
         return _of_frames(src, src, [], values, with_identifiers)

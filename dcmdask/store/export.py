@@ -17,6 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from dcmdask import __version__
+from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.labels import Labels
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
@@ -142,7 +143,9 @@ def prepare(
     levels: int | str = "auto",
     values: Values = "stored",
     on_irregular: OnIrregular = "error",
+    on_duplicate: OnDuplicate = "error",
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     on_error: OnError = "fail",
     fill_value: float | None = None,
     with_identifiers: bool = False,
@@ -164,7 +167,9 @@ def prepare(
         arranged=as_ome,
         values=values,
         on_irregular=on_irregular,
+        on_duplicate=on_duplicate,
         order_by=order_by,
+        tolerance=tolerance,
         fill_value=fill_value,
         with_identifiers=with_identifiers,
         storage_options=storage_options,
@@ -209,6 +214,8 @@ def prepare(
             # Verification opens the source with these.
             "options": {
                 "fill_value": None if fill_value is None else str(fill_value),
+                **({} if tolerance is None else {"tolerance": float(tolerance)}),
+                **({} if on_duplicate == "error" else {"on_duplicate": on_duplicate}),
                 **decoding(_opened_with(src, opening)),
             },
         },

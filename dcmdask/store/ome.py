@@ -18,13 +18,13 @@ from dcmdask.arrays.labels import Labels
 from dcmdask.dicom.description import facts_of
 from dcmdask.errors import IrregularSeriesError, LayoutError
 from dcmdask.geometry.coordinates import MILLISECONDS
-from dcmdask.geometry.grid import Floats, Geometry
+from dcmdask.geometry.grid import Geometry, is_tilted
+from dcmdask.geometry.planes import Floats
 from dcmdask.store.channels import CHANNELS, described, labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
 
-# Irregularities of a grid that scale and translation cannot express. A tilt, and direction
-# cosines that are not orthonormal, are in the affine of the attribute `dcmdask`.
+# Irregularities of a grid that scale and translation cannot express.
 _UNEVEN = frozenset({"missing", "uneven", "duplicate", "position"})
 # z is halved where its spacing is at most this times that in the plane.
 _THICK = 1.5
@@ -202,6 +202,13 @@ def _geometry(contents: Contents) -> Geometry | None:
 
 
 def _check_even(geometry: Geometry, source: str) -> None:
+    if is_tilted(geometry.shear):
+        raise IrregularSeriesError(
+            "OME-Zarr has no place for the shear of a tilted gantry: v.dcm.untilted() resamples "
+            f"what to_xarray() gives on a grid of right angles, and {_INSTEAD}",
+            source=source,
+            code="tilt",
+        )
     reasons = [one.text for one in geometry.irregularities if one.code in _UNEVEN]
     if reasons:
         raise IrregularSeriesError(

@@ -46,7 +46,9 @@ def to_zarr(
     levels: int | str = "auto",
     values: Literal["stored", "modality", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
+    on_duplicate: Literal["error", "first"] = "error",
     order_by: str | Sequence[str] | None = None,
+    tolerance: float | None = None,
     on_error: Literal["fail", "fill"] = "fail",
     fill_value: float | None = None,
     resume: bool = False,
@@ -96,10 +98,16 @@ def to_zarr(
         (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where
         positions and frames are missing.
         :meth:`Stack.split` gives the regular parts.
+    on_duplicate : {"error", "first"}
+        For a scan that is there in single-frame and in multi-frame files: raise, or take the first
+        of both, by name.
     order_by : str or sequence of str, optional
         Keywords of attributes that tell frames of one position apart, one dimension each, such
         as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
         attributes that all positions share.
+    tolerance : float, optional
+        How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+        than the last digit that positions are written with.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system of `src`, where that is a URL.
     target_options : mapping, optional
@@ -200,7 +208,9 @@ def to_zarr(
         levels=levels,
         values=values,
         on_irregular=on_irregular,
+        on_duplicate=on_duplicate,
         order_by=order_by,
+        tolerance=tolerance,
         on_error=on_error,
         fill_value=fill_value,
         with_identifiers=with_identifiers,

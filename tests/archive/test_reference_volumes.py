@@ -88,12 +88,12 @@ def convert(source: Path, target: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
-def test_what_dcm2niix_resamples_is_irregular(corpus: Path, tmp_path: Path) -> None:
+def test_what_dcm2niix_resamples_is_named(corpus: Path, tmp_path: Path) -> None:
     convert(corpus / "dcm_qa_ct/In/GE", tmp_path)
     # Besides the volume as it is, it writes one without the tilt, and one of even gaps.
     assert any("_Tilt" in path.name or "_Eq" in path.name for path in tmp_path.glob("*.nii"))
     (stack,) = scan(corpus / "dcm_qa_ct/In/GE")[0].stacks
-    assert "tilt" in {one.code for one in stack.arrangement.irregularities}
+    assert "tilt" in {note.code for note in stack.notes}
 
 
 def test_mosaics_are_named(corpus: Path) -> None:

@@ -547,12 +547,13 @@ def test_instances_without_a_series(tmp_path: Path) -> None:
 
 
 def test_one_series_uid_in_two_studies(tmp_path: Path) -> None:
+    """medInria-public issue 156."""
     (tmp_path / "1").write_bytes(instance(1))
     (tmp_path / "2").write_bytes(instance(2).replace(STUDY.encode() + b"\0", b"1.2.6\0"))
     found = scan(tmp_path)
-    assert [row["study_uid"] for row in found.rows()] == ["1.2.5", "1.2.6"]
-    with pytest.raises(KeyError, match="2 of 2 series"):
-        found[SERIES]
+    assert [row["study_uid"] for row in found.rows()] == [None]
+    (stack,) = found[SERIES].stacks
+    assert len(found[SERIES]) == 2 and stack.notes[0].code == "study-uids"
 
 
 @given(order=st.permutations(range(12)))

@@ -19,7 +19,7 @@ from make_dicom import noise
 from PIL import Image
 from scipy import ndimage
 
-from dcmdask import GeometryError, scan
+from dcmdask import DcmdaskWarning, GeometryError, scan
 
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 SPACING = (0.5, 0.75)
@@ -43,7 +43,8 @@ def oblique(tmp_path_factory: pytest.TempPathFactory) -> xr.DataArray:
 def tilted(tmp_path_factory: pytest.TempPathFactory) -> xr.DataArray:
     positions = along(OBLIQUE, 2.5 * np.arange(6))
     positions += np.outer(0.8 * np.arange(6), OBLIQUE[3:])
-    return volume(tmp_path_factory.mktemp("tilted"), orientation=OBLIQUE, positions=positions)
+    with pytest.warns(DcmdaskWarning, match="the gantry is tilted by"):
+        return volume(tmp_path_factory.mktemp("tilted"), orientation=OBLIQUE, positions=positions)
 
 
 @pytest.fixture(scope="module")

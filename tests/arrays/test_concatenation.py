@@ -250,8 +250,7 @@ def test_frames_beyond_those_described_are_left_out(tmp_path: Path) -> None:
 def test_files_that_look_different_are_refused() -> None:
     other = {
         "rows": native(noise(1, 6, 5, dtype="u2")),
-        "type": native(noise(1, 5, 6, dtype="i2")),
-        "bits": native(noise(1, 5, 6)),
+        "type": native(noise(1, 5, 6, dtype="f4")),
         "colour": native(noise(1, 5, 6, 3, dtype="u2")),
     }
     first = replace(instance(native(ONE)), source=LocalFile("/first.dcm", 1, 1))

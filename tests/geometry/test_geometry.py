@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from phantoms import AXIAL, OBLIQUE, at_distances, grid, normal_of, without
 
-from dcmdask.geometry.grid import Geometry, is_placed, locate
+from dcmdask.geometry.grid import Geometry, locate
+from dcmdask.geometry.planes import is_placed
 
 
 @st.composite
@@ -37,7 +38,7 @@ def told(pattern: str, message: str) -> list[float]:
 
 
 def located(facts: np.ndarray) -> tuple[Geometry, np.ndarray]:
-    geometry, z = locate(facts)
+    geometry, z, _ = locate(facts)
     assert (np.diff(geometry.positions) > 0).all() and geometry.positions[0] == 0
     return geometry, z
 
@@ -147,16 +148,22 @@ def test_a_tilt_is_measured(
     row, column = orientation[:3], orientation[3:]
     lean = np.tan(np.radians(degrees)) * (row * np.cos(towards) + column * np.sin(towards))
     facts = grid(orientation=orientation, gap=gap, lean=lean, z=n).facts
-    geometry, _ = located(facts)
-    (found,) = geometry.irregularities
-    assert found.code == "tilt" and geometry.affine is not None
-    assert told("tilted by #°", found.text) == pytest.approx([degrees], rel=1e-3)
+    geometry, _, (note,) = locate(facts)
+    assert geometry.regular and geometry.affine is not None and note.code == "tilt"
+    assert told("tilted by #°", note.text) == pytest.approx([degrees], rel=1e-3)
     aside = gap * float(np.linalg.norm(lean))
-    assert told("begins # mm beside", found.text) == pytest.approx([aside], rel=1e-3)
+    assert told("begins # mm beside", note.text) == pytest.approx([aside], rel=1e-3)
     assert geometry.spacing[0] == pytest.approx(gap)
     for i in range(n):
         at = geometry.affine @ [0, 0, i, 1]
         np.testing.assert_allclose(at[:3], facts["position"][i], atol=1e-6)
+
+
+def test_the_last_digits_of_two_positions_are_no_tilt() -> None:
+    facts = at_distances([0, 0.5], AXIAL)
+    facts["position"][1] += [0.004, 0, 0]
+    geometry, _, notes = locate(facts)
+    assert geometry.regular and notes == () and geometry.shear == (0, 0, 0)
 
 
 def test_gaps_that_creep_do_not_make_a_grid() -> None:

@@ -22,11 +22,12 @@ from phantoms import (
 )
 
 from dcmdask.geometry.dimensions import arrange
-from dcmdask.geometry.grid import Irregularity, missing_steps
+from dcmdask.geometry.grid import Irregularity
+from dcmdask.geometry.regularity import Tolerance, missing_steps
 from dcmdask.geometry.repair import filled, parts
 
 # What no splitting mends.
-UNMENDABLE = {"tilt", "orientation", "spacing"}
+UNMENDABLE = {"orientation", "spacing"}
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
@@ -44,7 +45,8 @@ def test_a_filled_grid_is_the_one_that_was_made(
     whole = arrange(made.facts)
     facts = made.facts[kept[made.at("z")]]
     found = filled(arrange(facts), facts)
-    assert {one.code for one in found.irregularities} == ({"tilt"} if any(lean) else set())
+    assert found.irregularities == ()
+    assert [note.code for note in found.notes] == (["tilt"] if any(lean) else [])
     assert found.dims == whole.dims and found.numbers.shape == whole.numbers.shape
     expected = np.where(kept, made.numbers, -1).reshape(whole.numbers.shape)
     marks = np.where(found.numbers < 0, -1, facts["window_center"][found.numbers])
@@ -101,9 +103,9 @@ def test_a_tilt_is_left_where_a_gap_is_filled() -> None:
     facts = IRREGULAR["tilted, missing"][0]()
     found = filled(arrange(facts), facts)
     assert found.numbers.tolist() == [0, 1, -1, 2, 3, 4]
-    assert [one.code for one in found.irregularities] == ["tilt"]
-    assert found.geometry is not None and found.geometry.affine is not None
-    assert found.geometry.irregularities == found.irregularities
+    assert found.irregularities == () and [note.code for note in found.notes] == ["tilt"]
+    assert found.geometry is not None and found.geometry.regular
+    np.testing.assert_allclose(found.geometry.affine[:3, 2], [0, 0.25 * 2.5, 2.5], atol=1e-9)
 
 
 def test_frames_of_unknown_times_are_apart() -> None:
@@ -174,7 +176,7 @@ def test_runs_of_any_gaps_are_even(gaps: list[float], orientation: Any) -> None:
     # In the order of positions, and no two runs make a longer one.
     np.testing.assert_array_equal(np.concatenate(found), np.arange(len(facts)))
     for one, other in pairwise(found):
-        both = missing_steps(distances[np.concatenate([one, other])], 0.008)
+        both = missing_steps(distances[np.concatenate([one, other])], Tolerance())
         assert both is None or both.max() > 1 or len(one) == 1
 
 

@@ -25,7 +25,7 @@ from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 from real_files import packaged_file
 
 import dcmdask
-from dcmdask import IrregularSeriesError, LayoutError, scan, to_zarr
+from dcmdask import DcmdaskWarning, IrregularSeriesError, LayoutError, scan, to_zarr
 from dcmdask.store.export import Prepared, prepare
 
 CINE = packaged_file("examples_ybr_color.dcm")
@@ -500,6 +500,19 @@ def test_colours_that_are_neither_places_nor_times_are_refused(tmp_path: Path) -
     src = saved(tmp_path, native(noise(3, 5, 6, samples=3)))
     with pytest.raises(LayoutError, match=r"frame and sample \(3 and 3 long\)"):
         prepared(src)
+
+
+def test_a_tilted_gantry_is_refused(tmp_path: Path) -> None:
+    positions = along(AXIAL, [0, 2.5, 5]) + np.outer([0, 0.5, 1], [0, 1, 0])
+    classic(tmp_path / "dicom", noise(3, 5, 6), positions)
+    with (
+        pytest.warns(DcmdaskWarning, match="tilted"),
+        pytest.raises(IrregularSeriesError, match="untilted") as caught,
+    ):
+        to_zarr(tmp_path / "dicom", tmp_path / "a.zarr", format="ome-zarr")
+    assert caught.value.code == "IrregularSeriesError/tilt"
+    with pytest.warns(DcmdaskWarning, match="tilted"):
+        to_zarr(tmp_path / "dicom", tmp_path / "b.zarr", format="zarr")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def reopen(
         or (arranged and isinstance(source, str | os.PathLike))
     ):
         # It is opened twice, and scanned once.
-        source, storage_options = only_stack(scan(source, storage_options=storage_options)), None
+        found = scan(source, storage_options=storage_options)
+        on_duplicate = plan["options"].get("on_duplicate", "error")
+        source, storage_options = only_stack(found, on_duplicate), None
     options = dict(plan["options"])
     filling = options.pop("fill_value")
     common = {

@@ -1,0 +1,91 @@
+"""Frames that can be one array: the stacks of a series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.dicom.description import Described, facts_of
+from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, share_positions
+from dcmdask.images.plain import is_mosaic
+from dcmdask.images.volume import Stack, compacted
+
+
+def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
+    """Group frames that look alike, and lie and measure alike, into stacks; the largest first.
+
+    Alike are: rows, columns, samples, what grey means, localizer or mosaic or neither;
+    orientation, pixel spacing and Stack ID; and of colour, floating point and single bits the
+    type of the stored values. Transfer syntaxes and types of integers may differ, and so may
+    Frame of Reference UIDs, unless positions of several planes with one are in the way of those
+    with another. Single-frame and multi-frame files with frames at one position are copies, or at
+    least not one array.
+    """
+    looks: dict[tuple[Any, ...], list[Described]] = {}
+    for one in instances:
+        looks.setdefault(_look(one), []).append(one)
+    stacks: list[Stack] = []
+    for members in looks.values():
+        facts = facts_of(members)
+        groups = alike(facts, members[0].rows, members[0].columns)
+        groups = _apart(groups, facts, _frames_of_reference(members), are_in_the_way)
+        groups = _apart(groups, facts, _kinds_of_files(members), share_positions)
+        stacks += compacted(uid, members, groups)
+    return tuple(sorted(stacks, key=_size_and_name))
+
+
+def _size_and_name(stack: Stack) -> tuple[Any, ...]:
+    numbers = stack.frame_numbers
+    return -len(numbers), stack.instances[0].source.name, int(numbers[0])
+
+
+def _look(one: Described) -> tuple[Any, ...]:
+    return (
+        one.rows,
+        one.columns,
+        one.samples,
+        one.pixel_keyword,
+        () if _is_of_integers(one) else (one.bits_allocated, one.signed),
+        one.photometric_interpretation if one.samples == 1 else "",
+        "LOCALIZER" in one.image_type,
+        is_mosaic(one),
+    )
+
+
+def _is_of_integers(one: Described) -> bool:
+    """Return whether stored values are grey integers, which any larger type of integers holds."""
+    grey = one.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
+    return grey and one.pixel_keyword == "PixelData" and one.bits_allocated > 1
+
+
+def _frames_of_reference(members: Sequence[Described]) -> Integers:
+    """Return for each frame the number of its Frame of Reference UID."""
+    uids = [one.frame_of_reference_uid for one in members]
+    which = np.unique(uids, return_inverse=True)[1].reshape(-1)
+    return np.repeat(which, [len(one) for one in members])
+
+
+def _kinds_of_files(members: Sequence[Described]) -> Integers:
+    """Return for each frame 1 where its file has several, otherwise 0."""
+    counts = np.array([len(one) for one in members])
+    return np.repeat((counts > 1).astype(np.int64), counts)
+
+
+def _apart(
+    groups: Iterable[Integers],
+    facts: npt.NDArray[Any],
+    which: Integers,
+    are_apart: Callable[[npt.NDArray[Any], Integers], bool],
+) -> list[Integers]:
+    """Return groups of frames, of which some are split by what is the same for each part."""
+    found: list[Integers] = []
+    for numbers in groups:
+        of_each = which[numbers]
+        if (of_each != of_each[0]).any() and are_apart(facts[numbers], of_each):
+            found += [numbers[part] for part in grouped(of_each)]
+        else:
+            found.append(numbers)
+    return found

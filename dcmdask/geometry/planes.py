@@ -1,0 +1,204 @@
+"""Planes of frames: which lie and measure alike, and which lie in one another's way.
+
+Pure functions over positions, orientations and pixel spacings. All lengths are in millimetres.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Integers: TypeAlias = "npt.NDArray[np.int64]"
+
+# Two positions closer than this are one, unless the pixels themselves are nearly as small.
+_SAME = 0.01
+_SAME_OF_A_PIXEL = 0.05
+# Headers are not more precise; nor do they tell more where pixels have no spacing.
+_PRECISE, _WITHOUT_PIXELS = 1e-5, 1e-3
+# Frames of which no corner is further than this part of a pixel from that of the frame in their
+# middle: two of them are at most half a pixel apart, so that each pixel is nearest to its own.
+_CORNER = 0.25
+# A unit vector that is at right angles to hardly any difference of two fields of view.
+_LINE = np.sqrt(np.array([2, 3, 5, 7, 11, 13]) / 41)
+# No patient is larger, and no table longer.
+FAR = 1e6
+# With a smaller area between them direction cosines span no plane.
+_A_PLANE = 0.1
+
+
+def alike(facts: npt.NDArray[Any], rows: int, columns: int) -> list[Integers]:
+    """Return the numbers of the frames of each orientation, pixel spacing and Stack ID.
+
+    Of the same orientation and spacing are frames whose fields of view, laid on one another at
+    the first corner, differ by less than a quarter of a pixel at the others.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of `dcmdask.dicom.description.FACTS`.
+    rows, columns : int
+        Of each frame.
+    """
+    orientation, spacing = facts["orientation"], facts["spacing"]
+    # Also false for NaN.
+    turned = (np.abs(orientation) < FAR).all(1)
+    measured: npt.NDArray[np.bool_] = np.all((spacing > 0) & (spacing < FAR), axis=1)
+    # In pixels where these have no size.
+    spacing = np.where(measured[:, np.newaxis], spacing, 1.0)
+    edges = np.where(turned[:, np.newaxis], orientation, 0.0)
+    edges[:, :3] *= columns * spacing[:, 1:]
+    edges[:, 3:] *= rows * spacing[:, :1]
+    stack = np.unique(facts["stack_id"], return_inverse=True)[1].reshape(-1)
+    known = np.column_stack([stack, turned, measured])
+    return [
+        numbers[part]
+        for numbers in grouped(np.unique(known, axis=0, return_inverse=True)[1].reshape(-1))
+        for part in _of_equal_edges(edges[numbers], spacing[numbers].min(axis=1))
+    ]
+
+
+def _of_equal_edges(edges: Floats, pixel: Floats) -> list[Integers]:
+    """Group fields of view by their edges along a row and along a column, (n, 6)."""
+    if (edges == edges[0]).all():
+        return [np.arange(len(edges))]
+    distinct, first, which, counts = np.unique(
+        edges, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    # The most common one is in the middle of its group, otherwise the one nearest to all.
+    off = np.abs(distinct - np.median(distinct, axis=0)).sum(axis=1)
+    # Only those are compared that are near one another along this line, as all are that are alike.
+    along = distinct @ _LINE
+    order = np.argsort(along)
+    ascending = along[order]
+    group = np.full(len(distinct), -1)
+    for middle in np.lexsort((off, -counts)).tolist():
+        if group[middle] >= 0:
+            continue
+        same = _CORNER * pixel[first[middle]]
+        # Each of both edges may be off by `same`.
+        ends = along[middle] + np.array([-2, 2]) * same
+        near = order[slice(*np.searchsorted(ascending, ends))]
+        near = near[group[near] < 0]
+        apart = distinct[near] - distinct[middle]
+        across, down = apart[:, :3], apart[:, 3:]
+        corners = [np.linalg.norm(one, axis=1) for one in (across, down, across + down)]
+        group[near[np.max(corners, axis=0) <= same]] = middle
+    return grouped(group[which.reshape(-1)])
+
+
+def are_in_the_way(facts: npt.NDArray[Any], group: Integers) -> bool:
+    """Return whether positions of a group of several planes repeat or interleave those of another.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of one orientation.
+    group : ndarray of int64
+        (n,): number of the group of each frame.
+    """
+    placed = is_placed(facts)
+    facts, group = facts[placed], group[placed]
+    if not len(facts):
+        return False
+    along = facts["position"] @ normal_of(most_common(facts["orientation"]))
+    same = same_within(most_common(facts["spacing"]))
+    ends = [(along[one].min(), along[one].max()) for one in grouped(group)]
+    volumes = sorted((low, high) for low, high in ends if high - low > same)
+    reached = -np.inf
+    for low, high in volumes:
+        if low <= reached + same:
+            return True
+        reached = high
+    return False
+
+
+def share_positions(facts: npt.NDArray[Any], group: Integers) -> bool:
+    """Return whether frames of several groups are at one position.
+
+    Parameters
+    ----------
+    facts : ndarray
+        (n,) of one orientation.
+    group : ndarray of int64
+        (n,): number of the group of each frame.
+    """
+    placed = is_placed(facts)
+    facts, group = facts[placed], group[placed]
+    if not len(facts):
+        return False
+    along = facts["position"] @ normal_of(most_common(facts["orientation"]))
+    z = clusters(along, same_within(most_common(facts["spacing"])))
+    return bool(len(np.unique(np.column_stack([z, group]), axis=0)) > z.max() + 1)
+
+
+def grouped(group: Integers) -> list[Integers]:
+    """Return the indices of each group, by the numbers of the groups.
+
+    Examples
+    --------
+    >>> grouped(np.array([7, 3, 7]))
+    [array([1]), array([0, 2])]
+    """
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def normal_of(orientation: Floats) -> Floats:
+    """Return the unit vector perpendicular to rows and columns with these direction cosines."""
+    normal = np.cross(*orientation.reshape(2, 3))
+    return np.asarray(normal / np.linalg.norm(normal))
+
+
+def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which frames have a position, and an orientation that spans a plane."""
+    orientation = facts["orientation"]
+    # Also false for NaN.
+    valid = (np.abs(facts["position"]) < FAR).all(1) & (np.abs(orientation) < FAR).all(1)
+    row, column = np.where(valid[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
+    placed: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
+    return placed
+
+
+def most_common(values: Floats) -> Floats:
+    """Return the row that is there most often; of several, the one nearest to the median."""
+    if (values == values[0]).all():
+        # Adding makes 0 of -0.
+        return np.asarray(values[0] + 0.0)
+    distinct, counts = np.unique(values, axis=0, return_counts=True)
+    distinct = distinct[counts == counts.max()]
+    off = np.abs(distinct - np.median(values, axis=0)).sum(axis=1)
+    return np.asarray(distinct[np.argmin(off)] + 0.0)
+
+
+def same_within(spacing: Floats) -> float:
+    """Return how close two positions have to be to be one, by the spacing of pixels."""
+    smallest = spacing.min()
+    if not smallest > 0:
+        return _WITHOUT_PIXELS
+    return float(np.clip(_SAME_OF_A_PIXEL * smallest, _PRECISE, _SAME))
+
+
+def clusters(values: Floats, same: float) -> Integers:
+    """Return for each value the rank of its cluster, values up to `same` apart being one.
+
+    Where values creep on by less than that, only those that are hardly different are one.
+
+    Examples
+    --------
+    >>> clusters(np.array([5.0, 0.0, 5.001, 2.5]), 0.01)
+    array([2, 0, 2, 1])
+    >>> clusters(np.array([0, 0.006, 0.012, 0.018]), 0.01)
+    array([0, 1, 2, 3])
+    """
+    order = np.argsort(values, kind="stable")
+    ascending = values[order]
+    rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > same)])
+    starts = np.flatnonzero(np.diff(rank, prepend=-1))
+    if (ascending - ascending[starts][rank]).max() > same:
+        rank = np.concatenate([[0], np.cumsum(np.diff(ascending) > min(same, _PRECISE))])
+    result = np.empty(len(values), np.int64)
+    result[order] = rank
+    return result
