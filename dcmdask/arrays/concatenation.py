@@ -107,8 +107,8 @@ class JoinedFrames(ArrayLike):
         check_plugin(instance, self._how.plugin)
         frames = FrameArray(instance, self._how)
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
-        # Frames beyond those that the header declares have no place; opening warns of them.
-        there = (instance.pixels.number_of_frames, *frames.shape[1:])
+        # Frames beyond those that were described have no place; opening warns of them.
+        there = (min(len(frames), expected[0]), *frames.shape[1:])
         if there != expected or frames.dtype.newbyteorder("=") != self.dtype:
             raise SourceChangedError(
                 f"there are frames of {frames.shape} {frames.dtype.newbyteorder('=')}, and "
