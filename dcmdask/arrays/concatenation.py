@@ -107,8 +107,9 @@ class JoinedFrames(ArrayLike):
         check_plugin(instance, self._how.plugin)
         frames = FrameArray(instance, self._how)
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
-        # Frames beyond those that were described have no place; opening warns of them.
-        there = (min(len(frames), expected[0]), *frames.shape[1:])
+        # Where a scan counts only those that are declared, others have no place; opening warns.
+        counted = expected[0] in (instance.pixels.number_of_frames, len(frames))
+        there = (expected[0] if counted else len(frames), *frames.shape[1:])
         if there != expected or frames.dtype.newbyteorder("=") != self.dtype:
             raise SourceChangedError(
                 f"there are frames of {frames.shape} {frames.dtype.newbyteorder('=')}, and "
