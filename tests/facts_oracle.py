@@ -1,12 +1,13 @@
 """The facts of a data set as pydicom gives them, straight from its attributes.
 
 Slow and simple, so that :func:`dcmdask.dicom.description.describe` can be held against it.
+Numbers are NaN where they are absent, and infinity where they are there and cannot be read.
 """
 
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,16 @@ COMPONENTS = {
     "M": "MAGNITUDE", "P": "PHASE", "R": "REAL", "I": "IMAGINARY",
     "MAGNITUDE": "MAGNITUDE", "PHASE": "PHASE", "REAL": "REAL", "IMAGINARY": "IMAGINARY",
 }  # fmt: skip
+UNREADABLE = "unreadable"
 UNASSIGNED = "UnassignedSharedConvertedAttributesSequence"
 UNASSIGNED_PER_FRAME = "UnassignedPerFrameConvertedAttributesSequence"
 
 
 def value_in(dataset: Dataset, path: str) -> Any:
-    """The value at ``"Sequence.Sequence.Keyword"``, first items, None where there is none."""
+    """The value at ``"Sequence.Sequence.Keyword"``, first items, None where there is none.
+
+    `UNREADABLE` where pydicom raises.
+    """
     *sequences, keyword = path.split(".")
     for sequence in sequences:
         if not dataset.get(sequence):
@@ -37,7 +42,7 @@ def value_in(dataset: Dataset, path: str) -> Any:
     try:
         value = dataset.get(keyword)
     except (ValueError, TypeError, OverflowError):
-        return None
+        return UNREADABLE
     return None if value is None or value == "" or value == [] else value
 
 
@@ -67,22 +72,26 @@ class Levels:
 
     def numbers(self, count: int, keyword: str, macro: str = "") -> list[float]:
         value = self.find(keyword, macro)
+        if value is None:
+            return [nan] * count
         parts = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
         try:
             found = [float(part) for part in parts]
         except (ValueError, TypeError):
-            return [nan] * count
-        return found if len(found) == count and all(map(isfinite, found)) else [nan] * count
+            return [inf] * count
+        return found if len(found) == count and all(map(isfinite, found)) else [inf] * count
 
     def first(self, keyword: str, macro: str = "") -> float:
         value = self.find(keyword, macro)
         if isinstance(value, Iterable) and not isinstance(value, str):
             value = next(iter(value))
+        if value is None or value == "":
+            return nan
         try:
             number = float(value)
         except (ValueError, TypeError):
-            return nan
-        return number if isfinite(number) else nan
+            return inf
+        return number if isfinite(number) else inf
 
     def word(self, keyword: str, macro: str = "") -> bytes:
         value = self.find(keyword, macro)
@@ -90,10 +99,12 @@ class Levels:
 
     def moment(self, keyword: str, macro: str = "") -> float:
         value = self.find(keyword, macro)
+        if value is None:
+            return nan
         try:
             return self.milliseconds(DT(str(value)))
         except (ValueError, TypeError):
-            return nan
+            return inf
 
     def milliseconds(self, when: datetime) -> float:
         if when.tzinfo is None:
@@ -104,19 +115,22 @@ class Levels:
         return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) / 1000
 
     def date_and_time(self, event: str) -> float:
+        day, time = self.find(f"{event}Date"), self.find(f"{event}Time")
+        if time is None:
+            return nan
         try:
-            day = DA(str(self.find(f"{event}Date")))
+            day = DA(str(day))
         except ValueError:
             day = None
         try:
             # With colons as ACR-NEMA has it (PS3.5 6.2), which pydicom does not read.
-            time = TM(str(self.find(f"{event}Time")).replace(":", ""))
+            of_day = TM(str(time).replace(":", ""))
             if day is None:
                 # Of no day, so of no zone either.
-                return self.milliseconds(datetime.combine(EPOCH.date(), time, UTC))
-            return self.milliseconds(datetime.combine(day, time))
+                return self.milliseconds(datetime.combine(EPOCH.date(), of_day, UTC))
+            return self.milliseconds(datetime.combine(day, of_day))
         except (ValueError, TypeError):
-            return nan
+            return inf
 
     def component(self) -> bytes:
         if self.top.get("Modality") != "MR":
@@ -139,7 +153,7 @@ class Levels:
 
 
 def given(*numbers: float) -> float:
-    return next((number for number in numbers if number == number), nan)
+    return next((number for number in numbers if isfinite(number)), inf if inf in numbers else nan)
 
 
 def private(dataset: Dataset, group: int, creator: str, element: int) -> Any:

@@ -39,7 +39,7 @@ class Transformation:
     bits_stored : int or array of int
         (0028,0101).
     slope, intercept : float or array of float
-        (0028,1053), (0028,1052); what is not finite counts as 1 and 0.
+        (0028,1053), (0028,1052); NaN counts as 1 and 0.
     center, width : float or array of float
         (0028,1050), (0028,1051); NaN where there is no window.
     function : str or array of str
@@ -249,8 +249,8 @@ def rescaling(
     slope = np.asarray(transformation.slope, np.float64)
     intercept = np.asarray(transformation.intercept, np.float64)
     return (
-        np.where(np.isfinite(slope), slope, 1.0),
-        np.where(np.isfinite(intercept), intercept, 0.0),
+        np.where(np.isnan(slope), 1.0, slope),
+        np.where(np.isnan(intercept), 0.0, intercept),
         np.asarray(transformation.bits_stored, np.int64),
         np.asarray(stored.kind == "i" if signed is None else signed, np.bool_),
     )

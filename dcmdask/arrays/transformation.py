@@ -11,13 +11,24 @@ from pydicom.uid import UID
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import ELEMENTS, Luts, luts
 from dcmdask.arrays.modality import ModalityFrames, Transformation
-from dcmdask.dicom.description import Described, facts_of
+from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.errors import HeaderError
+from dcmdask.dicom.instance import issue
+from dcmdask.errors import HeaderError, Note
 from dcmdask.pixels.array_like import ArrayLike
 
 Values: TypeAlias = Literal["stored", "modality", "display"]
 VALUES: tuple[str, ...] = get_args(Values)
+# Columns of the facts that are used.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "modality": ("slope", "intercept"),
+    "display": ("slope", "intercept", "window_center", "window_width"),
+}
+_NO_SLOPE = Note(
+    "rescale-slope",
+    "(0028,1053) 'Rescale Slope' is 0: all values of such a frame are its Rescale Intercept; "
+    "values='stored' leaves them as they are",
+)
 
 
 def check_values(values: str, opening: Mapping[str, Any]) -> None:
@@ -51,8 +62,13 @@ def with_values(
     Raises
     ------
     HeaderError
-        There are more or fewer frames than the headers describe, or a header's lookup tables
-        or window cannot be used.
+        There are more or fewer frames than the headers describe, or a header's lookup tables,
+        slope, intercept or window cannot be used.
+
+    Warns
+    -----
+    DcmdaskWarning
+        A Rescale Slope is 0.
     """
     if values == "stored":
         return frames
@@ -63,6 +79,7 @@ def with_values(
             "are whose is not known; values='stored' needs none",
             source=frames.name,
         )
+    check_readable(instances, facts, _NEEDED[values])
     for one in instances:
         if values == "display" and one.has_frame_lut:
             raise HeaderError(
@@ -70,6 +87,8 @@ def with_values(
                 "values='modality' leaves it out",
                 source=one.source.name,
             )
+    if (facts["slope"] == 0).any():
+        issue(_NO_SLOPE, frames.name)
     counts = [len(one) for one in instances]
     first = instances[0]
     bits = [one.bits_stored for one in instances]

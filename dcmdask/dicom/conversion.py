@@ -1,15 +1,16 @@
-"""Element values as numbers and terms.
+"""Element values as numbers, times and terms.
 
-pydicom's converters take longer than the walk over a whole header. Numbers are those of
-pydicom, but NaN where a value is not valid. Text that is not a term of the standard may be a
-name, and is left out where results are shared.
+Every number, also of a date or time, is NaN where the value is absent, and infinity where it is
+there and cannot be read. pydicom's converters take longer than the walk over a whole header;
+numbers are those of pydicom, and a decimal comma is read as well. Text that is not a term of the
+standard may be a name, and is left out where results are shared.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import date
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from struct import calcsize, iter_unpack
 from typing import Final
 
@@ -18,8 +19,11 @@ __all__ = [
     "MODALITIES",
     "NUMBERS",
     "UNITS",
+    "UNREADABLE",
+    "code_string",
     "days",
     "first_number",
+    "first_read",
     "milliseconds",
     "minutes",
     "moment",
@@ -31,7 +35,10 @@ __all__ = [
 ]
 
 LONGEST: Final = 1 << 10
-"""Bytes of a value; longer ones count as absent, as no valid one comes near."""
+"""Bytes of a value that are looked at; no valid one comes near."""
+
+UNREADABLE: Final = b"?"
+"""Value of any VR of numbers or times that cannot be read."""
 
 NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 """The VRs of binary numbers (PS3.5 6.2), with their format characters of :mod:`struct`."""
@@ -55,78 +62,111 @@ _EPOCH: Final = date(1970, 1, 1).toordinal()
 _TIME: Final = rb"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?"
 _TM: Final = re.compile(_TIME)
 _DT: Final = re.compile(rb"(\d{8})" + _TIME + rb"([+-]\d{4})?")
+_DATE: Final = re.compile(rb"\d{4}((0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?)?([+-]\d{4})?")
 _OFFSET: Final = re.compile(rb"([+-])(\d\d)(\d\d)")
 
 
 def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
-    """Return the numbers of a DS, an IS, or one of `NUMBERS`; none where bytes are left over.
+    """Return the numbers of a DS, an IS, or one of `NUMBERS`; none of an empty binary value.
+
+    A comma is taken for a decimal point: a DS has no separator of thousands, and some
+    software writes numbers as its user's language has them.
 
     Examples
     --------
-    >>> numbers(rb"0.5\\.75 ", "DS", True)
+    >>> numbers(rb"0.5\\0,75 ", "DS", True)
     (0.5, 0.75)
+    >>> numbers(rb"1\\\\1.5", "IS", True)
+    (1.0, nan, inf)
     >>> numbers(b"\\x01\\x00\\x02\\x00", "US", True)
     (1.0, 2.0)
     """
     if vr not in NUMBERS:
         found = tuple(map(_parsed, value.rstrip(b"\0").split(b"\\")))
-        return found if vr == "DS" else tuple(n if n.is_integer() else nan for n in found)
+        return found if vr == "DS" else tuple(map(_whole, found))
     code = ("<" if little_endian else ">") + NUMBERS[vr]
     if len(value) % calcsize(code):
-        return ()
-    return tuple(float(n) if isfinite(n) else nan for (n,) in iter_unpack(code, value))
+        return (inf,)
+    return tuple(inf if n == -inf else float(n) for (n,) in iter_unpack(code, value))
 
 
 def first_number(value: bytes, vr: str, little_endian: bool) -> float:
-    """Return the first number of a value, NaN where there is none."""
+    """Return the first number of a value."""
     return next(iter(numbers(value, vr, little_endian)), nan)
+
+
+def first_read(*found: float) -> float:
+    """Return the first number that was read; if there is none, infinity before NaN."""
+    return next(filter(isfinite, found), inf if inf in found else nan)
 
 
 def _parsed(text: bytes) -> float:
     try:
         number = float(text)
     except ValueError:
-        return nan
+        text = _stripped(text)
+        if text.count(b",") == 1:
+            return _parsed(text.replace(b",", b"."))
+        return inf if text else nan
     # Python takes underscores and words, PS3.5 6.2 does not.
-    return number if isfinite(number) and b"_" not in text else nan
+    return number if isfinite(number) and b"_" not in text else inf
 
 
-def days(value: bytes) -> int | None:
-    """Return the days of a DA since 1970; None where it is not a date."""
-    digits = value.strip(b"\0 ").replace(b".", b"")  # dotted before 1993 (PS3.5 6.2)
+def _whole(number: float) -> float:
+    return inf if isfinite(number) and not number.is_integer() else number
+
+
+def _stripped(value: bytes) -> bytes:
+    """Return a value without its padding (PS3.5 6.2)."""
+    return value.strip(b"\0 ")
+
+
+def code_string(value: bytes) -> str:
+    """Return the text of a CS, or of a UI, without its padding (PS3.5 6.2)."""
+    return _stripped(value).decode("ascii", "replace")
+
+
+def days(value: bytes) -> float:
+    """Return the days of a DA since 1970."""
+    digits = _stripped(value).replace(b".", b"")  # dotted before 1993 (PS3.5 6.2)
+    if not digits:
+        return nan
     if len(digits) != 8 or not digits.isdigit():
-        return None
+        return inf
     try:
         return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])).toordinal() - _EPOCH
     except ValueError:
-        return None
+        return inf
 
 
-def since_midnight(value: bytes) -> int | None:
-    """Return the microseconds of a TM since midnight; None where it is not a time."""
-    match = _TM.fullmatch(value.strip(b"\0 ").replace(b":", b""))
-    return _microseconds(*match.groups()) if match else None
+def since_midnight(value: bytes) -> float:
+    """Return the microseconds of a TM since midnight."""
+    digits = _stripped(value).replace(b":", b"")
+    if not digits:
+        return nan
+    match = _TM.fullmatch(digits)
+    return _microseconds(*match.groups()) if match else inf
 
 
 def _microseconds(
     hours: bytes, minutes: bytes | None, seconds: bytes | None, fraction: bytes | None
-) -> int | None:
+) -> float:
     h, m, s = int(hours), int(minutes or 0), int(seconds or 0)
     if h > 23 or m > 59 or s > 60:  # 60 is a leap second
-        return None
+        return inf
     return ((h * 60 + m) * 60 + s) * 10**6 + int((fraction or b"").ljust(6, b"0"))
 
 
 def minutes(value: bytes) -> int:
     """Return the minutes of an offset from UTC, 0 where there is none (PS3.5 6.2 DT)."""
-    match = _OFFSET.fullmatch(value.strip(b"\0 "))
+    match = _OFFSET.fullmatch(_stripped(value))
     if not match:
         return 0
     sign, hours, rest = match.groups()
     return (60 * int(hours) + int(rest)) * (-1 if sign == b"-" else 1)
 
 
-def milliseconds(day: int, time: int, offset: int) -> float:
+def milliseconds(day: float, time: float, offset: int) -> float:
     """Return days and microseconds, less an offset in minutes, as milliseconds."""
     return (day * _DAY + time - offset * 60 * 10**6) / 1000
 
@@ -142,14 +182,12 @@ def moment(value: bytes, offset: int) -> float:
     >>> moment(b"19700101010000.5+0100", 0)
     500.0
     """
-    match = _DT.fullmatch(value.strip(b"\0 "))
+    text = _stripped(value)
+    match = _DT.fullmatch(text)
     if not match:
-        return nan
+        return nan if not text or _DATE.fullmatch(text) else inf
     day, *time, own = match.groups()
-    since, at = days(day), _microseconds(*time)
-    if since is None or at is None:
-        return nan
-    return milliseconds(since, at, minutes(own) if own else offset)
+    return milliseconds(days(day), _microseconds(*time), minutes(own) if own else offset)
 
 
 def uid(text: str | None) -> str | None:

@@ -6,9 +6,10 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isnan
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +18,8 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.uid import UID
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import LONGEST, first_number, minutes, plain
-from dcmdask.dicom.elements import Element
+from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, plain
+from dcmdask.dicom.frame_count import count_frames
 from dcmdask.dicom.frame_facts import (
     DAY,
     FACTS,
@@ -30,12 +31,17 @@ from dcmdask.dicom.frame_facts import (
 )
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.functional_groups import Frames, frame_table, value_bytes
-from dcmdask.dicom.header import Header, read_header
-from dcmdask.dicom.image_pixel import ELEMENTS, ImagePixel
+from dcmdask.dicom.header import (
+    EXTENDED_OFFSET_TABLE,
+    EXTENDED_OFFSET_TABLE_LENGTHS,
+    Header,
+    read_header,
+)
+from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
-from dcmdask.errors import PixelDataError
+from dcmdask.errors import HeaderError
 
-__all__ = ["FACTS", "Described", "describe", "facts_of", "lost_pixels"]
+__all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "lost_pixels"]
 
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
@@ -55,8 +61,10 @@ WANTED: Final = frozenset(
         *PRIVATE_ELEMENTS,
         *_WORDS,
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
+        *(EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
     }
 )
+_TO_OPEN: Final = OVERRIDES | {"transfer_syntax_uid", "inflate_limit", "allow_excess_frames"}
 _ROWS, _FIRST_DIRECTORY_RECORD = 0x00280010, 0x00041200
 # SOP classes (PS3.4 B.5) whose instances have pixel data, besides those of images.
 _OF_PIXELS: Final = (
@@ -94,7 +102,8 @@ class Described:
     units : str
         (0054,1001) Units of PET, such as ``"BQML"``.
     padding : float or None
-        (0028,0120) Pixel Padding Value, with the sign that Pixel Representation gives it.
+        (0028,0120) Pixel Padding Value, with the sign that Pixel Representation gives it;
+        infinity where it cannot be read.
     has_lut : bool
         Whether the data set has a Modality LUT or a VOI LUT Sequence with items; they are
         read when they are needed.
@@ -115,6 +124,8 @@ class Described:
         all frames have Dimension Index Values.
     index_values : bytes
         (frames, dimensions) unsigned 32-bit integers.
+    overrides : tuple of (str, Any)
+        Options that it was described with and has to be opened with, sorted.
     """
 
     source: files.Stored
@@ -144,13 +155,11 @@ class Described:
     table: bytes
     dimensions: tuple[str, ...] = ()
     index_values: bytes = b""
+    overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
     def facts(self) -> npt.NDArray[Any]:
-        """Facts of the frames, read-only, of dtype `FACTS`: a row for each declared frame.
-
-        The pixel data may have more frames than the header declares.
-        """
+        """Facts of the frames, read-only, of dtype `FACTS`: a row for each frame."""
         return np.frombuffer(self.table, FACTS)
 
     def __len__(self) -> int:
@@ -206,11 +215,15 @@ def _compared(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float
 
 
 def describe(
-    source: files.Stored, transfer_syntax_uid: str | None = None, *, header: Header | None = None
+    source: files.Stored,
+    options: Mapping[str, Any] | None = None,
+    *,
+    header: Header | None = None,
 ) -> Described:
     """Describe one instance, in one walk over its header.
 
-    A fact that is absent or not valid is NaN or empty. Elements of a functional group macro
+    A number that is absent is NaN, one that is there and cannot be read is infinity; it is an
+    error, or an irregularity, where it is needed. Elements of a functional group macro
     count only inside that macro (PS3.3 C.7.6.16.2). Values of the frame come before shared
     ones, and these before the top level of the data set. A position at the top level counts
     only for an instance of one frame. Frames without an item in the Per-Frame Functional Groups
@@ -220,8 +233,10 @@ def describe(
     ----------
     source : Stored
         As :func:`dcmdask.dicom.files.locate` returns it.
-    transfer_syntax_uid : str, optional
-        Used instead of the one in the File Meta Information.
+    options : mapping, optional
+        Overrides of group 0028, `transfer_syntax_uid`, `inflate_limit` and
+        `allow_excess_frames`, as for
+        :func:`dcmdask.open_frames`; others are not looked at.
     header : Header, optional
         Header of this source with :data:`WANTED` and :data:`SEQUENCES`, if it was read already.
 
@@ -245,20 +260,22 @@ def describe(
     >>> len(found), found.facts["position"][0].tolist()
     (1, [-158.135803, -179.035797, -75.699997])
     """
+    options = {} if options is None else options
+    overrides = {key: options[key] for key in sorted(OVERRIDES & options.keys())}
     if header is None:
-        header = read_header(source, WANTED, transfer_syntax_uid, SEQUENCES)
+        syntax, limit = options.get("transfer_syntax_uid"), options.get("inflate_limit")
+        limit = files.INFLATE_LIMIT if limit is None else limit
+        header = read_header(source, WANTED, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:
-        raise no_pixel_data(source.name)
-    pixels, _ = pixels_of(header, element, {})
-    _check_length(header, element, pixels)
+        raise no_pixel_data(source.name, header.stopped)
+    pixels, _ = pixels_of(header, element, overrides)
+    excess = bool(options.get("allow_excess_frames", True))
+    count = count_frames(header, element, pixels, excess)
     values = header.values
-    words = {
-        tag: values[tag].value.decode("ascii", "replace").strip("\0 ") if tag in values else ""
-        for tag in _WORDS
-    }
+    words = {tag: code_string(values[tag].value) if tag in values else "" for tag in _WORDS}
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
-    frames = _facts(header, pixels.number_of_frames, words[_MODALITY] == "MR", image_type)
+    frames = _facts(header, count, words[_MODALITY] == "MR", image_type)
     text = image_type.decode("ascii", "replace")
     return Described(
         source=source,
@@ -288,6 +305,7 @@ def describe(
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
+        overrides=tuple((key, options[key]) for key in sorted(_TO_OPEN & options.keys())),
     )
 
 
@@ -309,37 +327,44 @@ def _decoded(value: bytes, charset: bytes) -> str:
     return plain(text.strip("\0 "))
 
 
-def _check_length(header: Header, element: Element, pixels: ImagePixel) -> None:
-    """Compare the number of frames with the length of the pixel data, before rows are made."""
-    frames, actual = pixels.number_of_frames, header.source.size - element.offset
-    if frames * FACTS.itemsize > files.INFLATE_LIMIT:
-        raise PixelDataError(
-            f"(0028,0008) 'Number of Frames' is {frames}, and the facts of so many frames take "
-            f"more than {files.INFLATE_LIMIT} bytes",
-            source=header.source.name,
-            code="number-of-frames",
-        )
-    least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
-    if frames * least > 8 * actual:
-        raise PixelDataError(
-            f"{actual} bytes of pixel data do not hold the frames that (0028,0008) 'Number of "
-            f"Frames' declares, {frames} of at least {least / 8:g} bytes: the file is truncated, "
-            "or Rows, Columns, Bits Allocated or Number of Frames is wrong",
-            source=header.source.name,
-            code="pixel-data-short",
+def check_readable(
+    instances: Sequence[Described], facts: npt.NDArray[Any], columns: Iterable[str]
+) -> None:
+    """Check that no number in these columns of the facts is one that cannot be read.
+
+    Raises
+    ------
+    HeaderError
+        One is there and is no number. Its text is in `detail`, unless it is inside a
+        functional group.
+    """
+    for column in columns:
+        rows = np.flatnonzero(np.isinf(facts[column].reshape(len(facts), -1)).any(axis=1))
+        if not len(rows):
+            continue
+        stops = np.cumsum([len(one) for one in instances])
+        number = int(np.searchsorted(stops, rows[0], "right"))
+        one, tag = instances[number], frame_facts.TAGS[column]
+        raw = read_header(one.source, (tag,), one.transfer_syntax).values.get(tag)
+        raise HeaderError(
+            f"{called(tag)} is there and is no number",
+            source=one.source.name,
+            frame=int(rows[0] - stops[number] + len(one)) if len(one) > 1 else None,
+            detail=f"its value is {raw.value!r}" if raw else "",
+            code="unreadable",
         )
 
 
 def _padding(header: Header, signed: bool) -> float | None:
     """Return Pixel Padding Value, 16 bits whatever its VR says of the sign (PS3.3 C.7.5.1.1.2)."""
     raw = header.values.get(_PIXEL_PADDING)
-    if raw is None or len(raw.value) > LONGEST:
+    if raw is None:
         return None
     vr = "DS"
     if raw.vr in (None, "US", "SS", "UN", "OW"):
         vr = "SS" if signed else "US"
-    padding = first_number(raw.value, vr, header.encoding.little_endian)
-    return padding if padding == padding else None
+    padding = first_number(raw.value[:LONGEST], vr, header.encoding.little_endian)
+    return None if isnan(padding) else padding
 
 
 def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> Frames:
@@ -362,10 +387,10 @@ def _top_level(header: Header) -> list[bytes]:
     found = []
     for tag, vr, _ in frame_facts.ELEMENTS:
         raw = header.values.get(tag)
-        if raw is None or len(raw.value) > LONGEST:
+        if raw is None or not raw.value:
             found.append(b"")
         elif raw.vr == vr or raw.vr is None or raw.vr == "UN":
-            found.append(raw.value)
+            found.append(raw.value[:LONGEST])
         else:
             found.append(value_bytes(header.dataset(), tag, vr, header.encoding))
     return found
@@ -393,12 +418,23 @@ def lost_pixels(source: files.Stored) -> str:
     >>> lost_pixels(files.locate(get_testdata_file("rtplan.dcm")))
     ''
     """
-    values = read_header(source, (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD)).values
+    header = read_header(source, (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD))
+    reason, stopped = _reason_for_pixels(header), header.stopped
+    if reason and stopped is not None:
+        reason += (
+            f", and the elements are not understood from byte {stopped.offset} on "
+            f"({stopped.reason})"
+        )
+    return reason
+
+
+def _reason_for_pixels(header: Header) -> str:
+    values = header.values
     if _FIRST_DIRECTORY_RECORD in values:
         return ""
     if _SOP_CLASS not in values:
         return "there is no (0008,0016) 'SOP Class UID' either"
-    sop_class = UID(values[_SOP_CLASS].value.decode("ascii", "replace").rstrip("\0 "))
+    sop_class = UID(code_string(values[_SOP_CLASS].value))
     name = sop_class.name
     if "Image" in name or name in _OF_PIXELS:
         return "the SOP class is one of images"

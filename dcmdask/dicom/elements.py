@@ -242,13 +242,18 @@ class Window:
         self.data, self.start = self.data[into:] + more, offset
         self._step = min(2 * self._step, max(1 << 20, self._first))
 
-    def bytes_at(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes from `offset`, from the window if they are there."""
+    def peek(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes from `offset`, from the window if they are there."""
         self.fill(offset, length)
         into = offset - self.start
-        if into + length > len(self.data):
-            raise Truncated(None, offset, length, self.size)
         return self.data[into : into + length]
+
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`, from the window if they are there."""
+        found = self.peek(offset, length)
+        if len(found) < length:
+            raise Truncated(None, offset, length, self.size)
+        return found
 
     def header_at(self, offset: int, end: int) -> tuple[bytes, int, int]:
         """Return the bytes held, and where `offset` is and ends in them; at least 8 bytes."""

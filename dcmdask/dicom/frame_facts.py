@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
-from math import isnan, nan
+from math import inf, isfinite, isnan, nan
 from struct import Struct, pack
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -17,6 +17,7 @@ from dcmdask.dicom.conversion import (
     LONGEST,
     days,
     first_number,
+    first_read,
     milliseconds,
     moment,
     numbers,
@@ -36,6 +37,7 @@ __all__ = [
     "LUTS",
     "NUMBER_OF",
     "PRIVATE_ELEMENTS",
+    "TAGS",
     "Common",
     "packed",
     "private_diffusion",
@@ -74,43 +76,49 @@ class _Fact(NamedTuple):
 
 
 def _row(values: _Values, fact: _Fact, common: Common) -> tuple[float, ...]:
-    """Return all numbers of a value, NaN where one is not valid or there are others."""
+    """Return all numbers of a value; infinity where one is not valid or there are others."""
     count = int(fact.format[:-1])
     found = numbers(values[0], fact.elements[0][1], common.little_endian)
-    return found if len(found) == count and not any(map(isnan, found)) else (nan,) * count
+    if len(found) == count and all(map(isfinite, found)):
+        return found
+    return (nan if all(map(isnan, found)) else inf,) * count
 
 
 def _number(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
-    """Return the first number of the first element that has one."""
-    for value, (_, vr, _) in zip(values, fact.elements, strict=False):
-        if value:
-            little_endian, offset = common
-            number = moment(value, offset) if vr == "DT" else first_number(value, vr, little_endian)
-            if number == number:
-                return (number,)
-    return (nan,)
+    """Return the first number of the first element that can be read."""
+    return (_first(values, fact.elements, common),)
+
+
+def _first(values: _Values, elements: Sequence[_Element], common: Common) -> float:
+    little_endian, offset = common
+    return first_read(
+        *(
+            moment(value, offset) if vr == "DT" else first_number(value, vr, little_endian)
+            for value, (_, vr, _) in zip(values, elements, strict=True)
+        )
+    )
 
 
 def _acquisition_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
-    (time,) = _number(values[:2], fact, common)
-    return (time,) if time == time else _date_and_time(values[2:], fact, common)
+    own = _first(values[:2], fact.elements[:2], common)
+    return (first_read(own, *_date_and_time(values[2:], fact, common)),)
 
 
 def _reference_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
-    (time,) = _number(values[:2], fact, common)
-    return (time if time == time else 1000 * first_number(values[2], "FD", common.little_endian),)
+    seconds = first_number(values[2], "FD", common.little_endian)
+    return (first_read(_first(values[:2], fact.elements[:2], common), 1000 * seconds),)
 
 
 def _date_and_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
-    """Return the milliseconds of a DA and a TM since 1970; without a date, since midnight.
+    """Return the milliseconds of a DA and a TM since 1970; without a valid date, since midnight.
 
     Dates of other events are not taken: those of contents and series made days later, or on
     both sides of midnight, would put the day where it is not.
     """
     day, since = days(values[0]), since_midnight(values[1])
-    if since is None:
-        return (nan,)
-    return (milliseconds(0, since, 0) if day is None else milliseconds(day, since, common.offset),)
+    return (
+        milliseconds(day, since, common.offset) if isfinite(day) else milliseconds(0, since, 0),
+    )
 
 
 def _identifier(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
@@ -163,8 +171,9 @@ def _fact(
     return _Fact(name, format_, read, elements)
 
 
-# Columns of `FACTS`, each from the first of its elements that has a value. Absent numbers are
-# NaN, absent words are empty. Positions and spacings are in mm and in patient axes, times in ms.
+# Columns of `FACTS`, each from the first of its elements that can be read. Numbers that are absent
+# are NaN, those that are there and cannot be read are infinity; absent words are empty. Positions
+# and spacings are in mm and in patient axes, times in ms.
 _FACTS: Final = (
     _fact("position", "3d", _row, (0x00200032, "DS", (0x00209113,))),  # of the first pixel's centre
     # Along a row, then along a column; between rows, then between columns.
@@ -225,6 +234,9 @@ def _type(format_: str) -> tuple[Any, ...]:
 
 FACTS = np.dtype([(fact.name, *_type(fact.format)) for fact in _FACTS])
 """A row for each frame."""
+
+TAGS: Final = {fact.name: fact.elements[0][0] for fact in _FACTS}
+"""The first of the elements of each column."""
 
 ELEMENTS: Final = tuple(element for fact in _FACTS for element in fact.elements)
 """Elements that a row is made from: tag, VR, and the sequences of a macro."""
@@ -378,8 +390,7 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
 
 
 def _numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
-    if raw is None or len(raw.value) > LONGEST:
+    if raw is None:
         return ()
-    return numbers(
-        raw.value, usual if raw.vr in (None, "UN") else str(raw.vr), encoding.little_endian
-    )
+    vr = usual if raw.vr in (None, "UN") else str(raw.vr)
+    return numbers(raw.value[:LONGEST], vr, encoding.little_endian)

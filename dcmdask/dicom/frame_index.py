@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
-from pydicom.uid import RLELossless
+from pydicom.uid import UID, RLELossless
 
 from dcmdask.dicom import files, offsets
 from dcmdask.dicom.elements import UNDEFINED
@@ -60,8 +60,7 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
             code="undefined-length",
         )
     actual = place.end - place.offset
-    unit = 2 if pixels.swaps_words else 1
-    expected = -(-declared * bits // (8 * unit)) * unit
+    expected, unit = _native_bytes(pixels), _unit(pixels)
     whole = 8 * actual // bits
     if actual < expected:
         raise PixelDataError(
@@ -73,28 +72,53 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
             code="pixel-data-short",
         )
     notes: list[Note] = []
+    found = native_frames(pixels, actual) if allow_excess else declared
     surplus = actual - expected - expected % 2
-    if surplus > 0 and pixels.photometric_interpretation == "YBR_FULL_422":
-        if actual >= expected // 2 * 3:
-            raise HeaderError(
-                f"{actual} bytes of pixel data are half as much again as the {expected} that "
-                "(0028,0004) 'Photometric Interpretation' YBR_FULL_422 needs; it is probably "
-                "'RGB' or 'YBR_FULL': pass photometric_interpretation",
-                source=name,
-                code="photometric-interpretation",
-            )
-    elif surplus > 0 and allow_excess and whole > declared:
-        notes.append(_excess(whole, declared))
-        declared = whole
-        surplus = 0
-    if surplus > 0:
+    if found > declared:
+        notes.append(_excess(found, declared))
+    elif surplus > 0 and _is_subsampled(pixels) and actual >= expected // 2 * 3:
+        raise HeaderError(
+            f"{actual} bytes of pixel data are half as much again as the {expected} that "
+            "(0028,0004) 'Photometric Interpretation' YBR_FULL_422 needs; it is probably "
+            "'RGB' or 'YBR_FULL': pass photometric_interpretation",
+            source=name,
+            code="photometric-interpretation",
+        )
+    elif surplus > 0:
         text = (
             f"{surplus} bytes of pixel data are left over behind {declared} frames: padding, or "
             "wrong Rows, Columns or Bits Allocated"
         )
         notes.append(Note("surplus-bytes", text))
-    spans = offsets.NativeSpans(place.offset, bits, declared, unit)
+    spans = offsets.NativeSpans(place.offset, bits, found, unit)
     return spans, "arithmetic over native pixel data", notes
+
+
+def native_frames(pixels: ImagePixel, actual: int) -> int:
+    """Return the number of frames in `actual` bytes of native pixel data.
+
+    More than are declared where there are bytes for more, but for YBR_FULL_422: those are
+    rather of another Photometric Interpretation.
+    """
+    expected = _native_bytes(pixels)
+    surplus = actual - expected - expected % 2
+    if surplus <= 0 or _is_subsampled(pixels):
+        return pixels.number_of_frames
+    return max(pixels.number_of_frames, 8 * actual // pixels.frame_bits)
+
+
+def _native_bytes(pixels: ImagePixel) -> int:
+    """Return the number of bytes that the declared frames take."""
+    unit = _unit(pixels)
+    return -(-pixels.number_of_frames * pixels.frame_bits // (8 * unit)) * unit
+
+
+def _unit(pixels: ImagePixel) -> int:
+    return 2 if pixels.swaps_words else 1
+
+
+def _is_subsampled(pixels: ImagePixel) -> bool:
+    return pixels.photometric_interpretation == "YBR_FULL_422"
 
 
 def _cause(place: PixelDataElement) -> str:
@@ -123,7 +147,6 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
     """
     name, declared = place.source.name, pixels.number_of_frames
     notes: list[Note] = []
-    one_each = pixels.transfer_syntax == RLELossless
     with files.opened(place.source) as file:
         try:
             basic, start = offsets.read_basic_offset_table(file, place.offset, place.end)
@@ -145,13 +168,13 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
         if len(table):
             try:
                 grouped = _group(fragments, table, lengths, declared)
-                _check_frames(file, fragments, grouped, one_each)
+                _check_frames(file, fragments, grouped)
                 spans = grouped
             except offsets.BrokenTable as error:
                 text = f"the {called} is wrong ({error}): the items decide"
                 notes.append(Note("offset-table", text))
         if spans is None:
-            spans, more = _by_items(file, fragments, declared, one_each)
+            spans, more = _by_items(file, fragments, declared, pixels.transfer_syntax)
             called, notes = "item headers", notes + more
     if len(spans) < declared:
         raise PixelDataError(
@@ -166,6 +189,30 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
     if fragments.fault and (fragments.cut or place.length == UNDEFINED):
         notes.append(Note("items-end", fragments.fault))
     return _keep(spans, called, notes, declared, allow_excess)
+
+
+def may_hold_more(place: PixelDataElement, head: bytes, declared: int) -> bool:
+    """Return whether encapsulated pixel data may hold more frames than are declared.
+
+    Items beyond those of several declared frames are not looked for: without an offset table
+    that takes a walk over all of them.
+
+    Parameters
+    ----------
+    place : PixelDataElement
+    head : bytes
+        The first `header.HEAD` bytes of its value.
+    declared : int
+    """
+    if place.extended_offset_table is not None:
+        return len(place.extended_offset_table[0]) > 8 * declared
+    table = int.from_bytes(head[4:8], "little")
+    if declared > 1 or table > 4:
+        return table > 4 * declared
+    # Behind the item of one frame is no more than a Sequence Delimitation Item.
+    first = 8 + table
+    length = int.from_bytes(head[first + 4 : first + 8], "little")
+    return place.offset + first + 8 + length + 8 < place.end
 
 
 def _keep(
@@ -230,16 +277,14 @@ def _group(
     return spans
 
 
-def _check_frames(
-    file: BinaryIO, fragments: offsets.Fragments, spans: offsets.ItemSpans, one_each: bool
-) -> None:
+def _check_frames(file: BinaryIO, fragments: offsets.Fragments, spans: offsets.ItemSpans) -> None:
     """Check that no frame of a table holds several frames, as one with too few entries does."""
     first = np.searchsorted(fragments.offsets, spans.offsets)
     last = np.searchsorted(fragments.offsets, spans.offsets + spans.lengths) - 1
     several = np.flatnonzero(last > first)
     for frame in several.tolist():
-        inner = fragments.select(int(first[frame]), int(last[frame]))
-        if one_each or any(offsets.end_markers(file, inner)):
+        later = fragments.select(int(first[frame]) + 1, int(last[frame]) + 1)
+        if any(offsets.find_starts(file, later)):
             raise offsets.BrokenTable(
                 f"the {last[frame] - first[frame] + 1} items of its frame {frame} hold more than "
                 "one frame"
@@ -247,24 +292,16 @@ def _check_frames(
 
 
 def _by_items(
-    file: BinaryIO, fragments: offsets.Fragments, declared: int, one_each: bool
+    file: BinaryIO, fragments: offsets.Fragments, declared: int, syntax: UID
 ) -> tuple[offsets.ItemSpans, list[Note]]:
-    """Group items into frames without a table, by end markers where they are needed."""
-    count = len(fragments.offsets)
-    if one_each or count <= declared:
+    """Group items into frames without a table: where there are more, by what they begin with."""
+    if len(fragments.offsets) <= declared:
         return offsets.one_fragment_each(fragments), []
-    ended = offsets.end_markers(file, fragments)
-    if declared == 1:
-        if fragments.cut and not ended[-1]:
-            return offsets.one_fragment_each(fragments).first(0), []
-        text = (
-            f"one frame is declared, and {sum(ended)} of its {count} fragments end like a frame; "
-            "number_of_frames says how many there are"
-        )
-        notes = [Note("number-of-frames", text)] if sum(ended) > 1 else []
-        return offsets.all_one_frame(fragments), notes
-    spans = offsets.group_by_markers(fragments, ended)
-    if ended[-1]:
+    spans = offsets.group_by_starts(fragments, offsets.find_starts(file, fragments))
+    first = int(np.searchsorted(fragments.offsets, spans.offsets[-1]))
+    last = fragments.select(first, len(fragments.offsets))
+    # RLE has no end marker.
+    if syntax == RLELossless or offsets.has_end(file, last):
         return spans, []
     if fragments.cut or len(spans) > declared:
         return spans.first(len(spans) - 1), []

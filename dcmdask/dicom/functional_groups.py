@@ -18,7 +18,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import LONGEST, NUMBERS, numbers
+from dcmdask.dicom.conversion import LONGEST, NUMBERS, UNREADABLE, numbers
 from dcmdask.dicom.elements import (
     Element,
     Encoding,
@@ -49,6 +49,7 @@ _POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO"
 _DIMENSION: Final = Filter((_POINTER, _LABEL))
 # Dimensions of an object that are looked at; none that makes sense has nearly as many.
 _MOST_DIMENSIONS: Final = 1 << 10
+_TEXTS: Final = frozenset({"", "AT", "CS", "LO", "SH"})
 # Names of dimensions, by Dimension Index Pointer.
 _DIMENSIONS: Final = {
     0x00209056: "stack",  # Stack ID
@@ -211,7 +212,7 @@ def rows(
         For what pydicom may still read, perhaps after some rows.
     """
     for found in read_items(window, sequence, encoding, wanted):
-        yield {key: raw.value for key, raw in found.values.items() if 0 < len(raw.value) <= LONGEST}
+        yield {key: raw.value[:LONGEST] for key, raw in found.values.items() if raw.value}
 
 
 def rows_of_dataset(
@@ -235,8 +236,8 @@ def _followed(item: Dataset, wanted: Wanted, encoding: Encoding) -> bytes:
 def value_bytes(dataset: Dataset, tag: int, vr: str, encoding: Encoding) -> bytes:
     """Return an element's value as `vr` has it, whatever VR it came with.
 
-    Empty where there is none, or where it cannot be had as `vr`. Without a `vr`, any bytes
-    where there is one.
+    Empty where there is none, `UNREADABLE` where a number or a time cannot be had as `vr`.
+    Without a `vr`, any bytes where there is one.
     """
     sign = "<" if encoding.little_endian else ">"
     try:
@@ -244,14 +245,12 @@ def value_bytes(dataset: Dataset, tag: int, vr: str, encoding: Encoding) -> byte
         parts = value if isinstance(value, MultiValue | list | tuple) else [value]
         parts = [part for part in parts if part is not None]
         if not vr:
-            found = b"\1" if parts else b""
-        elif vr in NUMBERS:
-            found = b"".join(pack(sign + NUMBERS[vr], part) for part in parts)
-        elif vr == "AT":
-            found = b"".join(pack(sign + "HH", part >> 16, part & 0xFFFF) for part in parts)
-        else:
-            found = "\\".join(map(str, parts)).encode()
+            return b"\1" if parts else b""
+        if vr in NUMBERS:
+            return b"".join(pack(sign + NUMBERS[vr], part) for part in parts)[:LONGEST]
+        if vr == "AT":
+            return b"".join(pack(sign + "HH", part >> 16, part & 0xFFFF) for part in parts)
+        return "\\".join(map(str, parts)).encode()[:LONGEST]
     except Exception:
         # pydicom and struct raise various exceptions, and the element is optional.
-        return b""
-    return found if len(found) <= LONGEST else b""
+        return b"" if vr in _TEXTS else UNREADABLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
@@ -14,11 +14,20 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from dcmdask.dicom import files
+from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.elements import (
+    EXPLICIT_BIG,
     EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
     PIXEL_DATA,
     Element,
     Encoding,
@@ -32,14 +41,20 @@ from dcmdask.dicom.elements import (
     window_over,
 )
 from dcmdask.dicom.walk import read_elements
-from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError
+from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError, Note
 
 TRANSFER_SYNTAX_UID = 0x00020010
 EXTENDED_OFFSET_TABLE = 0x7FE00001
 EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 PREAMBLE = 128
+HEAD = 20  # bytes of a Basic Offset Table of one entry, and of the header of the item behind it
 # Bytes that pydicom reads where only it understands a header; items take it 80 times as much.
 _BY_PYDICOM = 1 << 24
+_NATIVE = {
+    EXPLICIT_LITTLE: ExplicitVRLittleEndian,
+    IMPLICIT_LITTLE: ImplicitVRLittleEndian,
+    EXPLICIT_BIG: ExplicitVRBigEndian,
+}
 _FILE_META = Filter([Wanted((TRANSFER_SYNTAX_UID,), TRANSFER_SYNTAX_UID)])
 
 
@@ -60,6 +75,12 @@ class Header:
     sequences : dict of int to Element or None
         The sequences that were asked for, are there and not empty; None instead of each
         one's place where only pydicom could read the header.
+    head : bytes
+        The first bytes of the value of encapsulated pixel data, if the walk came to it.
+    stopped : NotUnderstood or None
+        Reason why the walk stopped and pydicom read the header instead.
+    notes : tuple of Note
+        Oddities of the header.
     """
 
     source: files.Source
@@ -68,6 +89,9 @@ class Header:
     values: dict[int, RawValue]
     pixel_data: Element | None
     sequences: dict[int, Element | None] = field(default_factory=dict)
+    head: bytes = b""
+    stopped: NotUnderstood | None = None
+    notes: tuple[Note, ...] = ()
 
     def dataset(self) -> Dataset:
         """Return the values as a data set; pydicom converts each when it is asked for."""
@@ -109,9 +133,11 @@ def read_header(
     Raises
     ------
     NotDicomError
-        There is neither a DICM prefix nor a File Meta Information nor a syntax given.
+        There is neither a DICM prefix nor a File Meta Information nor a syntax given, and the
+        first elements are not of group 0008.
     MissingElementError
-        There is a File Meta Information without Transfer Syntax UID.
+        There is a File Meta Information without Transfer Syntax UID, or none at all and the
+        pixel data is encapsulated.
     HeaderError
         The header ends early, or neither the walk nor pydicom can read it.
     PixelDataError
@@ -120,10 +146,23 @@ def read_header(
     keep, find = frozenset(wanted), frozenset(sequences)
     with files.opened(source) as file:
         window = window_over(file, source.size)
-        syntax, start = _file_meta(file, window, source.name, transfer_syntax_uid)
+        syntax, start, notes = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
-            return _read_elements(file, window, source, start, syntax, keep, find)
+            header = _read_elements(file, window, source, start, syntax, keep, find)
+            return _noted(header, notes) if notes else header
     return _read_inflated(files.Inflated(source, start, inflate_limit), syntax, keep, find)
+
+
+def _noted(header: Header, notes: tuple[Note, ...]) -> Header:
+    """Return a header whose transfer syntax is a guess."""
+    if header.pixel_data is not None and header.pixel_data.undefined:
+        raise MissingElementError(
+            "there is no file meta information with (0002,0010) 'Transfer Syntax UID', and the "
+            "pixel data is encapsulated; pass transfer_syntax_uid",
+            source=header.source.name,
+            code="transfer-syntax-uid",
+        )
+    return replace(header, notes=notes)
 
 
 def _read_inflated(
@@ -156,7 +195,7 @@ def read_whole_header(
     if isinstance(source, files.Inflated):
         return _read_deflated(source, wanted)
     with files.opened(source) as file:
-        _, start = _file_meta(file, window_over(file, source.size), source.name, syntax)
+        _, start, _ = _file_meta(file, window_over(file, source.size), source.name, syntax)
         if syntax == DeflatedExplicitVRLittleEndian:
             return _read_deflated(files.Inflated(source, start), wanted)
         with _for_pydicom(file, source.name) as reader:
@@ -183,8 +222,10 @@ def _read_deflated(source: files.Inflated, tags: list[int] | None) -> Dataset:
     return dataset
 
 
-def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> tuple[UID, int]:
-    """Return the transfer syntax and where the data set starts."""
+def _file_meta(
+    file: BinaryIO, window: Window, name: str, given: str | None
+) -> tuple[UID, int, tuple[Note, ...]]:
+    """Return the transfer syntax, where the data set starts, and oddities."""
     window.fill(0, PREAMBLE + 4)
     prefixed = window.data[PREAMBLE : PREAMBLE + 4] == b"DICM"
     start = PREAMBLE + 4 if prefixed else 0
@@ -201,9 +242,9 @@ def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> 
             meta, after = _read_with_pydicom(file, name, start, EXPLICIT_LITTLE, _not_group2, error)
             raw = _raw_value(meta, TRANSFER_SYNTAX_UID).value
     if given:
-        return UID(given), after
-    if syntax := raw.rstrip(b"\0 ").decode("ascii", "replace"):
-        return UID(syntax), after
+        return UID(given), after, ()
+    if syntax := code_string(raw):
+        return UID(syntax), after, ()
     if prefixed or after > start:
         raise MissingElementError(
             "the file meta information has no (0002,0010) 'Transfer Syntax UID'; pass "
@@ -211,11 +252,29 @@ def _file_meta(file: BinaryIO, window: Window, name: str, given: str | None) -> 
             source=name,
             code="transfer-syntax-uid",
         )
+    if guessed := _guessed(window):
+        text = (
+            "there is no file meta information: the first elements show that the data set is in "
+            f"{guessed.name}, and the pixel data is taken for native; transfer_syntax_uid tells "
+            "otherwise"
+        )
+        return guessed, 0, (Note("no-file-meta", text),)
     raise NotDicomError(
         f"not a DICOM file: in {window.size} bytes there is no DICM prefix at byte {PREAMBLE} and "
         "no file meta information; if it is a data set without them, pass transfer_syntax_uid",
         source=name,
     )
+
+
+def _guessed(window: Window) -> UID | None:
+    """Return the transfer syntax in which a data set begins with group 0008, or None."""
+    for encoding, syntax in _NATIVE.items():
+        try:
+            if read_elements(window, 0, window.size, encoding, Filter(), group=8).end:
+                return syntax
+        except NotUnderstood:
+            continue
+    return None
 
 
 def _read_elements(
@@ -234,7 +293,10 @@ def _read_elements(
         sequences = {
             tag: one for tag, one in found.places.items() if tag in find and one.length > 8
         }
-        return Header(source, syntax, encoding, found.values, _pixel_data(found), {**sequences})
+        pixel_data, head = _pixel_data(found), b""
+        if pixel_data is not None and syntax.is_transfer_syntax and syntax.is_encapsulated:
+            head = window.peek(pixel_data.offset, HEAD)
+        return Header(source, syntax, encoding, found.values, pixel_data, {**sequences}, head)
     except Truncated as error:
         if isinstance(source, files.Inflated) and source.length is None:
             # A short one, or one without pixel data: its size has to be known.
@@ -248,12 +310,12 @@ def _read_elements(
         dataset, stop = _read_with_pydicom(
             file, source.name, start, encoding, _at_pixels, error, keep | find
         )
-        encoding = Encoding(*dataset.original_encoding)
+        encoding, stopped = Encoding(*dataset.original_encoding), error
         tags = list(map(int, dataset.keys()))
         values = {tag: _raw_value(dataset, tag) for tag in tags if tag in keep}
         unplaced = {tag: None for tag in tags if tag in find and not _is_empty(dataset, tag)}
         pixel_data = _pixel_element(file, source, stop, encoding)
-    return Header(source, syntax, encoding, values, pixel_data, {**unplaced})
+    return Header(source, syntax, encoding, values, pixel_data, {**unplaced}, b"", stopped)
 
 
 @lru_cache(maxsize=16)

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from pydicom.datadict import dictionary_description
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.pixels.utils import as_pixel_options
@@ -17,6 +19,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.valuerep import IS
 
+from dcmdask.dicom.conversion import NUMBERS, code_string, first_number
 from dcmdask.errors import HeaderError, MissingElementError, Note
 
 NUMBER_OF_FRAMES = 0x00280008
@@ -70,10 +73,13 @@ class ImagePixel:
         Options for pydicom's decoders: the elements of group 0028 by pydicom's
         keywords, `pixel_keyword`, and the caller's overrides and decoding options.
     transfer_syntax : UID
+    interpretation_given : bool
+        Whether Photometric Interpretation is the caller's.
     """
 
     options: Mapping[str, Any]
     transfer_syntax: UID
+    interpretation_given: bool = False
 
     @cached_property
     def rows(self) -> int:
@@ -203,18 +209,28 @@ def image_pixel(
             code="image-pixel",
         ) from error
     options["number_of_frames"] = frames
+    interpretation = options.get("photometric_interpretation")
+    if isinstance(interpretation, str):
+        # pydicom leaves leading blanks, which a CS may have (PS3.5 6.2).
+        options["photometric_interpretation"] = interpretation.strip()
     if syntax.is_encapsulated:
         # Codecs have orders of their own, and the element has no meaning.
         options.setdefault("planar_configuration", 0)
     _check(options, name)
-    return ImagePixel(options, syntax), notes
+    return ImagePixel(options, syntax, "photometric_interpretation" in overrides), notes
 
 
 def _declared_frames(dataset: Dataset) -> Any:
     if NUMBER_OF_FRAMES not in dataset:
         return 1
-    value = dataset.get_item(NUMBER_OF_FRAMES).value
-    return value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else value
+    element: Any = dataset.get_item(NUMBER_OF_FRAMES)
+    if not isinstance(element, RawDataElement):
+        return element.value
+    value = element.value or b""
+    if element.VR not in NUMBERS:
+        return code_string(value)
+    number = first_number(value, element.VR, element.is_little_endian)
+    return int(number) if isfinite(number) else value
 
 
 def _number_of_frames(value: Any, name: str) -> tuple[int, list[Note]]:
@@ -293,21 +309,21 @@ def _check_integers(
                 else " or ".join(str(v) for v in values)
             )
             raise HeaderError(
-                f"{_called(keyword)} must be {bounds}",
+                f"{called(_TAGS[keyword])} must be {bounds}",
                 source=name,
                 detail=f"its value is {value!r}",
                 code=keyword.replace("_", "-"),
             )
 
 
-def _called(keyword: str) -> str:
-    tag = _TAGS[keyword]
+def called(tag: int) -> str:
+    """Return tag and name of an element of the standard, for a message."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) '{dictionary_description(tag)}'"
 
 
 def _missing(keyword: str, name: str) -> MissingElementError:
     return MissingElementError(
-        f"{_called(keyword)} is missing; pass {keyword} to give it",
+        f"{called(_TAGS[keyword])} is missing; pass {keyword} to give it",
         source=name,
         code=keyword.replace("_", "-"),
     )

@@ -14,8 +14,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from dcmdask.dicom import files, offsets
-from dcmdask.dicom.conversion import uid
-from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element
+from dcmdask.dicom.conversion import code_string, uid
+from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element, NotUnderstood
 from dcmdask.dicom.frame_index import PixelDataElement, index_encapsulated, index_native
 from dcmdask.dicom.header import (
     EXTENDED_OFFSET_TABLE,
@@ -159,7 +159,7 @@ def _from_file(
         header = read_header(source, WANTED, syntax, inflate_limit=limit)
     name = header.source.name
     found = header.values.get(_SOP_INSTANCE_UID)
-    if expected and found and found.value.rstrip(b"\0 ").decode("ascii", "replace") != expected:
+    if expected and found and code_string(found.value) != expected:
         raise SourceChangedError(
             "there is another instance than when the headers were read",
             source=name,
@@ -167,7 +167,13 @@ def _from_file(
         )
     element = header.pixel_data
     if element is None:
-        raise no_pixel_data(name)
+        raise no_pixel_data(name, header.stopped)
+    pixels, notes = pixels_of(header, element, options)
+    return place_of(header, element, options), pixels, [*header.notes, *notes]
+
+
+def place_of(header: Header, element: Element, options: Mapping[str, Any]) -> PixelDataElement:
+    """Return the place of the pixel data, with its offset tables."""
     tables = options.get("extended_offsets")
     if tables is None and EXTENDED_OFFSET_TABLE in header.values:
         lengths = header.values.get(EXTENDED_OFFSET_TABLE_LENGTHS)
@@ -175,8 +181,7 @@ def _from_file(
     held = header.source
     if isinstance(held, files.Inflated):
         held = files.measured(held)
-    place = PixelDataElement(held, element.offset, element.length, tables)
-    return place, *pixels_of(header, element, options)
+    return PixelDataElement(held, element.offset, element.length, tables)
 
 
 # Descriptions by raw values: pydicom takes 0.1 ms to convert these few elements, more than
@@ -279,11 +284,20 @@ def _from_dataset(
     return place, dataset, UID(syntax), found
 
 
-def no_pixel_data(name: str) -> NoPixelDataError:
-    """Return the error for a source without pixel data."""
+def no_pixel_data(name: str, stopped: NotUnderstood | None = None) -> NoPixelDataError:
+    """Return the error for a source without pixel data.
+
+    `stopped` is the reason why its elements were not understood, if they were not.
+    """
+    doubt = ""
+    if stopped is not None:
+        doubt = (
+            f"; its elements are not understood from byte {stopped.offset} on "
+            f"({stopped.reason}), and it may be behind that"
+        )
     return NoPixelDataError(
         "there is no pixel data: none of (7FE0,0010) 'Pixel Data', (7FE0,0008) 'Float Pixel "
-        "Data' and (7FE0,0009) 'Double Float Pixel Data' is in the data set",
+        f"Data' and (7FE0,0009) 'Double Float Pixel Data' is in the data set{doubt}",
         source=name,
     )
 

@@ -11,6 +11,7 @@ for 8-bit samples in big endian OW words, of words) that covers the frame.
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +28,12 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 ITEM = b"\xfe\xff\x00\xe0"
 SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"
 END_MARKER = b"\xff\xd9"
-# Bytes at the end of a fragment that may hold the end marker; real padding is up to 15 bytes.
-FRAGMENT_TAIL = 32
+# Bytes at the end of a frame that may hold the end marker; real padding is mostly shorter.
+FRAME_TAIL = 1024
+# First bytes of a codestream: SOI of JPEG and JPEG-LS, SOC and SIZ of JPEG 2000, the signature
+# of JP2, the RLE header (PS3.5 G.5). None of them can begin a later fragment of a frame:
+# entropy-coded data has no markers, and an RLE header is followed by 64 bytes of offsets.
+_START = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  |[\x01-\x0f]\0\0\0\x40\0\0\0")
 
 
 class BrokenTable(ValueError):
@@ -238,20 +243,15 @@ def group_by_table(fragments: Fragments, table: Offsets) -> ItemSpans:
     return _join(offsets, ends, first[:known]).first(known - 1 if lacking else known)
 
 
-def group_by_markers(fragments: Fragments, ended: Sequence[bool]) -> ItemSpans:
-    """Group fragments into frames: a frame ends with a fragment that has an end marker."""
-    first = np.flatnonzero(np.concatenate([[True], np.asarray(ended[:-1], bool)]))
+def group_by_starts(fragments: Fragments, starts: Sequence[bool]) -> ItemSpans:
+    """Group fragments into frames: a frame starts with the first fragment, and with each start."""
+    first = np.flatnonzero(np.concatenate([[True], np.asarray(starts[1:], bool)]))
     return _join(fragments.offsets, fragments.ends, first)
 
 
 def one_fragment_each(fragments: Fragments) -> ItemSpans:
     """Return a span for each fragment."""
     return ItemSpans(fragments.offsets, fragments.ends - fragments.offsets)
-
-
-def all_one_frame(fragments: Fragments) -> ItemSpans:
-    """Return one span of all fragments."""
-    return _join(fragments.offsets, fragments.ends, np.zeros(1, np.int64))
 
 
 def _join(offsets: Offsets, ends: Offsets, first: Offsets) -> ItemSpans:
@@ -261,14 +261,25 @@ def _join(offsets: Offsets, ends: Offsets, first: Offsets) -> ItemSpans:
     return ItemSpans(starts, stops - starts)
 
 
-def end_markers(file: BinaryIO, fragments: Fragments) -> list[bool]:
-    """Return for each fragment whether a codestream's end marker is in its last bytes."""
-    ended = []
+def find_starts(file: BinaryIO, fragments: Fragments) -> list[bool]:
+    """Return for each fragment whether it begins like a codestream."""
+    found = []
     for offset, end in zip(fragments.offsets.tolist(), fragments.ends.tolist(), strict=True):
-        begin = max(offset + 8, end - FRAGMENT_TAIL)
+        file.seek(offset + 8)
+        found.append(_START.match(file.read(min(8, end - offset - 8))) is not None)
+    return found
+
+
+def has_end(file: BinaryIO, frame: Fragments) -> bool:
+    """Return whether the last bytes of a frame's fragments, joined, hold an end marker."""
+    tail = b""
+    for offset, end in zip(frame.offsets[::-1].tolist(), frame.ends[::-1].tolist(), strict=True):
+        begin = max(offset + 8, end - FRAME_TAIL + len(tail))
         file.seek(begin)
-        ended.append(END_MARKER in file.read(end - begin))
-    return ended
+        tail = file.read(end - begin) + tail
+        if len(tail) == FRAME_TAIL:
+            break
+    return END_MARKER in tail
 
 
 def payload(span: bytes | memoryview) -> bytes | memoryview:

@@ -358,7 +358,7 @@ class _Walk:
             vr = SHORT_VRS.get(raw) or LONG_VRS.get(raw)
             long = raw not in SHORT_VRS
             if vr is None:
-                raise NotUnderstood(position, f"{raw!r} is not a known VR")
+                raise NotUnderstood(position, f"({high:04X},{low:04X}) has no known VR")
         if high != self.group and not 4 <= high < 0xFFFE:  # below are commands and file meta
             raise NotUnderstood(position, f"({high:04X},{low:04X}) does not belong")
         if top and tag in PIXEL_DATA:

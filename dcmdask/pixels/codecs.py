@@ -19,7 +19,7 @@ from pydicom.pixels.common import PhotometricInterpretation as PI
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner
 from pydicom.uid import UID
 
-from dcmdask.dicom.image_pixel import YBR, ImagePixel
+from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.errors import Note
 from dcmdask.pixels.codestream import Buffer, Codestream, CodestreamError, Damaged
 from dcmdask.pixels.guard import SYNTAXES
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECODER_DEPENDENCIES",
-    "RGB_IDS",
     "clear_bits",
     "correct_bits",
     "decode_into",
     "interleave",
     "is_available",
-    "is_ycbcr",
     "own_decoder",
 ]
 
@@ -61,7 +59,6 @@ _SURPLUS_BYTES = Note(
     "8-bit JPEG frames have surplus bytes behind their coded data; their pixels are those that "
     "other software shows",
 )
-RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
 _decoders: dict[str, Decoder] = {}
 
 
@@ -134,8 +131,8 @@ def decode_into(
         Oddities of the frame are appended.
     rgb : bool, optional
         Convert YCbCr to RGB in the codec (ITU-T T.871, fixed point): 8-bit JPEG only,
-        and only where :func:`is_ycbcr` holds. Off by 1 from pydicom's floating point in
-        0.03 % of samples.
+        and only where :func:`dcmdask.pixels.colour.is_ycbcr` holds. Off by 1 from pydicom's
+        floating point in 0.03 % of samples.
 
     Raises
     ------
@@ -284,8 +281,9 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     src : bytes
         The frame.
     runner : pydicom.pixels.decoders.base.DecodeRunner
-        Gives the header's values and the options `codestream` and `notes` of
-        :func:`decode_into`; `bits_allocated`, `planar_configuration` and
+        Gives the header's values, the options `codestream` and `notes` of :func:`decode_into`,
+        and `refusals`, to which an exception is appended, as pydicom keeps only its text;
+        `bits_allocated`, `planar_configuration` and
         `photometric_interpretation` are set to those of the result.
 
     Returns
@@ -299,7 +297,11 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]
     frame = bytearray(itemsize * runner.rows * runner.columns * samples)
     out = np.frombuffer(frame, dtype=f"u{itemsize}").reshape(shape)
-    decode_into(src, out, stream, runner.get_option("notes"))
+    try:
+        decode_into(src, out, stream, runner.get_option("notes"))
+    except Exception as error:
+        runner.get_option("refusals").append(error)
+        raise
 
     runner.set_option("bits_allocated", 8 * itemsize)
     runner.set_option("planar_configuration", 0)
@@ -309,23 +311,6 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     ):
         runner.set_option("photometric_interpretation", PI.RGB)
     return frame
-
-
-def is_ycbcr(codestream: Codestream, photometric_interpretation: str) -> bool:
-    """Return whether pydicom and libjpeg both take a JPEG frame for YCbCr.
-
-    pydicom goes by Photometric Interpretation and by component identifiers that spell RGB
-    (PS3.5 8.2.1, PS3.3 C.7.6.3.1.2). libjpeg goes by a JFIF marker, then by the transform
-    of an Adobe marker, then by the identifiers. A frame that pydicom takes for YCbCr only
-    because of its JFIF marker is left to pydicom, which warns.
-    """
-    return (
-        codestream.kind == "jpeg"
-        and codestream.components == 3
-        and photometric_interpretation in YBR
-        and codestream.component_ids not in RGB_IDS
-        and (codestream.jfif or codestream.adobe_transform != 0)
-    )
 
 
 def correct_bits(out: NDArray[Any], codestream: Codestream, pixels: ImagePixel) -> None:

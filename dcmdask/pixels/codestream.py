@@ -216,7 +216,8 @@ def _parse_rle(data: Buffer) -> Codestream:
         raise CodestreamError(f"the RLE header counts {count} segments, 1 to 15 are possible")
     used = offsets[:count]
     if used[0] != 64 or used != sorted(set(used)):
-        raise CodestreamError(
+        # pydicom's own decoder goes by the offsets, whatever they are.
+        raise Unsuited(
             f"RLE segment offsets must start at 64 and ascend, not be {', '.join(map(str, used))}"
         )
     # The header tells where the last segment starts, not where it ends.

@@ -19,7 +19,7 @@ from dcmdask.dicom import offsets
 from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.dicom.instance import Instance, issue
 from dcmdask.errors import DecodeError, Note
-from dcmdask.pixels import codecs, guard, shortcut
+from dcmdask.pixels import codecs, colour, guard, shortcut
 from dcmdask.pixels.codestream import (
     Codestream,
     CodestreamError,
@@ -35,6 +35,12 @@ Span: TypeAlias = bytes | memoryview
 _EMPTY_TABLE = offsets.ITEM + bytes(4)
 # PackBits makes at most 128 bytes of 2 (PS3.5 G.3.1).
 RLE_RATIO = 64
+# The same text for all frames of a file, so that it is shown once.
+_REFUSED = Note(
+    "refused-by-imagecodecs",
+    "imagecodecs refuses frames that another plugin of pydicom's decodes: they have surplus bytes, "
+    "such as RLE segments with padding, or damage that the other plugin does not notice",
+)
 # Bytes that a frame may take if its codestream is not understood.
 UNVOUCHED_BYTES = 2**28
 
@@ -214,23 +220,79 @@ def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any)
     ndarray
         Frame of the shape and dtype that the header describes.
     """
-    reason, notes = "", list[Note]()
+    pixels, notes, reason = instance.pixels, list[Note](), ""
     try:
-        if instance.pixels.transfer_syntax.is_encapsulated:
-            decoder, plugin, reason = _choose(instance.pixels, how.plugin, encoded)
+        if pixels.transfer_syntax.is_encapsulated:
+            decoder, plugin, reason = _choose(pixels, how.plugin, encoded)
+            if not how.raw and not how.plugin:
+                options |= _colours(pixels, encoded.codestream, notes)
             data: Span = _EMPTY_TABLE + encoded.span
             if plugin == "imagecodecs":
-                options |= {"codestream": encoded.codestream, "notes": notes}
+                decoded = _by_imagecodecs(decoder, pixels, how, encoded, data, options, notes)
+            else:
+                decoded = _run(decoder, pixels, how.raw, plugin, data, options)
         else:
-            decoder, plugin = get_decoder(instance.pixels.transfer_syntax), ""
             data, changed = _native_frame(instance, encoded)
-            options |= changed
-        decoded = _run(decoder, instance.pixels, how.raw, plugin, data, options)
+            decoder = get_decoder(pixels.transfer_syntax)
+            decoded = _run(decoder, pixels, how.raw, "", data, options | changed)
     except Exception as error:
         raise _failed(instance, encoded.frame, error, before=reason) from error
     for note in notes:
         issue(note, instance.name)
     return decoded
+
+
+def _colours(pixels: ImagePixel, stream: Codestream | None, notes: list[Note]) -> dict[str, Any]:
+    """Return the option that corrects the header's colours, and note it; or nothing."""
+    if stream is None:
+        return {}
+    coded = colour.coded_interpretation(stream, pixels)
+    if coded == pixels.photometric_interpretation:
+        return {}
+    notes.append(colour.unlike_header(pixels, coded))
+    return {"photometric_interpretation": coded}
+
+
+def _by_imagecodecs(
+    decoder: Decoder,
+    pixels: ImagePixel,
+    how: Decoding,
+    encoded: Encoded,
+    data: Span,
+    options: dict[str, Any],
+    notes: list[Note],
+) -> Frame:
+    """Decode a frame by imagecodecs, or by another plugin if it refuses one.
+
+    Not where the samples show that it is damaged, nor lossy JPEG: of damaged frames, other
+    plugins decode more without a word than libjpeg does.
+    """
+    stream, refusals = encoded.codestream, list[Exception]()
+    assert stream is not None
+    own = {"codestream": stream, "notes": notes, "refusals": refusals}
+    try:
+        return _run(decoder, pixels, how.raw, "imagecodecs", data, options | own)
+    except Exception as error:
+        # pydicom raises an error of its own, with the text of this one.
+        refusal = refusals[-1] if refusals else error
+        if how.plugin or stream.kind == "jpeg" or isinstance(refusal, Damaged):
+            raise refusal from error
+        try:
+            general = get_decoder(pixels.transfer_syntax)
+            decoded = _run(general, pixels, how.raw, _general_plugin(pixels), data, options)
+        except Exception:
+            # Nothing decodes it, and the first reason is the better one.
+            raise refusal from error
+    notes.append(_REFUSED)
+    return decoded
+
+
+def _general_plugin(pixels: ImagePixel) -> str:
+    """Return the plugin of pydicom's for odd frames; empty selects one.
+
+    pylibjpeg-rle panics on some that pydicom's own decodes, which no caller survives.
+    """
+    return "pydicom" if pixels.transfer_syntax == RLELossless else ""
 
 
 def _native_frame(instance: Instance, encoded: Encoded) -> tuple[bytes, dict[str, Any]]:
@@ -256,15 +318,14 @@ def _native_frame(instance: Instance, encoded: Encoded) -> tuple[bytes, dict[str
 def _choose(pixels: ImagePixel, plugin: str, encoded: Encoded) -> tuple[Decoder, str, str]:
     """Return the decoder for a frame, its plugin, and why it is not imagecodecs.
 
-    A frame that imagecodecs is made for and fails to decode is damaged, and is not handed
-    on: of 270 real encapsulated frames that rescued none, and damaged ones made other
-    plugins allocate gigabytes or end the process.
+    A codestream without an end, or of another kind or size than the header's, is not handed on:
+    damaged ones made other plugins allocate gigabytes or end the process.
     """
     syntax, stream, fault = pixels.transfer_syntax, encoded.codestream, encoded.fault
     if fault is not None:
         if plugin == "imagecodecs" or not (plugin or isinstance(fault, Unsuited)):
             raise fault
-        return get_decoder(syntax), plugin, f"{fault}; "
+        return get_decoder(syntax), plugin or _general_plugin(pixels), f"{fault}; "
     own = None if stream is None else codecs.own_decoder(syntax)
     if stream is None or own is None or plugin not in ("", "imagecodecs"):
         return get_decoder(syntax), plugin, ""

@@ -90,6 +90,7 @@ class FrameArray(ArrayLike):
             self._instance.source.token,
             sorted((key, str(value)) for key, value in pixels.options.items()),
             str(pixels.transfer_syntax),
+            pixels.interpretation_given,
             self._instance.spans.token,
             tuple(self._how),
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dcmdask.pixels.codestream import Buffer, Codestream, CodestreamError, Unsuited
+from dcmdask.pixels.codestream import Buffer, Codestream, Damaged, Unsuited
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
 
     Raises
     ------
-    CodestreamError
+    Damaged
         If the lengths differ.
     """
     how = coding(data, codestream)
@@ -68,7 +68,7 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
         # `wrap` costs no pass over the indices, and none of them is out of range.
         taken = np.take(how.bits[component], differences, mode="wrap")
         if taken.max() == _NO_CODE:
-            raise CodestreamError("the samples need a Huffman code that the frame does not define")
+            raise Damaged("the samples need a Huffman code that the frame does not define")
         # In two steps: along the columns of 8-bit numbers the processor adds many at once.
         bits += int(taken.sum(axis=0, dtype=np.uint32).sum(dtype=np.uint64))
         ending = differences[-1, -_LAST:].tolist()
@@ -83,7 +83,7 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
     needed = -(-bits // 8)
     # Each interval but the last may end with up to seven bits of padding of its own.
     if not needed <= length <= needed + intervals - 1:
-        raise CodestreamError(
+        raise Damaged(
             f"the lossless JPEG scan has {length} bytes, its samples need {needed}: "
             "the frame is damaged"
         )
@@ -93,7 +93,7 @@ def verify(data: Buffer, codestream: Codestream, samples: NDArray[Any]) -> None:
     end = "".join(f"{byte:08b}" for byte in tail)
     paddings = range(8) if intervals > 1 else (8 * length - bits,)
     if not any(end[: len(end) - padding].endswith(expected) for padding in paddings):
-        raise CodestreamError(
+        raise Damaged(
             "the lossless JPEG scan does not end with its last samples: the frame is damaged"
         )
 

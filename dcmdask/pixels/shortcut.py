@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dcmdask.dicom import offsets
 from dcmdask.dicom.image_pixel import OVERRIDES, YBR, ImagePixel
 from dcmdask.errors import Note
-from dcmdask.pixels import codecs, guard
+from dcmdask.pixels import codecs, colour, guard
 from dcmdask.pixels.codestream import Codestream, Damaged
 
 # Other options are left to pydicom.
@@ -100,8 +100,10 @@ def decode_encapsulated(
     """
     if not out.dtype.isnative or not guard.notices_damage(stream):
         return False
-    rgb = not raw and pixels.photometric_interpretation in YBR
-    if not _colours_known(stream, pixels, rgb):
+    said = pixels.photometric_interpretation
+    coded = said if raw else colour.coded_interpretation(stream, pixels)
+    rgb = not raw and coded in YBR
+    if not _colours_known(stream, pixels, coded, rgb):
         return False
     try:
         codecs.decode_into(payload, out, stream, notes, rgb=rgb)
@@ -111,17 +113,18 @@ def decode_encapsulated(
         # The general path says why, and tries what else there is.
         return False
     codecs.correct_bits(out, stream, pixels)
+    if coded != said:
+        notes.append(colour.unlike_header(pixels, coded))
     return True
 
 
-def _colours_known(stream: Codestream, pixels: ImagePixel, rgb: bool) -> bool:
+def _colours_known(stream: Codestream, pixels: ImagePixel, interpretation: str, rgb: bool) -> bool:
     """Return whether the codec alone gives the colours that pydicom gives."""
-    interpretation = pixels.photometric_interpretation
     if rgb:
-        return stream.precision == 8 and codecs.is_ycbcr(stream, interpretation)
+        return stream.precision == 8 and colour.is_ycbcr(stream, interpretation)
     if pixels.samples == 1 or stream.kind in ("jpeg2000", "rle"):
         return True
     # pydicom believes these two over the header, with a warning.
-    spells_rgb = stream.component_ids in codecs.RGB_IDS and interpretation != "RGB"
+    spells_rgb = stream.component_ids in colour.RGB_IDS and interpretation != "RGB"
     says_ybr = stream.jfif and "YBR" not in interpretation
     return not spells_rgb and not says_ybr

@@ -65,7 +65,7 @@ PARTS = 8
 
 
 def described_bytes(data: bytes, syntax: str | None = None) -> Described:
-    return describe(files.locate(data), syntax)
+    return describe(files.locate(data), {"transfer_syntax_uid": syntax})
 
 
 def made(
@@ -179,7 +179,8 @@ def compare_file(path: Path) -> bool:
             return False
         dataset = dcmread(path, force=True, stop_before_pixels=True)
         assert found.source == files.locate(path)
-        assert found.transfer_syntax == dataset.file_meta.TransferSyntaxUID
+        if "TransferSyntaxUID" in dataset.file_meta:
+            assert found.transfer_syntax == dataset.file_meta.TransferSyntaxUID
         try:
             assert_same(found, dataset)
         except AssertionError as error:
@@ -272,38 +273,89 @@ def test_facts_are_immutable_and_small() -> None:
 
 def test_no_syntax_in_the_file() -> None:
     data = native(noise(1, 2, 4), ImplicitVRLittleEndian, preamble=False, meta=False, Modality="CT")
-    with pytest.raises(NotDicomError):
-        described_bytes(data)
-    assert described_bytes(data, ImplicitVRLittleEndian).modality == "CT"
+    for syntax in (None, ImplicitVRLittleEndian):
+        found = described_bytes(data, syntax)
+        assert (found.modality, found.transfer_syntax) == ("CT", ImplicitVRLittleEndian)
 
 
-MALFORMED: dict[str, list[Any]] = {
-    "ImagePositionPatient": [["1", "2"], ["1", "2", "x"], ["1", "2", "3", "4"], ["1", "", "3"]],
-    "ImageOrientationPatient": [["1", "0", "0"], ["1"] * 7],
-    "PixelSpacing": [["0.5"], ["inf", "1"], ["nan", "1"], ["1_0", "1"]],
-    "SliceThickness": ["five", "1e999"],
-    "InstanceNumber": ["1.5", "--2"],
-    "AcquisitionTime": ["24", "1260", "12:61", "noon", "1"],
-    "AcquisitionDateTime": ["2020", "20201301", "20200101", "2020010125", "20200101120000.1234567"],
-    "RescaleSlope": ["1,5"],
+# Keyword: the fact that is made of it, and values that are there and cannot be read.
+UNREADABLE: dict[str, tuple[str, list[Any]]] = {
+    "ImagePositionPatient": (
+        "position",
+        [["1", "2"], ["1", "2", "x"], ["1", "2", "3", "4"], ["1", "", "3"], "1,2,3"],
+    ),
+    "ImageOrientationPatient": ("orientation", [["1", "0", "0"], ["1"] * 7]),
+    "PixelSpacing": ("spacing", [["0.5"], ["inf", "1"], ["nan", "1"], ["1_0", "1"], "0,5,0,75"]),
+    "SliceThickness": ("thickness", ["five", "1e999", "1,000.5", "1 5"]),
+    "InstanceNumber": ("instance_number", ["1.5", "--2", "1,5"]),
+    "AcquisitionTime": ("acquisition_time", ["24", "1260", "12:61", "noon", "1"]),
+    "AcquisitionDateTime": (
+        "acquisition_time",
+        ["20201301", "2020010125", "20200101120000.1234567"],
+    ),
+    "RescaleSlope": ("slope", ["1.000,5", "x" * 2000]),
+    "RescaleIntercept": ("intercept", ["-1024 HU"]),
+    "WindowCenter": ("window_center", ["forty"]),
+}
+ABSENT: dict[str, list[Any]] = {
+    "ImagePositionPatient": ["", ["", "", ""]],
+    "PixelSpacing": [" "],
+    "AcquisitionTime": ["", " "],
+    "AcquisitionDateTime": ["2020", "202001", "20200101"],  # of a day, and no moment
+    "RescaleSlope": ["", "  "],
 }
 
 
-@pytest.mark.parametrize("keyword", MALFORMED)
-def test_what_is_not_valid_is_not_a_number(keyword: str) -> None:
-    for value in MALFORMED[keyword]:
-        text = "\\".join([value] if isinstance(value, str) else value)
-        pixels = noise(1, 2, 4)
-        dataset = described(pixels)
-        with quiet():
-            dataset.add_new(keyword, "LO", text)
-            data = part10(
-                dataset, ImplicitVRLittleEndian, pixel_element(pixels.tobytes(), NATIVE[1])
-            )
-        (row,) = described_bytes(data).facts
+def with_text(keyword: str, value: Any) -> bytes:
+    pixels = noise(1, 2, 4)
+    dataset = described(pixels)
+    with quiet():
+        dataset.add_new(keyword, "LO", value)
+        return part10(dataset, ImplicitVRLittleEndian, pixel_element(pixels.tobytes(), NATIVE[1]))
+
+
+@pytest.mark.parametrize("keyword", UNREADABLE)
+def test_what_cannot_be_read_is_infinite(keyword: str) -> None:
+    fact, values = UNREADABLE[keyword]
+    for value in values:
+        (row,) = described_bytes(with_text(keyword, value)).facts
+        for name in FACTS.names or ():
+            if FACTS[name].base.kind == "f":
+                mark = np.isposinf if name == fact else np.isnan
+                assert mark(row[name]).all(), (value, name, row[name])
+
+
+@pytest.mark.parametrize("keyword", ABSENT)
+def test_what_is_empty_is_absent(keyword: str) -> None:
+    for value in ABSENT[keyword]:
+        (row,) = described_bytes(with_text(keyword, value)).facts
         for name in FACTS.names or ():
             if FACTS[name].base.kind == "f":
                 assert np.isnan(row[name]).all(), (value, name, row[name])
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "fact", "expected"),
+    [
+        ("RescaleIntercept", "-1024,0", "intercept", -1024),  # fo-dicom issues 1915 and 1296
+        ("WindowCenter", "40,0", "window_center", 40),  # fo-dicom issue 1891
+        ("PixelSpacing", ["0,5", "0,75"], "spacing", [0.5, 0.75]),  # dcmjs issue 287
+        ("SliceThickness", " 2,5 ", "thickness", 2.5),  # pydicom issue 173
+        ("ImagePositionPatient", ["-1,5", "2", "1,25e1"], "position", [-1.5, 2, 12.5]),
+    ],
+)
+def test_a_decimal_comma_is_read(keyword: str, value: Any, fact: str, expected: Any) -> None:
+    (row,) = described_bytes(with_text(keyword, value)).facts
+    np.testing.assert_array_equal(row[fact], expected)
+
+
+def test_the_next_element_is_taken_where_one_cannot_be_read() -> None:
+    elements = {"AcquisitionDate": "19700102", "AcquisitionTime": "000000"}
+    pixels = noise(1, 2, 4)
+    dataset = described(pixels, **elements)
+    dataset.add_new("AcquisitionDateTime", "LO", "yesterday")
+    data = part10(dataset, ImplicitVRLittleEndian, pixel_element(pixels.tobytes(), NATIVE[1]))
+    assert described_bytes(data).facts["acquisition_time"].tolist() == [86_400_000]
 
 
 def test_another_vr_than_the_standards() -> None:

@@ -24,7 +24,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
 from dcmdask.dicom import files
-from dcmdask.dicom.conversion import LONGEST
+from dcmdask.dicom.conversion import LONGEST, UNREADABLE
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.elements import (
     EXPLICIT_BIG,
@@ -238,15 +238,16 @@ def test_a_length_that_looks_like_a_vr_is_a_length() -> None:
     assert column(data, IMPLICIT_LITTLE) == [b"0\\0\\0", b"0\\0\\1"]
 
 
-def test_too_long_a_value_counts_as_none() -> None:
+def test_of_too_long_a_value_the_beginning_counts() -> None:
+    begin = b"1\\" * (LONGEST // 2)
     for encoding in ENCODINGS:
         long, short = build({}), build({"InstanceNumber": 7})
         long.add_new(0x00200013, "IS", ["1"] * LONGEST)
         data = written([long, short, long, long], encoding)
-        assert column(data, encoding, 6) == [b"", b"7", b"", b""]
+        assert column(data, encoding, 6) == [begin, b"7", begin, begin]
         read = by_pydicom(data, encoding)[GROUPS].value
         by_dataset = rows_of_dataset(read, encoding, WANTED)
-        assert [row.get(6, b"") for row in by_dataset] == [b"", b"7", b"", b""]
+        assert [row.get(6, b"") for row in by_dataset] == [begin, b"7", begin, begin]
 
 
 def nested(depth: int) -> Dataset:
@@ -343,7 +344,7 @@ def test_value_bytes_have_the_vr_that_is_wanted() -> None:
     assert value_bytes(dataset, 0x00189087, "FD", EXPLICIT_BIG) == struct.pack(">d", 1000)
     assert value_bytes(dataset, 0x00209165, "AT", EXPLICIT_LITTLE) == b"\x20\0\x32\0"
     assert value_bytes(dataset, 0x00200032, "DS", EXPLICIT_LITTLE) == b"1.50\\2\\3"
-    assert value_bytes(dataset, 0x00200013, "US", EXPLICIT_LITTLE) == b""
+    assert value_bytes(dataset, 0x00200013, "US", EXPLICIT_LITTLE) == UNREADABLE
     assert value_bytes(dataset, 0x00200012, "US", EXPLICIT_LITTLE) == b""
 
 

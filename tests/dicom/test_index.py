@@ -5,6 +5,7 @@ import pickle
 import struct
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from index_checks import opened
 from make_dicom import (
     LOSSLESS,
+    by_pydicom,
     encapsulated,
     encoded,
     fragments_of,
     native,
     noise,
     patched,
+    saved,
     tables_of,
 )
 from pydicom.uid import (
@@ -31,6 +34,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dcmdask import from_dicom
+from dcmdask.dicom.description import describe
+from dcmdask.dicom.files import locate
 from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.dicom.offsets import ItemSpans
 from dcmdask.errors import DcmdaskWarning, HeaderError, PixelDataError
@@ -288,43 +294,93 @@ def test_the_number_of_a_caller_is_checked_like_the_one_of_a_file() -> None:
 
 @settings(max_examples=40)
 @given(
-    syntax=st.sampled_from([s for s in LOSSLESS if s != RLELossless]),
-    per_frame=st.lists(st.integers(1, 4), min_size=2, max_size=5),
-    padding=st.integers(0, 15),
+    syntax=st.sampled_from(LOSSLESS),
+    per_frame=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    padding=st.integers(0, 40),
     filler=st.sampled_from([b"\0", b"\xff", b" "]),
+    declared=st.booleans(),
 )
-def test_frames_are_told_apart_by_end_markers(
-    syntax: str, per_frame: Sequence[int], padding: int, filler: bytes
+def test_frames_are_told_apart_by_what_they_begin_with(
+    syntax: str, per_frame: Sequence[int], padding: int, filler: bytes, declared: bool
 ) -> None:
     frames = noise(len(per_frame), 16, 16)
-    streams = [encoded(frame, syntax).rstrip(b"\0") + filler * padding for frame in frames]
+    streams = [encoded(frame, syntax) for frame in frames]
+    if syntax != RLELossless:
+        streams = [stream.rstrip(b"\0") + filler * padding for stream in streams]
     split = [fragments_of(s, n) for s, n in zip(streams, per_frame, strict=True)]
-    # A marker that is cut in two by the end of a fragment is in neither.
-    if any(f.endswith(b"\xff") for fragments in split for f in fragments[:-1]):
-        return
     flat = [fragment for fragments in split for fragment in fragments]
-    data = encapsulated(frames, syntax, table="none", streams=flat, NumberOfFrames=len(frames))
+    count = len(frames) if declared else 1
+    data = encapsulated(frames, syntax, table="none", streams=flat, NumberOfFrames=count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = open_frames(data)
+        described = describe(locate(data))
     np.testing.assert_array_equal(found[:], frames)
+    assert len(described) == len(frames)
 
 
-def test_all_fragments_are_one_frame_where_one_is_declared() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("table", ["basic", "none"])
+def test_an_rle_frame_in_two_fragments(table: str, count: int) -> None:
+    """dcm4chee-arc-light issue 752, and the file D_CLUNIE_CT1_RLE_FRAGS of fo-dicom."""
+    frames = noise(count, 16, 16, dtype="u2")
+    data = encapsulated(frames, RLELossless, table=table, fragments=2)
+    np.testing.assert_array_equal(opened(data)[:], frames)
+    if table == "basic" or count == 1:
+        np.testing.assert_array_equal(by_pydicom(data), frames)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSLossless])
+def test_an_end_marker_in_two_fragments(syntax: str) -> None:
+    """dcm4che issue 1598, fo-dicom issue 992."""
+    frames = noise(3, 16, 16)
+    streams = [encoded(frame, syntax).rstrip(b"\0") for frame in frames]
+    flat = []
+    for stream in streams:
+        # Fill bytes may be before a marker (ITU-T T.81 B.1.1.2), and fragments have even lengths.
+        fill = b"\xff" * (len(stream) % 2 == 0)
+        flat += [stream[:-2] + fill + b"\xff", b"\xd9\0"]
+    data = encapsulated(frames, syntax, table="none", streams=flat)
+    found = opened(data)
+    assert len(found) == 3
+    assert found.indexed_by == "item headers"
+    whole = encapsulated(frames, syntax, streams=streams)
+    np.testing.assert_array_equal(found[:], open_frames(whole)[:])
+
+
+@pytest.mark.parametrize("table", ["none", "basic"])
+def test_all_fragments_are_one_frame_where_one_begins(table: str) -> None:
     frames = noise(1, 16, 16)
     for syntax in LOSSLESS:
-        if syntax != RLELossless:
-            for table in ("none", "basic"):
-                data = encapsulated(frames, syntax, table=table, fragments=5)
-                np.testing.assert_array_equal(opened(data)[:], frames)
+        data = encapsulated(frames, syntax, table=table, fragments=5)
+        np.testing.assert_array_equal(opened(data)[:], frames)
 
 
-def test_one_declared_frame_that_looks_like_several_is_told() -> None:
-    frames = noise(3, 16, 16)
-    data = encapsulated(frames, JPEGLSLossless, table="none", NumberOfFrames=1)
-    found = opened(data, "one frame is declared, and 3 of its 3 fragments end like a frame")
-    assert len(found) == 1
-    np.testing.assert_array_equal(opened(data, number_of_frames=3)[:], frames)
+@pytest.mark.parametrize("number", [None, 1])
+@pytest.mark.parametrize("kind", ["native", "basic", "extended", "none"])
+def test_a_file_and_a_folder_have_as_many_frames(
+    kind: str, number: int | None, tmp_path: Path
+) -> None:
+    """fo-dicom issue 992: 30 frames, and Number of Frames is missing or 1."""
+    frames = noise(30, 16, 16)
+    if kind == "native":
+        data = native(frames, NumberOfFrames=number, SeriesInstanceUID="1.2.3")
+    else:
+        data = encapsulated(
+            frames, JPEGLSLossless, table=kind, NumberOfFrames=number, SeriesInstanceUID="1.2.3"
+        )
+    text = "there are 30 frames, and (0028,0008) 'Number of Frames' says 1"
+    np.testing.assert_array_equal(opened(data, text)[:], frames)
+    surplus = ["bytes of pixel data are left over"] if kind == "native" else []
+    kept = opened(data, *surplus, allow_excess_frames=False)
+    np.testing.assert_array_equal(kept[:], frames[:1])
+    path = saved(tmp_path, data)
+    with pytest.warns(DcmdaskWarning, match="there are 30 frames"):
+        one = from_dicom(path)
+    with pytest.warns(DcmdaskWarning, match="there are 30 frames"):
+        series = from_dicom(tmp_path)
+    np.testing.assert_array_equal(one.compute(), frames)
+    np.testing.assert_array_equal(series.compute(), frames)
 
 
 # What is cut.

@@ -41,10 +41,10 @@ from dcmdask.pixels.codecs import (
     correct_bits,
     decode_into,
     is_available,
-    is_ycbcr,
     own_decoder,
 )
 from dcmdask.pixels.codestream import CodestreamError, Contradiction, parse
+from dcmdask.pixels.colour import is_ycbcr
 from dcmdask.pixels.guard import SYNTAXES, check
 from dcmdask.pixels.jpeg_lossless import verify
 

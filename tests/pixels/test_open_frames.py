@@ -22,7 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.errors import DcmdaskError
+from dcmdask.errors import DcmdaskWarning, MissingElementError
 from dcmdask.pixels import frame_array
 from dcmdask.pixels.frame_array import open_frames
 
@@ -82,11 +82,15 @@ def test_colour_overrides() -> None:
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless])
-def test_a_bare_data_set_needs_its_syntax(syntax: str) -> None:
+def test_a_bare_data_set_needs_its_syntax_if_it_is_encapsulated(syntax: str) -> None:
     make = encapsulated if syntax == RLELossless else native
     bare = make(GREY, syntax, preamble=False, meta=False)
-    with pytest.raises(DcmdaskError, match="transfer_syntax_uid"):
-        open_frames(bare)
+    if syntax == RLELossless:
+        with pytest.raises(MissingElementError, match="pass transfer_syntax_uid"):
+            open_frames(bare)
+    else:
+        with pytest.warns(DcmdaskWarning, match="no file meta information"):
+            np.testing.assert_array_equal(open_frames(bare)[:], GREY)
     opened = open_frames(bare, transfer_syntax_uid=syntax)
     np.testing.assert_array_equal(opened[:], GREY)
     assert opened.dataset.Rows == 5

@@ -49,6 +49,10 @@ ONLY_OURS = {
         "the Sequence Delimitation Item is missing, so pydicom drops the pixel data; "
         "all frames are whole"
     ),
+    **dict.fromkeys(
+        ("ExplVR_LitEndNoMeta.dcm", "ExplVR_BigEndNoMeta.dcm", "OT-PAL-8-face.dcm"),
+        "there is no file meta information, so pydicom knows no transfer syntax",
+    ),
 }
 
 

@@ -1,0 +1,102 @@
+"""Rescale and window values that are there and cannot be read are never taken for absent."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from instances import instance
+from make_dicom import native, noise, saved
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from dcmdask import DcmdaskWarning, HeaderError, from_dicom, scan
+from dcmdask.arrays.transformation import fill_for
+
+FRAMES = noise(2, 4, 4, dtype="u2", bits=12)
+
+
+def odd(keyword: str, value: str, frames: np.ndarray = FRAMES[:1], **elements: Any) -> bytes:
+    """A file with a text that pydicom would not write as DS."""
+    same = "9" * len(value)
+    data = native(frames, **{"Modality": "CT", **elements, keyword: same})
+    assert data.count(same.encode()) == 1
+    return data.replace(same.encode(), value.encode())
+
+
+def test_a_decimal_comma_in_rescale_intercept(tmp_path: Path) -> None:
+    """fo-dicom issues 1915 and 1296."""
+    path = saved(tmp_path, odd("RescaleIntercept", "-1024,0 ", RescaleSlope=1))
+    expected = FRAMES[:1].astype("i4") - 1024
+    for src in (path, tmp_path):
+        np.testing.assert_array_equal(from_dicom(src, values="modality").compute(), expected)
+
+
+def test_a_decimal_comma_in_the_window() -> None:
+    """fo-dicom issue 1891."""
+    data = odd("WindowCenter", "2040,0", WindowWidth=400)
+    expected = native(FRAMES[:1], WindowCenter=2040, WindowWidth=400)
+    np.testing.assert_array_equal(
+        from_dicom(data, values="display").compute(), from_dicom(expected, values="display")
+    )
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+def test_no_number_raises_with_file_tag_and_text(keyword: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, odd(keyword, "Smith^Jo", SeriesInstanceUID="1.2.3"))
+    np.testing.assert_array_equal(from_dicom(tmp_path).compute(), FRAMES[:1])
+    (series,) = scan(tmp_path)
+    for use in (
+        lambda: from_dicom(path, values="modality"),
+        lambda: from_dicom(path, values="display"),
+        lambda: series.to_dask(values="modality"),
+    ):
+        with pytest.raises(HeaderError, match=r"\(0028,105[23]\) 'Rescale") as caught:
+            use()
+        error = caught.value
+        assert error.code == "HeaderError/unreadable"
+        assert error.source == str(path)
+        assert "Smith" in error.detail
+        assert "Smith" not in error.message
+
+
+def test_a_window_that_is_no_number_is_not_the_full_range() -> None:
+    data = odd("WindowCenter", "forty   ", WindowWidth=400)
+    with pytest.raises(HeaderError, match=r"\(0028,1050\) 'Window Center'"):
+        from_dicom(data, values="display")
+    assert from_dicom(data, values="modality").dtype.kind == "i"
+
+
+def test_the_frame_is_named_where_there_are_several() -> None:
+    def group(value: str) -> Dataset:
+        item, outer = Dataset(), Dataset()
+        item.RescaleSlope, item.RescaleIntercept = "1", value
+        outer.PixelValueTransformationSequence = Sequence([item])
+        return outer
+
+    groups = Sequence([group("1234"), group("987654")])
+    data = native(FRAMES, PerFrameFunctionalGroupsSequence=groups)
+    data = data.replace(b"987654", b"98 654")
+    with pytest.raises(HeaderError, match="Rescale Intercept") as caught:
+        from_dicom(data, values="modality")
+    assert (caught.value.frame, caught.value.detail) == (1, "")
+
+
+def test_a_slope_of_zero_is_noted() -> None:
+    data = native(FRAMES[:1], RescaleSlope=0, RescaleIntercept=7)
+    with pytest.warns(DcmdaskWarning, match="Rescale Slope' is 0") as caught:
+        values = from_dicom(data, values="modality")
+    assert [one.message.code for one in caught] == ["rescale-slope"]
+    assert (values.compute() == 7).all()
+
+
+def test_padding_that_is_no_number_fills_nothing() -> None:
+    data = native(FRAMES[:1], PixelPaddingValue=7)
+    head = bytes.fromhex("28002001") + b"US"
+    assert data.count(head) == 1
+    # Three bytes are no number of two.
+    data = data.replace(head + b"\2\0\7\0", head + b"\3\0\7\0\0")
+    one = instance(data)
+    assert one.padding == np.inf
+    with pytest.raises(ValueError, match="pass fill_value"):
+        fill_for(from_dicom(data), [one], "stored")
