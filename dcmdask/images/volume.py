@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.concatenation import common_type, types_of
 from dcmdask.arrays.placement import ArrangedFrames
-from dcmdask.dicom.conversion import uid
-from dcmdask.dicom.description import Described, facts_of
-from dcmdask.errors import Note
-from dcmdask.geometry.axes import Indices, check_order_by
-from dcmdask.geometry.dimensions import Arrangement, arrange
-from dcmdask.geometry.grid import Geometry, Irregularity
+from dcmdask.dicom.description import Described
+from dcmdask.geometry.axes import check_order_by
 from dcmdask.geometry.repair import parts
 from dcmdask.images.assembly import array_of, assemble, settled
-from dcmdask.images.irregularities import conflicts, named
-from dcmdask.images.notes import notes_on
-from dcmdask.images.plain import is_mosaic, is_plain
+from dcmdask.images.layout import Layout
 from dcmdask.pixels.frame_array import check_options
 
 if TYPE_CHECKING:
@@ -30,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-class Stack:
+class Stack(Layout):
     """Frames of one look and orientation: what can be one array.
 
     Nothing is read before something is computed.
@@ -61,115 +53,6 @@ class Stack:
     >>> stack.frames[2, :3, 0]
     array([ 975,  980, 1015], dtype=int16)
     """
-
-    def __init__(
-        self,
-        series_uid: str,
-        instances: tuple[Described, ...],
-        frame_numbers: npt.NDArray[np.int64],
-        order_by: tuple[str, ...] = (),
-        tolerance: float | None = None,
-    ) -> None:
-        self.series_uid = series_uid
-        self.instances = instances
-        self.frame_numbers = frame_numbers
-        self.order_by = order_by
-        self.tolerance = tolerance
-
-    @property
-    def name(self) -> str:
-        """Display name."""
-        return f"series {uid(self.series_uid) or 'without a valid UID'}"
-
-    @cached_property
-    def facts(self) -> npt.NDArray[Any]:
-        """One row of `dcmdask.dicom.description.FACTS` for each of `frame_numbers`."""
-        facts = facts_of(self.instances)[self.frame_numbers]
-        if is_plain(self.instances[0]):
-            facts["position"] = np.nan
-        return facts
-
-    @cached_property
-    def arrangement(self) -> Arrangement:
-        """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        arrangement = arrange(self.facts, self.stored, self._indices, self.order_by, self.tolerance)
-        found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
-        return replace(arrangement, irregularities=found)
-
-    @cached_property
-    def stored(self) -> npt.NDArray[np.int64]:
-        """Number of each frame in its own instance."""
-        return np.concatenate([np.arange(len(one)) for one in self.instances])[self.frame_numbers]
-
-    @property
-    def _indices(self) -> Indices | None:
-        """The Dimension Index Values of the frames; those of several instances are unrelated."""
-        names = self.instances[0].dimensions
-        if len(self.instances) > 1 or not names:
-            return None
-        values = np.frombuffer(self.instances[0].index_values, np.uint32)
-        return Indices(names, values.reshape(-1, len(names))[self.frame_numbers])
-
-    @cached_property
-    def owner(self) -> npt.NDArray[np.int64]:
-        """Number of the instance that each frame belongs to."""
-        counts = [len(one) for one in self.instances]
-        return np.repeat(np.arange(len(counts)), counts)[self.frame_numbers]
-
-    @property
-    def kind(self) -> str:
-        """Kind of the stack, in one word."""
-        if is_mosaic(self.instances[0]):
-            return "mosaic"
-        if "LOCALIZER" in self.instances[0].image_type:
-            return "localizer"
-        return "frames" if self.arrangement.dims == ("frame",) else "volume"
-
-    @property
-    def geometry(self) -> Geometry | None:
-        """Geometry in the patient; None where the headers give no position."""
-        return self.arrangement.geometry
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        """Names of the axes: ``("t", "z", "y", "x")`` or what there is."""
-        return (*self.arrangement.dims, "y", "x", *(["sample"] if self._colour else []))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes, stored values."""
-        one = self.instances[0]
-        return (
-            *self.arrangement.numbers.shape,
-            one.rows,
-            one.columns,
-            *([one.samples] if self._colour else []),
-        )
-
-    @property
-    def _colour(self) -> bool:
-        return self.instances[0].samples > 1
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
-        return common_type(types_of(self.instances))
-
-    @property
-    def irregularities(self) -> tuple[Irregularity, ...]:
-        """Irregularities, with millimetres and files; empty where all is regular."""
-        return named(self.arrangement.irregularities, self)
-
-    @property
-    def notes(self) -> tuple[Note, ...]:
-        """Oddities of what belongs together, and of an order that is settled all the same."""
-        return (*notes_on(self.instances), *self.arrangement.notes)
-
-    def __repr__(self) -> str:
-        lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))
-        found = self.irregularities
-        irregular = f", irregular: {found[0]}" if found else ""
-        return f"<Stack {self.kind} ({lengths}){irregular}>"
 
     def split(self) -> tuple[Stack, ...]:
         """Return its regular parts: runs between gaps, one volume of each copy."""
@@ -325,8 +208,36 @@ class Stack:
 
         Parameters
         ----------
-        values, on_irregular, order_by, tolerance, fill_value, chunks, **decoding_options
-            As for :meth:`to_dask`.
+        values : {"stored", "modality", "display"}
+            As the decoder gives them; in units of the modality, such as Hounsfield units, by
+            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames as they are,
+            in spatial order (where a grid of several dimensions is not complete, its holes hold
+            `fill_value`); or put `fill_value` where positions and frames are missing.
+            :meth:`Stack.split` gives the regular parts.
+        order_by : str or sequence of str, optional
+            Keywords of attributes that tell frames of one position apart, one dimension each, such
+            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+            attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
+        fill_value : number, optional
+            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
+            Value (0028,0120) in the same units, or 0.
+        chunks : int, str, tuple or dict, optional
+            Frames per chunk, along the flattened leading axes. ``"auto"`` plans by the cost of
+            decoding, a size such as ``"64 MiB"`` and -1 for all frames work as in Dask; a tuple
+            for all axes and a dict by axis have to leave rows, columns and samples whole.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+            values only.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+        **decoding_options
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
 
         Returns
         -------
@@ -383,8 +294,31 @@ class Stack:
 
         Parameters
         ----------
-        values, on_irregular, order_by, tolerance, fill_value, **decoding_options
-            As for :meth:`to_dask`; ``on_irregular="keep"`` leaves the holes of a grid out.
+        values : {"stored", "modality", "display"}
+            As the decoder gives them; in units of the modality, such as Hounsfield units, by
+            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+        on_irregular : {"error", "keep", "fill"}
+            For positions that are missing, double or uneven: raise; keep the frames that
+            there are, in spatial order; or put `fill_value` where positions and frames are missing.
+            :meth:`Stack.split` gives the regular parts.
+        order_by : str or sequence of str, optional
+            Keywords of attributes that tell frames of one position apart, one dimension each, such
+            as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
+            attributes that all positions share.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
+        fill_value : number, optional
+            Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
+            Value (0028,0120) in the same units, or 0.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
+            values only.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+        **decoding_options
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
 
         Returns
         -------
