@@ -10,7 +10,10 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from dcmdask.archive.copies import OnDuplicate
+from dcmdask.archive.discovery import local_path
+from dcmdask.archive.media import medium_of, unzipped
 from dcmdask.archive.scan import Scan
+from dcmdask.dicom import files
 from dcmdask.dicom.access import reaching
 from dcmdask.errors import AmbiguousSourceError
 from dcmdask.images.volume import Stack
@@ -26,12 +29,30 @@ def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) ->
         return not one and isinstance(src, Iterable)
     name = os.fsdecode(src)
     if "://" not in name:
-        return os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name))
+        name = local_path(name)
+        if glob.has_magic(name) and not os.path.lexists(name):
+            return True
+        return os.path.isdir(name) or medium_of(name) in ("zip", "tar", "directory")
     import fsspec
 
     with reaching(name):
         fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
         return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
+
+
+def one_file(src: Any, limit: int = files.INFLATE_LIMIT) -> Any:
+    """Return `src`; of a gzipped file the bytes that are in it, and with a home folder for ``~``.
+
+    Parameters
+    ----------
+    src : as for :func:`dcmdask.open_frames`
+    limit : int, optional
+        Bytes that may be in a gzipped file.
+    """
+    if not isinstance(src, str | os.PathLike) or "://" in os.fsdecode(src):
+        return src
+    path = os.path.expanduser(os.fsdecode(src))
+    return unzipped(path, limit) if medium_of(path) == "gzip" else path
 
 
 def only_stack(found: Scan, on_duplicate: OnDuplicate = "error") -> Stack:

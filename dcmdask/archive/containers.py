@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from dcmdask.archive.descriptions import Outcome, describe_located
 from dcmdask.archive.discovery import Choice, Skipped, matches
+from dcmdask.archive.media import is_gzipped
 from dcmdask.archive.remote import members, url_of
 from dcmdask.dicom import files
 from dcmdask.dicom.access import reaching
@@ -20,6 +25,8 @@ from dcmdask.errors import HeaderError
 
 # Bytes of the beginning of a member that can be read twice without going back in the archive.
 _KEPT = 2**25
+# Bit of the flags of a member of a ZIP file.
+_ENCRYPTED = 1
 
 
 def archive_of(url: str) -> str | None:
@@ -53,14 +60,22 @@ class Archive:
     archive : str
         As :func:`archive_of` returns it.
     storage_options : mapping
+
+    Raises
+    ------
+    HeaderError
+        It cannot be read.
     """
 
     def __init__(self, archive: str, storage_options: Mapping[str, Any]) -> None:
         import fsspec
 
-        self._options = storage_options
-        self._fs, _ = fsspec.core.url_to_fs(archive, **storage_options)
-        self._open = _opener(self._fs)
+        self._options = {**_compression(archive), **storage_options}
+        try:
+            self._fs, _ = fsspec.core.url_to_fs(archive, **self._options)
+            self._open = _opener(self._fs)
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+            raise HeaderError("the archive is damaged, or ends early", code="archive") from error
         self._paths: dict[str, str] = {}
 
     def discover(self, urls: Sequence[str], chosen: Choice) -> Iterator[str | Skipped]:
@@ -95,11 +110,21 @@ class Archive:
         """Return what a member is, as :func:`describe_files` does of files."""
         path = self._paths[url]
         info = _listed(self._fs)[path]
+        if info.get("flag_bits", 0) & _ENCRYPTED:
+            return Skipped(url, "an encrypted member of an archive", "doubtful", "encrypted")
         remote = files.remote_file(url, self._options, self._fs, path, info)
         with _Kept(partial(self._open, path), url) as file:
             member = files.Member(url, remote.size, cast(BinaryIO, file))
             outcome = describe_located(url, lambda: member, known)
         return replace(outcome, source=remote) if isinstance(outcome, Described) else outcome
+
+
+def _compression(archive: str) -> dict[str, Any]:
+    """Return options for a local TAR file that is gzipped, whatever its name is."""
+    protocol, _, path = archive.partition("://::")
+    if protocol == "tar" and os.path.isfile(path) and is_gzipped(path):
+        return {"tar": {"compression": "gzip"}}
+    return {}
 
 
 def _listed(fs: Any) -> Mapping[str, Mapping[str, Any]]:

@@ -13,6 +13,9 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from dcmdask.archive.media import listed_in, medium_of
+from dcmdask.errors import DcmdaskError
+
 # Rests of a pattern below a folder, one for each way that leads there.
 Tails: TypeAlias = "frozenset[tuple[str, ...]]"
 
@@ -84,7 +87,7 @@ def may_be_lost(one: Skipped) -> bool:
 
 
 def sources(src: Any) -> list[str]:
-    """Return absolute local paths and patterns, and URLs.
+    """Return absolute local paths and patterns, and URLs; of archives those of all their members.
 
     Parameters
     ----------
@@ -100,12 +103,25 @@ def sources(src: Any) -> list[str]:
     for one in found:
         if not is_url(one) and not _is_pattern(one):
             os.stat(one)
-    return found
+    return list(map(_of_archive, found))
+
+
+def _of_archive(source: str) -> str:
+    if is_url(source) or (kind := medium_of(source)) not in ("zip", "tar"):
+        return source
+    if "::" in source:
+        raise ValueError(f"{source}: the name of an archive cannot have '::' in it")
+    return f"{kind}://**::{source}"
 
 
 def is_url(source: str) -> bool:
     """Return whether fsspec is to reach it; an absolute path has no two slashes in a row."""
     return "://" in source
+
+
+def local_path(one: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a local file or pattern; ``~`` is the home of the user."""
+    return os.path.abspath(os.path.expanduser(os.fsdecode(one)))
 
 
 def _absolute(one: Any) -> str:
@@ -115,7 +131,7 @@ def _absolute(one: Any) -> str:
         # Often a variable of a shell that is not set; it would stand for the current folder.
         raise ValueError("a source is an empty string; '.' is the current folder")
     if not isinstance(one, str) or "://" not in one:
-        return os.path.abspath(os.fsdecode(one))
+        return local_path(one)
     if one.startswith(("file://", "local://")) and "::" not in one:
         import fsspec
 
@@ -167,6 +183,11 @@ def discover(source: str, chosen: Choice) -> Iterator[str | Skipped]:
         yield from _matching(source, chosen)
     elif os.path.isdir(source):
         yield from _walk(source, _EVERYTHING, chosen)
+    elif medium_of(source) == "directory":
+        try:
+            yield from map(_listed_or_reason, listed_in(source))
+        except DcmdaskError as error:
+            yield Skipped(source, error.message, "doubtful", error.code)
     else:
         yield _file_or_reason(source)
 
@@ -335,6 +356,12 @@ def _file_or_reason(path: str) -> str | Skipped:
         return Skipped(path, "a link to a folder, which is not followed", "not DICOM", "link")
     what = _OTHER_FILES.get(stat.S_IFMT(mode), "something")
     return Skipped(path, f"{what} that is not a file", "not DICOM", "no file")
+
+
+def _listed_or_reason(path: str) -> str | Skipped:
+    if os.path.lexists(path):
+        return _file_or_reason(path)
+    return Skipped(path, "the DICOMDIR lists it, and it is not there", "doubtful", "vanished")
 
 
 def unreadable(path: str, error: OSError) -> Skipped:

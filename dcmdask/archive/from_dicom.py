@@ -8,7 +8,7 @@ from typing import Any, Literal
 import dask.array as da
 from pydicom.dataset import Dataset
 
-from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.collection import is_collection, one_file, only_stack
 from dcmdask.archive.copies import check_on_duplicate
 from dcmdask.archive.scan import scan
 from dcmdask.arrays.chunks import to_dask
@@ -50,9 +50,10 @@ def from_dicom(
     src : str, path-like, file-like, bytes, pydicom.Dataset, FrameArray, or iterable of paths
         One file: a local path, an fsspec URL, a binary file-like, the bytes of a file, or a
         data set; its frames in the order that they are stored in. Bytes and data sets become
-        part of the graph. Or a folder, a list, a glob pattern, or a URL of these, also inside
-        an archive such as ``"zip://**::archive.zip"``, with one series of one stack in it: its
-        frames in spatial order.
+        part of the graph, and so do those in a gzipped file. Or a folder, a list, a glob pattern,
+        a ZIP or TAR file, a DICOMDIR, or a URL of these, also inside an archive such as
+        ``"zip://a/**::archive.zip"``, with one series of one stack in it: its frames in spatial
+        order.
     values : {"stored", "modality", "display"}
         As the decoder gives them; in the units of the modality, such as Hounsfield units, by
         each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
@@ -155,6 +156,7 @@ chunktype=numpy.ndarray>
             "frames of one file stay in the order that they are stored in; scan(path)[0] arranges "
             "them"
         )
+    src = one_file(src, opening.get("inflate_limit", files.INFLATE_LIMIT))
     if isinstance(src, FrameArray):
         if raw or decoding_plugin or storage_options or decoding_options or values != "stored":
             raise TypeError("a FrameArray has its options already; open it with others")

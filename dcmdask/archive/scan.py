@@ -7,14 +7,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
 from pydicom.datadict import tag_for_keyword
 
 from dcmdask.archive.containers import Archive, archive_of
-from dcmdask.archive.descriptions import Outcome, describe_files
+from dcmdask.archive.descriptions import Outcome, describe_files, describe_located
 from dcmdask.archive.discovery import (
     Choice,
     Skipped,
@@ -26,12 +26,14 @@ from dcmdask.archive.discovery import (
     sources,
 )
 from dcmdask.archive.grouping import series_of
+from dcmdask.archive.media import medium_of, unzipped
 from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.archive.series import Series
 from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, matching, row
 from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
+from dcmdask.errors import HeaderError
 from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
@@ -76,8 +78,10 @@ def scan(
     ----------
     src : str, path-like, or iterable of these
         A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of
-        fsspec that is one of these, also inside an archive: ``"zip://**::archive.zip"``.
-        Folders that a pattern names are scanned whole.
+        fsspec that is one of these, also inside an archive: ``"zip://a/**::archive.zip"``.
+        Folders that a pattern names are scanned whole. A ZIP or TAR file stands for its members,
+        also a gzipped one, a gzipped file for what is in it, and a DICOMDIR for the files that it
+        lists; ``~`` is the home folder.
     exclude : str or iterable of str, optional
         Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
         to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
@@ -319,6 +323,12 @@ class _Listing:
                 found.setdefault(archive, []).append(source)
         return found
 
+    @cached_property
+    def gzipped(self) -> frozenset[str]:
+        """Gzipped files among the sources, which are not those of an archive."""
+        local = (one for one in self.sources if not is_url(one))
+        return frozenset(one for one in local if medium_of(one) == "gzip")
+
     def opened(self, found: Iterable[str | Skipped], sources: int) -> list[str]:
         """Return the members of an archive that so many of the sources lead to."""
         members = list(self._kept(found))
@@ -329,6 +339,8 @@ class _Listing:
     def _paths(self, remote: bool) -> Iterator[str]:
         for source in self.sources:
             if is_url(source) is not remote or (remote and archive_of(source)):
+                continue
+            if source in self.gzipped:
                 continue
             if remote:
                 found = discover_url(source, self.storage_options, self.chosen)
@@ -366,9 +378,15 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
             yield from describe_in_processes(chain([batch], batches), CPU_COUNT)
         else:
             yield describe_files(batch, known=known)
+    for path in listing.opened(sorted(listing.gzipped), len(listing.gzipped)):
+        yield [describe_located(path, partial(unzipped, path), known)]
     for name, urls in listing.archives().items():
-        with reaching(urls[0]):
-            archive = Archive(name, listing.storage_options)
+        try:
+            with reaching(urls[0]):
+                archive = Archive(name, listing.storage_options)
+        except HeaderError as error:
+            listing.skipped.append(Skipped(urls[0], error.message, "doubtful", error.code))
+            continue
         for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
             yield [archive.describe(url, known)]
     describe = partial(describe_files, storage_options=listing.storage_options, known=known)

@@ -14,13 +14,13 @@ from dcmdask.geometry.grid import Irregularity
 from dcmdask.geometry.planes import Integers
 
 if TYPE_CHECKING:
-    from dcmdask.images.frame_set import FrameSet
+    from dcmdask.images.layout import Layout
 
 # Number of files that a message names.
 _NAMED = 3
 
 
-def named(irregularities: Iterable[Irregularity], stack: FrameSet) -> tuple[Irregularity, ...]:
+def named(irregularities: Iterable[Irregularity], stack: Layout) -> tuple[Irregularity, ...]:
     """Return irregularities of a stack with the files of a few of their frames in the texts."""
     found = []
     for one in irregularities:

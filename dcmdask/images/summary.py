@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dcmdask.images.frame_set import FrameSet
+    from dcmdask.images.layout import Layout
 
 HEADS = ("kind", "array", "mm", "notes")
 
 
-def cells(stack: FrameSet) -> tuple[str, ...]:
+def cells(stack: Layout) -> tuple[str, ...]:
     """Return the kind, array, spacing and remarks of a stack, by `HEADS`."""
     lengths = " ".join(f"{d}:{n}" for d, n in zip(stack.dims, stack.shape, strict=True))
     spacing = stack.geometry.spacing if stack.geometry else ()

@@ -10,13 +10,14 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
-from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.collection import is_collection, one_file, only_stack
 from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.arrays.labels import Labels, attributes, coordinates, with_units
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
+from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.geometry.coordinates import varying_coordinates
@@ -153,7 +154,8 @@ def contents(
         )
     if isinstance(src, FrameArray):
         return _of_frames(src, src, [], values, with_identifiers)
-    stored, described = open_described(src, values, storage_options, **opening)
+    one = one_file(src, opening.get("inflate_limit", files.INFLATE_LIMIT))
+    stored, described = open_described(one, values, storage_options, **opening)
     frames = with_values(stored, described, values, opening)
     return _of_frames(stored, frames, described, values, with_identifiers)
 

@@ -1,4 +1,4 @@
-"""`FrameSet`: frames of several instances, with what their headers say of them together."""
+"""Layout of a stack: facts of its frames, their dimensions, and what is odd about them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,13 @@ from dcmdask.images.notes import notes_on
 from dcmdask.images.plain import is_mosaic, is_plain
 
 
-class FrameSet:
-    """Frames of one look and orientation, and their places.
+class Layout:
+    """Frames of one shape and orientation, and how they lie; as headers give it.
 
     Parameters
     ----------
-    series_uid : str
-    instances : tuple of Described
-        Instances that the frames belong to.
-    frame_numbers : ndarray of int64
-        Numbers of frames, counted through all frames of `instances`.
-    order_by : tuple of str, optional
-        Keywords of attributes that tell frames of one position apart.
-    tolerance : float, optional
-        How far positions may be off an even grid, in mm.
+    series_uid, instances, frame_numbers, order_by, tolerance
+        Those of a :class:`Stack <dcmdask.Stack>`.
     """
 
     def __init__(
@@ -139,3 +132,9 @@ class FrameSet:
     def notes(self) -> tuple[Note, ...]:
         """Oddities of what belongs together, and of an order that is settled all the same."""
         return (*notes_on(self.instances), *self.arrangement.notes)
+
+    def __repr__(self) -> str:
+        lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))
+        found = self.irregularities
+        irregular = f", irregular: {found[0]}" if found else ""
+        return f"<Stack {self.kind} ({lengths}){irregular}>"
