@@ -281,9 +281,8 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     src : bytes
         The frame.
     runner : pydicom.pixels.decoders.base.DecodeRunner
-        Gives the header's values, the options `codestream` and `notes` of :func:`decode_into`,
-        and `refusals`, to which an exception is appended, as pydicom keeps only its text;
-        `bits_allocated`, `planar_configuration` and
+        Gives the header's values and the options `codestream` and `notes` of
+        :func:`decode_into`; `bits_allocated`, `planar_configuration` and
         `photometric_interpretation` are set to those of the result.
 
     Returns
@@ -297,11 +296,7 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     shape = (runner.rows, runner.columns, samples)[: 3 if samples > 1 else 2]
     frame = bytearray(itemsize * runner.rows * runner.columns * samples)
     out = np.frombuffer(frame, dtype=f"u{itemsize}").reshape(shape)
-    try:
-        decode_into(src, out, stream, runner.get_option("notes"))
-    except Exception as error:
-        runner.get_option("refusals").append(error)
-        raise
+    decode_into(src, out, stream, runner.get_option("notes"))
 
     runner.set_option("bits_allocated", 8 * itemsize)
     runner.set_option("planar_configuration", 0)

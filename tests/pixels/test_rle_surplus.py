@@ -1,4 +1,4 @@
-"""Frames that imagecodecs refuses and pydicom decodes."""
+"""RLE frames that imagecodecs refuses and pydicom decodes."""
 
 import struct
 from itertools import pairwise
@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from make_dicom import by_pydicom, encapsulated, encoded, noise
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from dcmdask import DcmdaskWarning, DecodeError, open_frames, pixel_array
+from dcmdask.pixels import decode
 
 
 def padded_segments(stream: bytes, surplus: bytes, behind: bytes = b"") -> bytes:
@@ -22,7 +23,7 @@ def padded_segments(stream: bytes, surplus: bytes, behind: bytes = b"") -> bytes
 
 
 @pytest.mark.filterwarnings("ignore:The decoded RLE segment:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*imagecodecs refuses frames:dcmdask.DcmdaskWarning")
+@pytest.mark.filterwarnings("ignore:.*RLE segments hold more bytes:dcmdask.DcmdaskWarning")
 @pytest.mark.parametrize(
     ("surplus", "behind"),
     # Two more bytes as a literal run; zeros, which are literal runs as well; no operation.
@@ -42,14 +43,14 @@ def test_rle_segments_with_surplus_bytes(surplus: bytes, behind: bytes, samples:
     np.testing.assert_array_equal(pixel_array(data), frames)
 
 
-def test_a_frame_that_another_plugin_decodes_is_noted() -> None:
+def test_surplus_bytes_are_noted() -> None:
     frames = noise(1, 8, 8)
     stream = padded_segments(encoded(frames[0], RLELossless), b"\1AB")
     data = encapsulated(frames, RLELossless, streams=[stream])
     with pytest.warns(UserWarning) as caught:
         np.testing.assert_array_equal(open_frames(data)[:], frames)
     notes = [one.message for one in caught if isinstance(one.message, DcmdaskWarning)]
-    assert [note.code for note in notes] == ["refused-by-imagecodecs"]
+    assert [note.code for note in notes] == ["surplus-bytes"]
 
 
 def test_the_plugin_that_is_named_is_the_only_one() -> None:
@@ -68,11 +69,14 @@ def test_rle_segments_that_are_short_stay_refused() -> None:
         open_frames(data)[0]
 
 
-def test_what_no_plugin_decodes_has_the_reason_of_the_first() -> None:
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_other_frames_are_not_handed_on(syntax: UID, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = noise(1, 16, 16)
-    stream = bytearray(encoded(frames[0], JPEGLSLossless))
-    del stream[60:-60]
-    data = encapsulated(frames, JPEGLSLossless, streams=[bytes(stream)])
+    stream = bytearray(encoded(frames[0], syntax))
+    del stream[-70:-10]
+    stream += bytes(len(stream) % 2)
+    data = encapsulated(frames, syntax, streams=[bytes(stream)])
+    monkeypatch.delattr(decode, "get_decoder")
     with pytest.raises(DecodeError) as caught:
         open_frames(data)[0]
-    assert caught.value.code.startswith("DecodeError/")
+    assert caught.value.code == "DecodeError/decoder"
