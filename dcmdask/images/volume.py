@@ -14,12 +14,8 @@ from dcmdask.dicom.description import Described
 from dcmdask.geometry.axes import check_order_by
 from dcmdask.geometry.repair import parts
 from dcmdask.images.assembly import array_of, assemble, settled
-<<<<<<< HEAD
-from dcmdask.images.frame_set import FrameSet
-from dcmdask.images.summary import HEADS, cells
-=======
 from dcmdask.images.layout import Layout
->>>>>>> grouping
+from dcmdask.images.summary import HEADS, cells
 from dcmdask.pixels.frame_array import check_options
 from dcmdask.pixels.notebook import html_table
 
@@ -28,11 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-<<<<<<< HEAD
-class Stack(FrameSet):
-=======
 class Stack(Layout):
->>>>>>> grouping
     """Frames of one look and orientation: what can be one array.
 
     Nothing is read before something is computed.
@@ -64,18 +56,9 @@ class Stack(Layout):
     array([ 975,  980, 1015], dtype=int16)
     """
 
-<<<<<<< HEAD
-    def __repr__(self) -> str:
-        lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))
-        found = self.irregularities
-        irregular = f", irregular: {found[0]}" if found else ""
-        return f"<Stack {self.kind} ({lengths}){irregular}>"
-
     def _repr_html_(self) -> str:
         return html_table(f"Stack of {self.name}", HEADS, [cells(self)])
 
-=======
->>>>>>> grouping
     def split(self) -> tuple[Stack, ...]:
         """Return its regular parts: runs between gaps, one volume of each copy."""
         if not self.arrangement.irregularities:
@@ -318,14 +301,9 @@ class Stack(Layout):
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
         on_irregular : {"error", "keep", "fill"}
-<<<<<<< HEAD
-            For positions that are missing, double or uneven: raise; keep the frames that there
-            are, in spatial order; or put `fill_value` where positions and frames are missing.
-=======
             For positions that are missing, double or uneven: raise; keep the frames that
             there are, in spatial order; or put `fill_value` where positions and frames are missing.
             :meth:`Stack.split` gives the regular parts.
->>>>>>> grouping
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each, such
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
