@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dcmdask.archive.copies import irregularities
 from dcmdask.archive.series import Series, without_conflicts
 from dcmdask.dicom.conversion import MODALITIES, term, uid
 from dcmdask.dicom.description import Described
@@ -45,9 +46,9 @@ def row(number: int, series: Series) -> dict[str, Any]:
     geometry = stack.geometry if stack else None
     # Without the names of files.
     found = (one for stack in stacks for one in stack.arrangement.irregularities)
-    irregularities = [one.text for one in without_conflicts(found)]
+    texts = [one.text for one in (*irregularities(series.copies), *without_conflicts(found))]
     if series.conflicts:
-        irregularities.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
+        texts.append(f"{len(series.conflicts)} SOP Instance UIDs of different files")
     values = (
         number,
         uid(series.uid),
@@ -67,8 +68,8 @@ def row(number: int, series: Series) -> dict[str, Any]:
         list(stack.dims) if stack else None,
         list(stack.shape) if stack else None,
         [float(mm) if mm == mm else None for mm in geometry.spacing] if geometry else None,
-        not irregularities,
-        irregularities,
+        not texts,
+        texts,
         [note.text for note in series.notes],
     )
     return dict(zip(COLUMNS, values, strict=True))

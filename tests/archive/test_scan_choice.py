@@ -246,4 +246,4 @@ def test_the_command(tmp_path: Path) -> None:
         assert (told["files"], told["skipped"]) == (2, [])
     done = commands.run("info", *options, tmp_path / "study" / "1")
     assert done.returncode == 2
-    assert "--exclude and --follow-links are for folders" in done.stderr
+    assert "--exclude, --follow-links and --series are for folders" in done.stderr

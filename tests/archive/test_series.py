@@ -660,7 +660,7 @@ def test_nothing_personal(tmp_path: Path) -> None:
     series = found[0]
     v = series.to_xarray()
     told = [repr(found), repr(series), repr(series.stacks), repr(series.metadata), repr(v)]
-    told += [repr(v.attrs), repr(found.rows())]
+    told += [repr(v.attrs), found.to_frame().drop(columns=["description", "folder"]).to_csv()]
     classic(tmp_path / "uids", FRAMES[:1], along(AXIAL, [0]), series=canary)
     odd = one(tmp_path / "uids")
     told += [repr(odd), repr(odd.metadata), repr(odd.to_xarray().attrs), repr(odd.stacks[0].name)]

@@ -165,10 +165,10 @@ def test_any_value_of_the_metadata(
     ("path", "value", "message"),
     [
         (("plan", "levels"), -5, "its levels cannot be -5"),
-        (("plan", "levels"), 10**9, "it has 1000000000 levels, and 7 arrays"),
+        (("plan", "levels"), 10**9, "it has 1000000000 levels, and 8 arrays"),
         (("plan", "levels"), None, "its levels cannot be None"),
         (("plan", "levels"), True, "its levels cannot be True"),
-        (("plan", "format"), "zarr", "it has 2 levels, and 7 arrays"),
+        (("plan", "format"), "zarr", "it has 2 levels, and 8 arrays"),
         (("plan", "options"), {"fill_value": "many"}, "its options cannot be"),
         (("plan",), None, "its plan cannot be None"),
         (("plan",), REMOVED, "it has no plan"),
