@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
@@ -18,6 +19,7 @@ from dcmdask.errors import HeaderError, PixelDataError
 
 Medium: TypeAlias = Literal["zip", "tar", "gzip", "directory"]
 
+_NAMES = re.compile(r"\.(zip|tar|tgz|gz)$|^dicomdir", re.IGNORECASE)
 # Bytes at the beginning of a file that tell what it is, and where they are.
 _HEAD = 512
 _ZIP, _GZIP = (b"PK\x03\x04", b"PK\x05\x06"), b"\x1f\x8b"
@@ -28,11 +30,12 @@ _DIRECTORY = b"1.2.840.10008.1.3.10\x02\x00\x03\x00"
 
 
 def medium_of(path: str) -> Medium | None:
-    """Return what a local file stands for, by its first bytes; None if for itself.
+    """Return what a local file stands for, by its name and its first bytes; None if for itself.
 
     A gzipped tar file is a tar file.
     """
-    if not os.path.isfile(path):
+    # A list may have 10^5 files, which are not all opened for this.
+    if not _NAMES.search(os.path.basename(path)) or not os.path.isfile(path):
         return None
     try:
         with open(path, "rb") as file:

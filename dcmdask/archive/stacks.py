@@ -58,7 +58,8 @@ def _look(one: Described) -> tuple[Any, ...]:
 def _is_of_integers(one: Described) -> bool:
     """Return whether stored values are grey integers, which any larger type of integers holds."""
     grey = one.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
-    return grey and one.pixel_keyword == "PixelData" and one.bits_allocated > 1
+    # No integer type holds all values of 64 bits with and without a sign.
+    return grey and one.pixel_keyword == "PixelData" and 1 < one.bits_allocated <= 32
 
 
 def _frames_of_reference(members: Sequence[Described]) -> Integers:

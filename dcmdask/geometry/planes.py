@@ -105,14 +105,14 @@ def are_in_the_way(facts: npt.NDArray[Any], group: Integers) -> bool:
         return False
     along = facts["position"] @ normal_of(most_common(facts["orientation"]))
     same = same_within(most_common(facts["spacing"]))
-    ends = [(along[one].min(), along[one].max()) for one in grouped(group)]
-    volumes = sorted((low, high) for low, high in ends if high - low > same)
-    reached = -np.inf
-    for low, high in volumes:
-        if low <= reached + same:
-            return True
-        reached = high
-    return False
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    low, high = (f.reduceat(along[order], starts) for f in (np.minimum, np.maximum))
+    volumes = high - low > same
+    first = np.argsort(low[volumes])
+    low, high = low[volumes][first], high[volumes][first]
+    # One that begins before any earlier one ends.
+    return bool((low[1:] <= np.maximum.accumulate(high)[:-1] + same).any())
 
 
 def share_positions(facts: npt.NDArray[Any], group: Integers) -> bool:

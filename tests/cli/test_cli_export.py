@@ -242,3 +242,12 @@ def test_info_holds_each_look_at_a_file_to_its_limit(monkeypatch: pytest.MonkeyP
     path = str(packaged_file("CT_small.dcm"))
     done = CliRunner().invoke(app, ["info", path, "--inflate-limit", "12345678"])
     assert done.exit_code == 0 and {*limits} == {12345678}
+
+
+def test_the_tolerance_of_positions(tmp_path: Path) -> None:
+    """0.1 mm of 2.5 are more than is allowed for."""
+    classic(tmp_path / "a", noise(4, 5, 7), along(AXIAL, [0, 2.5, 5.1, 7.5]))
+    _, said = command("export", tmp_path / "a", tmp_path / "a.zarr", expected=2)
+    assert "gaps are uneven" in said
+    _, said = command("export", tmp_path / "a", tmp_path / "a.zarr", "--tolerance", 0.2)
+    assert "by up to 0.1 mm" in said
