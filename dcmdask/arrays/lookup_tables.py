@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.tag import Tag
 
+from dcmdask.dicom.conversion import first_number
 from dcmdask.errors import HeaderError
 
 _COLOURS = ("Red", "Green", "Blue")
@@ -24,6 +25,7 @@ _KEYWORDS = [
     *(f"{colour}PaletteColorLookupTableData" for colour in _COLOURS),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
 ]
+_INTERCEPT = Tag("RescaleIntercept")
 # The elements that lookup tables are read from.
 ELEMENTS = tuple(map(Tag, _KEYWORDS))
 
@@ -111,8 +113,12 @@ def luts(dataset: Dataset, name: str = "<Dataset>") -> Luts:
 
 
 def _may_be_negative(dataset: Dataset) -> bool:
-    signed = dataset.get("PixelRepresentation") == 1
-    return signed or float(dataset.get("RescaleIntercept") or 0) < 0
+    if dataset.get("PixelRepresentation") == 1:
+        return True
+    intercept = dataset.get_item(_INTERCEPT).value if _INTERCEPT in dataset else None
+    if isinstance(intercept, bytes):
+        return first_number(intercept, "DS", True) < 0
+    return float(intercept or 0) < 0
 
 
 def _in_sequence(dataset: Dataset, keyword: str) -> Lut | None:

@@ -100,3 +100,13 @@ def test_padding_that_is_no_number_fills_nothing() -> None:
     assert one.padding == np.inf
     with pytest.raises(ValueError, match="pass fill_value"):
         fill_for(from_dicom(data), [one], "stored")
+
+
+def test_a_decimal_comma_beside_a_voi_lut() -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS", [4096, -1024, 8])
+    item.add_new("LUTData", "US", [n % 256 for n in range(4096)])
+    lut = {"VOILUTSequence": Sequence([item]), "RescaleSlope": 1}
+    expected = from_dicom(native(FRAMES[:1], RescaleIntercept=-1024, **lut), values="display")
+    found = from_dicom(odd("RescaleIntercept", "-1024,0 ", **lut), values="display")
+    np.testing.assert_array_equal(found.compute(), expected.compute())

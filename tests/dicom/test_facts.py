@@ -919,6 +919,22 @@ def test_number_of_frames() -> None:
         refused(whole.replace(tag + b"3 ", tag + invalid), HeaderError, "(0028,0008)")
 
 
+def test_options_instead_of_elements() -> None:
+    """fo-dicom issue 340: files that lack Bits Stored, or the transfer syntax."""
+    lacking = native(noise(3, 2, 4, dtype="u2"), BitsStored=None)
+    refused(lacking, MissingElementError, "pass bits_stored")
+    options = {"photometric_interpretation": "MONOCHROME1", "bits_stored": 12, "raw": True}
+    found = describe(files.locate(lacking), options)
+    assert (found.bits_stored, found.photometric_interpretation) == (12, "MONOCHROME1")
+    assert found.overrides == tuple(sorted(options.items()))[:2]
+    assert dict(pickle.loads(pickle.dumps(found)).overrides) == dict(found.overrides)
+    bare = encapsulated(noise(1, 8, 8), RLELossless, preamble=False, meta=False)
+    refused(bare, MissingElementError, "transfer_syntax_uid")
+    found = describe(files.locate(bare), {"transfer_syntax_uid": RLELossless})
+    assert found.overrides == (("transfer_syntax_uid", RLELossless),)
+    np.testing.assert_array_equal(open_frames(bare, **dict(found.overrides))[:], noise(1, 8, 8))
+
+
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
 def test_more_frames_than_there_can_be(syntax: UID) -> None:
     data = made(syntax, NumberOfFrames="2000000000")
