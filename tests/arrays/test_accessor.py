@@ -167,7 +167,7 @@ def test_nibabel_reads_the_same_places(
 ) -> None:
     v = request.getfixturevalue(name)[..., ::-1, 2:8]
     v.dcm.to_nifti(tmp_path / "v.nii.gz")
-    image = nibabel.load(tmp_path / "v.nii.gz")
+    image: Any = nibabel.load(tmp_path / "v.nii.gz")
     dims = ("x", "y", "z", *(["t"] if "t" in v.dims else []))
     np.testing.assert_array_equal(np.asarray(image.dataobj), v.transpose(*dims).values)
     lps = np.diag([-1, -1, 1, 1]) @ image.affine
@@ -176,10 +176,12 @@ def test_nibabel_reads_the_same_places(
 
 def test_colour_and_types_of_nifti(oblique: xr.DataArray, tmp_path: Path) -> None:
     (oblique > 9).dcm.to_nifti(tmp_path / "mask.nii")
-    assert nibabel.load(tmp_path / "mask.nii").get_data_dtype() == np.uint8
+    mask: Any = nibabel.load(tmp_path / "mask.nii")
+    assert mask.get_data_dtype() == np.uint8
     rgb = xr.concat([oblique.astype("u1")] * 3, "sample").transpose(..., "sample")
     rgb.dcm.to_nifti(tmp_path / "rgb.nii")
-    found = np.asarray(nibabel.load(tmp_path / "rgb.nii").dataobj)
+    colour: Any = nibabel.load(tmp_path / "rgb.nii")
+    found = np.asarray(colour.dataobj)
     np.testing.assert_array_equal(found["G"].T, rgb.values[..., 1])
     with pytest.raises(TypeError, match="RGB of 8 bits"):
         rgb.astype("u2").dcm.to_nifti(tmp_path / "rgb.nii")
