@@ -15,7 +15,7 @@ from made_series import AXIAL, along, classic
 from make_dicom import native, noise
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 import dcmdask
 from dcmdask import PixelDataError, scan
@@ -129,7 +129,7 @@ def dicomdir(folder: Path, target: Path) -> Path:
     directory.DirectoryRecordSequence = records
     directory.file_meta = FileMetaDataset()
     directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
-    directory.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    directory.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     directory.save_as(target / "DICOMDIR", enforce_file_format=True)
     return target / "DICOMDIR"
