@@ -531,6 +531,8 @@ def test_the_command(tmp_path: Path) -> None:
 # Real files
 
 
+# The colours of the second are those of its codestream, and not of its header.
+@pytest.mark.filterwarnings("ignore:.*the codestream decides:dcmdask.DcmdaskWarning")
 @pytest.mark.parametrize("options", [{}, {"format": "ome-zarr", "levels": 3}], ids=["zarr", "ome"])
 @pytest.mark.parametrize("name", REAL)
 def test_real_files(

@@ -10,7 +10,6 @@ from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
-from dcmdask.dicom.image_pixel import YBR
 from dcmdask.errors import Note
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
@@ -117,9 +116,9 @@ def _is_by_codec(what: Contents, options: Mapping[str, Any]) -> bool:
     if options.get("raw") or options.get("decoding_plugin") or what.frames.dtype.itemsize > 1:
         return False
     header: Any = what.attributes["header"]
-    source: Any = what.attributes["source"]
     syntaxes = header["TransferSyntaxUID"]
-    return source["decoding"]["photometric_interpretation"] in YBR and any(
+    # Whatever Photometric Interpretation is: the codestream may decide about the colours.
+    return what.colour and any(
         syntax in SYNTAXES and SYNTAXES[syntax].kind == "jpeg"
         for syntax in (syntaxes if isinstance(syntaxes, list) else [syntaxes])
     )
