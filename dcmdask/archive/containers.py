@@ -75,7 +75,9 @@ class Archive:
             self._fs, _ = fsspec.core.url_to_fs(archive, **self._options)
             self._open = _opener(self._fs)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-            raise HeaderError("the archive is damaged, or ends early", code="archive") from error
+            raise HeaderError(
+                "the archive is damaged, or ends early", source=archive, code="archive"
+            ) from error
         self._paths: dict[str, str] = {}
 
     def discover(self, urls: Sequence[str], chosen: Choice) -> Iterator[str | Skipped]:

@@ -183,13 +183,16 @@ def discover(source: str, chosen: Choice) -> Iterator[str | Skipped]:
         yield from _matching(source, chosen)
     elif os.path.isdir(source):
         yield from _walk(source, _EVERYTHING, chosen)
-    elif medium_of(source) == "directory":
-        try:
-            yield from map(_listed_or_reason, listed_in(source))
-        except DcmdaskError as error:
-            yield Skipped(source, error.message, "doubtful", error.code)
     else:
         yield _file_or_reason(source)
+
+
+def discover_listed(directory: str) -> Iterator[str | Skipped]:
+    """Yield the files that a DICOMDIR lists."""
+    try:
+        yield from map(_listed_or_reason, listed_in(directory))
+    except DcmdaskError as error:
+        yield Skipped(directory, error.message, "doubtful", error.code)
 
 
 def is_readable_mark(name: str, read: Callable[[], bytes]) -> bool:

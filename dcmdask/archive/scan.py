@@ -21,6 +21,7 @@ from dcmdask.archive.discovery import (
     choice,
     common_folder,
     discover,
+    discover_listed,
     is_url,
     may_be_lost,
     sources,
@@ -80,8 +81,8 @@ def scan(
         A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of
         fsspec that is one of these, also inside an archive: ``"zip://a/**::archive.zip"``.
         Folders that a pattern names are scanned whole. A ZIP or TAR file stands for its members,
-        also a gzipped one, a gzipped file for what is in it, and a DICOMDIR for the files that it
-        lists; ``~`` is the home folder.
+        also a gzipped one, a gzipped file for what is in it, and a DICOMDIR, if it is the only
+        source, for the files that it lists; ``~`` is the home folder.
     exclude : str or iterable of str, optional
         Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
         to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
@@ -105,6 +106,8 @@ def scan(
     ------
     FileNotFoundError
         A path is not there, or a pattern matches nothing.
+    HeaderError
+        The only source is an archive that is damaged.
 
     Examples
     --------
@@ -344,6 +347,9 @@ class _Listing:
                 continue
             if remote:
                 found = discover_url(source, self.storage_options, self.chosen)
+            elif len(self.sources) == 1 and medium_of(source) == "directory":
+                # Among other files it is one of them, as where all files of a disc are listed.
+                found = discover_listed(source)
             else:
                 found = discover(source, self.chosen)
             yield from self._kept(found)
@@ -385,6 +391,8 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
             with reaching(urls[0]):
                 archive = Archive(name, listing.storage_options)
         except HeaderError as error:
+            if len(urls) == len(listing.sources):
+                raise
             listing.skipped.append(Skipped(urls[0], error.message, "doubtful", error.code))
             continue
         for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 import dcmdask
-from dcmdask import PixelDataError, scan
+from dcmdask import HeaderError, PixelDataError, scan
 from dcmdask.archive.media import listed_in, medium_of, unzipped
 
 FRAMES = noise(4, 5, 7, dtype="i2", bits=12)
@@ -100,6 +100,8 @@ def test_damaged_archives_are_named(series: Path, tmp_path: Path) -> None:
         (one,) = found.doubtful
         assert str(path) in one.path and one.reason == "the archive is damaged, or ends early"
         assert len(found) == 1
+        with pytest.raises(HeaderError, match="the archive is damaged"):
+            scan(path)
 
 
 def test_encrypted_members_are_named(series: Path, tmp_path: Path) -> None:
@@ -144,6 +146,8 @@ def test_a_directory_stands_for_the_files_that_it_lists(series: Path, tmp_path: 
     assert sorted(one.source.name for one in found[0].instances) == listed
     assert found.skipped == () and found.files == 4
     np.testing.assert_array_equal(dcmdask.from_dicom(path), FRAMES)
+    together = scan([path, *listed])
+    assert (len(together[0]), together.files) == (4, 5)
     os.unlink(listed[1])
     found = scan(path)
     assert [(one.path, one.reason) for one in found.doubtful] == [
