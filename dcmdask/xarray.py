@@ -54,7 +54,9 @@ class DicomBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         values: Literal["stored", "modality", "display"] = "stored",
         on_irregular: Literal["error", "keep", "fill"] = "error",
+        on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
+        tolerance: float | None = None,
         fill_value: float | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
@@ -72,8 +74,14 @@ class DicomBackend(BackendEntrypoint):
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are;
             or put `fill_value` where positions and frames are missing.
+        on_duplicate : {"error", "first"}
+            For a scan that is there in single-frame and in multi-frame files: raise, or take the
+            first of both.
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each.
+        tolerance : float, optional
+            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
+            than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames; by default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120), or 0.
@@ -93,8 +101,9 @@ class DicomBackend(BackendEntrypoint):
         from dcmdask.archive.collection import only_stack
         from dcmdask.archive.scan import scan
 
-        stack = only_stack(scan(filename_or_obj, storage_options=storage_options))
-        how = {"order_by": order_by, "fill_value": fill_value}
+        found = scan(filename_or_obj, storage_options=storage_options)
+        stack = only_stack(found, on_duplicate)
+        how = {"order_by": order_by, "tolerance": tolerance, "fill_value": fill_value}
         return _dataset(stack, values, on_irregular, drop_variables, **how)
 
     def open_groups_as_dict(

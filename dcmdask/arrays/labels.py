@@ -114,7 +114,9 @@ def coordinates(
     if geometry is None:
         spacing, origin, axes = _pixel_spacing(facts), (0.0, 0.0), None
     else:
-        axes = patient_axes(geometry, uid(instances[0].frame_of_reference_uid) or "")
+        frames = {one.frame_of_reference_uid for one in instances}
+        # Several, which a de-identification may have made, are none.
+        axes = patient_axes(geometry, (uid(frames.pop()) or "") if len(frames) == 1 else "")
         spacing, origin = geometry.spacing[1:], (0.0, 0.0)
     if geometry is not None and axes is not None:
         x, y, _ = axes.coordinates_of(geometry.origin).tolist()
@@ -125,9 +127,10 @@ def coordinates(
             values = along_axis(first, step, shape[dims.index(dim)])
             found[dim] = ((dim,), values, {"units": "mm"})
     thickness = facts["thickness"]
-    if "z" in found and (thickness == thickness[0]).all():
-        dims_of_z, z, told = found["z"]
-        found["z"] = (dims_of_z, z, {**told, "slice_thickness": float(thickness[0])})
+    if "z" in found and (thickness == thickness[0]).all() and 0 < thickness[0] < np.inf:
+        dims_of_z, z, units_of_z = found["z"]
+        attributes = {**units_of_z, "slice_thickness": float(thickness[0])}
+        found["z"] = (dims_of_z, z, attributes)
     return found
 
 
