@@ -227,8 +227,8 @@ class Scan(Sequence[Series]):
         >>> from pathlib import Path
         >>> from pydicom.data import get_testdata_file
         >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892003"
-        >>> scan(folder).select(Modality="MR", SeriesDescription="*brain*")
-        <Scan: 1 series, 1 instances of 17 files>
+        >>> scan(folder).select(Modality="MR", SeriesDescription="angio*")
+        <Scan: 1 series, 7 instances of 17 files>
         """
         for keyword in elements:
             if tag_for_keyword(keyword) is None:

@@ -6,7 +6,6 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import typer
 
 from dcmdask.console import options
@@ -106,6 +105,8 @@ def _first(array: xr.DataArray) -> xr.DataArray:
 def _draw_frame(
     array: xr.DataArray, target: str, number: int, window: tuple[float, float] | None
 ) -> None:
+    import numpy as np
+
     leading = [dim for dim in array.dims if dim not in ("y", "x", "sample")]
     shape = [array.sizes[dim] for dim in leading]
     if number >= math.prod(shape):

@@ -193,7 +193,8 @@ def first_and_step(coordinates: Floats, alone: float = 1.0) -> tuple[float, floa
         return None
     if len(coordinates) == 1:
         return float(coordinates[0]), alone
-    step = float(coordinates[-1] - coordinates[0]) / (len(coordinates) - 1)
+    # Without the noise of floating point, which a sum of millimetres has.
+    step = round(float(coordinates[-1] - coordinates[0]) / (len(coordinates) - 1), 9)
     even = coordinates[0] + step * np.arange(len(coordinates))
     if step == 0 or np.abs(coordinates - even).max() > _EVEN * abs(step):
         return None
