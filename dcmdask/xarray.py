@@ -80,8 +80,8 @@ class DicomBackend(BackendEntrypoint):
         order_by : str or sequence of str, optional
             Keywords of attributes that tell frames of one position apart, one dimension each.
         tolerance : float, optional
-            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
-            than the last digit that positions are written with.
+            Largest distance of positions from an even grid, in mm. By default 3 % of its step, or
+            less than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames; by default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120), or 0.

@@ -236,7 +236,7 @@ def _matching(pattern: str, chosen: Choice) -> Iterator[str | Skipped]:
     for one in found(chosen):
         is_empty = False
         yield one
-    # What is excluded matches all the same.
+    # A file that is excluded matches, too.
     if is_empty and next(found(chosen._replace(exclude=())), None) is None:
         raise FileNotFoundError(f"nothing matches {pattern}")
 

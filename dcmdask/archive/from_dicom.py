@@ -70,8 +70,8 @@ def from_dicom(
         as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
         attributes that all positions share.
     tolerance : float, optional
-        How far positions may be off an even grid, in mm. By default 3 % of its step, or less
-        than the last digit that positions are written with.
+        Largest distance of positions from an even grid, in mm. By default 3 % of its step, or
+        less than the last digit that positions are written with.
     fill_value : number, optional
         For missing frames. By default NaN for floating point, otherwise Pixel Padding Value
         (0028,0120) in the same units, or 0 where there is none.

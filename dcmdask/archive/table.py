@@ -9,6 +9,7 @@ from dcmdask.archive.copies import irregularities
 from dcmdask.archive.series import Series, without_conflicts
 from dcmdask.dicom.conversion import MODALITIES, term, uid
 from dcmdask.dicom.description import Described
+from dcmdask.images.summary import array_text, millimetres
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,7 +170,7 @@ def cells(row: Mapping[str, Any], root: str) -> tuple[str, ...]:
         row["description"] or "",
         str(row["instances"]),
         _array(row),
-        _millimetres(row["spacing"]),
+        millimetres(row["spacing"] or ()),
         row["folder"].removeprefix(root).strip("/") or ".",
         remarks[0] + more if remarks else "",
     )
@@ -179,10 +180,4 @@ def _array(row: Mapping[str, Any]) -> str:
     if row["stacks"] != 1:
         counts = {kind: row["kinds"].count(kind) for kind in dict.fromkeys(row["kinds"])}
         return f"{row['stacks']} stacks: " + ", ".join(f"{n} × {k}" for k, n in counts.items())
-    lengths = zip(row["dims"], row["shape"], strict=True)
-    return " ".join(f"{dim}:{length}" for dim, length in lengths) + f" {row['dtype']}"
-
-
-def _millimetres(spacing: Sequence[float | None] | None) -> str:
-    known = ("?" if one is None else f"{one:.4g}" for one in spacing or ())
-    return " x ".join(known)
+    return array_text(row["dims"], row["shape"], row["dtype"])

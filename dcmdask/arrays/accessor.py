@@ -261,14 +261,12 @@ class DicomAccessor:
         shown = exchange.as_stored(self._array)
         leading = [dim for dim in shown.dims if dim not in ("y", "x", "sample")]
         if leading:
-            frames = shown.variable.stack(picture=leading)
+            # An index of all leading axes would be made for nothing.
+            frames = shown.stack(picture=leading, create_index=False)
         else:
-            frames = shown.variable.set_dims(("picture", *shown.dims))
+            frames = shown.expand_dims("picture")
         frames = frames.transpose("picture", "y", "x", ...)
-        spacing = exchange.pixel_spacing(shown)
-        return pictures.contact_sheet(
-            frames.data, path, columns=columns, window=window, spacing=spacing
-        )
+        return pictures.contact_sheet(frames, path, columns=columns, window=window)
 
     def plot(self, **options: Any) -> Any:
         """Draw a plane with matplotlib: grey, upright, and with the right aspect ratio.

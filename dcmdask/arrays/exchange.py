@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.grid import grid_of
+from dcmdask.arrays.whole_file import whole_file
 from dcmdask.errors import GeometryError
 from dcmdask.geometry.patient import first_and_step
 from dcmdask.geometry.planes import Floats
@@ -53,10 +54,13 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     image.set_sform(image.affine, code="scanner")
     if "t" in others and (found := _steps(array, "t")) is not None:
         image.header["pixdim"][4] = found
-    nibabel.save(image, name)
+    with whole_file(name) as written:
+        nibabel.save(image, written)
     if "diffusion" in array.dims and "b_value" in array.coords:
-        np.savetxt(f"{stem}.bval", bvals(array)[np.newaxis], fmt="%.6g")
-        np.savetxt(f"{stem}.bvec", bvecs(array), fmt="%.8g")
+        with whole_file(f"{stem}.bval") as written:
+            np.savetxt(written, bvals(array)[np.newaxis], fmt="%.6g")
+        with whole_file(f"{stem}.bvec") as written:
+            np.savetxt(written, bvecs(array), fmt="%.8g")
 
 
 def to_sitk(array: xr.DataArray) -> SimpleITK.Image:
@@ -122,14 +126,6 @@ def as_stored(array: xr.DataArray) -> xr.DataArray:
             if last < first:
                 flips[dim] = slice(None, None, -1)
     return array.isel(flips)
-
-
-def pixel_spacing(array: xr.DataArray) -> tuple[float, float] | None:
-    """Return the distances between rows and between columns; None where they are not known."""
-    found = [_steps(array, dim) for dim in ("y", "x")]
-    if found[0] is None or found[1] is None:
-        return None
-    return abs(found[0]), abs(found[1])
 
 
 def _steps(array: xr.DataArray, dim: str) -> float | None:

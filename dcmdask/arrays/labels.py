@@ -13,7 +13,8 @@ from dcmdask.dicom.conversion import UNITS as UNIT_TERMS
 from dcmdask.dicom.description import Described
 from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement
-from dcmdask.geometry.patient import along_axis, patient_axes
+from dcmdask.geometry.grid import Geometry
+from dcmdask.geometry.patient import PatientAxes, along_axis, patient_axes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,8 +70,7 @@ def labelled(
     except ImportError as error:
         raise ImportError("labels need xarray: pip install 'dcmdask[xarray]'") from error
 
-    # Results have `.dcm` from here on.
-    import dcmdask.arrays.accessor  # noqa: F401
+    import dcmdask.arrays.accessor  # noqa: F401  results have `.dcm` from here on
 
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
     found = coordinates(array.shape, dims, arrangement, instances, facts)
@@ -110,15 +110,9 @@ def coordinates(
     ``patient``.
     """
     found = with_units(arrangement.coordinates)
-    geometry = arrangement.geometry
-    if geometry is None:
-        spacing, origin, axes = _pixel_spacing(facts), (0.0, 0.0), None
-    else:
-        frames = {one.frame_of_reference_uid for one in instances}
-        # Several, which a de-identification may have made, are none.
-        axes = patient_axes(geometry, (uid(frames.pop()) or "") if len(frames) == 1 else "")
-        spacing, origin = geometry.spacing[1:], (0.0, 0.0)
-    if geometry is not None and axes is not None:
+    geometry, origin = arrangement.geometry, (0.0, 0.0)
+    spacing = _pixel_spacing(facts) if geometry is None else geometry.spacing[1:]
+    if geometry is not None and (axes := _axes(geometry, instances)) is not None:
         x, y, _ = axes.coordinates_of(geometry.origin).tolist()
         origin = y, x
         found["patient"] = ((), np.array(axes.identity(instances[0].series_uid)), axes.attributes())
@@ -132,6 +126,12 @@ def coordinates(
         attributes = {**units_of_z, "slice_thickness": float(thickness[0])}
         found["z"] = (dims_of_z, z, attributes)
     return found
+
+
+def _axes(geometry: Geometry, instances: Sequence[Described]) -> PatientAxes | None:
+    uids = {one.frame_of_reference_uid for one in instances}
+    # Several, which a de-identification may have made, are none.
+    return patient_axes(geometry, (uid(uids.pop()) or "") if len(uids) == 1 else "")
 
 
 def with_units(coordinates: Coordinates) -> dict[str, Labels]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import IO, Any, Literal, TypeAlias
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from dcmdask.arrays.whole_file import whole_file
 
 __all__ = ["contact_sheet", "frame", "planes", "projection"]
 
@@ -273,20 +273,8 @@ def _save(shown: npt.NDArray[Any], path: Path) -> None:
     if not isinstance(path, str | os.PathLike):
         picture.save(path, format="PNG")
         return
-    target = os.path.realpath(os.fsdecode(path))
-    if os.path.exists(target) and not os.path.isfile(target):
-        # To replace a device or a pipe would destroy it.
-        with open(target, "wb") as file:
-            picture.save(file, format="PNG")
-        return
-    beside = f"{target}.{uuid4().hex}.partial"
-    try:
-        picture.save(beside, format="PNG")
-        os.replace(beside, target)
-    except BaseException:
-        with suppress(OSError):
-            os.remove(beside)
-        raise
+    with whole_file(path) as name, open(name, "wb") as file:
+        picture.save(file, format="PNG")
 
 
 def _check_volume(volume: Any) -> None:

@@ -30,7 +30,7 @@ def info(
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
-    from dcmdask.archive.collection import is_collection
+    from dcmdask.archive.collection import is_collection, one_file
     from dcmdask.dicom import files
     from dcmdask.pixels.frame_array import open_frames
 
@@ -49,16 +49,18 @@ def info(
         raise ValueError(
             f"--exclude, --follow-links and --series are for folders, and {file} is a file"
         )
+    limit = inflate_limit or files.INFLATE_LIMIT
+    src = one_file(file, limit)
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
         frames = open_frames(
-            file,
+            src,
             storage_options=storage_options,
             **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
         )
     # A file that is read whole to be opened is held to the same limit here.
-    source = files.locate(file, storage_options, inflate_limit or files.INFLATE_LIMIT)
+    source = files.locate(src, storage_options, limit)
     facts = {"file": file, **_facts(frames), "bytes_file": source.size}
     show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
 

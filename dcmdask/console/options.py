@@ -54,7 +54,7 @@ Tolerance = Annotated[
     float | None,
     typer.Option(
         metavar="MM",
-        help="How far positions of a series may be off an even grid; by default 3 % of a step, "
+        help="Largest distance of positions from an even grid; by default 3 % of a step, "
         "or less than the last digit of positions.",
     ),
 ]

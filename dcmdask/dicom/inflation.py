@@ -26,6 +26,7 @@ class ReadForward(io.RawIOBase):
     _at = 0
 
     def _length(self) -> int:
+        """Return the number of bytes; each subclass knows it in its own way."""
         raise NotImplementedError
 
     def seekable(self) -> bool:

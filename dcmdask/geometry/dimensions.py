@@ -81,7 +81,7 @@ def arrange(
         Keywords of `dcmdask.geometry.axes.ORDER_BY` by which alone frames that share a position
         are told apart.
     tolerance : float, optional
-        How far positions may be off an even grid, in mm.
+        Largest distance of positions from an even grid, in mm.
 
     Returns
     -------

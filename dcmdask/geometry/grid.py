@@ -82,7 +82,7 @@ class Geometry:
     irregularities : tuple of Irregularity
         Empty where the grid is regular.
     tolerance : Tolerance
-        How far `positions` may be off an even grid.
+        Largest distance of `positions` from an even grid.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def locate(
     facts : ndarray
         (n,) of `dcmdask.dicom.description.FACTS`; position and orientation are given.
     tolerance : float, optional
-        How far positions may be off an even grid, in mm.
+        Largest distance of positions from an even grid, in mm.
 
     Returns
     -------

@@ -99,12 +99,9 @@ def are_in_the_way(facts: npt.NDArray[Any], group: Integers) -> bool:
     group : ndarray of int64
         (n,): number of the group of each frame.
     """
-    placed = is_placed(facts)
-    facts, group = facts[placed], group[placed]
-    if not len(facts):
+    along, group, same = _along(facts, group)
+    if not len(along):
         return False
-    along = facts["position"] @ normal_of(most_common(facts["orientation"]))
-    same = same_within(most_common(facts["spacing"]))
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     low, high = (f.reduceat(along[order], starts) for f in (np.minimum, np.maximum))
@@ -125,13 +122,24 @@ def share_positions(facts: npt.NDArray[Any], group: Integers) -> bool:
     group : ndarray of int64
         (n,): number of the group of each frame.
     """
+    along, group, same = _along(facts, group)
+    if not len(along):
+        return False
+    z = clusters(along, same)
+    return bool(len(np.unique(np.column_stack([z, group]), axis=0)) > z.max() + 1)
+
+
+def _along(facts: npt.NDArray[Any], group: Integers) -> tuple[Floats, Integers, float]:
+    """Return distances along the normal, and the groups, of frames that have a position.
+
+    Also how close two distances have to be to be one.
+    """
     placed = is_placed(facts)
     facts, group = facts[placed], group[placed]
     if not len(facts):
-        return False
+        return np.empty(0), group, 0.0
     along = facts["position"] @ normal_of(most_common(facts["orientation"]))
-    z = clusters(along, same_within(most_common(facts["spacing"])))
-    return bool(len(np.unique(np.column_stack([z, group]), axis=0)) > z.max() + 1)
+    return along, group, same_within(most_common(facts["spacing"]))
 
 
 def grouped(group: Integers) -> list[Integers]:

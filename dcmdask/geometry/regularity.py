@@ -25,7 +25,7 @@ _DECIMAL = 1e-7
 
 
 class Tolerance(NamedTuple):
-    """How far positions may be off an even grid.
+    """Tolerance for positions that are nearly on an even grid.
 
     Attributes
     ----------

@@ -39,7 +39,7 @@ class Stack(Layout):
     order_by : tuple of str, optional
         Keywords of attributes that tell frames of one position apart.
     tolerance : float, optional
-        How far positions may be off an even grid, in mm.
+        Largest distance of positions from an even grid, in mm.
 
     Examples
     --------
@@ -98,7 +98,7 @@ class Stack(Layout):
         Parameters
         ----------
         tolerance : float or None
-            How far positions may be off an even grid, in mm. None leaves it as it is.
+            Largest distance of positions from an even grid, in mm. None leaves it as it is.
         """
         if tolerance is None:
             return self
@@ -143,8 +143,8 @@ class Stack(Layout):
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
         tolerance : float, optional
-            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
-            than the last digit that positions are written with.
+            Largest distance of positions from an even grid, in mm. By default 3 % of its step, or
+            less than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -224,8 +224,8 @@ class Stack(Layout):
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
         tolerance : float, optional
-            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
-            than the last digit that positions are written with.
+            Largest distance of positions from an even grid, in mm. By default 3 % of its step, or
+            less than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.
@@ -309,8 +309,8 @@ class Stack(Layout):
             as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
             attributes that all positions share.
         tolerance : float, optional
-            How far positions may be off an even grid, in mm. By default 3 % of its step, or less
-            than the last digit that positions are written with.
+            Largest distance of positions from an even grid, in mm. By default 3 % of its step, or
+            less than the last digit that positions are written with.
         fill_value : number, optional
             Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
             Value (0028,0120) in the same units, or 0.

@@ -19,6 +19,7 @@ from dcmdask.dicom.description import facts_of
 from dcmdask.errors import IrregularSeriesError, LayoutError
 from dcmdask.geometry.coordinates import MILLISECONDS
 from dcmdask.geometry.grid import Geometry, is_tilted
+from dcmdask.geometry.patient import patient_axes
 from dcmdask.geometry.planes import Floats
 from dcmdask.store.channels import CHANNELS, described, labels
 from dcmdask.store.contents import Contents
@@ -264,11 +265,11 @@ def _origin(contents: Contents) -> dict[str, float]:
     geometry = _geometry(contents)
     if geometry is None or geometry.affine is None:
         return {}
-    row, column = np.array(geometry.orientation).reshape(2, 3)
-    # Dot products if they are orthonormal, and the same point if they nearly are.
-    directions = np.column_stack([np.cross(row, column), column, row])
-    along = np.linalg.solve(directions, geometry.affine[:3, 3])
-    return dict(zip("zyx", along.tolist(), strict=True))
+    axes = patient_axes(geometry, "")
+    if axes is None:
+        # Direction cosines that are not perpendicular.
+        return {}
+    return dict(zip("xyz", axes.coordinates_of(geometry.origin).tolist(), strict=True))
 
 
 def _times(contents: Contents) -> Floats | None:

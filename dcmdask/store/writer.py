@@ -106,8 +106,8 @@ def to_zarr(
         as ``"TriggerTime"``. By default the Dimension Index Sequence (PS3.3 C.7.6.17), or
         attributes that all positions share.
     tolerance : float, optional
-        How far positions may be off an even grid, in mm. By default 3 % of its step, or less
-        than the last digit that positions are written with.
+        Largest distance of positions from an even grid, in mm. By default 3 % of its step, or
+        less than the last digit that positions are written with.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system of `src`, where that is a URL.
     target_options : mapping, optional

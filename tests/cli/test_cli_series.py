@@ -1,6 +1,7 @@
 """``dcmdask scan`` and ``dcmdask info`` of a folder: what they print, and what never."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -161,6 +162,17 @@ def test_a_series_that_is_not_there(archive: Path, tmp_path: Path) -> None:
     assert "is a file" in run("info", next(archive.glob("b/0*")), "--series", "0", code=2).stderr
     run("export", archive, tmp_path / "a.zarr", "--series", "0")
     assert "there is none" in run("verify", tmp_path / "a.zarr", "--series", "0", code=2).stderr
+
+
+def test_info_of_a_gzipped_file(archive: Path, tmp_path: Path) -> None:
+    (path, *_) = sorted((archive / "a" / "deep").iterdir())
+    (tmp_path / "one.dcm.gz").write_bytes(gzip.compress(path.read_bytes()))
+    packed, plain = (
+        json.loads(run("info", "--json", name).stdout) for name in (tmp_path / "one.dcm.gz", path)
+    )
+    assert packed.pop("file") != plain.pop("file") and packed == plain
+    (tmp_path / "one.dcm.gz").write_bytes(gzip.compress(path.read_bytes())[:200])
+    assert "damaged, or ends early" in run("info", tmp_path / "one.dcm.gz", code=2).stderr
 
 
 # Pictures
