@@ -354,7 +354,7 @@ def test_coordinates_and_attributes_are_compared(tmp_path: Path) -> None:
     source, store = series(tmp_path), tmp_path / "a.zarr"
     to_zarr(source, store)
     group = zarr.open_group(store)
-    true = group["z"][1]
+    true: Any = group["z"][1]
     group["z"][1] = 3.5
     (difference,) = verify(store, source).differences
     assert difference == Difference("z", "1 of 6 values differ from the source")
