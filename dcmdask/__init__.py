@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dcmdask.store.verification.verify import verify as verify
     from dcmdask.store.writer import to_zarr as to_zarr
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 # Loaded when first asked for, so that importing the package stays quick.
 _HOMES = {

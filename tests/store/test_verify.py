@@ -350,6 +350,22 @@ def test_labels_are_not_means(tmp_path: Path) -> None:
     assert not verify(store).ok and not verify(store, source).ok
 
 
+def test_a_store_of_another_version(tmp_path: Path) -> None:
+    """Its pixels are those of the source, and what is said of them may be put in another way."""
+    source, store = series(tmp_path), tmp_path / "a.zarr"
+    to_zarr(source, store)
+    group = zarr.open_group(store)
+    metadata: Any = group.attrs["dcmdask"]
+    group.attrs["dcmdask"] = {**metadata, "version": "0.1.0", "modality": "MR"}
+    group["z"][1] = 3.5
+    report = verify(store, source)
+    assert report.ok and [note.code for note in report.notes] == ["other-version"]
+    pixels: Any = group["pixels"]
+    pixels[0, 0, 0] = pixels[0, 0, 0] + 1
+    (difference,) = verify(store, source).differences
+    assert difference.what == "1 value differs from the source by 1 at most: frame 0"
+
+
 def test_coordinates_and_attributes_are_compared(tmp_path: Path) -> None:
     source, store = series(tmp_path), tmp_path / "a.zarr"
     to_zarr(source, store)

@@ -214,6 +214,8 @@ def _compared(
         differences += found.differences
     # A source of another shape is not compared further.
     prepared = None if found is None or found.expected is None else found.prepared
+    version = there.metadata.get("version")
+    same_version = prepared if version == __version__ else None
     regions, of_regions = (0, 0), list[Difference]()
     faults = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
     if there.arrays:
@@ -234,18 +236,18 @@ def _compared(
         of_regions = [one for result in results for one in result.differences]
         notes += _noted(results)
         regions = (sum(map(len, chosen.values())), layout.regions)
-        if prepared is not None and there.metadata.get("version") == __version__:
-            of_regions += _attributes(there, prepared, layout)
+        if same_version is not None:
+            of_regions += _attributes(there, same_version, layout)
         elif prepared is not None:
             text = (
-                f"the store was written by dcmdask {there.metadata.get('version')}, and this is "
-                f"{__version__}: attributes are not compared"
+                f"the store was written by dcmdask {version}, and this is {__version__}: its "
+                "attributes and coordinates are not compared"
             )
             notes.append(Note("other-version", text))
     differences += [Difference(name, what) for name, what in faults.items()] + of_regions
     if not regions[0] and not differences:
         differences.append(Difference("regions", "none was checked"))
-    differences += _coordinates(there, prepared, faults)
+    differences += _coordinates(there, same_version, faults)
     return regions, differences, notes
 
 
