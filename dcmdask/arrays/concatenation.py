@@ -18,7 +18,7 @@ from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import OVERRIDES, image_pixel
 from dcmdask.dicom.instance import open_instance
-from dcmdask.errors import HeaderError, Note, SourceChangedError
+from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
 from dcmdask.pixels.decode import Decoding, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
@@ -34,8 +34,9 @@ class JoinedFrames(ArrayLike):
     described with; transfer syntaxes may differ, and types of integers: frames are decoded in
     that of their instance, and cast to the smallest one that holds all. An instance of one frame
     is opened when it is read, one of several frames here, once: its frame index is carried.
-    Opening notices that a local file has changed since it was described. Each note is issued as
-    a warning once, for the first instance that has it.
+    Opening notices that a local file has changed since it was described. Of each kind
+    of note, one is issued as a warning, for the first instance that has one; the logger
+    ``dcmdask`` gets all.
 
     Holds no open file, so it can be pickled, shared by threads and used behind a fork.
 
@@ -96,7 +97,7 @@ class JoinedFrames(ArrayLike):
         self.transfer_syntaxes: Counter[str] = Counter()
         for one in instances:
             self.transfer_syntaxes[one.transfer_syntax] += len(one)
-        self._warned: set[Note] = set()
+        self._warned: set[str] = set()
         several = np.flatnonzero(np.diff(self._starts) != 1).tolist()
         self._opened = {number: self._open(number) for number in several}
         self.read_singly = len(instances) - len(several)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ _NEWER = {
     "1.2.840.10008.1.2.4.112": "JPEG XL",
 }
 _VIDEO = ("MPEG", "HEVC", "H.264", "SMPTE")
+_LOG = logging.getLogger("dcmdask")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Instance:
         Origin of the spans, in words.
     notes : tuple of Note
         Oddities of the data, as warned of when it was opened.
+    warned : set of str
+        Codes of the notes that were warned of; instances of one array share it.
     """
 
     source: files.Source
@@ -72,6 +76,7 @@ class Instance:
     spans: offsets.Spans
     indexed_by: str
     notes: tuple[Note, ...]
+    warned: set[str] = field(default_factory=set, compare=False)
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -80,6 +85,13 @@ class Instance:
     def name(self) -> str:
         """Display name of the source."""
         return self.source.name
+
+    def warn(self, note: Note) -> None:
+        """Issue a note as a warning, one of each kind; the logger ``dcmdask`` gets every one."""
+        _LOG.info("%s: %s", self.name, note)
+        if note.code not in self.warned:
+            self.warned.add(note.code)
+            issue(note, self.name)
 
     def read(self, frames: list[int]) -> list[bytes]:
         """Return the spans of `frames`, read in one go."""
@@ -91,7 +103,7 @@ def open_instance(
     options: Mapping[str, Any],
     storage_options: Mapping[str, Any] | None = None,
     *,
-    warned: set[Note] | None = None,
+    warned: set[str] | None = None,
     sop_instance_uid: str = "",
 ) -> Instance:
     """Read the header of `src` once, make the frame index once, and check both.
@@ -103,15 +115,15 @@ def open_instance(
     options : mapping
         Overrides of group 0028 and pydicom's decoding options.
     storage_options : mapping, optional
-    warned : set of Note, optional
-        Notes of other instances, which are not repeated; those of this one are added.
+    warned : set of str, optional
+        Codes of notes on other instances, which are not repeated; those of this one are added.
     sop_instance_uid : str, optional
         Expected SOP Instance UID; another one raises.
 
     Warns
     -----
     DcmdaskWarning
-        For each of the instance's notes that is not in `warned`.
+        For each kind of note that is not in `warned`.
     """
     if isinstance(src, Dataset):
         place, dataset, syntax, found = _from_dataset(src, options)
@@ -124,11 +136,10 @@ def open_instance(
     spans, indexed_by, more = index(place, pixels, excess)
     notes = [*notes, *more]
     warned = set() if warned is None else warned
+    instance = Instance(place.source, pixels, spans, indexed_by, tuple(notes), warned)
     for note in notes:
-        if note not in warned:
-            warned.add(note)
-            issue(note, place.source.name)
-    return Instance(place.source, pixels, spans, indexed_by, tuple(notes))
+        instance.warn(note)
+    return instance
 
 
 def issue(note: Note, name: str) -> None:

@@ -17,7 +17,7 @@ from pydicom.uid import RLELossless
 
 from dcmdask.dicom import offsets
 from dcmdask.dicom.image_pixel import ImagePixel
-from dcmdask.dicom.instance import Instance, issue
+from dcmdask.dicom.instance import Instance
 from dcmdask.errors import DecodeError, Note
 from dcmdask.pixels import codecs, colour, guard, shortcut
 from dcmdask.pixels.codestream import (
@@ -199,7 +199,7 @@ def _shortcut(instance: Instance, raw: bool, encoded: Encoded, out: Frame) -> bo
     except Damaged as error:
         raise _failed(instance, encoded.frame, error) from error
     for note in notes:
-        issue(note, instance.name)
+        instance.warn(note)
     return decoded
 
 
@@ -237,7 +237,7 @@ def general(instance: Instance, how: Decoding, encoded: Encoded, **options: Any)
     except Exception as error:
         raise _failed(instance, encoded.frame, error, before=reason) from error
     for note in notes:
-        issue(note, instance.name)
+        instance.warn(note)
     return decoded
 
 

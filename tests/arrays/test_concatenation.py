@@ -293,6 +293,28 @@ def test_a_note_is_told_once(tmp_path: Path) -> None:
         pickle.loads(pickle.dumps(frames))[3]
 
 
+def test_a_note_of_decoding_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    surplus = [encoded(frame, RLELossless) for frame in GREY[:4]]
+    # Each frame has surplus bytes of another number: texts differ, the kind is one.
+    surplus = [one + bytes(100 * (1 + number)) for number, one in enumerate(surplus)]
+    data = [
+        encapsulated(GREY[number : number + 1], RLELossless, streams=[one])
+        for number, one in enumerate(surplus)
+    ]
+    files = [saved(tmp_path, one, f"{number}.dcm") for number, one in enumerate(data)]
+    frames = JoinedFrames([instance(path) for path in files])
+    caplog.set_level("INFO", "dcmdask")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(frames[:], GREY[:4])
+        frames[3]
+    ours = [one.message for one in caught if isinstance(one.message, DcmdaskWarning)]
+    assert [one.code for one in ours] == ["surplus-bytes"]
+    logged = [one.getMessage() for one in caplog.records if one.name == "dcmdask"]
+    told = [text.split(": ")[0] for text in logged]
+    assert told == [str(path) for path in (*files, files[3])]
+
+
 # Options.
 
 
