@@ -33,9 +33,11 @@ report groups by. A text is for people and is never read back.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = [
+    "Advice",
     "AlignmentError",
     "AmbiguousSourceError",
     "ClusterError",
@@ -60,6 +62,32 @@ __all__ = [
 ]
 
 
+class Advice(NamedTuple):
+    """Option that settles what an error is about.
+
+    Attributes
+    ----------
+    option : str
+        Keyword; empty where another call helps, which the effect then names.
+    value : str or float
+        Value of it, such as ``"keep"``.
+    effect : str
+        Effect of it, such as ``"takes the frames as they are"``.
+
+    Examples
+    --------
+    >>> print(Advice("on_irregular", "keep", "takes the frames as they are"))
+    on_irregular='keep' takes the frames as they are
+    """
+
+    option: str
+    value: str | float
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.option}={self.value!r} {self.effect}" if self.option else self.effect
+
+
 class DcmdaskError(Exception):
     """Base of every exception that dcmdask raises.
 
@@ -75,6 +103,8 @@ class DcmdaskError(Exception):
         The offending value, or the words of another library; put behind the message.
     code : str, optional
         Name of the cause where an exception class has several.
+    advice : iterable of Advice, optional
+        Options that settle it; put behind all else.
 
     Attributes
     ----------
@@ -83,6 +113,8 @@ class DcmdaskError(Exception):
     message : str
         Description without source, frame and detail: nothing in it is from a text element
         of the file.
+    text : str
+        All but the advice, which a command gives in its own words.
 
     Examples
     --------
@@ -97,6 +129,8 @@ class DcmdaskError(Exception):
     detail: str
     code: str
     message: str
+    text: str
+    advice: tuple[Advice, ...]
 
     def __init__(
         self,
@@ -106,15 +140,18 @@ class DcmdaskError(Exception):
         frame: int | None = None,
         detail: str = "",
         code: str = "",
+        advice: Iterable[Advice] = (),
     ) -> None:
         where = ", ".join(
             part
             for part in (source, None if frame is None else f"frame {frame}")
             if part is not None
         )
+        self.text = ": ".join(part for part in (where, message, detail) if part)
+        self.advice = tuple(advice)
         # One positional argument, so that the default pickling (class, args,
         # attributes) restores the exception without composing it again.
-        super().__init__(": ".join(part for part in (where, message, detail) if part))
+        super().__init__("\n".join(filter(None, [self.text, "; ".join(map(str, self.advice))])))
         self.source = source
         self.frame = frame
         self.detail = detail

@@ -13,13 +13,14 @@ from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.discovery import local_path
 from dcmdask.archive.media import medium_of, unzipped
 from dcmdask.archive.scan import Scan
+from dcmdask.archive.series import Series
 from dcmdask.dicom import files
 from dcmdask.dicom.access import reaching
-from dcmdask.errors import AmbiguousSourceError
+from dcmdask.errors import Advice, AmbiguousSourceError
 from dcmdask.images.volume import Stack
 
 # Number of series or files that a message lists.
-_LISTED = 10
+_LISTED = 3
 
 
 def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) -> bool:
@@ -57,17 +58,24 @@ def one_file(src: Any, limit: int = files.INFLATE_LIMIT) -> Any:
 
 def only_stack(found: Scan, on_duplicate: OnDuplicate = "error") -> Stack:
     """Return the one stack of the one series, and warn of files that may belong to it."""
+    series = only_series(found)
+    series.warn_left_out()
+    return series.only_stack(on_duplicate)
+
+
+def only_series(found: Scan) -> Series:
+    """Return the one series of a scan."""
     if len(found) != 1:
-        series = [f"- {one!r}" for one in found[:_LISTED]]
+        series = [f"- {one.name}, {len(one)} instances" for one in found[:_LISTED]]
         skipped = [f"- {one.path}: {one.reason}" for one in found.skipped[:_LISTED]]
         if not series:
             head = f"there are no DICOM images; files looked at: {found.files}"
             raise AmbiguousSourceError("\n".join([head, *skipped]), code="no-image")
+        series += [f"- and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
         listed = "\n".join(series)
         raise AmbiguousSourceError(
-            f"{len(found)} series where one is meant, in {found.files} files:\n{listed}\n"
-            "scan(...) gives all of them, and each has to_dask() and to_xarray()",
+            f"{len(found)} series where one is meant, in {found.files} files:\n{listed}",
             code="series",
+            advice=[Advice("", "", "scan(...) gives all: each has to_dask() and to_xarray()")],
         )
-    found[0].warn_left_out()
-    return found[0].only_stack(on_duplicate)
+    return found[0]

@@ -60,8 +60,8 @@ def irregularities(copies: dict[int, int]) -> list[Irregularity]:
     return [
         Irregularity(
             "duplicate",
-            f"stacks[{number}] has as many frames at the positions of stacks[{original}]: copies "
-            "in single-frame and in multi-frame files, of which on_duplicate='first' takes one",
+            f"stack {number} has as many frames at the positions of stack {original}: copies in "
+            "single-frame and in multi-frame files",
         )
         for number, original in copies.items()
     ]

@@ -18,12 +18,12 @@ from dcmdask.archive.copies import (
     irregularities,
 )
 from dcmdask.archive.discovery import common_folder, folder_of
-from dcmdask.archive.stacks import stacks_of
+from dcmdask.archive.stacks import differences, stacks_of
 from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue, outside
-from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, Note
+from dcmdask.errors import Advice, AmbiguousSourceError, DcmdaskWarning, Note
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.images.summary import HEADS, cells
 from dcmdask.images.volume import Stack
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Number of stacks that a message lists, and that a notebook shows.
 _LISTED, _SHOWN = 10, 50
+_ONE_STACK = Advice("", "", "take one of them, such as scan(...)[0].stacks[0].to_dask()")
+_ONE_COPY = Advice("on_duplicate", "first", "takes the first of copies")
 
 # Keyword to the attribute of a Described, and what lets only values through that are no name.
 _METADATA: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -97,8 +99,15 @@ class Series:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Oddities of its stacks that do not keep them from being arrays."""
-        return tuple(dict.fromkeys(note for stack in self.stacks for note in stack.notes))
+        """Why its stacks are apart, and oddities that do not keep them from being arrays."""
+        found = [note for stack in self.stacks for note in stack.notes]
+        if len(self.stacks) > 1:
+            found.insert(0, Note("stacks", self._why_apart))
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def _why_apart(self) -> str:
+        return f"{len(self.stacks)} stacks, which differ in {differences(self.stacks)}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -173,17 +182,20 @@ class Series:
         if on_duplicate == "first" and self.copies:
             stacks = self._without_copies()
         if len(stacks) != 1:
-            shown = self.stacks[:_LISTED]
-            listed = [f"- stacks[{i}]: {stack}" for i, stack in enumerate(shown)]
-            more = len(self.stacks) - _LISTED
-            listed += [f"- and {more} more"] if more > 0 else []
+            count = len(self.stacks)
+            # The largest one, where a list would be long.
+            shown = self.stacks if count <= _LISTED else self.stacks[:1]
+            listed = [f"- stack {i}: {stack}" for i, stack in enumerate(shown)]
+            listed += [f"- and {count - 1} more"] if count > _LISTED else []
             listed += [f"- {one}" for one in irregularities(self.copies)]
             raise AmbiguousSourceError(
-                f"{len(self.stacks)} stacks where one array is meant:\n"
-                + "\n".join(listed)
-                + "\ntake one of them, such as scan(...)[0].stacks[0].to_dask()",
+                "\n".join([f"{self._why_apart}, where one array is meant:", *listed]),
                 source=self.name,
                 code="stacks",
+                advice=[
+                    _ONE_STACK,
+                    *([_ONE_COPY] if self.copies and on_duplicate == "error" else []),
+                ],
             )
         return stacks[0]
 

@@ -13,6 +13,9 @@ from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, sh
 from dcmdask.images.plain import is_mosaic
 from dcmdask.images.volume import Stack, compacted
 
+# Digits of direction cosines and spacings that are told.
+_DIGITS = 3
+
 
 def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     """Group frames that look alike, and lie and measure alike, into stacks; the largest first.
@@ -35,6 +38,32 @@ def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
         groups = _apart(groups, facts, _kinds_of_files(members), share_positions)
         stacks += compacted(uid, members, groups)
     return tuple(sorted(stacks, key=_size_and_name))
+
+
+def differences(stacks: Sequence[Stack]) -> str:
+    """Return what tells stacks apart, such as ``orientation (3), pixel spacing (2)``.
+
+    The numbers are those of different values.
+    """
+    values: dict[str, set[str]] = {}
+    for stack in stacks:
+        one, frame = stack.instances[0], stack.facts[0]
+        found = {
+            "rows and columns": (one.rows, one.columns),
+            "orientation": frame["orientation"].round(_DIGITS),
+            "pixel spacing": frame["spacing"].round(_DIGITS),
+            "Stack ID": frame["stack_id"],
+            "samples": one.samples,
+            "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
+            "stored type": "" if _is_of_integers(one) else stack.dtype,
+            "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
+        }
+        for name, value in found.items():
+            # As text, in which NaN is equal to itself.
+            values.setdefault(name, set()).add(str(value))
+    named = [f"{name} ({len(them)})" for name, them in values.items() if len(them) > 1]
+    # Of these, only what is in the way of one another is apart.
+    return ", ".join(named) or "Frame of Reference UID, or single-frame and multi-frame files"
 
 
 def _size_and_name(stack: Stack) -> tuple[Any, ...]:

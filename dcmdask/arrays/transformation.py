@@ -14,7 +14,7 @@ from dcmdask.arrays.modality import ModalityFrames, Transformation
 from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
-from dcmdask.errors import HeaderError, Note
+from dcmdask.errors import Advice, HeaderError, Note
 from dcmdask.pixels.array_like import ArrayLike
 
 Values: TypeAlias = Literal["stored", "modality", "display"]
@@ -26,8 +26,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 _NO_SLOPE = Note(
     "rescale-slope",
-    "(0028,1053) 'Rescale Slope' is 0: all values of such a frame are its Rescale Intercept; "
-    "values='stored' leaves them as they are",
+    "(0028,1053) 'Rescale Slope' is 0: all values of such a frame are its Rescale Intercept",
 )
 
 
@@ -76,16 +75,17 @@ def with_values(
     if len(facts) != len(frames):
         raise HeaderError(
             f"the headers describe {len(facts)} frames and there are {len(frames)}: whose values "
-            "are whose is not known; values='stored' needs none",
+            "are whose is not known",
             source=frames.name,
+            advice=[Advice("values", "stored", "needs none")],
         )
     check_readable(instances, facts, _NEEDED[values])
     for one in instances:
         if values == "display" and one.has_frame_lut:
             raise HeaderError(
-                "its functional groups hold a VOI LUT Sequence (0028,3010), which is not applied; "
-                "values='modality' leaves it out",
+                "its functional groups hold a VOI LUT Sequence (0028,3010), which is not applied",
                 source=one.source.name,
+                advice=[Advice("values", "modality", "leaves it out")],
             )
     if (facts["slope"] == 0).any():
         issue(_NO_SLOPE, frames.name)

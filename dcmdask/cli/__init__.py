@@ -119,6 +119,13 @@ app.command(
 )(report)
 
 
+# Advice for those who cannot index a scan.
+_CHOICE = {
+    "AmbiguousSourceError/series": "--series takes one, by its number in dcmdask scan or its UID",
+    "AmbiguousSourceError/stacks": "--stack takes one, by its number",
+}
+
+
 def main() -> None:
     """Run the command and end the process with its exit code."""
     warnings.showwarning = _note
@@ -154,6 +161,13 @@ def _flush() -> None:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, DcmdaskError) and error.advice:
+        advice = [
+            f"--{one.option.replace('_', '-')} {one.value} {one.effect}"
+            for one in error.advice
+            if one.option
+        ]
+        return "\n".join([error.text, "; ".join(filter(None, [_CHOICE.get(error.code), *advice]))])
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if type(error) is FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The series that ``--series`` names."""
+"""The series and the stack that ``--series`` and ``--stack`` name."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ from dcmdask.console.output import say
 if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan
     from dcmdask.archive.series import Series
+    from dcmdask.images.volume import Stack
 
 
-def chosen(src: str, series: str, storage_options: Mapping[str, Any], **how: Any) -> Series:
-    """Scan `src`, and return the series that a number, a UID or the end of one names.
+def chosen(
+    src: str, series: str | None, stack: int | None, storage_options: Mapping[str, Any]
+) -> Series | Stack:
+    """Scan `src`, and return the series that is named, or a stack of it.
 
-    The UID is printed, since numbers shift when files arrive.
+    Without a name there has to be one series. Its UID is printed, since numbers shift when files
+    arrive.
     """
+    from dcmdask.archive.collection import only_series
     from dcmdask.archive.scan import scan
     from dcmdask.console.progress import counting
 
     with counting("files") as advance:
-        found = scan(src, progress=advance, storage_options=storage_options, **how)
-    return named(found, series)
+        found = scan(src, progress=advance, storage_options=storage_options)
+    one = only_series(found) if series is None else named(found, series)
+    if stack is None:
+        return one
+    if stack >= len(one.stacks):
+        raise ValueError(f"--stack {stack}: the series has {len(one.stacks)}, from 0 on")
+    return one.stacks[stack]
 
 
 def named(found: Scan, series: str) -> Series:

@@ -73,6 +73,7 @@ def export(
         ),
     ] = "auto",
     series: options.Series = None,
+    stack: options.Stack = None,
     values: options.Values = "stored",
     levels: Annotated[
         str, typer.Option(metavar="N", help="Number of levels of an OME-Zarr pyramid, or auto.")
@@ -159,10 +160,10 @@ def export(
     }
     target_options = options_of(target_option or ())
     src: Any = source
-    if series is not None:
+    if series is not None or stack is not None:
         from dcmdask.cli.choice import chosen
 
-        src = chosen(source, series, asked.pop("storage_options"))
+        src = chosen(source, series, stack, asked.pop("storage_options"))
     if resume and overwrite:
         raise ValueError("--resume keeps what was written and --overwrite does not: not both")
     with cluster(scheduler, workers):

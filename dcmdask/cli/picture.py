@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dcmdask.cli.choice import chosen
 from dcmdask.console import options
 from dcmdask.console.output import say
 from dcmdask.dicom.access import options_of
@@ -39,19 +40,25 @@ def picture(
         int | None, typer.Option(min=0, metavar="N", help="One frame, counted from 0.")
     ] = None,
     series: options.Series = None,
+    stack: options.Stack = None,
     storage_option: options.StorageOption = None,
 ) -> None:
     """Draw a series or a file: three planes of a volume, otherwise all frames.
 
     Planes and projections show the head or the front on top, and pixels have the right aspect.
     """
+    from dcmdask.archive.series import Series
+
     if sum((sheet, mip is not None, frame is not None)) > 1:
         raise ValueError("--sheet, --mip and --frame: one of them at a time")
     shown = None if window is None else _window(window)
     with warnings.catch_warnings():
         # A picture shows what there is.
         warnings.simplefilter("ignore", DcmdaskWarning)
-        array = _array(source, series, options_of(storage_option or ()), window is not None)
+        src = chosen(source, series, stack, options_of(storage_option or ()))
+        taken = src.only_stack("first") if isinstance(src, Series) else src
+        in_units = window is not None
+        array = taken.to_xarray("modality" if in_units else "display", on_irregular="keep")
         if frame is not None:
             _draw_frame(array, target, frame, shown)
         elif mip is not None:
@@ -70,20 +77,6 @@ def _window(text: str) -> tuple[float, float]:
             f"{text!r}: a center and a width, such as 40,400", param_hint="--window"
         ) from None
     return center, width
-
-
-def _array(
-    source: str, series: str | None, storage_options: dict[str, Any], in_units: bool
-) -> xr.DataArray:
-    from dcmdask.archive.collection import only_stack
-    from dcmdask.archive.scan import scan
-    from dcmdask.cli.choice import chosen
-
-    if series is None:
-        stack = only_stack(scan(source, storage_options=storage_options))
-    else:
-        stack = chosen(source, series, storage_options).only_stack()
-    return stack.to_xarray("modality" if in_units else "display", on_irregular="keep")
 
 
 def _is_volume(array: xr.DataArray) -> bool:

@@ -47,6 +47,7 @@ def verify(
         ),
     ] = 1.0,
     series: options.Series = None,
+    stack: options.Stack = None,
     storage_option: options.StorageOption = None,
     target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
@@ -61,12 +62,12 @@ def verify(
 
     storage_options = options_of(storage_option or ())
     src: Any = source
-    if series is not None:
+    if series is not None or stack is not None:
         if source is None:
-            raise ValueError("--series names a series of --source, and there is none")
+            raise ValueError("--series and --stack are of --source, and there is none")
         from dcmdask.cli.choice import chosen
 
-        src, storage_options = chosen(source, series, storage_options), {}
+        src, storage_options = chosen(source, series, stack, storage_options), {}
     with counting("regions") as advance:
         report = check(
             store,

@@ -28,6 +28,14 @@ Series = Annotated[
         "end of that with a dot in it.",
     ),
 ]
+Stack = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="One stack of a series that has several, by its number in dcmdask info.",
+    ),
+]
 Values = Annotated[
     Literal["stored", "modality", "display"],
     typer.Option(

@@ -11,13 +11,23 @@ from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom.instance import issue
-from dcmdask.errors import IrregularSeriesError
+from dcmdask.errors import Advice, IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
 from dcmdask.images.irregularities import named
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
+
+FILL = Advice("on_irregular", "fill", "puts empty frames into gaps")
+SPLIT = Advice("", "", "scan(...)[0].stacks[0].split() gives the regular parts")
+_ADVICE = (
+    Advice("on_irregular", "keep", "takes the frames as they are, with their true positions"),
+    FILL,
+    Advice("tolerance", 0.5, "takes positions for even that are off by 0.5 mm"),
+    Advice("order_by", "TriggerTime", "or another keyword tells frames of one position apart"),
+    SPLIT,
+)
 
 
 def assemble(
@@ -58,13 +68,10 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
         listed = "\n".join(f"- {one}" for one in named(arrangement.irregularities, stack))
         cannot = "cannot be filled" if on_irregular == "fill" else "is not regular"
         raise IrregularSeriesError(
-            f"the stack of {len(stack.frame_numbers)} frames {cannot}:\n{listed}\n"
-            "on_irregular='keep' takes the frames as they are, with their true positions, and "
-            "'fill' puts empty frames into gaps; tolerance=0.5 takes positions for even that are "
-            "off by 0.5 mm; order_by='TriggerTime' or other keywords name what tells frames of one "
-            "position apart; scan(...)[0].stacks[0].split() gives the regular parts",
+            f"the stack of {len(stack.frame_numbers)} frames {cannot}:\n{listed}",
             source=stack.name,
             code="+".join(sorted(codes)),
+            advice=_ADVICE,
         )
     return arrangement
 

@@ -29,6 +29,7 @@ from dcmdask.pixels.array_like import (
 )
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
+from dcmdask.pixels.notebook import html_table
 
 
 class FrameArray(ArrayLike):
@@ -52,6 +53,12 @@ class FrameArray(ArrayLike):
         self._dataset = dataset
         self.shape = (len(instance), *instance.pixels.frame_shape)
         self.dtype = instance.pixels.dtype
+
+    def _repr_html_(self) -> str:
+        lengths = " x ".join(map(str, self.shape))
+        notes = "; ".join(map(str, self.notes))
+        row = (f"{lengths} {self.dtype}", self.transfer_syntax.name, self.indexed_by, notes)
+        return html_table(f"Frames of {self.name}", ("array", "syntax", "index", "notes"), [row])
 
     @property
     def name(self) -> str:

@@ -16,11 +16,12 @@ from pydicom.multival import MultiValue
 
 from dcmdask.arrays.labels import Labels
 from dcmdask.dicom.description import facts_of
-from dcmdask.errors import IrregularSeriesError, LayoutError
+from dcmdask.errors import Advice, IrregularSeriesError, LayoutError
 from dcmdask.geometry.coordinates import MILLISECONDS
 from dcmdask.geometry.grid import Geometry, is_tilted
 from dcmdask.geometry.patient import patient_axes
 from dcmdask.geometry.planes import Floats
+from dcmdask.images.assembly import FILL, SPLIT
 from dcmdask.store.channels import CHANNELS, described, labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
@@ -31,7 +32,7 @@ _UNEVEN = frozenset({"missing", "uneven", "duplicate", "position"})
 _THICK = 1.5
 # Times are even if they are off by less than this part of a step.
 _EVEN_TIMES = 1e-3
-_INSTEAD = "format='zarr' (--format zarr) stores it as it is"
+_INSTEAD = Advice("format", "zarr", "stores it as it is")
 _FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
 
 
@@ -88,8 +89,9 @@ def axes(contents: Contents) -> Axes:
     if len(beyond) > 1:
         raise LayoutError(
             f"OME-Zarr has one axis beyond t, z, y and x, and {' and '.join(beyond)} "
-            f"({' and '.join(str(lengths[dim]) for dim in beyond)} long) need it; {_INSTEAD}",
+            f"({' and '.join(str(lengths[dim]) for dim in beyond)} long) need it",
             source=frames.name,
+            advice=[_INSTEAD],
         )
     if geometry is not None:
         _check_even(geometry, frames.name)
@@ -205,18 +207,17 @@ def _geometry(contents: Contents) -> Geometry | None:
 def _check_even(geometry: Geometry, source: str) -> None:
     if is_tilted(geometry.shear):
         raise IrregularSeriesError(
-            "OME-Zarr has no place for the shear of a tilted gantry: v.dcm.untilted() resamples "
-            f"what to_xarray() gives on a grid of right angles, and {_INSTEAD}",
+            "OME-Zarr has no place for the shear of a tilted gantry",
             source=source,
             code="tilt",
+            advice=[Advice("", "", "to_xarray().dcm.untilted() resamples it"), _INSTEAD],
         )
     reasons = [one.text for one in geometry.irregularities if one.code in _UNEVEN]
     if reasons:
         raise IrregularSeriesError(
-            f"OME-Zarr has no place for frames that lie on no even grid: {'; '.join(reasons)}; "
-            "on_irregular='fill' puts empty frames into gaps, scan(...)[0].stacks[0].split() gives "
-            f"the regular parts, and {_INSTEAD}",
+            f"OME-Zarr has no place for frames that lie on no even grid: {'; '.join(reasons)}",
             source=source,
+            advice=[FILL, SPLIT, _INSTEAD],
             code="+".join(sorted(_UNEVEN & {one.code for one in geometry.irregularities})),
         )
 

@@ -361,7 +361,9 @@ def _processes(workers: int, threads: int | None, dashboard: bool) -> Iterator[C
         **_DISMISSED,
         **({} if dashboard else dict.fromkeys(_PAGES, ())),
     }
+    nanny = logging.getLogger("distributed.nanny")
     with dask.config.set(settings), ExitStack() as stack:
+        stack.callback(nanny.setLevel, nanny.level)
         with _interrupted_later():
             local = stack.enter_context(
                 LocalCluster(
@@ -373,6 +375,8 @@ def _processes(workers: int, threads: int | None, dashboard: bool) -> Iterator[C
                     scheduler_kwargs={"dashboard": dashboard},
                 )
             )
+            # It warns of each worker that takes long to end on a busy machine.
+            stack.callback(nanny.setLevel, logging.ERROR)
             client = stack.enter_context(Client(local))
             client.register_plugin(_Uninterrupted())
         yield client

@@ -154,6 +154,30 @@ def test_a_series_is_named(archive: Path, series: str, tmp_path: Path) -> None:
     assert f"series {SERIES}.2" in wrong.stderr and "is not regular" in wrong.stderr
 
 
+def test_a_stack_is_named(archive: Path, tmp_path: Path) -> None:
+    turned = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+    uids = {"SOPInstanceUID": [f"1.2.{number}" for number in range(6)]}
+    classic(archive / "a", FRAMES, along(turned, range(6)), orientation=turned, each=uids)
+    source, store = archive / "a", tmp_path / "ct.zarr"
+    error = run("export", source, store, code=2).stderr
+    assert "2 stacks, which differ in orientation (2)" in error and "--stack takes one" in error
+    assert "scan(...)" not in error and "on_" not in error
+    run("export", source, store, "--stack", "1")
+    assert '"ok": true' in run("verify", store, "--source", source, "--stack", "1", "--json").stdout
+    run("verify", store, "--source", source, "--stack", "0", code=1)
+    run("picture", source, tmp_path / "a.png", "--series", "0", "--stack", "1")
+    assert "has 2" in run("export", source, store, "--stack", "2", code=2).stderr
+    assert "none" in run("verify", store, "--stack", "0", code=2).stderr
+    assert "2 stacks, which differ" in run("scan", source).stdout
+
+
+def test_advice_is_given_in_options(archive: Path, tmp_path: Path) -> None:
+    error = run("export", archive, tmp_path / "a.zarr", code=2).stderr
+    assert "2 series" in error and "--series takes one" in error and "scan(" not in error
+    error = run("export", archive / "b", tmp_path / "a.zarr", code=2).stderr
+    assert "--on-irregular fill puts empty frames into gaps" in error and "split" not in error
+
+
 def test_a_series_that_is_not_there(archive: Path, tmp_path: Path) -> None:
     for series in ("2", "1.2.3", SERIES[:9], ""):
         error = run("export", archive, tmp_path / "a.zarr", "--series", series, code=2).stderr

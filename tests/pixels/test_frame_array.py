@@ -182,6 +182,8 @@ def test_an_array_like(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame, expected)
     np.testing.assert_array_equal(frames.encoded(-1), frames.encoded(6))
     assert "(7, 5, 6) int16" in repr(frames) and str(tmp_path) in repr(frames)
+    shown = frames._repr_html_()
+    assert "7 x 5 x 6 int16" in shown and "Explicit VR Little Endian" in shown
     assert frames.dataset.PatientName == "Made^For^Tests"
     assert "PixelData" not in frames.dataset
     assert frames.dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian

@@ -491,7 +491,7 @@ def test_two_dimensions_are_refused_before_anything_is_written(tmp_path: Path) -
     classic(tmp_path / "src", noise(8, 4, 4), positions, modality="MR", each=each)
     with pytest.raises(LayoutError, match="echo and component") as caught:
         exported(tmp_path / "src", tmp_path / "v.zarr")
-    assert "format='zarr' (--format zarr)" in str(caught.value)
+    assert "format='zarr' stores it as it is" in str(caught.value)
     assert [one.name for one in tmp_path.iterdir()] == ["src"]
     assert to_zarr(tmp_path / "src", tmp_path / "v.zarr").shape == (2, 2, 2, 4, 4)
 
