@@ -1,7 +1,7 @@
 """Volumes of real series are those that other tools make of them, voxels and affine.
 
-dcm2niix stores rows the other way round, in RAS axes, and one file for each echo; so both
-are brought to one orientation first. nibabel reads what it wrote.
+dcm2niix stores rows the other way round and in RAS axes; so both are brought to one orientation
+first. nibabel reads what it wrote.
 """
 
 import json
@@ -9,16 +9,17 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
-import pytest
 from pydicom import dcmread
 
-from dcmdask import DcmdaskWarning, Series, scan
+from dcmdask import DcmdaskWarning, Series, Stack, scan
 
+Volume: TypeAlias = tuple[np.ndarray, np.ndarray]
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DCM2NIIX = shutil.which("dcm2niix") or shutil.which(str(Path(sys.executable).parent / "dcm2niix"))
 
@@ -29,67 +30,88 @@ def canonical(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.asarray(image.dataobj), image.affine
 
 
-def volumes(series: Series) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each (x, y, z[, t]) volume of the only stack, echoes apart, as nibabel sees it."""
+def volumes(stack: Stack) -> list[Volume]:
+    """Each volume (x, y, z) of a stack, as nibabel sees it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DcmdaskWarning)
-        v = series.to_xarray()
+        v = stack.to_xarray()
     affine = LPS_TO_RAS @ v.dcm.affine
-    echoes = [v.isel(echo=i) for i in range(v.sizes["echo"])] if "echo" in v.dims else [v]
-    axes = [one.transpose("x", "y", "z", *(["t"] if "t" in one.dims else [])) for one in echoes]
-    return [canonical(one.values, affine) for one in axes]
+    values = v.transpose(..., "x", "y", "z").values
+    each = values.reshape(-1, *values.shape[-3:])
+    return [canonical(one, affine) for one in each]
 
 
-def compare(made: tuple[np.ndarray, np.ndarray], image: Any) -> None:
-    values, affine = canonical(np.asarray(image.dataobj.get_unscaled()), image.affine)
-    np.testing.assert_array_equal(made[0], values)
-    np.testing.assert_allclose(made[1], affine, atol=0.01)
-
-
-REFERENCES = [
-    *((f"dcm_qa_nih/In/20180918GE/mr_000{n}", [f"dcm_qa_nih/Ref/DCM2NIIX_regression_test_{n}"])
-      for n in (4, 5, 6, 7)),
-    ("dcm_qa_pdt2/In/Siemens/VE11",
-     [f"dcm_qa_pdt2/Ref/Siemens_pd+t2_tse_sag_ISO_1.8mm_3_e{n}" for n in (1, 2)]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("source", "references"), REFERENCES, ids=[r[0] for r in REFERENCES])
-def test_references_of_the_corpus(corpus: Path, source: str, references: list[str]) -> None:
-    (series,) = scan(corpus / source)
-    assert series.irregularities == ()
-    made = volumes(series)
-    assert len(made) == len(references)
-    for one, reference in zip(made, references, strict=True):
-        compare(one, nib.load(corpus / f"{reference}.nii"))
-    if len(made) > 1:
-        told = [json.loads((corpus / f"{r}.json").read_text())["EchoTime"] for r in references]
-        np.testing.assert_allclose(series.to_xarray().echo, 1000 * np.array(told))
+def test_echo_times(corpus: Path) -> None:
+    (series,) = scan(corpus / "dcm_qa_pdt2/In/Siemens/VE11")
+    reference = "dcm_qa_pdt2/Ref/Siemens_pd+t2_tse_sag_ISO_1.8mm_3"
+    told = [json.loads((corpus / f"{reference}_e{n}.json").read_text())["EchoTime"] for n in (1, 2)]
+    np.testing.assert_allclose(series.to_xarray().echo, 1000 * np.array(told))
 
 
 # dcm2niix itself
 
-
-@pytest.mark.parametrize(
-    "source", ["dcm_qa_agfa/Agfa", "dcm_qa_agfa/Siemens", "dcm_qa_pdt2/In/Siemens/VE11"]
-)
-def test_dcm2niix(corpus: Path, source: str, tmp_path: Path) -> None:
-    convert(corpus / source, tmp_path)
-    made = volumes(scan(corpus / source)[0])
-    written = sorted(tmp_path.glob("*.nii"))
-    assert len(made) == len(written)
-    for one, path in zip(made, written, strict=True):
-        compare(one, nib.load(path))
+# Files whose volume is another one there, and why.
+OTHER_THERE = {
+    "slicethickness_empty_string.dcm": "ends within the codestream, which dcm2niix does not read",
+    "J2K_pixelrep_mismatch.dcm": "the codestream is signed and the header not, or the reverse",
+    "JPEGLossless_1s_1f_u_16_12.dcm": "one plane: Spacing Between Slices is taken for its step",
+    "JPEGLossless_1s_1f_i_16_16_bad.dcm": "the damage decodes to other values",
+}
 
 
-def convert(source: Path, target: Path) -> None:
+def test_dcm2niix(corpus: Path, tmp_path: Path) -> None:
+    """Each volume of each regular stack of the corpus is among the outputs of dcm2niix."""
+    found, other, absent = 0, set[str](), []
+    for number, series in enumerate(scan(corpus)):
+        stacks = [one for one in series.stacks if one.kind == "volume" and not one.irregularities]
+        if not stacks:
+            continue
+        outputs = list(convert(series, tmp_path / str(number)))
+        for stack in stacks:
+            made = volumes(stack)
+            places = [
+                next((i for i, other in enumerate(outputs) if equal(one, other)), -1)
+                for one in made
+            ]
+            missing = [place for place in places if place < 0]
+            assert missing or places == sorted(places)
+            found += len(made) - len(missing)
+            names = {Path(one.source.name).name for one in stack.instances}
+            if missing and names <= OTHER_THERE.keys():
+                other |= names
+            elif missing:
+                absent.append(f"{len(missing)} of {len(made)} volumes of {stack.name}, {names}")
+    assert not absent
+    assert other == OTHER_THERE.keys() and found > 90
+
+
+def convert(series: Series, folder: Path) -> Iterator[Volume]:
+    """Volumes (x, y, z) that dcm2niix makes of the files of a series."""
+    (folder / "in").mkdir(parents=True)
+    for number, name in enumerate(series.files):
+        (folder / "in" / f"{number}.dcm").symlink_to(name)
+    run_dcm2niix(folder / "in", folder)
+    for path in sorted(folder.glob("*.nii")):
+        image: Any = nib.load(path)
+        values, affine = canonical(np.asarray(image.dataobj.get_unscaled()), image.affine)
+        if values.dtype.names is None:
+            for volume in np.moveaxis(values.reshape(*values.shape[:3], -1), -1, 0):
+                yield volume, affine
+
+
+def equal(one: Volume, other: Volume) -> bool:
+    return np.array_equal(one[0], other[0]) and np.allclose(one[1], other[1], atol=0.01)
+
+
+def run_dcm2niix(source: Path, target: Path) -> None:
     assert DCM2NIIX is not None
-    command = [DCM2NIIX, "-z", "n", "-b", "n", "-f", "%s_%e", "-o", str(target), str(source)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    command = [DCM2NIIX, "-z", "n", "-b", "n", "-f", "%s_%e_%r", "-o", str(target), str(source)]
+    # It reads what it can, and exits with 1 or more where that is not all.
+    subprocess.run(command, check=False, capture_output=True, timeout=120)
 
 
 def test_what_dcm2niix_resamples_is_named(corpus: Path, tmp_path: Path) -> None:
-    convert(corpus / "dcm_qa_ct/In/GE", tmp_path)
+    run_dcm2niix(corpus / "dcm_qa_ct/In/GE", tmp_path)
     # Besides the volume as it is, it writes one without the tilt, and one of even gaps.
     assert any("_Tilt" in path.name or "_Eq" in path.name for path in tmp_path.glob("*.nii"))
     (stack,) = scan(corpus / "dcm_qa_ct/In/GE")[0].stacks
