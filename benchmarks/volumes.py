@@ -1,10 +1,13 @@
-"""Read a series of 500 files into a volume with dcmdask and SimpleITK; assemble 100 000 frames.
+"""Read a series of 500 files into a volume with dcmdask and SimpleITK; draw it; assemble headers.
 
     python benchmarks/volumes.py [--files 500] [--frames 100000] [--repeats 5]
 
 The files are 512 x 512 CT frames of 16 bits, native and RLE. Each pass starts with the folder
 and ends with all voxels in memory, in Hounsfield units; files are in the page cache. Rounds run
 everyone once, in this process, and alternate in direction; ratios are taken within a round.
+
+`dcmdask picture` draws three planes of 300 such files. Its imports are those of the same command
+for one small file.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +29,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
 BAR, ASSEMBLY_SECONDS = 2.0, 2.0
+PICTURED, PICTURE_SECONDS = 300, 3.0
 SYNTAXES = {"native": ExplicitVRLittleEndian, "RLE": RLELossless}
 
 
@@ -43,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     heads = ["", "dcmdask, s", "without Dask, s", "SimpleITK, s"]
     heads += ["times as fast", "without Dask", "bar", "reached"]
     print(f"{options.files} files to a volume: median\n\n" + table(heads, rows), end="\n\n")
-    print(assembly(make(options.folder, "native", options.files), options.frames))
+    print(assembly(make(options.folder, "native", options.files), options.frames), end="\n\n")
+    print(pictures(options.folder, min(options.files, PICTURED), options.repeats))
 
 
 def make(parent: Path, name: str, count: int) -> Path:
@@ -172,6 +179,29 @@ def assembly(folder: Path, frames: int) -> str:
         rows.append([name, str(array.shape), f"{taken:.2f}", f"{labelled:.2f}", reached])
     heads = [f"{frames} frames", "shape", "to_dask, s", "to_xarray, s", f"< {ASSEMBLY_SECONDS:g} s"]
     return "Assembled once the headers are there\n\n" + table(heads, rows)
+
+
+def pictures(parent: Path, count: int, repeats: int) -> str:
+    """Return how long a picture of a series takes, beyond that of one file of it."""
+    rows = []
+    for name in SYNTAXES:
+        folder = make(parent, name, count)
+        one = next(folder.iterdir())
+        times = [(_draw(folder), _draw(one)) for _ in range(repeats)]
+        whole, imports = (statistics.median(each) for each in zip(*times, strict=True))
+        beyond = statistics.median(a - b for a, b in times)
+        reached = "yes" if beyond < PICTURE_SECONDS else "no"
+        rows.append([name, f"{whole:.2f}", f"{imports:.2f}", f"{beyond:.2f}", reached])
+    heads = [f"{count} files", "picture, s", "of one file, s", "beyond, s"]
+    return "`dcmdask picture`: median\n\n" + table([*heads, f"< {PICTURE_SECONDS:g} s"], rows)
+
+
+def _draw(source: Path) -> float:
+    command = [sys.executable, "-m", "dcmdask", "picture", source]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        subprocess.run([*command, f"{folder}/a.png", "--window", "40,400"], check=True)
+        return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ _ORDERS = {"nearest": 0, "linear": 1}
 _SPATIAL = ("z", "y", "x")
 # Bytes of a block of the result, which scipy computes with 8 bytes a value.
 _BLOCK = 32 * 2**20
+# Indices that are closer are one.
+_SAME = 1e-6
 
 
 def like(
@@ -222,6 +224,9 @@ def _block(
     """Interpolate one block; `first` and `last` are the ends of the whole source in its indices."""
     from scipy import ndimage
 
+    outside_of = _outside_of(matrix, offset, shape, first, last)
+    if outside_of.all():
+        return np.full((*block.shape[:-3], *shape), fill_value, result)
     found = np.empty((*block.shape[:-3], *shape), result)
     for place in np.ndindex(block.shape[:-3]):
         values = block[place]
@@ -230,17 +235,32 @@ def _block(
         ndimage.affine_transform(
             values, matrix, offset, shape, found[place], order=order, mode="nearest"
         )
-    # As SimpleITK: half a pixel around the outermost centres is inside.
-    outside_of = np.zeros(shape, bool)
-    for axis in range(3):
-        along = offset[axis] + sum(
-            matrix[axis, i] * np.arange(n).reshape([-1 if i == j else 1 for j in range(3)])
-            for i, n in enumerate(shape)
-        )
-        outside_of |= (along < first[axis] - 0.5) | (along > last[axis] + 0.5)
     if outside_of.any():
-        found[..., outside_of] = fill_value
+        np.copyto(found, result.type(fill_value), where=outside_of)
     return found
+
+
+def _outside_of(
+    matrix: Floats,
+    offset: Floats,
+    shape: tuple[int, ...],
+    first: npt.NDArray[Any],
+    last: npt.NDArray[Any],
+) -> npt.NDArray[np.bool_]:
+    """Return where a block is outside of the source, as an array that broadcasts to its shape.
+
+    As in SimpleITK, half a pixel around the outermost centres is inside.
+    """
+    outside_of = np.zeros((1, 1, 1), bool)
+    indices = np.ogrid[tuple(map(slice, shape))]
+    for axis in range(3):
+        along = np.full((1, 1, 1), offset[axis])
+        for factor, index in zip(matrix[axis], indices, strict=True):
+            # Most grids are turned about one axis, and need no array of all voxels.
+            if abs(factor) * index.size > _SAME:
+                along = along + factor * index
+        outside_of = outside_of | (along < first[axis] - 0.5) | (along > last[axis] + 0.5)
+    return outside_of
 
 
 def _lengths(shape: Sequence[int]) -> list[int]:
