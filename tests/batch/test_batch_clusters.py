@@ -235,7 +235,7 @@ def test_a_cluster_with_tls(dozen: Path, script: Path, tmp_path: Path, log: Path
     check(target, archive(tmp_path / "again", 12))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_timeout_needs_a_nanny(dozen: Path, script: Path, tmp_path: Path, log: Path) -> None:
     target = tmp_path / "out"
     command = [script, dozen, target, "--log", log, "--timeout", "60"]

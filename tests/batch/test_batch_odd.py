@@ -103,7 +103,7 @@ def test_what_lies_beside_a_script_is_sent_by_value(tmp_path: Path) -> None:
     assert done.stdout.split() == ["True"] * 3, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_workers_that_die_behind_their_series(
     client: Client, archive: Path, tmp_path: Path
 ) -> None:
@@ -117,7 +117,9 @@ def test_workers_that_die_behind_their_series(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [False, True], ids=["client", "embedded"])
+@pytest.mark.parametrize(
+    "own", [False, pytest.param(True, marks=pytest.mark.rare)], ids=["client", "embedded"]
+)
 def test_no_worker_is_dismissed_for_its_death(
     own: bool, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +143,7 @@ def test_no_worker_is_dismissed_for_its_death(
     assert report.done == 6 and (tmp_path / "mark").exists(), report
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_worker_that_is_paused_for_its_memory(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +159,7 @@ def test_a_worker_that_is_paused_for_its_memory(
     assert report.done == 6 and before != after, report
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_cluster_that_is_restarted(client: Client, archive: Path, tmp_path: Path) -> None:
     restarted: list[int] = []
 

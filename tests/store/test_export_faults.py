@@ -428,7 +428,7 @@ def test_two_at_once_in_one_process(src: Path, tmp_path: Path, where: str) -> No
     assert listing(store) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_two_at_once_on_s3(tmp_path: Path, src: Path) -> None:
     """Nobody notices; the second goes on with what is there, and both write the same."""
     with serving() as server:
