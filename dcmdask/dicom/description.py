@@ -25,9 +25,7 @@ from dcmdask.dicom.frame_facts import (
     FACTS,
     FRAME_TYPE,
     NUMBER_OF,
-    PRIVATE_ELEMENTS,
     Common,
-    private_diffusion,
 )
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.functional_groups import Frames, frame_table, value_bytes
@@ -39,6 +37,7 @@ from dcmdask.dicom.header import (
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
+from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.errors import HeaderError
 
 __all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "lost_pixels"]
@@ -373,11 +372,10 @@ def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> Frame
     top = _top_level(header)
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
-    instead = {FRAME_TYPE: image_type} if is_mr else {}
     if is_mr:
-        instead |= private_diffusion(header.values, header.encoding)
-    for tag, value in instead.items():
-        top[NUMBER_OF[tag]] = top[NUMBER_OF[tag]] or value
+        top[NUMBER_OF[FRAME_TYPE]] = top[NUMBER_OF[FRAME_TYPE]] or image_type
+        for tag, value in private_diffusion(header.values, header.encoding).items():
+            top[NUMBER_OF[tag]] = value
     if GROUPS.isdisjoint(header.sequences):
         return Frames(frame_facts.packed(top, common) * frames)
     return frame_table(header, frames, top, common)

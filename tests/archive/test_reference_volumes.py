@@ -5,9 +5,7 @@ are brought to one orientation first. nibabel reads what it wrote.
 """
 
 import json
-import shutil
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import dcmread
+from real_files import DCM2NIIX
 
 from dcmdask import DcmdaskWarning, Series, scan
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-DCM2NIIX = shutil.which("dcm2niix") or shutil.which(str(Path(sys.executable).parent / "dcm2niix"))
 
 
 def canonical(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
