@@ -255,6 +255,13 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["window_width"] = at.first("WindowWidth", window)
         word = at.word("VOILUTFunction", window)
         row["window_function"] = word if len(word) <= 16 else b""
+        timing = "MRTimingAndRelatedParametersSequence"
+        row["repetition_time"] = at.first("RepetitionTime", timing)
+        row["flip_angle"] = at.first("FlipAngle", timing)
+        row["inversion_time"] = given(
+            at.first("InversionTimes", "MRModifierSequence"), at.first("InversionTime")
+        )
+        row["field_strength"] = at.first("MagneticFieldStrength")
     return facts
 
 

@@ -157,6 +157,7 @@ def _component(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
 
 _CONTENT, _MEASURES, _TRANSFORMATION = (0x00209111,), (0x00289110,), (0x00289145,)
 _WINDOW, _DIFFUSION, _FRAME_TYPE = (0x00289132,), (0x00189117,), (0x00189226,)
+_TIMING = (0x00189112,)
 
 
 def _fact(
@@ -219,6 +220,12 @@ _FACTS: Final = (
     _fact("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
     _fact("window_width", "d", _number, (0x00281051, "DS", _WINDOW)),
     _fact("window_function", "16s", _word, (0x00281056, "CS", _WINDOW)),
+    _fact("repetition_time", "d", _number, (0x00180080, "DS", _TIMING)),
+    _fact("flip_angle", "d", _number, (0x00181314, "DS", _TIMING)),  # degrees
+    _fact(
+        "inversion_time", "d", _number, (0x00189079, "FD", (0x00189115,)), (0x00180082, "DS", ())
+    ),
+    _fact("field_strength", "d", _number, (0x00180087, "DS", ())),  # T
 )
 
 
@@ -267,7 +274,7 @@ def _blocks(*first: str) -> list[_Block]:
 _COLUMNS: Final = _blocks(*(fact.name for fact in _FACTS))
 _BLOCKS: Final = _blocks(
     *("position", "orientation", "instance_number", "acquisition_number", "trigger_time"),
-    *("echo_time", "slope"),
+    *("echo_time", "slope", "repetition_time"),
 )
 _COLUMN_OF: Final = [i for i, fact in enumerate(_FACTS) for _ in fact.elements]
 

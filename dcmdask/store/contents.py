@@ -15,10 +15,10 @@ from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
-from dcmdask.arrays.labels import Labels, attributes, coordinates, with_units
+from dcmdask.arrays.labels import Labels, attributes, coordinates, parameters, with_units
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom import files
-from dcmdask.dicom.description import Described
+from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
@@ -168,18 +168,22 @@ def _of_frames(
     with_identifiers: bool,
 ) -> Contents:
     found: dict[str, Labels] = {}
+    told: dict[str, Json] = {}
     for one in described:
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
+            told = {**parameters(one.facts)}
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
-    named = identifiers(stored.dataset, [stored.name]) if with_identifiers else {}
+    facts = facts_of(described)
+    named = identifiers(stored.dataset, [stored.name], facts) if with_identifiers else {}
     return Contents(
         frames,
         DIMENSION_NAMES[: frames.ndim],
         found,
         {
             "values": values,
+            **told,
             "source": {"token": frames.token, "decoding": decoding(how)},
             "header": technical_header(stored.dataset, syntaxes, how, values),
             **named,
@@ -222,7 +226,7 @@ def _of_stack(
         if len(stack.instances) > 1:
             header |= _lossy_history(stack)
     sources = [one.source.name for one in stack.instances]
-    named = identifiers(dataset, sources) if with_identifiers else {}
+    named = identifiers(dataset, sources, stack.facts) if with_identifiers else {}
     told = attributes(stack.instances, stack.facts, values, stack.series_uid)
     return Contents(
         frames,

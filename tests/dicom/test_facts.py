@@ -551,6 +551,11 @@ MACROS: dict[str, dict[str, tuple[Any, Any]]] = {
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": (12.5, 0.0)},
     "TemporalPositionSequence": {"TemporalPositionTimeOffset": (1.25, 0.5)},
     "MREchoSequence": {"EffectiveEchoTime": (30.0, 60.125)},
+    "MRTimingAndRelatedParametersSequence": {
+        "RepetitionTime": ("2000", "35.5"),
+        "FlipAngle": ("90", "8"),
+    },
+    "MRModifierSequence": {"InversionTimes": (900.0, [30.5, 1200.0])},
     "MRDiffusionSequence": {"DiffusionBValue": (0.0, 1000.0)},
     "MRImageFrameTypeSequence": {
         "FrameType": (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "T1", "NONE"]),
