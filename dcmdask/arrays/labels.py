@@ -96,7 +96,9 @@ def attributes(
 ) -> dict[str, Any]:
     """Return what the headers say of an array as a whole.
 
-    ``values``, ``series_uid``, and where they are known ``modality`` and ``units``. Where they
+    ``values``, ``series_uid``, and where they are known ``modality`` and ``units``. Where
+    it is not Pixel Spacing, ``spacing_source`` is the keyword of the element that the distance of
+    pixels is from: of a detector, or of the regions of ultrasound. Where they
     are the same for all frames ``repetition_time``, ``echo_time`` and ``inversion_time`` in ms,
     ``flip_angle`` in degrees, ``slice_thickness`` in mm and ``magnetic_field_strength`` in T.
     """
@@ -105,6 +107,9 @@ def attributes(
         found["modality"] = modality
     if (unit := units(instances, facts, values)) is not None:
         found["units"] = unit
+    sources = {one.spacing_source for one in instances} - {""}
+    if len(sources) == 1 and np.isfinite(_pixel_spacing(facts)).all():
+        (found["spacing_source"],) = sources
     return found | parameters(facts)
 
 

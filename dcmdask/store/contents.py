@@ -15,6 +15,7 @@ from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
+from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.labels import Labels, attributes, coordinates, parameters, with_units
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom import files
@@ -173,6 +174,7 @@ def _of_frames(
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
             told = {**parameters(one.facts)}
+            found |= _in_plane(one, frames)
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
     facts = facts_of(described)
@@ -192,6 +194,23 @@ def _of_frames(
         values,
         described,
     )
+
+
+def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
+    """Return x and y of the frames of a file, as they are where they are arranged."""
+    stacks = stacks_of(one.series_uid, (one,))
+    if len(stacks) > 1:
+        return {}
+    (stack,) = stacks
+    along = {"y": "row", "x": "column"}
+    dims = (*stack.arrangement.dims, "y", "x")
+    shape = (*stack.arrangement.numbers.shape, *frames.shape[1:3])
+    found = coordinates(shape, dims, stack.arrangement, (one,), stack.facts)
+    return {
+        name: (tuple(along[dim] for dim in of), values, attributes)
+        for name, (of, values, attributes) in found.items()
+        if name in (*along, "patient")
+    }
 
 
 def _of_stack(

@@ -234,6 +234,10 @@ CLASSIC: dict[str, Any] = {
     "WindowCenter": ["40", "50"],
     "WindowWidth": ["400", "500"],
     "VOILUTFunction": "SIGMOID",
+    "RepetitionTime": "2000",
+    "FlipAngle": "77",
+    "InversionTime": "900",
+    "MagneticFieldStrength": "1.5",
 }
 
 
