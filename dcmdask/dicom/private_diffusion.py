@@ -18,7 +18,7 @@ from dcmdask.dicom.conversion import LONGEST, numbers
 from dcmdask.dicom.elements import Encoding, RawValue
 from dcmdask.dicom.frame_facts import B_VALUE, DIRECTION
 
-__all__ = ["PRIVATE_ELEMENTS", "private_diffusion"]
+__all__ = ["PRIVATE_ELEMENTS", "private_blocks", "private_diffusion"]
 
 _Axes: TypeAlias = Literal["patient", "image", "scanner"]
 
@@ -131,16 +131,21 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
     return found
 
 
-def _found(
-    values: Mapping[int, RawValue], encoding: Encoding
-) -> tuple[float, tuple[float, ...], _Axes]:
-    """Return b-value and direction of the first maker that says one of them."""
-    # Odd groups are private, and their creators have the numbers up to FF.
-    blocks = {
+def private_blocks(values: Mapping[int, RawValue]) -> dict[tuple[int, bytes], int]:
+    """Return the first tag of the block that each private creator reserved in each group."""
+    # Odd groups are private, and their creators have the numbers up to FF (PS3.5 7.8.1).
+    return {
         (tag >> 16, raw.value.strip(b"\0 ")): tag & 0xFFFF0000 | (tag & 0xFF) << 8
         for tag, raw in values.items()
         if tag & 0x10000 and not tag & 0xFF00
     }
+
+
+def _found(
+    values: Mapping[int, RawValue], encoding: Encoding
+) -> tuple[float, tuple[float, ...], _Axes]:
+    """Return b-value and direction of the first maker that says one of them."""
+    blocks = private_blocks(values)
     for maker in _MAKERS if blocks else ():
         b_value = _first(_read(maker.b_value, blocks, values, encoding))
         if maker.axes == "scanner":

@@ -90,6 +90,7 @@ SHARED: Mapping[str, str] = {
 _APPLIED: Mapping[str, tuple[str, ...]] = {
     "stored": (),
     "modality": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
+    "philips-float": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
     "display": (
         *("RescaleSlope", "RescaleIntercept", "BitsStored"),
         *("WindowCenter", "WindowWidth"),
