@@ -52,7 +52,7 @@ class DicomBackend(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        values: Literal["stored", "modality", "display"] = "stored",
+        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         on_irregular: Literal["error", "keep", "fill"] = "error",
         on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -68,9 +68,12 @@ class DicomBackend(BackendEntrypoint):
             Path, URL or pattern of a file, a folder or an archive.
         drop_variables : str or iterable of str, optional
             Names of coordinates to leave out.
-        values : {"stored", "modality", "display"}
+        values : {"stored", "modality", "philips-float", "display"}
             Values as the decoder gives them; in the units of the modality, such as Hounsfield
             units; or 8-bit grey or RGB as a viewer shows them.
+            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+            between series; those of the modality are as the console displays them.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are;
             or put `fill_value` where positions and frames are missing.
@@ -111,7 +114,7 @@ class DicomBackend(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        values: Literal["stored", "modality", "display"] = "stored",
+        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         on_irregular: Literal["error", "keep", "fill"] = "keep",
         storage_options: Mapping[str, Any] | None = None,
     ) -> dict[str, xr.Dataset]:
@@ -123,9 +126,12 @@ class DicomBackend(BackendEntrypoint):
             Path, URL or pattern of files, folders or archives.
         drop_variables : str or iterable of str, optional
             Names of coordinates to leave out.
-        values : {"stored", "modality", "display"}
+        values : {"stored", "modality", "philips-float", "display"}
             Values as the decoder gives them; in the units of the modality; or as a viewer shows
             them.
+            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+            between series; those of the modality are as the console displays them.
         storage_options : mapping, optional
             For the fsspec file system of a URL.
         on_irregular : {"error", "keep", "fill"}

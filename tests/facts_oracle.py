@@ -164,7 +164,7 @@ def private(dataset: Dataset, group: int, creator: str, element: int) -> Any:
 
 
 def vendor_diffusion(dataset: Dataset) -> tuple[float, list[float]]:
-    """As the vendors' conformance statements have it."""
+    """As the vendors' conformance statements and dcm2niix have it."""
     none = [nan] * 3
     if dataset.get("Modality") != "MR":
         return nan, none
@@ -175,11 +175,25 @@ def vendor_diffusion(dataset: Dataset) -> tuple[float, list[float]]:
     value = private(dataset, 0x0043, "GEMS_PARM_01", 0x39)
     if value is not None:
         value = value.decode().split("\\") if isinstance(value, bytes) else value
-        return float(int(value[0]) % 10**9), none
+        return float(int(value[0]) % 10**9), ge_direction(dataset)
     value = private(dataset, 0x2001, "Philips Imaging DD 001", 0x03)
     if value is not None:
-        return float(value), none
+        found = [private(dataset, 0x2005, "Philips MR Imaging DD 001", 0xB0 + n) for n in range(3)]
+        return float(value), none if None in found or not any(found) else found
     return nan, none
+
+
+def ge_direction(dataset: Dataset) -> list[float]:
+    """Of an axial series with phase encoding along columns, which the real files here are."""
+    found = [private(dataset, 0x0019, "GEMS_ACQU_01", 0xBB + n) for n in range(3)]
+    if None in found or not any(map(float, found)):
+        return [nan] * 3
+    assert dataset.InPlanePhaseEncodingDirection == "COL"
+    row, column = np.reshape(np.array(dataset.ImageOrientationPatient, float), (2, 3))
+    normal = np.cross(row, column)
+    assert abs(normal[2]) > 0.8
+    x, y, z = map(float, found)
+    return list(-x * row - y * column + z * normal)
 
 
 def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
@@ -241,6 +255,13 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["window_width"] = at.first("WindowWidth", window)
         word = at.word("VOILUTFunction", window)
         row["window_function"] = word if len(word) <= 16 else b""
+        timing = "MRTimingAndRelatedParametersSequence"
+        row["repetition_time"] = at.first("RepetitionTime", timing)
+        row["flip_angle"] = at.first("FlipAngle", timing)
+        row["inversion_time"] = given(
+            at.first("InversionTimes", "MRModifierSequence"), at.first("InversionTime")
+        )
+        row["field_strength"] = at.first("MagneticFieldStrength")
     return facts
 
 

@@ -8,12 +8,15 @@ the files that pydicom brings along inside its own package.
 import csv
 import functools
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pydicom
 
 __all__ = [
     "CORPUS_MINIMUM",
+    "DCM2NIIX",
     "corpus_files",
     "corpus_id",
     "corpus_root",
@@ -26,6 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # A corpus that is there but nearly empty (a wrong folder, a checkout without its
 # large files) would make every comparison pass by comparing nothing.
 CORPUS_MINIMUM = 900
+
+# Installed with the tests' requirements, or elsewhere.
+DCM2NIIX = shutil.which("dcm2niix") or shutil.which(str(Path(sys.executable).parent / "dcm2niix"))
 
 _NOT_DICOM = {
     ".bval", ".bvec", ".csv", ".dump", ".gz", ".icc", ".json", ".md", ".nii", ".py", ".pyc", ".txt",

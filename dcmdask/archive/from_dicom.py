@@ -25,7 +25,7 @@ from dcmdask.pixels.frame_array import FrameArray, check_options, open_frames
 def from_dicom(
     src: Any,
     *,
-    values: Literal["stored", "modality", "display"] = "stored",
+    values: Literal["stored", "modality", "philips-float", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
     on_duplicate: Literal["error", "first"] = "error",
     order_by: str | Sequence[str] | None = None,
@@ -54,9 +54,12 @@ def from_dicom(
         a ZIP or TAR file, a DICOMDIR, or a URL of these, also inside an archive such as
         ``"zip://a/**::archive.zip"``, with one series of one stack in it: its frames in spatial
         order.
-    values : {"stored", "modality", "display"}
+    values : {"stored", "modality", "philips-float", "display"}
         As the decoder gives them; in the units of the modality, such as Hounsfield units, by
         each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+        ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+        Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+        between series; those of the modality are as the console displays them.
     on_irregular : {"error", "keep", "fill"}
         For positions of a series that are missing, double or uneven: raise; keep the frames
         that there are, in spatial order; or put `fill_value` where frames are missing. Not for
@@ -178,7 +181,7 @@ def open_described(
     Parameters
     ----------
     src : str, path-like, file-like, bytes or pydicom.Dataset
-    values : {"stored", "modality", "display"}
+    values : {"stored", "modality", "philips-float", "display"}
         Those that the frames are to have; stored values need no description.
     storage_options : mapping, optional
     **opening

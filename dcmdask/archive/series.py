@@ -227,7 +227,7 @@ class Series:
 
     def to_dask(
         self,
-        values: Literal["stored", "modality", "display"] = "stored",
+        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         on_duplicate: Literal["error", "first"] = "error",
@@ -241,10 +241,13 @@ class Series:
 
         Parameters
         ----------
-        values : {"stored", "modality", "display"}
+        values : {"stored", "modality", "philips-float", "display"}
             Values as the decoder gives them; in the units of the modality, such as Hounsfield
             units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
             them.
+            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+            between series; those of the modality are as the console displays them.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -303,7 +306,7 @@ class Series:
 
     def to_xarray(
         self,
-        values: Literal["stored", "modality", "display"] = "stored",
+        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         on_duplicate: Literal["error", "first"] = "error",
@@ -317,10 +320,13 @@ class Series:
 
         Parameters
         ----------
-        values : {"stored", "modality", "display"}
+        values : {"stored", "modality", "philips-float", "display"}
             Values as the decoder gives them; in the units of the modality, such as Hounsfield
             units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
             them.
+            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+            between series; those of the modality are as the console displays them.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold

@@ -38,6 +38,17 @@ UNITS = {
     "b_value": "s/mm2",
 }
 
+# Attributes of an array where they are the same for all frames, and their columns in the facts:
+# in ms, degrees, mm and T, as the standard has them.
+PARAMETERS = {
+    "repetition_time": "repetition_time",
+    "echo_time": "echo_time",
+    "inversion_time": "inversion_time",
+    "flip_angle": "flip_angle",
+    "slice_thickness": "thickness",
+    "magnetic_field_strength": "field_strength",
+}
+
 
 def labelled(
     array: Any,
@@ -85,14 +96,31 @@ def attributes(
 ) -> dict[str, Any]:
     """Return what the headers say of an array as a whole.
 
-    ``values``, ``series_uid``, and where they are known ``modality`` and ``units``.
+    ``values``, ``series_uid``, and where they are known ``modality`` and ``units``. Where
+    it is not Pixel Spacing, ``spacing_source`` is the keyword of the element that the distance of
+    pixels is from: of a detector, or of the regions of ultrasound. Where they
+    are the same for all frames ``repetition_time``, ``echo_time`` and ``inversion_time`` in ms,
+    ``flip_angle`` in degrees, ``slice_thickness`` in mm and ``magnetic_field_strength`` in T.
     """
     found: dict[str, Any] = {"values": values, "series_uid": uid(series_uid) or ""}
     if (modality := term(instances[0].modality, MODALITIES)) is not None:
         found["modality"] = modality
     if (unit := units(instances, facts, values)) is not None:
         found["units"] = unit
-    return found
+    sources = {one.spacing_source for one in instances} - {""}
+    if len(sources) == 1 and np.isfinite(_pixel_spacing(facts)).all():
+        (found["spacing_source"],) = sources
+    return found | parameters(facts)
+
+
+def parameters(facts: npt.NDArray[Any]) -> dict[str, float]:
+    """Return the values of `PARAMETERS` that are known and the same for all frames."""
+    known = {
+        name: facts[column]
+        for name, column in PARAMETERS.items()
+        if np.isfinite(facts[column][0]) and (facts[column] == facts[column][0]).all()
+    }
+    return {name: float(values[0]) for name, values in known.items()}
 
 
 def coordinates(

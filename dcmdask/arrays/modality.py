@@ -51,6 +51,8 @@ class Transformation:
         no frame has any. They come before `slope`, `intercept` and the window.
     signed : bool or array of bool, optional
         (0028,0103), where the type of the frames does not tell, since it holds those of several.
+    floating : bool
+        Whether modality values are floating point where integers would hold them, too.
     """
 
     bits_stored: npt.ArrayLike
@@ -62,6 +64,7 @@ class Transformation:
     interpretation: str = "MONOCHROME2"
     luts: Sequence[Luts | None] = ()
     signed: npt.ArrayLike | None = None
+    floating: bool = False
 
 
 class TransformedFrames(ArrayLike):
@@ -182,9 +185,9 @@ class ModalityFrames(TransformedFrames):
         super().__init__(frames, transformation)
         self._columns = rescaling(transformation, frames.dtype)
         self.shape = frames.shape
-        self.dtype = self._decide()
+        self.dtype = self._decide(transformation.floating)
 
-    def _decide(self) -> np.dtype[Any]:
+    def _decide(self, floating: bool) -> np.dtype[Any]:
         stored = self.frames.dtype
         slope, intercept, bits, signed = (np.broadcast_to(c, len(self)) for c in self._columns)
         tables = {luts.modality for luts in self._luts if luts and luts.modality}
@@ -203,7 +206,8 @@ class ModalityFrames(TransformedFrames):
         most = max((lut.bits for lut in tables), default=0)
         if tables and not len(slope):
             return np.dtype(np.uint8 if most <= 8 else np.uint16)
-        if np.all(slope == 1) and np.all(intercept == np.rint(intercept)):
+        whole = np.all(slope == 1) and np.all(intercept == np.rint(intercept))
+        if whole and not floating:
             exact = _smallest(bits, intercept, signed, 2**most - 1)
             if exact is not None:
                 return exact

@@ -6,22 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.uid import UID
 
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import ELEMENTS, Luts, luts
 from dcmdask.arrays.modality import ModalityFrames, Transformation
+from dcmdask.arrays.scale_slope import scale_slopes
 from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import Advice, HeaderError, Note
 from dcmdask.pixels.array_like import ArrayLike
 
-Values: TypeAlias = Literal["stored", "modality", "display"]
+Values: TypeAlias = Literal["stored", "modality", "philips-float", "display"]
 VALUES: tuple[str, ...] = get_args(Values)
 # Columns of the facts that are used.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "modality": ("slope", "intercept"),
+    "philips-float": ("slope", "intercept"),
     "display": ("slope", "intercept", "window_center", "window_width"),
 }
 _NO_SLOPE = Note(
@@ -54,7 +57,7 @@ def with_values(
     frames : array-like
         (frames, rows, columns[, samples]) of stored values: all frames of `instances`.
     instances : sequence of Described
-    values : {"stored", "modality", "display"}
+    values : {"stored", "modality", "philips-float", "display"}
     overrides : mapping
         Options that replaced elements of the headers when the frames were opened.
 
@@ -62,7 +65,8 @@ def with_values(
     ------
     HeaderError
         There are more or fewer frames than the headers describe, or a header's lookup tables,
-        slope, intercept or window cannot be used.
+        slope, intercept or window cannot be used; or a Scale Slope of Philips is asked for, and
+        there is none.
 
     Warns
     -----
@@ -93,20 +97,34 @@ def with_values(
     first = instances[0]
     bits = [one.bits_stored for one in instances]
     interpretation = overrides.get("photometric_interpretation", first.photometric_interpretation)
+    slope, intercept = facts["slope"], facts["intercept"]
+    if values == "philips-float":
+        slope, intercept = _precise(slope, intercept, scale_slopes(instances))
     transformation = Transformation(
         bits_stored=overrides.get("bits_stored", np.repeat(bits, counts)),
-        slope=facts["slope"],
-        intercept=facts["intercept"],
+        slope=slope,
+        intercept=intercept,
         center=facts["window_center"],
         width=facts["window_width"],
         function=np.char.decode(facts["window_function"], "ascii", "replace"),
         interpretation=interpretation if first.samples == 1 else "RGB",
+        floating=values == "philips-float",
         luts=_luts(instances, overrides.get("photometric_interpretation")),
         signed=overrides.get(
             "pixel_representation", np.repeat([one.signed for one in instances], counts)
         ),
     )
-    return (ModalityFrames if values == "modality" else DisplayFrames)(frames, transformation)
+    return (DisplayFrames if values == "display" else ModalityFrames)(frames, transformation)
+
+
+def _precise(
+    slope: npt.NDArray[Any], intercept: npt.NDArray[Any], scale: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return slope and intercept of Philips's precise values."""
+    displayed = np.where(np.isnan(slope), 1.0, slope)
+    if (displayed == 0).any():
+        raise HeaderError("(0028,1053) 'Rescale Slope' is 0, and precise values are divided by it")
+    return 1 / scale, np.where(np.isnan(intercept), 0.0, intercept) / (displayed * scale)
 
 
 def _luts(instances: Sequence[Described], override: str | None) -> list[Luts | None]:

@@ -37,9 +37,10 @@ Stack = Annotated[
     ),
 ]
 Values = Annotated[
-    Literal["stored", "modality", "display"],
+    Literal["stored", "modality", "philips-float", "display"],
     typer.Option(
-        help="As the decoder gives them, in the units of the modality, or as a viewer shows them."
+        help="As the decoder gives them, in the units of the modality, the precise ones of "
+        "Philips, or as a viewer shows them."
     ),
 ]
 OnIrregular = Annotated[

@@ -20,15 +20,7 @@ from pydicom.uid import UID
 from dcmdask.dicom import files, frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, plain
 from dcmdask.dicom.frame_count import count_frames
-from dcmdask.dicom.frame_facts import (
-    DAY,
-    FACTS,
-    FRAME_TYPE,
-    NUMBER_OF,
-    PRIVATE_ELEMENTS,
-    Common,
-    private_diffusion,
-)
+from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.functional_groups import Frames, frame_table, value_bytes
 from dcmdask.dicom.header import (
@@ -39,13 +31,15 @@ from dcmdask.dicom.header import (
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
+from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
+from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.errors import HeaderError
 
 __all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "lost_pixels"]
 
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
-SEQUENCES: Final = _LUTS | GROUPS
+SEQUENCES: Final = _LUTS | GROUPS | {REGIONS}
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
@@ -61,7 +55,7 @@ WANTED: Final = frozenset(
         *PRIVATE_ELEMENTS,
         *_WORDS,
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
-        *(EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
+        *(IMAGER, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
     }
 )
 _TO_OPEN: Final = OVERRIDES | {"transfer_syntax_uid", "inflate_limit", "allow_excess_frames"}
@@ -115,6 +109,9 @@ class Described:
         Whether (0028,2110) says that something was lost by compression.
     series_description : str
         (0008,103E), free text: shown to whoever scans, and never stored.
+    spacing_source : str
+        ``"ImagerPixelSpacing"`` or ``"SequenceOfUltrasoundRegions"`` where there is no Pixel
+        Spacing: the spacing in `facts` is from there, or NaN where regions differ.
     table : bytes
         The bytes of `facts`: in millions of instances, an array of each would count.
     dimensions : tuple of str
@@ -152,6 +149,7 @@ class Described:
     has_frame_lut: bool
     lossy: bool
     series_description: str
+    spacing_source: str
     table: bytes
     dimensions: tuple[str, ...] = ()
     index_values: bytes = b""
@@ -275,7 +273,8 @@ def describe(
     values = header.values
     words = {tag: code_string(values[tag].value) if tag in values else "" for tag in _WORDS}
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
-    frames = _facts(header, count, words[_MODALITY] == "MR", image_type)
+    spacing = other_spacing(header)
+    frames = _facts(header, count, words[_MODALITY] == "MR", image_type, spacing.value)
     text = image_type.decode("ascii", "replace")
     return Described(
         source=source,
@@ -302,6 +301,7 @@ def describe(
         has_frame_lut=frames.has_lut,
         lossy=words[_LOSSY] == "01",
         series_description=_text(header, _SERIES_DESCRIPTION),
+        spacing_source=spacing.source,
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
@@ -367,17 +367,18 @@ def _padding(header: Header, signed: bool) -> float | None:
     return None if isnan(padding) else padding
 
 
-def _facts(header: Header, frames: int, is_mr: bool, image_type: bytes) -> Frames:
+def _facts(header: Header, frames: int, is_mr: bool, kind: bytes, spacing: bytes) -> Frames:
     offset = header.values.get(_TIMEZONE_OFFSET)
     common = Common(header.encoding.little_endian, minutes(offset.value) if offset else 0)
     top = _top_level(header)
     if frames > 1:
         top[0] = b""  # the position of at most the first frame
-    instead = {FRAME_TYPE: image_type} if is_mr else {}
+    if spacing:
+        top[NUMBER_OF[TAGS["spacing"]]] = spacing
     if is_mr:
-        instead |= private_diffusion(header.values, header.encoding)
-    for tag, value in instead.items():
-        top[NUMBER_OF[tag]] = top[NUMBER_OF[tag]] or value
+        top[NUMBER_OF[FRAME_TYPE]] = top[NUMBER_OF[FRAME_TYPE]] or kind
+        for tag, value in private_diffusion(header.values, header.encoding).items():
+            top[NUMBER_OF[tag]] = value
     if GROUPS.isdisjoint(header.sequences):
         return Frames(frame_facts.packed(top, common) * frames)
     return frame_table(header, frames, top, common)

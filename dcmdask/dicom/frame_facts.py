@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from math import inf, isfinite, isnan, nan
-from struct import Struct, pack
+from struct import Struct
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from dcmdask.dicom.conversion import (
-    LONGEST,
     days,
     first_number,
     first_read,
@@ -23,7 +22,7 @@ from dcmdask.dicom.conversion import (
     numbers,
     since_midnight,
 )
-from dcmdask.dicom.elements import Encoding, RawValue, Wanted
+from dcmdask.dicom.elements import Wanted
 
 __all__ = [
     "B_VALUE",
@@ -36,11 +35,9 @@ __all__ = [
     "LEAVES",
     "LUTS",
     "NUMBER_OF",
-    "PRIVATE_ELEMENTS",
     "TAGS",
     "Common",
     "packed",
-    "private_diffusion",
     "update",
 ]
 
@@ -160,6 +157,7 @@ def _component(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
 
 _CONTENT, _MEASURES, _TRANSFORMATION = (0x00209111,), (0x00289110,), (0x00289145,)
 _WINDOW, _DIFFUSION, _FRAME_TYPE = (0x00289132,), (0x00189117,), (0x00189226,)
+_TIMING = (0x00189112,)
 
 
 def _fact(
@@ -222,6 +220,12 @@ _FACTS: Final = (
     _fact("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
     _fact("window_width", "d", _number, (0x00281051, "DS", _WINDOW)),
     _fact("window_function", "16s", _word, (0x00281056, "CS", _WINDOW)),
+    _fact("repetition_time", "d", _number, (0x00180080, "DS", _TIMING)),
+    _fact("flip_angle", "d", _number, (0x00181314, "DS", _TIMING)),  # degrees
+    _fact(
+        "inversion_time", "d", _number, (0x00189079, "FD", (0x00189115,)), (0x00180082, "DS", ())
+    ),
+    _fact("field_strength", "d", _number, (0x00180087, "DS", ())),  # T
 )
 
 
@@ -270,7 +274,7 @@ def _blocks(*first: str) -> list[_Block]:
 _COLUMNS: Final = _blocks(*(fact.name for fact in _FACTS))
 _BLOCKS: Final = _blocks(
     *("position", "orientation", "instance_number", "acquisition_number", "trigger_time"),
-    *("echo_time", "slope"),
+    *("echo_time", "slope", "repetition_time"),
 )
 _COLUMN_OF: Final = [i for i, fact in enumerate(_FACTS) for _ in fact.elements]
 
@@ -322,75 +326,3 @@ def _packed(block: _Block, values: tuple[bytes, ...], common: Common) -> bytes:
         found += fact.read(values[first:stop], fact, common)
         first = stop
     return block.packer.pack(*found)
-
-
-class _Place(NamedTuple):
-    """Group, elements within the block that the creator reserved, and VR of the b-value."""
-
-    group: int
-    b_value: int
-    vr: str
-    direction: int | None = None
-
-
-# Only directions that are in patient axes; those of GE, for one, are in image axes.
-_PLACES: Final = {
-    b"SIEMENS MR HEADER": _Place(0x0019, 0x0C, "IS", 0x0E),
-    b"GEMS_PARM_01": _Place(0x0043, 0x39, "IS"),
-    b"Philips Imaging DD 001": _Place(0x2001, 0x03, "FL"),
-    b"Image Private Header": _Place(0x0065, 0x09, "FD"),
-}
-# GE adds this to the b-values of some sequences.
-_GE_SURPLUS: Final = 10**9
-PRIVATE_ELEMENTS: Final = frozenset(
-    place.group << 16 | element
-    for place in _PLACES.values()
-    for block in range(0x10, 0x100)
-    for element in (
-        block,
-        *(block << 8 | low for low in (place.b_value, place.direction) if low is not None),
-    )
-)
-"""Private creators, and the elements in whichever block they reserve (PS3.5 7.8.1)."""
-
-
-def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dict[int, bytes]:
-    """Return diffusion b-value and direction of an MR instance from private elements.
-
-    Parameters
-    ----------
-    values : mapping of int to RawValue
-        Top-level elements, with those of `PRIVATE_ELEMENTS` that are there.
-    encoding : Encoding
-
-    Returns
-    -------
-    dict of int to bytes
-        By the standard's tags, as FD; a direction only beside a b-value.
-    """
-    order = "<" if encoding.little_endian else ">"
-    for tag, creator in values.items():
-        # Odd groups are private, and their creators have the numbers up to FF.
-        if not tag & 0x10000 or tag & 0xFF00:
-            continue
-        place = _PLACES.get(creator.value.strip(b"\0 "))
-        if place is None or place.group != tag >> 16:
-            continue
-        block = place.group << 16 | (tag & 0xFF) << 8
-        b_value = next(iter(_numbers(values.get(block | place.b_value), place.vr, encoding)), nan)
-        if place.group == 0x0043:
-            b_value = b_value % _GE_SURPLUS if b_value >= 0 else nan
-        if b_value == b_value:
-            found = {B_VALUE: pack(order + "d", b_value)}
-            if place.direction is not None:
-                direction = _numbers(values.get(block | place.direction), "FD", encoding)
-                found[DIRECTION] = pack(f"{order}{len(direction)}d", *direction)
-            return found
-    return {}
-
-
-def _numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
-    if raw is None:
-        return ()
-    vr = usual if raw.vr in (None, "UN") else str(raw.vr)
-    return numbers(raw.value[:LONGEST], vr, encoding.little_endian)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.errors import Note
 from dcmdask.geometry.axes import Axis
 from dcmdask.geometry.grid import Geometry
 from dcmdask.geometry.patient import NANOMETRES, along_axis
@@ -19,6 +20,13 @@ Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
 MILLISECONDS = ("trigger_time", "reference_time", "acquisition_time")
 # Columns that become coordinates where they vary.
 _VARYING = (*MILLISECONDS, "echo_time", "b_value", "slope", "intercept")
+# Trigger Time is a time after the R wave (PS3.3 C.8.3.1). Beyond the longest heartbeat, in ms, it
+# is something else that a maker counts, as GE does in functional runs.
+_HEARTBEAT = 3000.0
+# Where a step takes more repetitions, Repetition Time is that of an excitation.
+_MOST_REPETITIONS = 8
+# Part of a Repetition Time by which steps may be off.
+_OFF = 0.01
 # Stands for what a header does not say, among values that are compared.
 _UNSAID = np.inf
 
@@ -128,10 +136,47 @@ def _firsts(numbers: Integers, axis: int) -> Integers:
 def _times(facts: npt.NDArray[Any], numbers: Integers, axis: int) -> Floats | None:
     """Return ms from the earliest frame for each t; None where no column of times ascends."""
     for column in (*MILLISECONDS, "content_time"):
-        times = np.where(numbers >= 0, facts[column][numbers], np.inf)
-        each: Floats = np.moveaxis(times, axis, 0).reshape(numbers.shape[axis], -1).min(axis=1)
+        each = _earliest(facts[column], numbers, axis)
         # Not of NaN, which is the least of the times that it is among.
-        if (np.diff(each) > 0).all():
+        if (np.diff(each) > 0).all() and not (
+            column == "trigger_time" and _is_multiple(each, facts["repetition_time"])
+        ):
             first: float = each[0]
             return np.asarray(each - first)
     return None
+
+
+def _earliest(times: Floats, numbers: Integers, axis: int) -> Floats:
+    """Return the earliest time of each index of an axis."""
+    placed = np.where(numbers >= 0, times[numbers], np.inf)
+    each: Floats = np.moveaxis(placed, axis, 0).reshape(numbers.shape[axis], -1).min(axis=1)
+    return each
+
+
+def _is_multiple(each: Floats, repetition_times: Floats) -> bool:
+    """Return whether trigger times of a run step by several Repetition Times."""
+    repetition_time = float(repetition_times[0])
+    if not repetition_time > 0 or (repetition_times != repetition_time).any():
+        return False
+    if each[-1] - each[0] <= _HEARTBEAT:
+        return False
+    several = np.diff(each) / repetition_time
+    count = np.rint(several[0])
+    return 2 <= count <= _MOST_REPETITIONS and bool((np.abs(several - count) <= _OFF).all())
+
+
+def time_notes(
+    facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers
+) -> tuple[Note, ...]:
+    """Notes on times that are not those of t, although they order it."""
+    if "t" not in dims:
+        return ()
+    each = _earliest(facts["trigger_time"], numbers, dims.index("t"))
+    if not _is_multiple(each, facts["repetition_time"]):
+        return ()
+    text = (
+        f"Trigger Time (0018,1060) goes on by {each[1] - each[0]:g} ms where Repetition Time "
+        f"(0018,0080) is {facts['repetition_time'][0]:g} ms: t is from other times, or has no "
+        "coordinate where there are none"
+    )
+    return (Note("trigger-time", text),)

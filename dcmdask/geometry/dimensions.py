@@ -25,7 +25,7 @@ from dcmdask.geometry.axes import (
     plausible,
     without,
 )
-from dcmdask.geometry.coordinates import Coordinates, labels, varying_coordinates
+from dcmdask.geometry.coordinates import Coordinates, labels, time_notes, varying_coordinates
 from dcmdask.geometry.grid import Geometry, Irregularity, locate
 from dcmdask.geometry.planes import Floats, Integers, is_placed
 
@@ -108,6 +108,7 @@ def arrange(
     notes += notes_on(axes, facts, z)
     dims = (*(axis.name for axis in axes), "z")
     numbers = _grid(axes, z)
+    notes += time_notes(facts, dims, numbers)
     irregularities = (*geometry.irregularities, *_holes(numbers, dims, geometry))
     coordinates = labels(facts, dims, numbers, geometry, axes)
     return Arrangement(dims, numbers, coordinates, geometry, irregularities, midnight + notes)

@@ -1,11 +1,13 @@
-"""Notes on the instances of a stack: identifiers and types that differ, and mosaics."""
+"""Notes on the instances of a stack: identifiers, types and spacings that differ, and mosaics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from dcmdask.arrays.concatenation import common_type, types_of
-from dcmdask.dicom.description import Described
+from dcmdask.dicom.description import Described, facts_of
 from dcmdask.errors import Note
 from dcmdask.images.plain import is_mosaic
 
@@ -32,6 +34,15 @@ def _notes(instances: Sequence[Described]) -> Iterator[Note]:
             f"{_counted(frames_of_reference)} Frame of Reference UIDs (0020,0052): positions are "
             "taken for those of one frame of reference",
         )
+
+    if any(one.spacing_source == "SequenceOfUltrasoundRegions" for one in instances):
+        spacings = facts_of(instances)["spacing"]
+        if not np.isfinite(spacings).all() or (spacings != spacings[0]).any():
+            yield Note(
+                "ultrasound-regions",
+                "Sequence of Ultrasound Regions (0018,6011) does not tell one distance of pixels: "
+                "regions in two dimensions differ, or there are none",
+            )
 
     types = types_of(instances)
     if len(types) > 1:

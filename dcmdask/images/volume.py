@@ -117,7 +117,7 @@ class Stack(Layout):
 
     def to_dask(
         self,
-        values: Literal["stored", "modality", "display"] = "stored",
+        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -130,9 +130,12 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "display"}
+        values : {"stored", "modality", "philips-float", "display"}
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+            between series; those of the modality are as the console displays them.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -198,7 +201,7 @@ class Stack(Layout):
 
     def to_xarray(
         self,
-        values: Literal["stored", "modality", "display"] = "stored",
+        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -211,9 +214,12 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "display"}
+        values : {"stored", "modality", "philips-float", "display"}
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+            between series; those of the modality are as the console displays them.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -285,7 +291,7 @@ class Stack(Layout):
 
     def flattened(
         self,
-        values: Literal["stored", "modality", "display"],
+        values: Literal["stored", "modality", "philips-float", "display"],
         on_irregular: Literal["error", "keep", "fill"],
         *,
         order_by: str | Sequence[str] | None = None,
@@ -297,9 +303,12 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "display"}
+        values : {"stored", "modality", "philips-float", "display"}
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+            between series; those of the modality are as the console displays them.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames that
             there are, in spatial order; or put `fill_value` where positions and frames are missing.

@@ -15,10 +15,11 @@ from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
-from dcmdask.arrays.labels import Labels, attributes, coordinates, with_units
+from dcmdask.archive.stacks import stacks_of
+from dcmdask.arrays.labels import Labels, attributes, coordinates, parameters, with_units
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom import files
-from dcmdask.dicom.description import Described
+from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
@@ -168,18 +169,23 @@ def _of_frames(
     with_identifiers: bool,
 ) -> Contents:
     found: dict[str, Labels] = {}
+    told: dict[str, Json] = {}
     for one in described:
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
+            told = {**parameters(one.facts)}
+            found |= _in_plane(one, frames)
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
-    named = identifiers(stored.dataset, [stored.name]) if with_identifiers else {}
+    facts = facts_of(described)
+    named = identifiers(stored.dataset, [stored.name], facts) if with_identifiers else {}
     return Contents(
         frames,
         DIMENSION_NAMES[: frames.ndim],
         found,
         {
             "values": values,
+            **told,
             "source": {"token": frames.token, "decoding": decoding(how)},
             "header": technical_header(stored.dataset, syntaxes, how, values),
             **named,
@@ -188,6 +194,23 @@ def _of_frames(
         values,
         described,
     )
+
+
+def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
+    """Return x and y of the frames of a file, as they are where they are arranged."""
+    stacks = stacks_of(one.series_uid, (one,))
+    if len(stacks) > 1:
+        return {}
+    (stack,) = stacks
+    along = {"y": "row", "x": "column"}
+    dims = (*stack.arrangement.dims, "y", "x")
+    shape = (*stack.arrangement.numbers.shape, *frames.shape[1:3])
+    found = coordinates(shape, dims, stack.arrangement, (one,), stack.facts)
+    return {
+        name: (tuple(along[dim] for dim in of), values, attributes)
+        for name, (of, values, attributes) in found.items()
+        if name in (*along, "patient")
+    }
 
 
 def _of_stack(
@@ -222,7 +245,7 @@ def _of_stack(
         if len(stack.instances) > 1:
             header |= _lossy_history(stack)
     sources = [one.source.name for one in stack.instances]
-    named = identifiers(dataset, sources) if with_identifiers else {}
+    named = identifiers(dataset, sources, stack.facts) if with_identifiers else {}
     told = attributes(stack.instances, stack.facts, values, stack.series_uid)
     return Contents(
         frames,

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 from dcmdask import __version__
 from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.discovery import MARK_KEY
-from dcmdask.arrays.labels import Labels
+from dcmdask.arrays.labels import PARAMETERS, Labels
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.transformation import Values
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS
@@ -71,12 +71,12 @@ class Prepared:
             yield name, made
 
     def _described(self) -> dict[str, Any]:
-        """Return the attributes that xarray reads: the unit, and names of other coordinates."""
+        """Return the attributes that xarray reads: unit, parameters, names of other coordinates."""
         names = [*self.coordinates, *([self.layout.mask] if self.layout.mask else [])]
         others = [name for name in names if name not in self.plan.dims]
-        units = self.attributes[MARK_KEY].get("units")
+        told = self.attributes[MARK_KEY]
         return {
-            **({"units": units} if units else {}),
+            **{name: told[name] for name in ("units", *PARAMETERS) if name in told},
             **({"coordinates": " ".join(others)} if others else {}),
         }
 

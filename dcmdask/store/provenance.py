@@ -12,17 +12,20 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import JPEG2000TransferSyntaxes
 
 from dcmdask import __version__
 from dcmdask.dicom.conversion import MODALITIES
+from dcmdask.dicom.frame_facts import DAY
 from dcmdask.dicom.image_pixel import YBR
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
@@ -87,6 +90,7 @@ SHARED: Mapping[str, str] = {
 _APPLIED: Mapping[str, tuple[str, ...]] = {
     "stored": (),
     "modality": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
+    "philips-float": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
     "display": (
         *("RescaleSlope", "RescaleIntercept", "BitsStored"),
         *("WindowCenter", "WindowWidth"),
@@ -159,8 +163,14 @@ def versions() -> dict[str, Json]:
     return {"dcmdask": __version__, **others}
 
 
-def identifiers(dataset: Dataset, sources: Sequence[str]) -> dict[str, Json]:
-    """Return identifiers of a patient, an examination and the source."""
+def identifiers(
+    dataset: Dataset, sources: Sequence[str], facts: npt.NDArray[Any]
+) -> dict[str, Json]:
+    """Return identifiers of a patient, an examination and the source.
+
+    Also ``first_acquisition``, the date and time of the earliest of the frames that `facts` has,
+    where all have a date; in UTC where the header says the offset.
+    """
     named: dict[str, Json] = {}
     for keyword in IDENTIFIERS:
         # A value that pydicom cannot convert is left out.
@@ -168,6 +178,11 @@ def identifiers(dataset: Dataset, sources: Sequence[str]) -> dict[str, Json]:
             warnings.simplefilter("ignore")
             if keyword in dataset and str(dataset[keyword].value or ""):
                 named[keyword] = str(dataset[keyword].value)
+    times = facts["acquisition_time"]
+    # Those of no day are counted from the first one.
+    if len(times) and np.isfinite(times).all() and (first := float(times.min())) > 2 * DAY:
+        moment = datetime(1970, 1, 1) + timedelta(milliseconds=first)
+        named["first_acquisition"] = moment.isoformat()
     return {"identifiers": {**named, "sources": list(sources)}}
 
 

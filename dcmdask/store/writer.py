@@ -44,7 +44,7 @@ def to_zarr(
     shards: str | int | Sequence[int] | None = "auto",
     compressors: Any = "auto",
     levels: int | str = "auto",
-    values: Literal["stored", "modality", "display"] = "stored",
+    values: Literal["stored", "modality", "philips-float", "display"] = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
     on_duplicate: Literal["error", "first"] = "error",
     order_by: str | Sequence[str] | None = None,
@@ -89,10 +89,13 @@ def to_zarr(
         None for no compression.
     levels : int or "auto"
         Number of levels of an OME-Zarr pyramid; by default until a frame fits in 256 x 256.
-    values : {"stored", "modality", "display"}
+    values : {"stored", "modality", "philips-float", "display"}
         Values as the decoder gives them; in the units of the modality, such as Hounsfield
         units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
         them.
+        ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
+        Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
+        between series; those of the modality are as the console displays them.
     on_irregular : {"error", "keep", "fill"}
         If positions are missing, double or uneven: raise; keep the frames in spatial order
         (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where

@@ -5,9 +5,7 @@ first. nibabel reads what it wrote.
 """
 
 import json
-import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +14,12 @@ from typing import Any, TypeAlias
 import nibabel as nib
 import numpy as np
 from pydicom import dcmread
+from real_files import DCM2NIIX
 
 from dcmdask import DcmdaskWarning, Series, Stack, scan
 
 Volume: TypeAlias = tuple[np.ndarray, np.ndarray]
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-DCM2NIIX = shutil.which("dcm2niix") or shutil.which(str(Path(sys.executable).parent / "dcm2niix"))
 
 
 def canonical(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

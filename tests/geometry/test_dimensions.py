@@ -690,3 +690,36 @@ def test_numbers_that_a_user_chooses_second_stay_what_they_are() -> None:
     assert found.dims == ("echo", "echo_number", "z")
     assert found.coordinates["echo_number"][1].tolist() == [1, 2]
     assert found.coordinates["echo"][1].tolist() == [10, 11, 12]
+
+
+# Trigger times
+
+
+def test_trigger_times_of_a_functional_run_that_count_something_else() -> None:
+    """GE: steps of 4 s where Repetition Time is 2 s; other times are those of t, if there are."""
+    made = grid(t=5, z=3).tell(repetition_time=2000.0)
+    made.tell(trigger_time=4000.0 * made.at("t") + 600.0 * made.at("z"))
+    found = arrange(made.facts)
+    assert found.dims == ("t", "z") and "t" not in found.coordinates
+    assert [note.code for note in found.notes] == ["trigger-time"]
+    np.testing.assert_array_equal(found.numbers, made.numbers)
+    np.testing.assert_array_equal(found.coordinates["trigger_time"][1][:, 0], 4000 * np.arange(5))
+    made.tell(acquisition_time=1e12 + 2000.0 * made.at("t"))
+    np.testing.assert_array_equal(arrange(made.facts).coordinates["t"][1], 2000 * np.arange(5))
+    # dcm2niix issue 560: times may well agree that it takes two repetitions.
+    made.tell(acquisition_time=1e12 + 4000.0 * made.at("t"))
+    np.testing.assert_array_equal(arrange(made.facts).coordinates["t"][1], 4000 * np.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("step", "repetition_time"),
+    [(2000.0, 2000.0), (2000.0, np.nan), (2000.0, 0.0), (100.0, 50.0), (5000.0, 2000.0),
+     (6000.0, 4.0)],
+)  # fmt: skip
+def test_trigger_times_that_are_those_of_t(step: float, repetition_time: float) -> None:
+    """Steps of a repetition, within a heartbeat, no multiple, or of many excitations."""
+    made = grid(t=5, z=3).tell(repetition_time=repetition_time)
+    made.tell(trigger_time=step * made.at("t"))
+    found = arrange(made.facts)
+    assert found.notes == ()
+    np.testing.assert_array_equal(found.coordinates["t"][1], step * np.arange(5))

@@ -1,0 +1,221 @@
+"""Diffusion weightings in the private elements of the makers, in the terms of the standard.
+
+Directions become those of the patient's axes, as dcm2niix converts them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import hypot, inf, isfinite, isnan, nan
+from struct import pack
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from dcmdask.dicom.conversion import LONGEST, numbers
+from dcmdask.dicom.elements import Encoding, RawValue
+from dcmdask.dicom.frame_facts import B_VALUE, DIRECTION
+
+__all__ = ["PRIVATE_ELEMENTS", "private_blocks", "private_diffusion"]
+
+_Axes: TypeAlias = Literal["patient", "image", "scanner"]
+
+
+class _Elements(NamedTuple):
+    """Elements within the block that a creator reserved in a group, and their usual VR."""
+
+    group: int
+    creator: bytes
+    vr: str
+    numbers: tuple[int, ...]
+
+
+class _Maker(NamedTuple):
+    """The b-value of a maker, the direction, and the axes that it is on."""
+
+    b_value: _Elements
+    direction: _Elements
+    axes: _Axes
+
+
+_SIEMENS, _PHILIPS, _UIH = b"SIEMENS MR HEADER", b"Philips Imaging DD 001", b"Image Private Header"
+_MAKERS: Final = (
+    _Maker(
+        _Elements(0x0019, _SIEMENS, "IS", (0x0C,)),
+        _Elements(0x0019, _SIEMENS, "FD", (0x0E,)),
+        "patient",
+    ),
+    _Maker(
+        _Elements(0x0043, b"GEMS_PARM_01", "IS", (0x39,)),
+        _Elements(0x0019, b"GEMS_ACQU_01", "DS", (0xBB, 0xBC, 0xBD)),
+        "scanner",
+    ),
+    _Maker(
+        _Elements(0x2001, _PHILIPS, "FL", (0x03,)),
+        _Elements(0x2005, b"Philips MR Imaging DD 001", "FL", (0xB0, 0xB1, 0xB2)),
+        "patient",
+    ),
+    _Maker(
+        _Elements(0x0065, _UIH, "FD", (0x09,)),
+        _Elements(0x0065, _UIH, "FD", (0x37,)),
+        "image",
+    ),
+)
+_NONE: Final = (nan, nan, nan)
+# GE adds this to the b-values of some sequences.
+_GE_SURPLUS: Final = 10**9
+# Lengths of gradients of GE that scale the b-value; outside, rounding or nothing is meant.
+_GE_SCALED: Final = (0.03, 0.97)
+
+_ORIENTATION, _PHASE_ENCODING, _MANUFACTURER = 0x00200037, 0x00181312, 0x00080070
+_COMMENTS: Final = 0x00204000
+# As Canon writes it into Image Comments: b=2000(0.445,0.000,0.895)
+_CANON: Final = re.compile(rb"b=([\d.]+)(?:\(([-\d.]+),([-\d.]+),([-\d.]+)\))?")
+
+# Signs of the gradients along a row, along a column and along the normal, by the axis of the
+# patient (x, y, z) that is nearest to the normal, and by the direction of phase encoding (GE
+# counts from the frequency's). As dcm2niix has them, which were measured.
+_SIGNS: Final = {
+    b"COL": ((1, 1, -1), (-1, 1, 1), (-1, -1, 1)),
+    b"ROW": ((1, -1, -1), (1, 1, 1), (-1, 1, 1)),
+}
+
+PRIVATE_ELEMENTS: Final = frozenset(
+    {_PHASE_ENCODING, _MANUFACTURER, _COMMENTS}
+    | {
+        found.group << 16 | element
+        for maker in _MAKERS
+        for found in (maker.b_value, maker.direction)
+        for block in range(0x10, 0x100)
+        for element in (block, *(block << 8 | number for number in found.numbers))
+    }
+)
+"""Private creators, the elements in whichever block they reserve (PS3.5 7.8.1), and others that
+tell what those mean."""
+
+
+def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dict[int, bytes]:
+    """Return diffusion b-value and direction of an MR instance from private elements.
+
+    Parameters
+    ----------
+    values : mapping of int to RawValue
+        Top-level elements, with those of `PRIVATE_ELEMENTS` that are there.
+    encoding : Encoding
+
+    Returns
+    -------
+    dict of int to bytes
+        By the standard's tags, as FD. Nothing that the standard's own elements say, but for
+        the b-value of a GE gradient that is shorter than a unit vector: it is that of the
+        header, scaled by the square of the length.
+    """
+    order = "<" if encoding.little_endian else ">"
+    b_value, direction, axes = _found(values, encoding)
+    own = _first(_numbers(values.get(B_VALUE), "FD", encoding))
+    if not isnan(own):
+        b_value = own
+    length = hypot(*direction)
+    if axes == "scanner" and _GE_SCALED[0] < length < _GE_SCALED[1]:
+        b_value *= length**2
+        direction = tuple(part / length for part in direction)
+    found = {}
+    if not isnan(b_value) and b_value != own:
+        found[B_VALUE] = pack(order + "d", b_value)
+    # Zeros are no direction: nothing is weighted, or all directions are.
+    if length > 0 and not (DIRECTION in values and values[DIRECTION].value):
+        vector = _in_patient(direction, axes, values, encoding)
+        found[DIRECTION] = pack(order + "3d", *vector)
+    return found
+
+
+def private_blocks(values: Mapping[int, RawValue]) -> dict[tuple[int, bytes], int]:
+    """Return the first tag of the block that each private creator reserved in each group."""
+    # Odd groups are private, and their creators have the numbers up to FF (PS3.5 7.8.1).
+    return {
+        (tag >> 16, raw.value.strip(b"\0 ")): tag & 0xFFFF0000 | (tag & 0xFF) << 8
+        for tag, raw in values.items()
+        if tag & 0x10000 and not tag & 0xFF00
+    }
+
+
+def _found(
+    values: Mapping[int, RawValue], encoding: Encoding
+) -> tuple[float, tuple[float, ...], _Axes]:
+    """Return b-value and direction of the first maker that says one of them."""
+    blocks = private_blocks(values)
+    for maker in _MAKERS if blocks else ():
+        b_value = _first(_read(maker.b_value, blocks, values, encoding))
+        if maker.axes == "scanner":
+            b_value = b_value % _GE_SURPLUS if b_value >= 0 else nan
+        direction = _read(maker.direction, blocks, values, encoding)
+        if direction or not isnan(b_value):
+            return b_value, _vector(direction), maker.axes
+    if _COMMENTS in values and _value(values, _MANUFACTURER).startswith(b"CANON"):
+        match = _CANON.fullmatch(_value(values, _COMMENTS))
+        if match is not None:
+            said = numbers(b"\\".join(match.groups(b"")), "DS", encoding.little_endian)
+            # Along phase encoding first, where GE has the frequency.
+            return said[0], _vector((said[2], said[1], said[3])), "scanner"
+    return nan, (), "patient"
+
+
+def _in_patient(
+    direction: Sequence[float], axes: _Axes, values: Mapping[int, RawValue], encoding: Encoding
+) -> Sequence[float]:
+    """Return a direction on the patient's axes (LPS); NaN where the header does not tell."""
+    if axes == "patient" or not all(map(isfinite, direction)):
+        return direction
+    orientation = _numbers(values.get(_ORIENTATION), "DS", encoding)
+    if len(orientation) != 6 or not all(map(isfinite, orientation)):
+        return _NONE
+    row, column = np.reshape(orientation, (2, 3))
+    normal = np.cross(row, column)
+    along_image = np.array(direction)
+    if axes == "scanner":
+        phase_encoding = _value(values, _PHASE_ENCODING)
+        if phase_encoding not in _SIGNS:
+            return _NONE
+        if phase_encoding == b"ROW":
+            along_image = along_image[[1, 0, 2]]
+        along_image *= _SIGNS[phase_encoding][np.argmax(np.abs(normal))]
+    found: list[float] = (along_image @ [row, column, normal]).tolist()
+    return found
+
+
+def _read(
+    elements: _Elements,
+    blocks: Mapping[tuple[int, bytes], int],
+    values: Mapping[int, RawValue],
+    encoding: Encoding,
+) -> tuple[float, ...]:
+    """Return the numbers of the elements that are there."""
+    block = blocks.get((elements.group, elements.creator))
+    if block is None:
+        return ()
+    each = (_numbers(values.get(block | one), elements.vr, encoding) for one in elements.numbers)
+    return tuple(chain.from_iterable(each))
+
+
+def _numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
+    if raw is None:
+        return ()
+    vr = usual if raw.vr in (None, "UN") else str(raw.vr)
+    return numbers(raw.value[:LONGEST], vr, encoding.little_endian)
+
+
+def _first(found: Sequence[float]) -> float:
+    return found[0] if found else nan
+
+
+def _vector(found: Sequence[float]) -> tuple[float, ...]:
+    """Return three numbers; infinity where they cannot be read, NaN where they are absent."""
+    if len(found) == 3 and all(map(isfinite, found)):
+        return tuple(found)
+    return _NONE if all(map(isnan, found)) else (inf, inf, inf)
+
+
+def _value(values: Mapping[int, RawValue], tag: int) -> bytes:
+    return values[tag].value.strip(b"\0 ") if tag in values else b""

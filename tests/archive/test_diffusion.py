@@ -1,0 +1,217 @@
+"""Diffusion weightings in private elements: b-values and directions are those of dcm2niix."""
+
+import subprocess
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import xarray as xr
+from made_series import AXIAL, along, classic
+from make_dicom import noise
+from pydicom import Dataset, dcmread
+from real_files import DCM2NIIX
+
+from dcmdask import DcmdaskWarning, scan
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+PLANES = {
+    "axial": AXIAL,
+    "sagittal": (0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
+    "coronal": (1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+}
+B_VALUES = [0, 700, 700, 1000, 1000, 1000, 2000]
+Fill = Callable[[Dataset, int, Sequence[float]], None]
+
+
+def ge(dataset: Dataset, b: int, gradient: Sequence[float], length: float = 1.0) -> None:
+    # Blocks other than the usual ones: the creators say which.
+    dataset.private_block(0x0019, "SOMEBODY ELSE", create=True)
+    block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
+    block.add_new(0x39, "IS", [b + 10**9 if b else 0, 8, 0, 0])
+    block = dataset.private_block(0x0019, "GEMS_ACQU_01", create=True)
+    for number, part in enumerate(gradient):
+        block.add_new(0xBB + number, "DS", f"{length * part:.9f}")
+
+
+def philips(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+    block = dataset.private_block(0x2001, "Philips Imaging DD 001", create=True)
+    block.add_new(0x03, "FL", float(b))
+    block = dataset.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+    for number, part in enumerate(gradient):
+        block.add_new(0xB0 + number, "FL", float(part))
+
+
+def siemens(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+    block = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+    block.add_new(0x0C, "IS", str(b))
+    if b:
+        block.add_new(0x0E, "FD", list(map(float, gradient)))
+
+
+def united_imaging(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+    block = dataset.private_block(0x0065, "Image Private Header", create=True)
+    block.add_new(0x09, "FD", float(b))
+    block.add_new(0x37, "FD", list(map(float, gradient)))
+
+
+def canon(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+    dataset.DiffusionBValue = float(b)
+    dataset.ImageComments = "b={}({:.6f},{:.6f},{:.6f})".format(b, *gradient)
+
+
+MAKERS: dict[str, tuple[str, Fill]] = {
+    "GE": ("GE MEDICAL SYSTEMS", ge),
+    "Philips": ("Philips Medical Systems", philips),
+    "Siemens": ("SIEMENS", siemens),
+    "UIH": ("UIH", united_imaging),
+    "Canon": ("CANON_MEC", canon),
+}
+
+
+def made(
+    folder: Path, maker: str, fill: Fill, orientation: Sequence[float] = AXIAL, **elements: Any
+) -> np.ndarray:
+    """Write a series of four planes for each of `B_VALUES`; return the gradients (n, 3)."""
+    planes = 4
+    gradients = np.random.default_rng(7).normal(size=(len(B_VALUES), 3))
+    gradients /= np.linalg.norm(gradients, axis=1, keepdims=True)
+    gradients[0] = 0
+    paths = classic(
+        folder,
+        noise(planes * len(B_VALUES), 16, 16, seed=3),
+        np.tile(along(orientation, 2.0 * np.arange(planes)), (len(B_VALUES), 1)),
+        orientation=orientation,
+        modality="MR",
+        seed=None,
+        each={"AcquisitionNumber": np.repeat(range(1, 1 + len(B_VALUES)), planes).tolist()},
+        **{
+            "Manufacturer": maker,
+            "SliceThickness": 2,
+            "EchoTime": 80,
+            "RepetitionTime": 5000,
+            "ScanningSequence": "EP",
+            "PatientPosition": "HFS",
+            "InPlanePhaseEncodingDirection": "COL",
+            **elements,
+        },
+    )
+    for number, path in enumerate(paths):
+        dataset = dcmread(path)
+        which = number // planes
+        fill(dataset, B_VALUES[which], gradients[which].tolist())
+        dataset.save_as(path)
+    return gradients
+
+
+def opened(source: Path) -> xr.DataArray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        return scan(source)[0].to_xarray()
+
+
+def in_patient(gradients: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The directions (n, 3) on RAS axes of a .bvec that belongs to an image with this affine."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    found = gradients.copy()
+    if np.linalg.det(axes) > 0:
+        found[0] *= -1
+    return (axes @ found).T
+
+
+def compare_with_dcm2niix(source: Path, target: Path) -> None:
+    """Of `.dcm`, and of the files that `to_nifti` writes; rows are the other way round there."""
+    assert DCM2NIIX is not None
+    command = [DCM2NIIX, "-z", "n", "-b", "n", "-f", "theirs", "-o", str(target), str(source)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    theirs: Any = nib.load(target / "theirs.nii")
+    b_values, gradients = (np.loadtxt(target / f"theirs.{kind}") for kind in ("bval", "bvec"))
+    assert np.abs(gradients).max() > 0.5
+    expected = in_patient(gradients, theirs.affine)
+    v = opened(source)
+    assert v.dims[0] == "diffusion"
+    np.testing.assert_allclose(v.dcm.bvals, b_values, atol=0.01)
+    found = in_patient(v.dcm.bvecs, LPS_TO_RAS @ v.dcm.affine)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    v.dcm.to_nifti(target / "ours.nii")
+    ours: Any = nib.load(target / "ours.nii")
+    np.testing.assert_allclose(np.loadtxt(target / "ours.bval"), b_values, atol=0.01)
+    found = in_patient(np.loadtxt(target / "ours.bvec"), ours.affine)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("phase_encoding", ["COL", "ROW"])
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("maker", MAKERS)
+def test_made_series(maker: str, plane: str, phase_encoding: str, tmp_path: Path) -> None:
+    """Oblique planes, nearest to axial, sagittal and coronal ones."""
+    turn, _ = np.linalg.qr([[1, 0.1, -0.2], [-0.1, 1, 0.15], [0.2, -0.15, 1]])
+    turn *= np.sign(np.diag(turn))
+    orientation = (np.reshape(PLANES[plane], (2, 3)) @ turn.T).ravel().tolist()
+    name, fill = MAKERS[maker]
+    how = {"InPlanePhaseEncodingDirection": phase_encoding}
+    made(tmp_path / "in", name, fill, orientation, **how)
+    compare_with_dcm2niix(tmp_path / "in", tmp_path)
+
+
+def test_a_short_gradient_scales_the_b_value(tmp_path: Path) -> None:
+    """dcm2niix issue 163: GE measures several b-values as parts of the largest."""
+
+    def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        ge(dataset, b, gradient, 0.5)
+        dataset.DiffusionBValue = float(b)
+
+    made(tmp_path / "in", "GE MEDICAL SYSTEMS", fill)
+    compare_with_dcm2niix(tmp_path / "in", tmp_path)
+    np.testing.assert_allclose(opened(tmp_path / "in").b_value, np.array(B_VALUES) / 4, atol=0.01)
+
+
+def test_real_series(corpus: Path, tmp_path: Path) -> None:
+    compare_with_dcm2niix(corpus / "dcm_qa_ge/01_Ax_DWI_TENSOR_R2", tmp_path)
+
+
+def test_canon_writes_the_b_value_into_a_comment(tmp_path: Path) -> None:
+    def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        canon(dataset, b, gradient)
+        del dataset.DiffusionBValue
+
+    gradients = made(tmp_path / "in", "CANON_MEC", fill)
+    v = opened(tmp_path / "in")
+    np.testing.assert_array_equal(v.dcm.bvals, B_VALUES)
+    # Axial, with phase encoding along columns: these come first.
+    np.testing.assert_allclose(v.direction_y[1:], -gradients[1:, 0], atol=1e-6)
+    np.testing.assert_allclose(v.direction_x[1:], -gradients[1:, 1], atol=1e-6)
+    # A comment of another maker may mean anything.
+    made(tmp_path / "other", "SIEMENS", fill)
+    assert "b_value" not in opened(tmp_path / "other").coords
+
+
+@pytest.mark.parametrize("phase_encoding", [None, "OTHER"])
+def test_directions_of_unknown_axes_are_none(phase_encoding: str | None, tmp_path: Path) -> None:
+    made(tmp_path, "GE MEDICAL SYSTEMS", ge, InPlanePhaseEncodingDirection=phase_encoding)
+    v = opened(tmp_path)
+    np.testing.assert_array_equal(v.b_value, B_VALUES)
+    assert np.isnan(v.direction_x).all()
+
+
+def test_elements_of_the_standard_come_first(tmp_path: Path) -> None:
+    def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        siemens(dataset, b, gradient)
+        dataset.DiffusionBValue = b + 5.0
+        dataset.DiffusionGradientOrientation = [0.0, 0.6, 0.8]
+
+    made(tmp_path, "SIEMENS", fill)
+    v = opened(tmp_path)
+    np.testing.assert_array_equal(v.b_value, np.array(B_VALUES) + 5)
+    assert (v.direction_z == 0.8).all()
+
+
+def test_zeros_are_no_direction(tmp_path: Path) -> None:
+    """As of means over several directions."""
+    made(tmp_path, "Philips", lambda dataset, b, gradient: philips(dataset, b, [0, 0, 0]))
+    v = opened(tmp_path)
+    np.testing.assert_array_equal(v.b_value, B_VALUES)
+    assert np.isnan(v.direction_x).all() and not v.dcm.bvecs.any()

@@ -1,0 +1,143 @@
+"""Distances of pixels where frames have no position, or no Pixel Spacing, in every output."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from make_dicom import native, noise
+from pydicom import Dataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+)
+
+import dcmdask
+from dcmdask import DcmdaskWarning, scan
+
+ROWS, COLUMNS = 6, 8
+
+
+def written(path: Path, frames: int = 1, **elements: Any) -> Path:
+    """A file without a position."""
+    kind = UltrasoundMultiFrameImageStorage if frames > 1 else ComputedRadiographyImageStorage
+    own = {"SOPClassUID": kind, "SOPInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(native(noise(frames, ROWS, COLUMNS), **{"Modality": "CR", **own, **elements}))
+    return path
+
+
+def region(across: float, down: float, form: int = 1, units: tuple[int, int] = (3, 3)) -> Dataset:
+    item = Dataset()
+    item.RegionSpatialFormat = form
+    item.PhysicalUnitsXDirection, item.PhysicalUnitsYDirection = units
+    item.PhysicalDeltaX, item.PhysicalDeltaY = across, down
+    return item
+
+
+def ultrasound(path: Path, *regions: Dataset, frames: int = 1, **elements: Any) -> Path:
+    own = {"Modality": "US", "SequenceOfUltrasoundRegions": list(regions), **elements}
+    return written(path, frames, **({"SOPClassUID": UltrasoundImageStorage} | own))
+
+
+def opened(path: Path) -> xr.DataArray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        return scan(path)[0].to_xarray()
+
+
+def check(v: Any, down: float, across: float) -> None:
+    assert v.y.values == pytest.approx(down * np.arange(ROWS))
+    assert v.x.values == pytest.approx(across * np.arange(COLUMNS))
+    assert (v.y.attrs["units"], v.x.attrs["units"]) == ("mm", "mm")
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_every_output_has_the_same_spacing(frames: int, tmp_path: Path) -> None:
+    """cornerstone3D issue 2057: a plain store lost the scale."""
+    file = written(tmp_path / "in" / "a", frames, PixelSpacing=["0.5", "0.25"])
+    v = opened(tmp_path / "in")
+    check(v, 0.5, 0.25)
+    assert "spacing_source" not in v.attrs
+    for number, source in enumerate((file, tmp_path / "in")):
+        target = tmp_path / f"{number}.zarr"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DcmdaskWarning)
+            dcmdask.to_zarr(source, target)
+            dcmdask.to_zarr(source, tmp_path / f"{number}.ome.zarr", format="ome-zarr")
+            assert dcmdask.verify(target, source).ok
+        check(xr.open_zarr(target).pixels, 0.5, 0.25)
+        ome: Any = zarr.open_group(tmp_path / f"{number}.ome.zarr").attrs["ome"]
+        (scale, *_) = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+        assert scale["scale"][-2:] == [0.5, 0.25]
+
+
+def test_spacing_of_a_detector(tmp_path: Path) -> None:
+    written(tmp_path / "a", ImagerPixelSpacing=["0.2", "0.1"])
+    v = opened(tmp_path)
+    check(v, 0.2, 0.1)
+    assert v.attrs["spacing_source"] == "ImagerPixelSpacing"
+    # Pixel Spacing may be calibrated, and comes first.
+    written(tmp_path / "a", ImagerPixelSpacing=["0.2", "0.1"], PixelSpacing=["0.15", "0.075"])
+    v = opened(tmp_path)
+    check(v, 0.15, 0.075)
+    assert "spacing_source" not in v.attrs
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_spacing_of_ultrasound(frames: int, tmp_path: Path) -> None:
+    """Centimetres become millimetres; other kinds of regions say nothing of space."""
+    spectral, motion = region(0.01, 20.0, 3, (4, 7)), region(0.01, 0.02, 2, (4, 3))
+    ultrasound(tmp_path / "a", region(0.03, -0.04), spectral, motion, frames=frames)
+    v = opened(tmp_path)
+    check(v, 0.4, 0.3)
+    assert v.attrs["spacing_source"] == "SequenceOfUltrasoundRegions"
+    assert "ultrasound-regions" not in {note.code for note in scan(tmp_path)[0].stacks[0].notes}
+    file = tmp_path / "a"
+    dcmdask.to_zarr(file, tmp_path / "a.zarr")
+    check(xr.open_zarr(tmp_path / "a.zarr").pixels, 0.4, 0.3)
+    ultrasound(tmp_path / "a", region(0.03, 0.04), region(0.03, 0.04))
+    check(opened(tmp_path / "a"), 0.4, 0.3)
+
+
+@pytest.mark.parametrize(
+    "regions",
+    [
+        [region(0.03, 0.03), region(0.04, 0.04)],
+        [region(0.03, 0.03, 2)],
+        [region(0.03, 0.03, units=(0, 0))],
+        [region(0.0, 0.0)],
+    ],
+)
+def test_regions_that_do_not_tell(regions: list[Dataset], tmp_path: Path) -> None:
+    ultrasound(tmp_path / "a", *regions)
+    (stack,) = scan(tmp_path)[0].stacks
+    assert [note.code for note in stack.notes] == ["ultrasound-regions"]
+    v = opened(tmp_path)
+    assert {"x", "y"}.isdisjoint(v.coords) and "spacing_source" not in v.attrs
+
+
+def test_a_damaged_sequence_of_regions_loses_no_file(tmp_path: Path) -> None:
+    path = ultrasound(tmp_path / "a", region(0.03, 0.04))
+    data = path.read_bytes()
+    place = data.index(b"\x18\x00\x12\x60")  # Region Spatial Format, with a VR that is none
+    path.write_bytes(data[: place + 4] + b"??" + data[place + 6 :])
+    (stack,) = scan(tmp_path)[0].stacks
+    assert [note.code for note in stack.notes] == ["ultrasound-regions"]
+
+
+def test_a_file_in_the_patient_has_the_coordinates_of_the_series(corpus: Path) -> None:
+    file = next(iter(scan(corpus / "dcm_qa_pdt2/In/Siemens/VE11")[0].files))
+    v = scan(file)[0].to_xarray()
+    from dcmdask.store.contents import contents
+
+    what = contents(file, arranged=False, values="stored", on_irregular="error", fill_value=None)
+    for name, dim in (("y", "row"), ("x", "column")):
+        dims, values, attributes = what.coordinates[name]
+        assert (dims, attributes) == ((dim,), {"units": "mm"})
+        np.testing.assert_array_equal(values, v[name])
+    assert int(what.coordinates["patient"][1]) == int(v.patient)
