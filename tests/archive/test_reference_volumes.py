@@ -28,11 +28,15 @@ def canonical(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.asarray(image.dataobj), image.affine
 
 
-def volumes(stack: Stack) -> list[Volume]:
-    """Each volume (x, y, z) of a stack, as nibabel sees it."""
+def lazily(stack: Stack) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DcmdaskWarning)
-        v = stack.to_xarray()
+        return stack.to_xarray()
+
+
+def volumes(stack: Stack) -> list[Volume]:
+    """Each volume (x, y, z) of a stack, as nibabel sees it."""
+    v = lazily(stack)
     affine = LPS_TO_RAS @ v.dcm.affine
     values = v.transpose(..., "x", "y", "z").values
     each = values.reshape(-1, *values.shape[-3:])
@@ -58,8 +62,12 @@ OTHER_THERE = {
 
 
 def test_dcm2niix(corpus: Path, tmp_path: Path) -> None:
-    """Each volume of each regular stack of the corpus is among the outputs of dcm2niix."""
+    """Each volume of each regular stack of the corpus is among the outputs of dcm2niix.
+
+    So are its Repetition Time and its b-values.
+    """
     found, other, absent = 0, set[str](), []
+    repetition_times = b_values = 0
     for number, series in enumerate(scan(corpus)):
         stacks = [one for one in series.stacks if one.kind == "volume" and not one.irregularities]
         if not stacks:
@@ -74,6 +82,9 @@ def test_dcm2niix(corpus: Path, tmp_path: Path) -> None:
             missing = [place for place in places if place < 0]
             assert missing or places == sorted(places)
             found += len(made) - len(missing)
+            if len(made) > 1:
+                repetition_times += check_repetition_time(stack, tmp_path / str(number))
+                b_values += check_b_values(stack, tmp_path / str(number))
             names = {Path(one.source.name).name for one in stack.instances}
             if missing and names <= OTHER_THERE.keys():
                 other |= names
@@ -81,6 +92,25 @@ def test_dcm2niix(corpus: Path, tmp_path: Path) -> None:
                 absent.append(f"{len(missing)} of {len(made)} volumes of {stack.name}, {names}")
     assert not absent
     assert other == OTHER_THERE.keys() and found > 90
+    assert repetition_times >= 7 and b_values >= 1
+
+
+def check_repetition_time(stack: Stack, folder: Path) -> bool:
+    told = {json.loads(path.read_text()).get("RepetitionTime") for path in folder.glob("*.json")}
+    v = lazily(stack)
+    assert {v.attrs["repetition_time"] / 1000} == told
+    if "t" in v.dims and "t" in v.coords:
+        np.testing.assert_allclose(v.t.diff("t"), v.attrs["repetition_time"], rtol=0.01)
+    return True
+
+
+def check_b_values(stack: Stack, folder: Path) -> bool:
+    v = lazily(stack)
+    if "diffusion" not in v.dims:
+        return False
+    (path,) = folder.glob("*.bval")
+    np.testing.assert_allclose(v.dcm.bvals, np.loadtxt(path), rtol=1e-6)
+    return True
 
 
 def convert(series: Series, folder: Path) -> Iterator[Volume]:
@@ -103,7 +133,7 @@ def equal(one: Volume, other: Volume) -> bool:
 
 def run_dcm2niix(source: Path, target: Path) -> None:
     assert DCM2NIIX is not None
-    command = [DCM2NIIX, "-z", "n", "-b", "n", "-f", "%s_%e_%r", "-o", str(target), str(source)]
+    command = [DCM2NIIX, "-z", "n", "-b", "y", "-f", "%s_%e_%r", "-o", str(target), str(source)]
     # It reads what it can, and exits with 1 or more where that is not all.
     subprocess.run(command, check=False, capture_output=True, timeout=120)
 
