@@ -29,6 +29,7 @@ _REPEATED = (
     "photometric_interpretation",
     "pixel_keyword",
     "units",
+    "overrides",
 )
 
 
@@ -36,6 +37,7 @@ def describe_files(
     paths: Iterable[str],
     storage_options: Mapping[str, Any] | None = None,
     known: dict[Any, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
     """Describe files, in their order.
 
@@ -45,16 +47,23 @@ def describe_files(
     storage_options : mapping, optional
     known : dict, optional
         Values of earlier files, which equal ones are replaced by.
+    options : mapping, optional
+        Decoding options, as for :func:`dcmdask.scan`.
     """
     known = {} if known is None else known
+    options = {} if options is None else options
+    limit = options.get("inflate_limit", files.INFLATE_LIMIT)
     return [
-        describe_located(path, partial(files.locate, path, storage_options), known)
+        describe_located(path, partial(files.locate, path, storage_options, limit), known, options)
         for path in paths
     ]
 
 
 def describe_located(
-    path: str, locate: Callable[[], files.Stored], known: dict[Any, Any]
+    path: str,
+    locate: Callable[[], files.Stored],
+    known: dict[Any, Any],
+    options: Mapping[str, Any],
 ) -> Outcome:
     """Describe one file.
 
@@ -63,7 +72,7 @@ def describe_located(
     path : str
     locate : callable
         Returns the place of its bytes.
-    known : dict
+    known, options : dict, mapping
         As for :func:`describe_files`.
     """
     # Warnings about the header come when its frames are opened.
@@ -73,9 +82,9 @@ def describe_located(
             if not source.size:
                 return empty(path)
             try:
-                return _sharing(describe(source), known)
+                return _sharing(describe(source, options), known)
             except NoPixelDataError:
-                return _without_pixels(path, lost_pixels(source))
+                return _without_pixels(path, lost_pixels(source, options))
         except NotDicomError:
             return Skipped(path, "not a DICOM file", "not DICOM", "not DICOM")
         except DcmdaskError as error:

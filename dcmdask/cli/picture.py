@@ -39,6 +39,7 @@ def picture(
         int | None, typer.Option(min=0, metavar="N", help="One frame, counted from 0.")
     ] = None,
     series: options.Series = None,
+    set: options.Set = None,
     storage_option: options.StorageOption = None,
 ) -> None:
     """Draw a series or a file: three planes of a volume, otherwise all frames.
@@ -51,7 +52,8 @@ def picture(
     with warnings.catch_warnings():
         # A picture shows what there is.
         warnings.simplefilter("ignore", DcmdaskWarning)
-        array = _array(source, series, options_of(storage_option or ()), window is not None)
+        how = {"storage_options": options_of(storage_option or ()), **options.overrides_of(set)}
+        array = _array(source, series, window is not None, **how)
         if frame is not None:
             _draw_frame(array, target, frame, shown)
         elif mip is not None:
@@ -72,17 +74,15 @@ def _window(text: str) -> tuple[float, float]:
     return center, width
 
 
-def _array(
-    source: str, series: str | None, storage_options: dict[str, Any], in_units: bool
-) -> xr.DataArray:
+def _array(source: str, series: str | None, in_units: bool, **how: Any) -> xr.DataArray:
     from dcmdask.archive.collection import only_stack
     from dcmdask.archive.scan import scan
     from dcmdask.cli.choice import chosen
 
     if series is None:
-        stack = only_stack(scan(source, storage_options=storage_options))
+        stack = only_stack(scan(source, **how))
     else:
-        stack = chosen(source, series, storage_options).only_stack()
+        stack = chosen(source, series, **how).only_stack()
     return stack.to_xarray("modality" if in_units else "display", on_irregular="keep")
 
 

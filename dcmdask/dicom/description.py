@@ -37,7 +37,7 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called
+from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
 from dcmdask.errors import HeaderError
 
@@ -64,7 +64,6 @@ WANTED: Final = frozenset(
         *(EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
     }
 )
-_TO_OPEN: Final = OVERRIDES | {"transfer_syntax_uid", "inflate_limit", "allow_excess_frames"}
 _ROWS, _FIRST_DIRECTORY_RECORD = 0x00280010, 0x00041200
 # SOP classes (PS3.4 B.5) whose instances have pixel data, besides those of images.
 _OF_PIXELS: Final = (
@@ -263,8 +262,7 @@ def describe(
     options = {} if options is None else options
     overrides = {key: options[key] for key in sorted(OVERRIDES & options.keys())}
     if header is None:
-        syntax, limit = options.get("transfer_syntax_uid"), options.get("inflate_limit")
-        limit = files.INFLATE_LIMIT if limit is None else limit
+        syntax, limit = _reading(options)
         header = read_header(source, WANTED, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:
@@ -305,8 +303,12 @@ def describe(
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
-        overrides=tuple((key, options[key]) for key in sorted(_TO_OPEN & options.keys())),
+        overrides=tuple(header_options(options).items()),
     )
+
+
+def _reading(options: Mapping[str, Any]) -> tuple[str | None, int]:
+    return options.get("transfer_syntax_uid"), options.get("inflate_limit", files.INFLATE_LIMIT)
 
 
 def _text(header: Header, tag: int) -> str:
@@ -396,7 +398,7 @@ def _top_level(header: Header) -> list[bytes]:
     return found
 
 
-def lost_pixels(source: files.Stored) -> str:
+def lost_pixels(source: files.Stored, options: Mapping[str, Any] | None = None) -> str:
     """Return the reason why a file without pixel data should have some; empty if there is none.
 
     Reports, plans, presentation states and media directories have no pixel data. A file that
@@ -406,6 +408,8 @@ def lost_pixels(source: files.Stored) -> str:
     ----------
     source : Stored
         Source without pixel data.
+    options : mapping, optional
+        As for :func:`describe`.
 
     Raises
     ------
@@ -418,7 +422,8 @@ def lost_pixels(source: files.Stored) -> str:
     >>> lost_pixels(files.locate(get_testdata_file("rtplan.dcm")))
     ''
     """
-    header = read_header(source, (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD))
+    syntax, limit = _reading(options or {})
+    header = read_header(source, (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD), syntax, (), limit)
     reason, stopped = _reason_for_pixels(header), header.stopped
     if reason and stopped is not None:
         reason += (

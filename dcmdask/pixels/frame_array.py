@@ -30,6 +30,8 @@ from dcmdask.pixels.array_like import (
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
 
+_OPTIONS = frozenset({"raw", "decoding_plugin"}) | OVERRIDES | DECODING_OPTIONS
+
 
 class FrameArray(ArrayLike):
     """Frames as an array (frames, rows, columns) or (frames, rows, columns, samples).
@@ -268,7 +270,9 @@ def open_frames(
     return FrameArray(instance, how, dataset)
 
 
-def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
+def check_options(
+    options: Mapping[str, Any], function: Callable[..., Any], among: Iterable[str] = _OPTIONS
+) -> None:
     """Refuse keywords that are neither decoding options nor overrides of group 0028.
 
     Parameters
@@ -276,12 +280,14 @@ def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> N
     options : mapping
     function : callable
         Its own parameters are the first that a misspelt keyword is compared with.
+    among : iterable of str, optional
+        The options that it takes; by default all of :func:`open_frames`.
 
     Raises
     ------
     TypeError
     """
-    known = sorted({"raw", "decoding_plugin"} | OVERRIDES | DECODING_OPTIONS)
+    known = sorted(among)
     for name in options.keys() - known:
         own = [*signature(function).parameters]
         near = get_close_matches(name, own, 1) or get_close_matches(name, known, 1)
