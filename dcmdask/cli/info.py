@@ -71,7 +71,9 @@ def _facts(frames: FrameArray) -> dict[str, Any]:
     syntax = frames.transfer_syntax
     tags = [tag_for_keyword(keyword) for keyword in (*ELEMENTS, "SharedFunctionalGroupsSequence")]
     dataset = frames.elements(filter(None, tags))
-    header = technical_header(dataset, [str(syntax)], frames.decoding, "stored")
+    header = technical_header(
+        dataset, [str(syntax)], frames.decoding, "stored", frames.interpretation_given
+    )
     # 12-bit lossy JPEG is left to pydicom's plugins.
     left = syntax == JPEGExtended12Bit and header.get("BitsStored", 8) != 8
     own = ["imagecodecs"] if codecs.own_decoder(syntax) and not left else []

@@ -14,7 +14,7 @@ from dcmdask.dicom.instance import issue
 from dcmdask.errors import IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
-from dcmdask.images.irregularities import named
+from dcmdask.images.irregularities import detail_of, named
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -64,6 +64,7 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
             "off by 0.5 mm; order_by='TriggerTime' or other keywords name what tells frames of one "
             "position apart; scan(...)[0].stacks[0].split() gives the regular parts",
             source=stack.name,
+            detail=detail_of(arrangement.irregularities, stack),
             code="+".join(sorted(codes)),
         )
     return arrangement

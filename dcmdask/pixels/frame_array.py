@@ -75,6 +75,11 @@ class FrameArray(ArrayLike):
         return {**self._instance.pixels.options, "raw": raw, "decoding_plugin": plugin}
 
     @property
+    def interpretation_given(self) -> bool:
+        """Whether Photometric Interpretation is the caller's."""
+        return self._instance.pixels.interpretation_given
+
+    @property
     def indexed_by(self) -> str:
         """Origin of the frame index, in words."""
         return self._instance.indexed_by

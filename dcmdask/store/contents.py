@@ -193,7 +193,9 @@ def _of_frames(
         {
             "values": values,
             "source": {"token": frames.token, "decoding": decoding(how)},
-            "header": technical_header(stored.dataset, syntaxes, how, values),
+            "header": technical_header(
+                stored.dataset, syntaxes, how, values, stored.interpretation_given
+            ),
             **named,
         },
         stored.dataset,
@@ -225,7 +227,8 @@ def _of_stack(
         **opening,
     }
     dataset = read_whole_header(first.source, UID(first.transfer_syntax))
-    header = technical_header(dataset, syntaxes, how, values)
+    given = "photometric_interpretation" in opening
+    header = technical_header(dataset, syntaxes, how, values, given)
     for keyword in _differing(stack):
         header.pop(keyword, None)
     if len(stack.instances) > 1:

@@ -112,3 +112,8 @@ def test_an_unknown_vr_before_the_pixel_data(tmp_path: Path) -> None:
     (skipped,) = scan(tmp_path).skipped
     assert f"byte {at}" in skipped.reason
     assert "(0028,1FFF)" in skipped.reason
+    assert "truncated" not in skipped.reason and skipped.kind == "doubtful"
+    # Without such an element nothing is known but that it ends too early.
+    saved(tmp_path, data[:at])
+    (skipped,) = scan(tmp_path).skipped
+    assert skipped.reason.endswith("it is probably truncated")
