@@ -108,7 +108,7 @@ class JoinedFrames(ArrayLike):
         check_plugin(instance, self._how.plugin)
         frames = FrameArray(instance, self._how)
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
-        # A scan may count declared frames only; others have no place then, and opening warns.
+        # A scan may count declared frames only (`frame_count`); opening warns of others.
         counted = expected[0] in (instance.pixels.number_of_frames, len(frames))
         there = (expected[0] if counted else len(frames), *frames.shape[1:])
         if there != expected or frames.dtype.newbyteorder("=") not in self._types:
