@@ -21,6 +21,7 @@ from dcmdask import (
     from_dicom,
     scan,
     to_zarr,
+    verify,
 )
 from dcmdask.arrays.transformation import fill_for
 
@@ -41,6 +42,10 @@ def test_a_decimal_comma_in_rescale_intercept(tmp_path: Path) -> None:
     expected = FRAMES[:1].astype("i4") - 1024
     for src in (path, tmp_path):
         np.testing.assert_array_equal(from_dicom(src, values="modality").compute(), expected)
+        to_zarr(src, tmp_path / "a.zarr", values="modality", overwrite=True)
+        stored: Any = zarr.open_group(tmp_path / "a.zarr", mode="r")["pixels"]
+        np.testing.assert_array_equal(stored[...].reshape(expected.shape), expected)
+        assert verify(tmp_path / "a.zarr", src).ok
 
 
 def test_a_decimal_comma_in_the_window() -> None:
@@ -54,6 +59,7 @@ def test_a_decimal_comma_in_the_window() -> None:
 
 @pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
 def test_no_number_raises_with_file_tag_and_text(keyword: str, tmp_path: Path) -> None:
+    """fo-dicom issues 1915 and 1296."""
     path = saved(tmp_path, odd(keyword, "Smith^Jo", SeriesInstanceUID="1.2.3"))
     np.testing.assert_array_equal(from_dicom(tmp_path).compute(), FRAMES[:1])
     (series,) = scan(tmp_path)
@@ -72,6 +78,7 @@ def test_no_number_raises_with_file_tag_and_text(keyword: str, tmp_path: Path) -
 
 
 def test_a_window_that_is_no_number_is_not_the_full_range() -> None:
+    """fo-dicom issue 1891."""
     data = odd("WindowCenter", "forty   ", WindowWidth=400)
     with pytest.raises(HeaderError, match=r"\(0028,1050\) 'Window Center'"):
         from_dicom(data, values="display")
@@ -166,6 +173,18 @@ def test_a_position_that_cannot_be_read_is_irregular(
         kept = stack.to_dask(on_irregular="keep")
     assert len(kept) == len(stack.frame_numbers) and kept.compute().any()
     assert sum(len(part.frame_numbers) for part in stack.split()) == len(kept)
+
+
+def test_a_decimal_comma_in_pixel_spacing(tmp_path: Path) -> None:
+    """dcmjs issue 287, pydicom issue 173."""
+    (path,) = classic(tmp_path, FRAMES[:1], along(AXIAL, [0]), spacing=(0.5, 0.75))
+    path.write_bytes(path.read_bytes().replace(b"0.5\\0.75", b"0,5\\0,75"))
+    (stack,) = scan(tmp_path)[0].stacks
+    assert stack.irregularities == () and stack.geometry is not None
+    assert stack.geometry.spacing[1:] == (0.5, 0.75)
+    v = stack.to_xarray()
+    np.testing.assert_allclose(np.diff(v.y), 0.5)
+    np.testing.assert_allclose(np.diff(v.x), 0.75)
 
 
 def test_a_spacing_that_cannot_be_read_is_named(tmp_path: Path) -> None:

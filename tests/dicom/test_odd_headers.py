@@ -49,6 +49,7 @@ def test_a_photometric_interpretation_with_a_leading_blank(make: Any) -> None:
 
 
 def test_a_number_of_frames_with_vr_us() -> None:
+    """As users of pydicom met it: Number of Frames is no IS, and is read all the same."""
     frames = noise(3, 8, 8)
     data = native(frames, NumberOfFrames=30)
     text = struct.pack("<HH2sH", 0x28, 8, b"IS", 2) + b"30"

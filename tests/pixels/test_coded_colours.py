@@ -103,6 +103,7 @@ def test_the_codestream_decides_where_the_header_cannot_be_true(
 # pydicom goes by a JFIF marker in any case, so not with one.
 @pytest.mark.parametrize(("form", "interpretation"), [c for c in CASES if len(c[0]) == 2])
 def test_what_is_asked_for_is_not_corrected(form: tuple[Any, ...], interpretation: str) -> None:
+    """pydicom issue 2280, dicom-rs issue 829: raw values, and a plugin that is named."""
     data = one_file(jpeg(*form), interpretation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
