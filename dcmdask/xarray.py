@@ -19,6 +19,8 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from dcmdask.arrays.accessor import DicomAccessor
+from dcmdask.dicom.image_pixel import header_options
+from dcmdask.pixels.frame_array import check_options
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -36,6 +38,8 @@ class DicomBackend(BackendEntrypoint):
 
     description = "DICOM files, series and archives"
     supports_groups = True
+    # xarray does not find these by itself where there are decoding options.
+    open_dataset_parameters = ("drop_variables",)
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Return whether a name ends in ``.dcm``.
@@ -59,6 +63,7 @@ class DicomBackend(BackendEntrypoint):
         tolerance: float | None = None,
         fill_value: float | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        **decoding_options: Any,
     ) -> xr.Dataset:
         """Open the only stack of a file, folder or archive.
 
@@ -90,6 +95,9 @@ class DicomBackend(BackendEntrypoint):
             Value (0028,0120), or 0.
         storage_options : mapping, optional
             For the fsspec file system of a URL.
+        **decoding_options
+            `raw` and `decoding_plugin`, pydicom's decoding options, and overrides of group 0028 by
+            pydicom's keywords, such as `bits_stored`, where headers lack an element or are wrong.
 
         Returns
         -------
@@ -98,16 +106,20 @@ class DicomBackend(BackendEntrypoint):
 
         Raises
         ------
+        TypeError
+            There is no such option.
         AmbiguousSourceError, IrregularSeriesError
             There are several stacks, or one that is not regular.
         """
         from dcmdask.archive.collection import only_stack
         from dcmdask.archive.scan import scan
 
-        found = scan(filename_or_obj, storage_options=storage_options)
+        check_options(decoding_options, self.open_dataset)
+        overrides = header_options(decoding_options)
+        found = scan(filename_or_obj, storage_options=storage_options, **overrides)
         stack = only_stack(found, on_duplicate)
         how = {"order_by": order_by, "tolerance": tolerance, "fill_value": fill_value}
-        return _dataset(stack, values, on_irregular, drop_variables, **how)
+        return _dataset(stack, values, on_irregular, drop_variables, **how, **decoding_options)
 
     def open_groups_as_dict(
         self,
@@ -117,6 +129,7 @@ class DicomBackend(BackendEntrypoint):
         values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         on_irregular: Literal["error", "keep", "fill"] = "keep",
         storage_options: Mapping[str, Any] | None = None,
+        **decoding_options: Any,
     ) -> dict[str, xr.Dataset]:
         """Open all series below a folder.
 
@@ -136,6 +149,9 @@ class DicomBackend(BackendEntrypoint):
             For the fsspec file system of a URL.
         on_irregular : {"error", "keep", "fill"}
             By default stacks that are not regular are kept as they are.
+        **decoding_options
+            `raw` and `decoding_plugin`, pydicom's decoding options, and overrides of group 0028 by
+            pydicom's keywords, such as `bits_stored`, where headers lack an element or are wrong.
 
         Returns
         -------
@@ -145,12 +161,17 @@ class DicomBackend(BackendEntrypoint):
         """
         from dcmdask.archive.scan import scan
 
+        check_options(decoding_options, self.open_groups_as_dict)
+        overrides = header_options(decoding_options)
+        found = scan(filename_or_obj, storage_options=storage_options, **overrides)
         groups = {"/": xr.Dataset()}
-        for number, series in enumerate(scan(filename_or_obj, storage_options=storage_options)):
+        for number, series in enumerate(found):
             name = series.uid or f"series-{number}"
             for place, stack in enumerate(series.stacks):
                 group = f"/{name}" if len(series.stacks) == 1 else f"/{name}/stack-{place}"
-                groups[group] = _dataset(stack, values, on_irregular, drop_variables)
+                groups[group] = _dataset(
+                    stack, values, on_irregular, drop_variables, **decoding_options
+                )
         return groups
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:

@@ -108,7 +108,7 @@ class Archive:
                 self._paths[found[path]] = path
                 yield found[path]
 
-    def describe(self, url: str, known: dict[Any, Any]) -> Outcome:
+    def describe(self, url: str, known: dict[Any, Any], options: Mapping[str, Any]) -> Outcome:
         """Return what a member is, as :func:`describe_files` does of files."""
         path = self._paths[url]
         info = _listed(self._fs)[path]
@@ -117,7 +117,7 @@ class Archive:
         remote = files.remote_file(url, self._options, self._fs, path, info)
         with _Kept(partial(self._open, path), url) as file:
             member = files.Member(url, remote.size, cast(BinaryIO, file))
-            outcome = describe_located(url, lambda: member, known)
+            outcome = describe_located(url, lambda: member, known, options)
         return replace(outcome, source=remote) if isinstance(outcome, Described) else outcome
 
 

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from pydicom.uid import UID
 
 from dcmdask.archive.discovery import Skipped, empty, unreadable
 from dcmdask.dicom import files
-from dcmdask.dicom.description import Described, describe, lost_pixels
+from dcmdask.dicom.conversion import code_string
+from dcmdask.dicom.description import Described, describe
+from dcmdask.dicom.header import Header, read_header
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError
 
 Outcome: TypeAlias = "Described | Skipped"
@@ -29,13 +33,28 @@ _REPEATED = (
     "photometric_interpretation",
     "pixel_keyword",
     "units",
+    "overrides",
 )
+_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD = 0x00080016, 0x00280010, 0x00041200
+# SOP classes (PS3.4 B.5) whose instances have pixel data, besides those of images.
+_OF_PIXELS: Final = (
+    "Segmentation Storage",
+    "Label Map Segmentation Storage",
+    "Height Map Segmentation Storage",
+    "Parametric Map Storage",
+    "Enhanced US Volume Storage",
+    "Ophthalmic Thickness Map Storage",
+    "Corneal Topography Map Storage",
+)
+# Its pixel data may be left out, and Rows with it.
+_RT_DOSE: Final = "RT Dose Storage"
 
 
 def describe_files(
     paths: Iterable[str],
     storage_options: Mapping[str, Any] | None = None,
     known: dict[Any, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
     """Describe files, in their order.
 
@@ -45,16 +64,23 @@ def describe_files(
     storage_options : mapping, optional
     known : dict, optional
         Values of earlier files, which equal ones are replaced by.
+    options : mapping, optional
+        Decoding options, as for :func:`dcmdask.scan`.
     """
     known = {} if known is None else known
+    options = {} if options is None else options
+    limit = options.get("inflate_limit", files.INFLATE_LIMIT)
     return [
-        describe_located(path, partial(files.locate, path, storage_options), known)
+        describe_located(path, partial(files.locate, path, storage_options, limit), known, options)
         for path in paths
     ]
 
 
 def describe_located(
-    path: str, locate: Callable[[], files.Stored], known: dict[Any, Any]
+    path: str,
+    locate: Callable[[], files.Stored],
+    known: dict[Any, Any],
+    options: Mapping[str, Any],
 ) -> Outcome:
     """Describe one file.
 
@@ -63,7 +89,7 @@ def describe_located(
     path : str
     locate : callable
         Returns the place of its bytes.
-    known : dict
+    known, options : dict, mapping
         As for :func:`describe_files`.
     """
     # Warnings about the header come when its frames are opened.
@@ -73,9 +99,9 @@ def describe_located(
             if not source.size:
                 return empty(path)
             try:
-                return _sharing(describe(source), known)
+                return _sharing(describe(source, options), known)
             except NoPixelDataError:
-                return _without_pixels(path, lost_pixels(source))
+                return _without_pixels(path, source, options)
         except NotDicomError:
             return Skipped(path, "not a DICOM file", "not DICOM", "not DICOM")
         except DcmdaskError as error:
@@ -87,11 +113,45 @@ def describe_located(
             return Skipped(path, f"it cannot be described: {name}", "doubtful", name)
 
 
-def _without_pixels(path: str, lost: str) -> Skipped:
-    if not lost:
+def _without_pixels(path: str, source: files.Stored, options: Mapping[str, Any]) -> Skipped:
+    """Return the entry of a file without pixel data, which may be lost.
+
+    Reports, plans, presentation states and media directories have no pixel data. A file that
+    is cut between two elements looks like one of these.
+    """
+    header = read_header(
+        source,
+        (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD),
+        options.get("transfer_syntax_uid"),
+        inflate_limit=options.get("inflate_limit", files.INFLATE_LIMIT),
+    )
+    why, stopped = _reason_for_pixels(header), header.stopped
+    if not why:
         return Skipped(path, "no pixel data", "no pixel data", "no pixel data")
-    reason = f"no pixel data, and {lost}: it is probably truncated"
-    return Skipped(path, reason, "doubtful", "lost pixel data")
+    cause = "it is probably truncated"
+    if stopped is not None:
+        cause = (
+            f"its elements are not understood from byte {stopped.offset} on ({stopped.reason}), "
+            "and it may be behind that"
+        )
+    return Skipped(path, f"no pixel data, and {why}: {cause}", "doubtful", "lost pixel data")
+
+
+def _reason_for_pixels(header: Header) -> str:
+    """Return the reason why there should be pixel data; empty if there is none."""
+    values = header.values
+    if _FIRST_DIRECTORY_RECORD in values:
+        return ""
+    if _SOP_CLASS not in values:
+        return "there is no (0008,0016) 'SOP Class UID' either"
+    sop_class = UID(code_string(values[_SOP_CLASS].value))
+    name = sop_class.name
+    if "Image" in name or name in _OF_PIXELS:
+        return "the SOP class is one of images"
+    # A class that the standard does not know is called by its UID.
+    if name in (sop_class, _RT_DOSE) and _ROWS in values:
+        return "(0028,0010) 'Rows' is there"
+    return ""
 
 
 def _sharing(one: Described, known: dict[Any, Any]) -> Described:

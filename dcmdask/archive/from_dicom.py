@@ -16,6 +16,7 @@ from dcmdask.arrays.transformation import Values, check_values, with_values
 from dcmdask.dicom import description, files, instance
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_header
+from dcmdask.dicom.image_pixel import header_options
 from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.repair import check_on_irregular
 from dcmdask.pixels.array_like import ArrayLike
@@ -142,7 +143,8 @@ chunktype=numpy.ndarray>
     check_on_irregular(on_irregular)
     check_on_duplicate(on_duplicate)
     if not isinstance(src, FrameArray) and is_collection(src, storage_options):
-        stack = only_stack(scan(src, storage_options=storage_options), on_duplicate)
+        found = scan(src, storage_options=storage_options, **header_options(opening))
+        stack = only_stack(found, on_duplicate)
         frames: ArrayLike = stack.flattened(
             values,
             on_irregular,
@@ -216,7 +218,7 @@ def open_described(
     )
     stored = open_frames(header, **opening)
     try:
-        return stored, [description.describe(source, header=header)]
+        return stored, [description.describe(source, opening, header=header)]
     except DcmdaskError:
         if values != "stored":
             raise

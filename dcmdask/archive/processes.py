@@ -16,10 +16,11 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import IO, TypeVar, cast
+from functools import partial
+from typing import IO, Any, TypeVar, cast
 
 from dcmdask.archive.descriptions import Outcome, describe_files
 from dcmdask.archive.discovery import Skipped
@@ -84,7 +85,9 @@ def in_threads(
 # The parent's end
 
 
-def describe_in_processes(batches: Iterable[list[str]], processes: int) -> Iterator[list[Outcome]]:
+def describe_in_processes(
+    batches: Iterable[list[str]], processes: int, options: Mapping[str, Any] | None = None
+) -> Iterator[list[Outcome]]:
     """Describe batches of local files in child processes, which end with the iterator.
 
     Every file has one outcome, in any order. Where a process ends on its own, the files of
@@ -96,13 +99,16 @@ def describe_in_processes(batches: Iterable[list[str]], processes: int) -> Itera
     processes : int
         Number of processes. Where they are few, this one is among them and describes files while
         it waits: a child process takes longer to start than to describe a thousand files.
+    options : mapping, optional
+        Decoding options, as for :func:`describe_files`.
     """
-    here = describe_files if processes <= _FEW else None
+    describe = partial(describe_files, options=options)
+    here = describe if processes <= _FEW else None
     workers = processes - (here is not None)
     if not workers:
-        yield from map(describe_files, batches)
+        yield from map(describe, batches)
         return
-    crew = _Crew()
+    crew = _Crew(options)
     pool = ThreadPoolExecutor(workers, "dcmdask-scan")
     try:
         yield from _in_flight(pool, crew.describe, batches, workers * _AHEAD, here)
@@ -115,7 +121,8 @@ def describe_in_processes(batches: Iterable[list[str]], processes: int) -> Itera
 class _Crew:
     """Worker processes: a thread that describes takes an idle one, or starts one."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, Any] | None) -> None:
+        self._options = options
         self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._given_up = False
@@ -126,7 +133,7 @@ class _Crew:
             outcomes = self._ask(paths)
         except _NotStartedError:
             # This process can do it as well, if slower.
-            return [] if self._given_up else describe_files(paths)
+            return [] if self._given_up else describe_files(paths, options=self._options)
         if isinstance(outcomes, list):
             return outcomes
         return [self._describe_alone(path) for path in paths]
@@ -149,7 +156,7 @@ class _Crew:
         except queue.Empty:
             worker = self._start()
         try:
-            outcomes = worker.ask(paths)
+            outcomes = worker.ask(paths, self._options)
         except _GONE:
             return worker.end()
         self._idle.put(worker)
@@ -211,8 +218,8 @@ class _Worker:
                 return
         raise EOFError("the process ended while it started")
 
-    def ask(self, paths: list[str]) -> list[Outcome]:
-        self._send(paths)
+    def ask(self, paths: list[str], options: Mapping[str, Any] | None) -> list[Outcome]:
+        self._send((paths, options))
         return cast("list[Outcome]", pickle.load(self._from))
 
     def _send(self, value: object) -> None:
@@ -256,8 +263,8 @@ def serve() -> None:
         out.flush()
         while True:
             try:
-                paths = pickle.load(sys.stdin.buffer)
+                paths, options = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
-            pickle.dump(describe_files(paths), out, pickle.HIGHEST_PROTOCOL)
+            pickle.dump(describe_files(paths, options=options), out, pickle.HIGHEST_PROTOCOL)
             out.flush()

@@ -34,7 +34,10 @@ from dcmdask.archive.series import Series
 from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, matching, row
 from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.files import INFLATE_LIMIT
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import HeaderError
+from dcmdask.pixels.frame_array import check_options
 from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ def scan(
     follow_links: bool = False,
     progress: Callable[[int, int | None], object] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    **decoding_options: Any,
 ) -> Scan:
     """Find the series under a folder, or among files; only headers are read.
 
@@ -96,6 +100,11 @@ def scan(
         which is None until all are found.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system of URLs.
+    **decoding_options
+        For all files, which are opened with them as well: overrides of group 0028 by pydicom's
+        keywords (`rows`, `bits_stored`, `photometric_interpretation`, ...) and
+        `transfer_syntax_uid`, where headers lack an element or are wrong; `inflate_limit` and
+        `allow_excess_frames`.
 
     Returns
     -------
@@ -106,6 +115,8 @@ def scan(
     ------
     FileNotFoundError
         A path is not there, or a pattern matches nothing.
+    TypeError
+        There is no such option.
     HeaderError
         The only source is an archive that is damaged.
 
@@ -119,10 +130,12 @@ def scan(
     >>> len(found[0])
     7
     """
+    check_options(decoding_options, scan, HEADER_OPTIONS)
     listed = sources(src)
     if storage_options and not all(map(is_url, listed)):
         raise ValueError("storage_options are for URLs, and a source is a local path")
-    listing = _Listing(listed, storage_options or {}, choice(exclude, follow_links))
+    chosen = choice(exclude, follow_links)
+    listing = _Listing(listed, storage_options or {}, chosen, decoding_options)
     described: list[Described] = []
     skipped: list[Skipped] = []
     done = 0
@@ -301,6 +314,7 @@ class _Listing:
     sources: Sequence[str]
     storage_options: Mapping[str, Any]
     chosen: Choice
+    decoding_options: Mapping[str, Any]
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
     listed: int = 0
@@ -374,6 +388,7 @@ def _once(paths: Iterable[str]) -> Iterator[str]:
 def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
     """Yield what each file is, some at a time, in any order."""
     known: dict[Any, Any] = {}
+    options = listing.decoding_options
     batches = listing.batches(remote=False, size=BATCH)
     started = time.monotonic()
     for batch in batches:
@@ -381,11 +396,12 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
             # A scan that ends before need not wait for dask to be imported.
             from dask.system import CPU_COUNT
 
-            yield from describe_in_processes(chain([batch], batches), CPU_COUNT)
+            yield from describe_in_processes(chain([batch], batches), CPU_COUNT, options)
         else:
-            yield describe_files(batch, known=known)
+            yield describe_files(batch, known=known, options=options)
     for path in listing.opened(sorted(listing.gzipped), len(listing.gzipped)):
-        yield [describe_located(path, partial(unzipped, path), known)]
+        limit = options.get("inflate_limit", INFLATE_LIMIT)
+        yield [describe_located(path, partial(unzipped, path, limit), known, options)]
     for name, urls in listing.archives().items():
         try:
             with reaching(urls[0]):
@@ -396,6 +412,11 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
             listing.skipped.append(Skipped(urls[0], error.message, "doubtful", error.code))
             continue
         for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
-            yield [archive.describe(url, known)]
-    describe = partial(describe_files, storage_options=listing.storage_options, known=known)
+            yield [archive.describe(url, known, options)]
+    describe = partial(
+        describe_files,
+        storage_options=listing.storage_options,
+        known=known,
+        options=options,
+    )
     yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)

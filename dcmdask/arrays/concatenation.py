@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -45,8 +45,9 @@ class JoinedFrames(ArrayLike):
     instances : sequence of Described
         Of the same rows, columns and samples, and of one type of stored values or of integers.
     raw, decoding_plugin, **decoding_options
-        As for :func:`dcmdask.open_frames`, for every instance; not `number_of_frames`,
-        `allow_excess_frames` and `extended_offsets`.
+        As for :func:`dcmdask.open_frames`, for every instance, besides those that they were
+        described with; no other `number_of_frames` and `allow_excess_frames` than these, and no
+        `extended_offsets`.
 
     Attributes
     ----------
@@ -79,10 +80,8 @@ class JoinedFrames(ArrayLike):
     ) -> None:
         if not instances:
             raise ValueError("no instances: there has to be one at least")
-        if wrong := sorted(_OF_ONE_FILE & decoding_options.keys()):
-            raise TypeError(f"{', '.join(map(repr, wrong))}: an option for one file alone")
         self._how = Decoding(bool(raw), decoding_plugin)
-        self._options = decoding_options
+        self._options = opening_of(instances, decoding_options)
         self._sources = [one.source for one in instances]
         # A local file that is another one has another size or time; others are asked.
         self._uids = {
@@ -110,7 +109,7 @@ class JoinedFrames(ArrayLike):
         check_plugin(instance, self._how.plugin)
         frames = FrameArray(instance, self._how)
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
-        # A scan may count declared frames only; others have no place then, and opening warns.
+        # A scan may count declared frames only (`frame_count`); opening warns of others.
         counted = expected[0] in (instance.pixels.number_of_frames, len(frames))
         there = (expected[0] if counted else len(frames), *frames.shape[1:])
         if there != expected or frames.dtype.newbyteorder("=") not in self._types:
@@ -191,6 +190,26 @@ def _runs(owners: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return start and stop of each run of equal numbers."""
     bounds = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(owners)]
     return list(pairwise(bounds)) if len(owners) else []
+
+
+def opening_of(instances: Sequence[Described], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that instances are opened with: besides `options` those of the scan.
+
+    Raises
+    ------
+    ValueError
+        The instances were described with different options.
+    TypeError
+        An option changes the number of frames that a scan has found.
+    """
+    overrides, *others = {one.overrides for one in instances}
+    if others:
+        raise ValueError("the instances are of scans with different decoding options")
+    described = dict(overrides)
+    for name in sorted(_OF_ONE_FILE & options.keys()):
+        if name not in described or described[name] != options[name]:
+            raise TypeError(f"{name!r} is an option for one file alone, or for the scan")
+    return {**described, **options}
 
 
 def types_of(instances: Sequence[Described]) -> frozenset[np.dtype[Any]]:

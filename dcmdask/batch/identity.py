@@ -202,9 +202,12 @@ def _plain(name: str, value: Any) -> Any:
 def source_of(series: Series) -> str:
     """Return a hash of the files of a series: SOP Instance UID and size of each.
 
-    Paths do not count, so that an archive can be moved.
+    Paths do not count, so that an archive can be moved; decoding options of the scan do.
     """
-    return _hashed(f"{_instance(one)} {one.source.size}" for one in series.instances)
+    return _hashed(
+        " ".join(map(str, (_instance(one), one.source.size, *one.overrides)))
+        for one in series.instances
+    )
 
 
 def times_of(series: Series) -> str:

@@ -23,9 +23,11 @@ from dcmdask.console.options import (
     Exclude,
     FollowLinks,
     Scheduler,
+    Set,
     StorageOption,
     TargetOption,
     Workers,
+    overrides_of,
 )
 from dcmdask.console.output import (
     FAILURES,
@@ -168,6 +170,7 @@ def _run(
     ] = None,
     exclude: Exclude = None,
     follow_links: FollowLinks = False,
+    set: Set = None,
     storage_option: StorageOption = None,
     target_option: TargetOption = None,
     limit: Annotated[
@@ -218,6 +221,7 @@ def _run(
         "exclude": exclude or (),
         "follow_links": follow_links,
         "storage_options": options_of(storage_option or ()),
+        **overrides_of(set),
     }
     target_options = options_of(target_option or ())
     if dry_run:

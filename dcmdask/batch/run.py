@@ -31,7 +31,9 @@ from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.staging import settled
 from dcmdask.batch.workers import Requirements, Workers, check_workers
 from dcmdask.dicom.access import TARGET_OPTION, reaching
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
+from dcmdask.pixels.frame_array import check_options
 from dcmdask.store.scheduler import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def run(
     columns: Iterable[str] = (),
     finish: Callable[[pd.DataFrame, str], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
+    **decoding_options: Any,
 ) -> BatchReport:
     """Call `process` with each series of `src`, and store its results below `target`.
 
@@ -122,6 +125,11 @@ def run(
         warning, where no series is done and no `columns` are given.
     progress : callable, optional
         Called with a `Progress` several times a second.
+    **decoding_options
+        For all files, which workers open with them as well: overrides of group 0028 by pydicom's
+        keywords (`rows`, `bits_stored`, `photometric_interpretation`, ...) and
+        `transfer_syntax_uid`, where headers lack an element or are wrong; `inflate_limit` and
+        `allow_excess_frames`. A Scan has its own.
 
     Returns
     -------
@@ -137,6 +145,8 @@ def run(
         those that it would; or more than a tenth of what is done would be done again.
     FileNotFoundError
         The source does not exist.
+    TypeError
+        There is no such option.
     ImportError
         `finish` or `select` needs pandas, which is not installed.
     OSError
@@ -157,6 +167,7 @@ def run(
     >>> with tempfile.TemporaryDirectory() as target:  # doctest: +SKIP
     ...     print(run(process, folder, target))
     """
+    check_options(decoding_options, run, HEADER_OPTIONS)
     _check(client, limit, retries, timeout)
     if finish is not None:
         # Rather now than once all is done.
@@ -180,6 +191,7 @@ def run(
         exclude=exclude,
         follow_links=follow_links,
         storage_options=storage_options,
+        **decoding_options,
     )
     _ask(chosen, folder, redo)
     now = Progress(chosen.files)
@@ -240,7 +252,7 @@ def _ask(chosen: Selection, folder: Folder, redo: bool | Callable[[str], bool]) 
         return
     reasons = {
         "since the job or its options have changed": chosen.another_job,
-        "since their files have": changed - chosen.another_job,
+        "since their files, or the decoding options, have": changed - chosen.another_job,
     }
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
     message = f"{folder.url}: {changed} of {done} series that are done would be done again: {why}"

@@ -31,6 +31,7 @@ from dcmdask.batch.records import SCAN, Record, left_out, names_of, read_records
 from dcmdask.batch.work import Job, Work
 from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.dicom.files import Stored
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import StoreExistsError
 from dcmdask.store.ownership import check_apart
 
@@ -179,8 +180,9 @@ def _scanned(
 ) -> tuple[Scan, Any]:
     """Return the scan of a source that is apart from the target, and the source."""
     if isinstance(source, Scan):
-        if any(how.values()):
-            raise ValueError(f"{', '.join(how)} are for the scan, and the source is a Scan already")
+        # A value of an element may be 0.
+        if given := [name for name, value in how.items() if value or name in HEADER_OPTIONS]:
+            raise ValueError(f"{', '.join(given)}: for the scan, and the source is a Scan already")
         found = source
     else:
         # An iterable is gone through twice.

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def chosen(
-    src: str, series: str | None, stack: int | None, storage_options: Mapping[str, Any]
+    src: str,
+    series: str | None,
+    stack: int | None,
+    storage_options: Mapping[str, Any],
+    **overrides: Any,
 ) -> Series | Stack:
     """Scan `src`, and return the series that is named, or a stack of it.
 
@@ -26,7 +30,7 @@ def chosen(
     from dcmdask.console.progress import counting
 
     with counting("files") as advance:
-        found = scan(src, progress=advance, storage_options=storage_options)
+        found = scan(src, progress=advance, storage_options=storage_options, **overrides)
     one = only_series(found) if series is None else named(found, series)
     if stack is None:
         return one

@@ -124,6 +124,7 @@ def export(
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
     inflate_limit: options.InflateLimit = None,
+    set: options.Set = None,
     storage_option: options.StorageOption = None,
     target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
@@ -156,14 +157,16 @@ def export(
         "fill_value": fill_value,
         "with_identifiers": with_identifiers,
         "storage_options": options_of(storage_option or ()),
-        **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
+        **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit, set),
     }
     target_options = options_of(target_option or ())
     src: Any = source
     if series is not None or stack is not None:
         from dcmdask.cli.choice import chosen
+        from dcmdask.dicom.image_pixel import header_options
 
-        src = chosen(source, series, stack, asked.pop("storage_options"))
+        storage = asked.pop("storage_options")
+        src = chosen(source, series, stack, storage, **header_options(asked))
     if resume and overwrite:
         raise ValueError("--resume keeps what was written and --overwrite does not: not both")
     with cluster(scheduler, workers):

@@ -24,6 +24,7 @@ def info(
     number_of_frames: options.NumberOfFrames = None,
     transfer_syntax_uid: options.TransferSyntaxUid = None,
     inflate_limit: options.InflateLimit = None,
+    set: options.Set = None,
     exclude: options.Exclude = None,
     follow_links: options.FollowLinks = False,
     storage_option: options.StorageOption = None,
@@ -35,14 +36,11 @@ def info(
     from dcmdask.pixels.frame_array import open_frames
 
     storage_options = options_of(storage_option or ())
+    opening = options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit, set)
     if is_collection(file, storage_options):
-        given = options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit)
-        if given != options.opening(False, None, None):
-            raise ValueError(
-                "--raw, --number-of-frames, --transfer-syntax-uid and --inflate-limit are for one "
-                f"file, and {file} is a folder or a pattern"
-            )
-        how = {"exclude": exclude or (), "follow_links": follow_links}
+        if opening.pop("raw"):
+            raise ValueError(f"--raw is for one file, and {file} is a folder or a pattern")
+        how = {"exclude": exclude or (), "follow_links": follow_links, **opening}
         series_info(file, series, as_json, storage_options=storage_options, **how)
         return
     if exclude or follow_links or series:
@@ -54,11 +52,7 @@ def info(
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
-        frames = open_frames(
-            src,
-            storage_options=storage_options,
-            **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit),
-        )
+        frames = open_frames(src, storage_options=storage_options, **opening)
     # A file that is read whole to be opened is held to the same limit here.
     source = files.locate(src, storage_options, limit)
     facts = {"file": file, **_facts(frames), "bytes_file": source.size}
@@ -77,7 +71,9 @@ def _facts(frames: FrameArray) -> dict[str, Any]:
     syntax = frames.transfer_syntax
     tags = [tag_for_keyword(keyword) for keyword in (*ELEMENTS, "SharedFunctionalGroupsSequence")]
     dataset = frames.elements(filter(None, tags))
-    header = technical_header(dataset, [str(syntax)], frames.decoding, "stored")
+    header = technical_header(
+        dataset, [str(syntax)], frames.decoding, "stored", frames.interpretation_given
+    )
     # 12-bit lossy JPEG is left to pydicom's plugins.
     left = syntax == JPEGExtended12Bit and header.get("BitsStored", 8) != 8
     own = ["imagecodecs"] if codecs.own_decoder(syntax) and not left else []

@@ -41,6 +41,7 @@ def picture(
     ] = None,
     series: options.Series = None,
     stack: options.Stack = None,
+    set: options.Set = None,
     storage_option: options.StorageOption = None,
 ) -> None:
     """Draw a series or a file: three planes of a volume, otherwise all frames.
@@ -55,7 +56,8 @@ def picture(
     with warnings.catch_warnings():
         # A picture shows what there is.
         warnings.simplefilter("ignore", DcmdaskWarning)
-        src = chosen(source, series, stack, options_of(storage_option or ()))
+        storage = options_of(storage_option or ())
+        src = chosen(source, series, stack, storage, **options.overrides_of(set))
         taken = src.only_stack("first") if isinstance(src, Series) else src
         in_units = window is not None
         array = taken.to_xarray("modality" if in_units else "display", on_irregular="keep")

@@ -35,6 +35,7 @@ def scan(
     ] = None,
     exclude: options.Exclude = None,
     follow_links: options.FollowLinks = False,
+    set: options.Set = None,
     storage_option: options.StorageOption = None,
     as_json: options.AsJson = False,
     as_csv: Annotated[
@@ -60,6 +61,7 @@ def scan(
             follow_links=follow_links,
             progress=advance,
             storage_options=options_of(storage_option or ()),
+            **options.overrides_of(set),
         )
     rows = found.rows()
     if select is not None:

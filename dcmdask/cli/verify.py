@@ -48,6 +48,7 @@ def verify(
     ] = 1.0,
     series: options.Series = None,
     stack: options.Stack = None,
+    set: options.Set = None,
     storage_option: options.StorageOption = None,
     target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
@@ -58,16 +59,20 @@ def verify(
     value without a checksum is found with --source only. Exit code 1: there are differences.
     """
     from dcmdask.console.progress import counting
+    from dcmdask.store.verification.source import recorded
     from dcmdask.store.verification.verify import verify as check
 
     storage_options = options_of(storage_option or ())
+    target_options = options_of(target_option or ())
+    overrides = options.overrides_of(set)
     src: Any = source
     if series is not None or stack is not None:
         if source is None:
             raise ValueError("--series and --stack are of --source, and there is none")
         from dcmdask.cli.choice import chosen
 
-        src, storage_options = chosen(source, series, stack, storage_options), {}
+        how = {**recorded(store, target_options), **overrides}
+        src, storage_options = chosen(source, series, stack, storage_options, **how), {}
     with counting("regions") as advance:
         report = check(
             store,
@@ -75,7 +80,8 @@ def verify(
             fraction=fraction,
             progress=advance,
             storage_options=storage_options,
-            target_options=options_of(target_option or ()),
+            target_options=target_options,
+            **overrides,
         )
     if as_json:
         show(json.dumps(json_of(report), indent=2))

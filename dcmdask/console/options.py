@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import typer
@@ -19,6 +21,15 @@ NumberOfFrames = Annotated[
 TransferSyntaxUid = Annotated[
     str | None,
     typer.Option(metavar="UID", help="For files that do not say it: a transfer syntax."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEYWORD=VALUE",
+        help="For headers that lack an element or are wrong: bits_stored=12, rows=512, "
+        "photometric_interpretation=RGB, transfer_syntax_uid=1.2.840.10008.1.2.1. Holds for all "
+        "files. Can be given several times.",
+    ),
 ]
 Series = Annotated[
     str | None,
@@ -111,7 +122,8 @@ def opening(
     raw: bool,
     number_of_frames: int | None,
     transfer_syntax_uid: str | None,
-    inflate_limit: int | None = None,
+    inflate_limit: int | None,
+    set: list[str] | None,
 ) -> dict[str, Any]:
     """Return the options for opening a file that were given."""
     given = {
@@ -119,4 +131,31 @@ def opening(
         "transfer_syntax_uid": transfer_syntax_uid,
         "inflate_limit": inflate_limit,
     }
-    return {"raw": raw, **{key: value for key, value in given.items() if value is not None}}
+    given = {key: value for key, value in given.items() if value is not None}
+    return {"raw": raw, **given, **overrides_of(set)}
+
+
+def overrides_of(pairs: Iterable[str] | None) -> dict[str, Any]:
+    """Return values of ``--set``, by pydicom's keywords.
+
+    Examples
+    --------
+    >>> overrides_of(["bits_stored=12", "PhotometricInterpretation=RGB"])
+    {'bits_stored': 12, 'photometric_interpretation': 'RGB'}
+    """
+    from dcmdask.dicom.image_pixel import OVERRIDES
+
+    texts = {"photometric_interpretation", "transfer_syntax_uid"}
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        keyword, _, value = pair.partition("=")
+        # The standard's BitsStored is bits_stored in pydicom.
+        name = re.sub("(?<=[a-z])(?=[A-Z])", "_", keyword).lower()
+        if name not in OVERRIDES | texts:
+            known = ", ".join(sorted(OVERRIDES | texts))
+            raise typer.BadParameter(f"{pair!r}: KEYWORD is one of {known}", param_hint="--set")
+        try:
+            found[name] = value if name in texts else int(value)
+        except ValueError:
+            raise typer.BadParameter(f"{pair!r}: a whole number", param_hint="--set") from None
+    return found

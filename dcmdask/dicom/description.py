@@ -15,7 +15,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.uid import UID
 
 from dcmdask.dicom import files, frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, plain
@@ -29,13 +28,13 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called
+from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.errors import HeaderError
 
-__all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "lost_pixels"]
+__all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "text_of"]
 
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
@@ -58,20 +57,6 @@ WANTED: Final = frozenset(
         *(IMAGER, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
     }
 )
-_TO_OPEN: Final = OVERRIDES | {"transfer_syntax_uid", "inflate_limit", "allow_excess_frames"}
-_ROWS, _FIRST_DIRECTORY_RECORD = 0x00280010, 0x00041200
-# SOP classes (PS3.4 B.5) whose instances have pixel data, besides those of images.
-_OF_PIXELS: Final = (
-    "Segmentation Storage",
-    "Label Map Segmentation Storage",
-    "Height Map Segmentation Storage",
-    "Parametric Map Storage",
-    "Enhanced US Volume Storage",
-    "Ophthalmic Thickness Map Storage",
-    "Corneal Topography Map Storage",
-)
-# Its pixel data may be left out, and Rows with it.
-_RT_DOSE: Final = "RT Dose Storage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +246,8 @@ def describe(
     options = {} if options is None else options
     overrides = {key: options[key] for key in sorted(OVERRIDES & options.keys())}
     if header is None:
-        syntax, limit = options.get("transfer_syntax_uid"), options.get("inflate_limit")
-        limit = files.INFLATE_LIMIT if limit is None else limit
+        syntax = options.get("transfer_syntax_uid")
+        limit = options.get("inflate_limit", files.INFLATE_LIMIT)
         header = read_header(source, WANTED, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:
@@ -305,7 +290,7 @@ def describe(
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
-        overrides=tuple((key, options[key]) for key in sorted(_TO_OPEN & options.keys())),
+        overrides=tuple(header_options(options).items()),
     )
 
 
@@ -345,14 +330,22 @@ def check_readable(
         stops = np.cumsum([len(one) for one in instances])
         number = int(np.searchsorted(stops, rows[0], "right"))
         one, tag = instances[number], frame_facts.TAGS[column]
-        raw = read_header(one.source, (tag,), one.transfer_syntax).values.get(tag)
         raise HeaderError(
             f"{called(tag)} is there and is no number",
             source=one.source.name,
             frame=int(rows[0] - stops[number] + len(one)) if len(one) > 1 else None,
-            detail=f"its value is {raw.value!r}" if raw else "",
+            detail=text_of(one, tag),
             code="unreadable",
         )
+
+
+def text_of(one: Described, tag: int) -> str:
+    """Return the text of an element, for the detail of an error.
+
+    Empty if the element is not at the top level of the data set.
+    """
+    raw = read_header(one.source, (tag,), one.transfer_syntax).values.get(tag)
+    return f"its value is {raw.value!r}" if raw else ""
 
 
 def _padding(header: Header, signed: bool) -> float | None:
@@ -395,51 +388,3 @@ def _top_level(header: Header) -> list[bytes]:
         else:
             found.append(value_bytes(header.dataset(), tag, vr, header.encoding))
     return found
-
-
-def lost_pixels(source: files.Stored) -> str:
-    """Return the reason why a file without pixel data should have some; empty if there is none.
-
-    Reports, plans, presentation states and media directories have no pixel data. A file that
-    is cut between two elements looks like one of these.
-
-    Parameters
-    ----------
-    source : Stored
-        Source without pixel data.
-
-    Raises
-    ------
-    OSError, DcmdaskError
-        It cannot be read again.
-
-    Examples
-    --------
-    >>> from pydicom.data import get_testdata_file
-    >>> lost_pixels(files.locate(get_testdata_file("rtplan.dcm")))
-    ''
-    """
-    header = read_header(source, (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD))
-    reason, stopped = _reason_for_pixels(header), header.stopped
-    if reason and stopped is not None:
-        reason += (
-            f", and the elements are not understood from byte {stopped.offset} on "
-            f"({stopped.reason})"
-        )
-    return reason
-
-
-def _reason_for_pixels(header: Header) -> str:
-    values = header.values
-    if _FIRST_DIRECTORY_RECORD in values:
-        return ""
-    if _SOP_CLASS not in values:
-        return "there is no (0008,0016) 'SOP Class UID' either"
-    sop_class = UID(code_string(values[_SOP_CLASS].value))
-    name = sop_class.name
-    if "Image" in name or name in _OF_PIXELS:
-        return "the SOP class is one of images"
-    # A class that the standard does not know is called by its UID.
-    if name in (sop_class, _RT_DOSE) and _ROWS in values:
-        return "(0028,0010) 'Rows' is there"
-    return ""

@@ -20,8 +20,9 @@ def count_frames(
     """Return the number of frames that opening the instance finds.
 
     Those that the header declares, or more where the length of native pixel data, an offset
-    table, or a second item behind that of a single frame shows it (PS3.5 A.4). Items beyond
-    those of several declared frames are not counted: only a walk over all of them shows any.
+    table, or items behind those of the declared frames show it (PS3.5 A.4). Without a table,
+    items beyond those of several declared frames are not looked for in remote files, in members
+    of archives, and behind more than :data:`MOST_COUNTED <.frame_index.MOST_COUNTED>` frames.
 
     Raises
     ------

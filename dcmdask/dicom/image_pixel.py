@@ -57,6 +57,8 @@ DECODING_OPTIONS = frozenset(
     }
 )
 NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "inflate_limit", "extended_offsets"})
+# Options by which an instance is described, and so opened.
+HEADER_OPTIONS = OVERRIDES | {"transfer_syntax_uid", "inflate_limit", "allow_excess_frames"}
 _INTERPRETATIONS = {"PALETTE COLOR", *PhotometricInterpretation.__members__}
 # Photometric Interpretations that pydicom converts to RGB, unless it is told not to.
 YBR = ("YBR_FULL", "YBR_FULL_422")
@@ -168,6 +170,11 @@ class ImagePixel:
             and self.keyword == "PixelData"
             and self.options.get("pixel_vr") == "OW"
         )
+
+
+def header_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some options by which an instance is described, sorted by name."""
+    return {name: options[name] for name in sorted(HEADER_OPTIONS & options.keys())}
 
 
 def image_pixel(

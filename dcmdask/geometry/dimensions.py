@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.dicom.frame_facts import DAY
+from dcmdask.dicom.frame_facts import DAY, TAGS
+from dcmdask.dicom.image_pixel import called
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import (
     NUMBERS,
@@ -27,7 +28,7 @@ from dcmdask.geometry.axes import (
 )
 from dcmdask.geometry.coordinates import Coordinates, labels, time_notes, varying_coordinates
 from dcmdask.geometry.grid import Geometry, Irregularity, locate
-from dcmdask.geometry.planes import Floats, Integers, is_placed
+from dcmdask.geometry.planes import Floats, Integers, is_absurd, is_placed
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,32 @@ def _in_number_order(
     facts: npt.NDArray[Any], stored: Integers, placed: npt.NDArray[np.bool_]
 ) -> Arrangement:
     order = _settled(facts, stored)
-    irregularities: tuple[Irregularity, ...] = ()
-    if placed.any():
-        rows = np.flatnonzero(~placed)
-        message = f"{len(rows)} of {len(facts)} frames have no position or orientation"
-        irregularities = (Irregularity("position", message, tuple(rows.tolist())),)
+    irregularities = _unreadable(facts)
+    unplaced = ~placed
+    for one in irregularities:
+        unplaced[list(one.frames)] = False
+    if placed.any() and unplaced.any():
+        message = f"{unplaced.sum()} of {len(facts)} frames have no position or orientation"
+        irregularities.append(Irregularity("position", message, _tuple(unplaced)))
     coordinates = varying_coordinates(facts, ("frame",), order)
     notes = _order_notes(facts["instance_number"][order], stored[order])
-    return Arrangement(("frame",), order, coordinates, None, irregularities, notes)
+    return Arrangement(("frame",), order, coordinates, None, tuple(irregularities), notes)
+
+
+def _unreadable(facts: npt.NDArray[Any]) -> list[Irregularity]:
+    """Name positions and orientations that are there and cannot be."""
+    found = []
+    # An orientation matters where there is a position.
+    there = ~np.isnan(facts["position"]).any(axis=1)
+    for column in ("position", "orientation"):
+        bad = there & is_absurd(facts[column])
+        if bad.any():
+            message = (
+                f"{called(TAGS[column])} of {bad.sum()} of {len(facts)} frames is there and cannot "
+                f"be {'an' if column == 'orientation' else 'a'} {column}"
+            )
+            found.append(Irregularity("unreadable", message, _tuple(bad)))
+    return found
 
 
 def _order_notes(number: Floats, frame: Integers) -> tuple[Note, ...]:

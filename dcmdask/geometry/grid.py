@@ -20,6 +20,7 @@ from dcmdask.geometry.planes import (
     Floats,
     Integers,
     clusters,
+    is_absurd,
     most_common,
     normal_of,
     same_within,
@@ -41,7 +42,8 @@ class Irregularity(NamedTuple):
     ----------
     code : str
         ``"missing"``, ``"duplicate"``, ``"uneven"``, ``"position"``, ``"orientation"``,
-        ``"spacing"`` or ``"conflict"``.
+        ``"spacing"``, ``"conflict"``, or ``"unreadable"`` for positions and orientations that
+        are there and cannot be.
     text : str
         Description, with millimetres.
     frames : tuple of int
@@ -263,6 +265,8 @@ def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
         return spacing, []
     if np.isnan(spacing).all():
         message = "there is no Pixel Spacing (0028,0030)"
+    elif is_absurd(spacing):
+        message = "Pixel Spacing (0028,0030) is there and cannot be read"
     else:
         message = f"Pixel Spacing is {spacing[0]:g} x {spacing[1]:g} mm"
     rows = np.arange(len(spacings))

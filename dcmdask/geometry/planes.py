@@ -170,6 +170,11 @@ def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return placed
 
 
+def is_absurd(values: Floats) -> npt.NDArray[np.bool_]:
+    """Return which rows have a number that could not be read, or that no patient can have."""
+    return np.asarray((np.abs(values) >= FAR).any(axis=-1))
+
+
 def most_common(values: Floats) -> Floats:
     """Return the row that is there most often; of several, the one nearest to the median."""
     if (values == values[0]).all():

@@ -14,7 +14,7 @@ from dcmdask.dicom.instance import issue
 from dcmdask.errors import Advice, IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
-from dcmdask.images.irregularities import named
+from dcmdask.images.irregularities import detail_of, named
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -70,6 +70,7 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
         raise IrregularSeriesError(
             f"the stack of {len(stack.frame_numbers)} frames {cannot}:\n{listed}",
             source=stack.name,
+            detail=detail_of(arrangement.irregularities, stack),
             code="+".join(sorted(codes)),
             advice=_ADVICE,
         )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcmdask.dicom.conversion import uid
-from dcmdask.dicom.description import Described
+from dcmdask.dicom.description import Described, text_of
+from dcmdask.dicom.frame_facts import TAGS
 from dcmdask.geometry.grid import Irregularity
-from dcmdask.geometry.planes import Integers
+from dcmdask.geometry.planes import Integers, is_absurd
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
@@ -34,6 +35,15 @@ def named(irregularities: Iterable[Irregularity], stack: Layout) -> tuple[Irregu
         listed = "; ".join(names) + (f" and {more} more" if more > 0 else "")
         found.append(one._replace(text=f"{one.text} ({near}{listed})") if names else one)
     return tuple(found)
+
+
+def detail_of(irregularities: Iterable[Irregularity], stack: Layout) -> str:
+    """Return the text of the first value that could not be read, for the detail of an error."""
+    for one in irregularities:
+        for column in ("position", "orientation", "spacing"):
+            if one.frames and is_absurd(stack.facts[column][one.frames[0]]):
+                return text_of(stack.instances[stack.owner[one.frames[0]]], TAGS[column])
+    return ""
 
 
 def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregularity]:

@@ -31,6 +31,8 @@ from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
 from dcmdask.pixels.notebook import html_table
 
+_OPTIONS = frozenset({"raw", "decoding_plugin"}) | OVERRIDES | DECODING_OPTIONS
+
 
 class FrameArray(ArrayLike):
     """Frames as an array (frames, rows, columns) or (frames, rows, columns, samples).
@@ -78,6 +80,11 @@ class FrameArray(ArrayLike):
         """
         raw, plugin = self._how
         return {**self._instance.pixels.options, "raw": raw, "decoding_plugin": plugin}
+
+    @property
+    def interpretation_given(self) -> bool:
+        """Whether Photometric Interpretation is the caller's."""
+        return self._instance.pixels.interpretation_given
 
     @property
     def indexed_by(self) -> str:
@@ -275,7 +282,9 @@ def open_frames(
     return FrameArray(instance, how, dataset)
 
 
-def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
+def check_options(
+    options: Mapping[str, Any], function: Callable[..., Any], among: Iterable[str] = _OPTIONS
+) -> None:
     """Refuse keywords that are neither decoding options nor overrides of group 0028.
 
     Parameters
@@ -283,12 +292,14 @@ def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> N
     options : mapping
     function : callable
         Its own parameters are the first that a misspelt keyword is compared with.
+    among : iterable of str, optional
+        The options that it takes; by default all of :func:`open_frames`.
 
     Raises
     ------
     TypeError
     """
-    known = sorted({"raw", "decoding_plugin"} | OVERRIDES | DECODING_OPTIONS)
+    known = sorted(among)
     for name in options.keys() - known:
         own = [*signature(function).parameters]
         near = get_close_matches(name, own, 1) or get_close_matches(name, known, 1)

@@ -115,9 +115,9 @@ def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
     instances, facts = contents.instances, facts_of(contents.instances)
     if any(one.pixel_keyword != "PixelData" for one in instances):
         return None
-    # Absent, the slope is 1 and the intercept 0.
-    slopes = np.where(np.isfinite(facts["slope"]), facts["slope"], 1.0)
-    intercepts = np.where(np.isfinite(facts["intercept"]), facts["intercept"], 0.0)
+    # Absent, the slope is 1 and the intercept 0; one that cannot be read is infinite.
+    slopes = np.where(np.isnan(facts["slope"]), 1.0, facts["slope"])
+    intercepts = np.where(np.isnan(facts["intercept"]), 0.0, facts["intercept"])
     by_table = any(one.has_modality_lut for one in instances)
     ranges = np.array([value_range(one.bits_stored, one.signed) for one in instances], float)
     stored = contents.values == "stored"
@@ -138,7 +138,8 @@ def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
     if contents.colour or edges is None or (stored and by_table):
         return whole
     if stored:
-        if len(np.unique(slopes)) > 1 or len(np.unique(intercepts)) > 1 or slopes[0] == 0:
+        one = len(np.unique(slopes)) == 1 and len(np.unique(intercepts)) == 1
+        if not one or slopes[0] == 0 or not np.isfinite([slopes[0], intercepts[0]]).all():
             return whole
         # A window is applied to rescaled values (PS3.3 C.11.2.1.2).
         edges = np.sort((edges - intercepts[0]) / slopes[0])

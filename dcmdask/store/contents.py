@@ -16,11 +16,13 @@ from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.archive.stacks import stacks_of
+from dcmdask.arrays.concatenation import opening_of
 from dcmdask.arrays.labels import Labels, attributes, coordinates, parameters, with_units
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom import files
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular
@@ -37,6 +39,8 @@ from dcmdask.store.provenance import (
     technical_header,
 )
 
+# Options of a FrameArray besides pydicom's.
+_HOW = ("raw", "decoding_plugin")
 DIMENSION_NAMES = ("frame", "row", "column", "sample")
 # SOP classes of which values are labels: the mean of two labels is a third one, or none.
 _LABELS = frozenset({SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"})
@@ -61,6 +65,8 @@ class Contents:
     values : str
     instances : sequence of Described
         Descriptions of the instances; empty for a data set or an array of frames.
+    opening : mapping
+        Decoding options that the source was opened with, whoever gave them.
     arrangement : Arrangement or None
         Arrangement of a stack; None for the frames of one file.
     """
@@ -72,6 +78,7 @@ class Contents:
     dataset: Dataset = field(repr=False)
     values: Values
     instances: Sequence[Described]
+    opening: Mapping[str, Any]
     arrangement: Arrangement | None = None
 
     @property
@@ -144,9 +151,11 @@ def contents(
     elif stack is None and (arranged or is_collection(src, storage_options)):
         if isinstance(src, Dataset | bytes | bytearray | memoryview) or hasattr(src, "read"):
             raise TypeError("only frames of files are arranged in space: pass a path or URL")
-        stack = only_stack(scan(src, storage_options=storage_options), on_duplicate)
+        found = scan(src, storage_options=storage_options, **header_options(opening))
+        stack = only_stack(found, on_duplicate)
     if stack is not None:
         stack = stack.ordered_by(order_by).within(tolerance)
+        opening = opening_of(stack.instances, opening)
         return _of_stack(stack, values, on_irregular, fill_value, opening, with_identifiers)
     if on_irregular != "error" or order_by or tolerance is not None:
         raise ValueError(
@@ -154,11 +163,13 @@ def contents(
             "the order that they are stored in; pass scan(path)[0] to arrange them"
         )
     if isinstance(src, FrameArray):
-        return _of_frames(src, src, [], values, with_identifiers)
+        how = src.decoding
+        opening = {name: how[name] for name in how.keys() & {*_HOW, *DECODING_OPTIONS}}
+        return _of_frames(src, src, [], values, opening, with_identifiers)
     one = one_file(src, opening.get("inflate_limit", files.INFLATE_LIMIT))
     stored, described = open_described(one, values, storage_options, **opening)
     frames = with_values(stored, described, values, opening)
-    return _of_frames(stored, frames, described, values, with_identifiers)
+    return _of_frames(stored, frames, described, values, opening, with_identifiers)
 
 
 def _of_frames(
@@ -166,6 +177,7 @@ def _of_frames(
     frames: ArrayLike,
     described: Sequence[Described],
     values: Values,
+    opening: Mapping[str, Any],
     with_identifiers: bool,
 ) -> Contents:
     found: dict[str, Labels] = {}
@@ -187,12 +199,15 @@ def _of_frames(
             "values": values,
             **told,
             "source": {"token": frames.token, "decoding": decoding(how)},
-            "header": technical_header(stored.dataset, syntaxes, how, values),
+            "header": technical_header(
+                stored.dataset, syntaxes, how, values, stored.interpretation_given
+            ),
             **named,
         },
         stored.dataset,
         values,
         described,
+        opening,
     )
 
 
@@ -235,7 +250,8 @@ def _of_stack(
         **opening,
     }
     dataset = read_whole_header(first.source, UID(first.transfer_syntax))
-    header = technical_header(dataset, syntaxes, how, values)
+    given = "photometric_interpretation" in opening
+    header = technical_header(dataset, syntaxes, how, values, given)
     for keyword in _differing(stack):
         header.pop(keyword, None)
     if len(stack.instances) > 1:
@@ -260,6 +276,7 @@ def _of_stack(
         dataset,
         values,
         stack.instances,
+        opening,
         arrangement,
     )
 

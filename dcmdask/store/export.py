@@ -22,9 +22,7 @@ from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.labels import PARAMETERS, Labels
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.transformation import Values
-from dcmdask.dicom.image_pixel import DECODING_OPTIONS
 from dcmdask.geometry.repair import OnIrregular
-from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.ownership import files_below
@@ -216,7 +214,7 @@ def prepare(
                 "fill_value": None if fill_value is None else str(fill_value),
                 **({} if tolerance is None else {"tolerance": float(tolerance)}),
                 **({} if on_duplicate == "error" else {"on_duplicate": on_duplicate}),
-                **decoding(_opened_with(src, opening)),
+                **decoding(what.opening),
             },
         },
         **what.attributes,
@@ -227,13 +225,6 @@ def prepare(
     prepared = Prepared(what, plan, layout, attributes, compressors, filling)
     attributes[MARK_KEY]["arrays"] = prepared.grids()
     return prepared
-
-
-def _opened_with(src: Any, opening: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(src, FrameArray):
-        return opening
-    how = src.decoding
-    return {name: how[name] for name in how.keys() & {"raw", "decoding_plugin", *DECODING_OPTIONS}}
 
 
 def _made(level: Level, plan: Plan, compressors: Any) -> dict[str, Any]:

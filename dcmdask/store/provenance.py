@@ -27,6 +27,7 @@ from dcmdask import __version__
 from dcmdask.dicom.conversion import MODALITIES
 from dcmdask.dicom.frame_facts import DAY
 from dcmdask.dicom.image_pixel import YBR
+from dcmdask.pixels.guard import SYNTAXES
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
 
@@ -86,6 +87,7 @@ SHARED: Mapping[str, str] = {
     "WindowCenter": "FrameVOILUTSequence",
     "WindowWidth": "FrameVOILUTSequence",
 }
+_JPEG = frozenset(syntax for syntax, one in SYNTAXES.items() if one.kind == "jpeg")
 # Elements that were applied to the stored values.
 _APPLIED: Mapping[str, tuple[str, ...]] = {
     "stored": (),
@@ -114,7 +116,7 @@ def decoding(how: Mapping[str, Any]) -> dict[str, Json]:
 
 
 def technical_header(
-    dataset: Dataset, syntaxes: Sequence[str], how: Mapping[str, Any], values: str
+    dataset: Dataset, syntaxes: Sequence[str], how: Mapping[str, Any], values: str, given: bool
 ) -> dict[str, Json]:
     """Return the elements that describe the values that are stored, by DICOM keyword.
 
@@ -128,10 +130,12 @@ def technical_header(
     values : str
         Elements that were applied are left out: the rescaling of modality values, and also the
         window of display values.
+    given : bool
+        Whether the Photometric Interpretation in `how` is the caller's.
     """
     header: dict[str, Json] = {
         "TransferSyntaxUID": syntaxes[0] if len(syntaxes) == 1 else list(syntaxes),
-        "PhotometricInterpretation": _interpretation(syntaxes, how),
+        "PhotometricInterpretation": _interpretation(syntaxes, how, given),
     }
     if "bits_stored" in how:
         header["BitsStored"] = int(how["bits_stored"])
@@ -186,9 +190,13 @@ def identifiers(
     return {"identifiers": {**named, "sources": list(sources)}}
 
 
-def _interpretation(syntaxes: Sequence[str], how: Mapping[str, Any]) -> str:
+def _interpretation(syntaxes: Sequence[str], how: Mapping[str, Any], given: bool) -> str:
     """Return the photometric interpretation of the decoded frames."""
     coded = str(how["photometric_interpretation"])
+    keeps_to_header = how["raw"] or how.get("decoding_plugin") or given
+    if coded.startswith("YBR") and not keeps_to_header and _JPEG.issuperset(syntaxes):
+        # The only YCbCr that a JPEG codestream can have, as dcmdask.pixels.colour reads it.
+        coded = "YBR_FULL"
     if how.get("force_ybr"):
         return "YBR_FULL"
     codec_converts = coded in ("YBR_ICT", "YBR_RCT") and all(

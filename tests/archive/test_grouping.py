@@ -237,6 +237,7 @@ def twice(folder: Path, frames: np.ndarray, others: np.ndarray) -> None:
 
 
 def test_copies_are_named_and_one_is_taken(tmp_path: Path) -> None:
+    """As an archive has them: classic files and an enhanced one of a scan, with equal pixels."""
     twice(tmp_path / "a", FRAMES, FRAMES)
     series = one(tmp_path / "a")
     assert [stack.dims for stack in series.stacks] == [("z", "y", "x")] * 2

@@ -138,6 +138,7 @@ def dicomdir(folder: Path, target: Path) -> Path:
 
 
 def test_a_directory_stands_for_the_files_that_it_lists(series: Path, tmp_path: Path) -> None:
+    """pylibjpeg issue 41, Weasis issue 4: a DICOMDIR."""
     path = dicomdir(series, tmp_path / "media")
     shutil.copytree(series, tmp_path / "media" / "OTHER")
     listed = sorted(listed_in(str(path)))

@@ -292,7 +292,7 @@ def test_permissions(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, [1])
 
-    def refusing(source: Any) -> None:
+    def refusing(source: Any, options: Any) -> None:
         raise PermissionError(13, "Permission denied", source.name)
 
     monkeypatch.setattr(descriptions, "describe", refusing)
@@ -303,10 +303,10 @@ def test_files_that_vanish_or_change(tmp_path: Path, monkeypatch: pytest.MonkeyP
     good, gone, changed = saved(tmp_path, [1, 2, 3])
     locate = files.locate
 
-    def late(path: str, options: Any) -> files.Stored:
+    def late(path: str, *how: Any) -> files.Stored:
         if path == str(gone):
             gone.unlink()
-        source = locate(path, options)
+        source = locate(path, *how)
         if path == str(changed):
             changed.write_bytes(TEMPLATE + b"more")
         return source
@@ -874,9 +874,9 @@ def test_this_process_describes_as_well(
             started.append(self)
             super().__init__()
 
-    def counting(paths: Iterable[str]) -> list[Any]:
+    def counting(paths: Iterable[str], **how: Any) -> list[Any]:
         here.append(threading.current_thread())
-        return describe_files(paths)
+        return describe_files(paths, **how)
 
     monkeypatch.setattr(processes, "_Worker", Counted)
     monkeypatch.setattr(processes, "describe_files", counting)
@@ -925,10 +925,10 @@ def with_a_worker(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 DEADLY = """
 import os, dcmdask.dicom.description as facts
 describe = facts.describe
-def deadly(source):
+def deadly(source, options):
     if os.path.basename(source.name) in ("33", "300"):
         os.abort() if source.name.endswith("00") else os._exit(7)
-    return describe(source)
+    return describe(source, options)
 facts.describe = deadly
 """
 
@@ -1070,12 +1070,12 @@ def test_other_threads_keep_their_warnings(tmp_path: Path, monkeypatch: pytest.M
     saved(tmp_path, [1, 2])
     really = descriptions.describe
 
-    def warning(source: Any) -> Any:
+    def warning(source: Any, options: Any) -> Any:
         warnings.warn("of a header", UserWarning, stacklevel=1)
         other = threading.Thread(target=warnings.warn, args=("of another thread",))
         other.start()
         other.join()
-        return really(source)
+        return really(source, options)
 
     monkeypatch.setattr(descriptions, "describe", warning)
     with warnings.catch_warnings(record=True) as told:

@@ -24,6 +24,7 @@ import pytest
 import zarr
 from distributed import Client, LocalCluster
 from distributed.protocol import pickle
+from make_dicom import noise
 
 import dcmdask
 from dcmdask import ClusterError, DcmdaskWarning, Series, StoreExistsError, StoreLostError, batch
@@ -690,3 +691,21 @@ def test_what_was_handed_out_is_not_held(archive: Path, tmp_path: Path) -> None:
     own = dcmdask.scan(archive)
     assert len(list(selected(batch_jobs.napping, own, Folder.of(tmp_path)).works())) == 6
     assert held() == before + 6 == before + len(own)
+
+
+def test_workers_open_series_as_they_were_scanned(client: Client, tmp_path: Path) -> None:
+    """fo-dicom issue 340: files that lack Bits Stored."""
+    source, target, log = tmp_path / "in", tmp_path / "out", str(tmp_path / "log")
+    frames = noise(3, 8, 8, dtype="u2", bits=12)
+    positions = made_series.along(made_series.AXIAL, 2.5 * np.arange(3))
+    uid = f"{made_series.SERIES}.0"
+    made_series.classic(source, frames, positions, series=uid, BitsStored=None)
+    given: dict[str, Any] = {"client": client, "options": {"log": log}}
+    report = batch.run(batch_jobs.good, source, target, bits_stored=12, **given)
+    assert report.ok and report.processed == 1
+    assert pd.read_csv(target / "results.csv")["peak"].item() == frames.max()
+    assert not batch.run(batch_jobs.good, source, target, bits_stored=12, **given).processed
+    again = batch.run(batch_jobs.good, source, target, bits_stored=13, redo=True, **given)
+    assert again.processed == 1
+    with pytest.raises(TypeError, match=r"run\(\) .* did you mean 'retries'"):
+        batch.run(batch_jobs.good, source, target, retrys=3, **given)

@@ -35,6 +35,7 @@ from pydicom.uid import (
 )
 
 from dcmdask import from_dicom
+from dcmdask.dicom import frame_index
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.files import locate
 from dcmdask.dicom.instance import Instance, open_instance
@@ -356,24 +357,30 @@ def test_all_fragments_are_one_frame_where_one_begins(table: str) -> None:
         np.testing.assert_array_equal(opened(data)[:], frames)
 
 
-@pytest.mark.parametrize("number", [None, 1])
-@pytest.mark.parametrize("kind", ["native", "basic", "extended", "none"])
+@pytest.mark.filterwarnings("ignore:.*Basic Offset Table is wrong")
+@pytest.mark.parametrize("number", [None, 1, 2, 29])
+@pytest.mark.parametrize("kind", ["native", "basic", "extended", "none", "first"])
 def test_a_file_and_a_folder_have_as_many_frames(
     kind: str, number: int | None, tmp_path: Path
 ) -> None:
-    """fo-dicom issue 992: 30 frames, and Number of Frames is missing or 1."""
+    """fo-dicom issue 992: 30 frames, and Number of Frames is missing, 1 or another."""
     frames = noise(30, 16, 16)
     if kind == "native":
         data = native(frames, NumberOfFrames=number, SeriesInstanceUID="1.2.3")
     else:
         data = encapsulated(
-            frames, JPEGLSLossless, table=kind, NumberOfFrames=number, SeriesInstanceUID="1.2.3"
+            frames,
+            JPEGLSLossless,
+            table=[0] if kind == "first" else kind,
+            NumberOfFrames=number,
+            SeriesInstanceUID="1.2.3",
         )
-    text = "there are 30 frames, and (0028,0008) 'Number of Frames' says 1"
-    np.testing.assert_array_equal(opened(data, text)[:], frames)
-    surplus = ["bytes of pixel data are left over"] if kind == "native" else []
+    text = f"there are 30 frames, and (0028,0008) 'Number of Frames' says {number or 1}"
+    wrong = ["the Basic Offset Table is wrong"] if kind == "first" else []
+    np.testing.assert_array_equal(opened(data, *wrong, text)[:], frames)
+    surplus = ["bytes of pixel data are left over"] if kind == "native" else wrong
     kept = opened(data, *surplus, allow_excess_frames=False)
-    np.testing.assert_array_equal(kept[:], frames[:1])
+    np.testing.assert_array_equal(kept[:], frames[: number or 1])
     path = saved(tmp_path, data)
     with pytest.warns(DcmdaskWarning, match="there are 30 frames"):
         one = from_dicom(path)
@@ -381,6 +388,20 @@ def test_a_file_and_a_folder_have_as_many_frames(
         series = from_dicom(tmp_path)
     np.testing.assert_array_equal(one.compute(), frames)
     np.testing.assert_array_equal(series.compute(), frames)
+
+
+def test_a_scan_does_not_look_through_many_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = noise(5, 8, 8)
+    data = encapsulated(
+        frames, RLELossless, table="none", NumberOfFrames=3, SeriesInstanceUID="1.2.3"
+    )
+    saved(tmp_path, data)
+    monkeypatch.setattr(frame_index, "MOST_COUNTED", 2)
+    with pytest.warns(DcmdaskWarning, match="there are 5 frames.*number_of_frames=5 takes all"):
+        np.testing.assert_array_equal(from_dicom(tmp_path).compute(), frames[:3])
+    np.testing.assert_array_equal(from_dicom(tmp_path, number_of_frames=5), frames)
 
 
 # What is cut.

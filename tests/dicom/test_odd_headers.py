@@ -49,6 +49,7 @@ def test_a_photometric_interpretation_with_a_leading_blank(make: Any) -> None:
 
 
 def test_a_number_of_frames_with_vr_us() -> None:
+    """As users of pydicom met it: Number of Frames is no IS, and is read all the same."""
     frames = noise(3, 8, 8)
     data = native(frames, NumberOfFrames=30)
     text = struct.pack("<HH2sH", 0x28, 8, b"IS", 2) + b"30"
@@ -112,3 +113,8 @@ def test_an_unknown_vr_before_the_pixel_data(tmp_path: Path) -> None:
     (skipped,) = scan(tmp_path).skipped
     assert f"byte {at}" in skipped.reason
     assert "(0028,1FFF)" in skipped.reason
+    assert "truncated" not in skipped.reason and skipped.kind == "doubtful"
+    # Without such an element nothing is known but that it ends too early.
+    saved(tmp_path, data[:at])
+    (skipped,) = scan(tmp_path).skipped
+    assert skipped.reason.endswith("it is probably truncated")

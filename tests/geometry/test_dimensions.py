@@ -422,7 +422,7 @@ def test_diffusion_is_in_the_order_of_weightings() -> None:
 
 @pytest.mark.parametrize("column", ["acquisition_time", "instance_number"])
 def test_weightings_are_in_the_order_of_their_acquisition(column: str) -> None:
-    """As files of gradients beside them have it."""
+    """As users of dcm2niix have it in the .bval and .bvec files beside them."""
     made = grid(diffusion=4, z=3)
     weighting = made.at("diffusion")
     made.tell(

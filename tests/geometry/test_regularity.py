@@ -40,6 +40,7 @@ def test_rounded_positions_are_regular(gap: float, n: int, decimals: int, orient
 
 
 def test_the_deviation_is_told_and_the_true_positions_stay() -> None:
+    """dicom2nifti issue 36, dcmstack issue 55: positions that are rounded to 0.1 mm."""
     facts = rounded([0, 0.6, 1.2, 1.9, 2.5], 1)
     found = arrange(facts)
     (note,) = found.notes
@@ -48,6 +49,18 @@ def test_the_deviation_is_told_and_the_true_positions_stay() -> None:
     np.testing.assert_allclose(np.diff(found.coordinates["z"][1]), 0.625)
     np.testing.assert_array_equal(found.coordinates["position_z"][1], facts["position"][:, 2])
     assert arrange(at_distances(0.625 * np.arange(5))).notes == ()
+
+
+def test_gaps_of_a_pet() -> None:
+    """dicom2nifti issue 36, dcmstack issue 55: 267 positions with gaps of 3.19 to 3.29 mm."""
+    gaps = np.tile([3.27, 3.29, 3.27, 3.27, 3.19, 3.29, 3.27], 38)
+    distances = np.concatenate([[0], np.cumsum(gaps)])
+    facts = at_distances(distances)
+    found = arrange(facts)
+    assert found.irregularities == () and [note.code for note in found.notes] == ["off-grid"]
+    assert found.geometry is not None and found.geometry.affine is not None
+    assert found.geometry.spacing[0] == pytest.approx(gaps.mean())
+    np.testing.assert_array_equal(found.coordinates["position_z"][1], facts["position"][:, 2])
 
 
 @pytest.mark.parametrize(
@@ -62,6 +75,7 @@ def test_the_deviation_is_told_and_the_true_positions_stay() -> None:
     ],
 )
 def test_what_is_not_even_is_named(distances: Any, code: str) -> None:
+    """dicom2nifti issue 36, dcmstack issue 55: a real gap is not a rounded one."""
     geometry, *_ = locate(rounded(distances, 1))
     assert [one.code for one in geometry.irregularities] == [code]
     assert geometry.affine is None

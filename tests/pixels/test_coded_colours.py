@@ -2,16 +2,18 @@
 
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
-from make_dicom import by_pydicom, encapsulated
+import zarr
+from make_dicom import by_pydicom, encapsulated, saved
 from PIL import Image
 from pydicom.uid import JPEGBaseline8Bit
 
-from dcmdask import DcmdaskWarning, from_dicom, open_frames
+from dcmdask import DcmdaskWarning, from_dicom, open_frames, to_zarr
 
 Y, X = np.mgrid[:32, :48]
 PICTURE = np.stack([4 * X, 7 * Y, 255 - 3 * X - 2 * Y], axis=-1).astype("u1")
@@ -101,6 +103,7 @@ def test_the_codestream_decides_where_the_header_cannot_be_true(
 # pydicom goes by a JFIF marker in any case, so not with one.
 @pytest.mark.parametrize(("form", "interpretation"), [c for c in CASES if len(c[0]) == 2])
 def test_what_is_asked_for_is_not_corrected(form: tuple[Any, ...], interpretation: str) -> None:
+    """pydicom issue 2280, dicom-rs issue 829: raw values, and a plugin that is named."""
     data = one_file(jpeg(*form), interpretation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -139,3 +142,27 @@ def test_pillow_agrees() -> None:
     with pytest.warns(DcmdaskWarning):
         found = open_frames(one_file(stream, "RGB"))[0]
     assert np.abs(found.astype("i2") - shown).max() <= 3
+
+
+@pytest.mark.parametrize(("form", "interpretation"), CASES)
+def test_a_store_names_the_colours_that_were_read(
+    form: tuple[Any, ...], interpretation: str, tmp_path: Path
+) -> None:
+    """pydicom issue 2280, dicom-rs issue 829."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = saved(folder, one_file(jpeg(*form), interpretation))
+    hows: dict[str, dict[str, Any]] = {
+        "read": {},
+        "display": {"values": "display"},
+        "raw": {"raw": True},
+    }
+    for name, options in hows.items():
+        with warnings.catch_warnings():
+            # pydicom warns as well.
+            warnings.simplefilter("ignore", UserWarning)
+            for src in (path, folder):
+                to_zarr(src, tmp_path / f"{name}.zarr", overwrite=True, **options)
+                about: Any = zarr.open_group(tmp_path / f"{name}.zarr").attrs["dcmdask"]
+                colours = interpretation if name == "raw" else "RGB"
+                assert about["header"]["PhotometricInterpretation"] == colours

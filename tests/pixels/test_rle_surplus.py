@@ -44,6 +44,7 @@ def test_rle_segments_with_surplus_bytes(surplus: bytes, behind: bytes, samples:
 
 
 def test_surplus_bytes_are_noted() -> None:
+    """pydicom issue 1438."""
     frames = noise(1, 8, 8)
     stream = padded_segments(encoded(frames[0], RLELossless), b"\1AB")
     data = encapsulated(frames, RLELossless, streams=[stream])

@@ -6,17 +6,23 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from zarr.abc.store import Store
+
 from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
+from dcmdask.dicom.access import TARGET_OPTION, reaching
+from dcmdask.dicom.image_pixel import header_options
 from dcmdask.errors import Note
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import Prepared, prepare
+from dcmdask.store.group import located, with_options
 from dcmdask.store.verification.comparison import Difference, Expected
+from dcmdask.store.verification.metadata import open_stored
 
 # An option that pydicom's decoders have by default. Named, it keeps frames from being decoded
 # in a shorter way.
@@ -44,6 +50,15 @@ class Reopened(NamedTuple):
     differences: list[Difference]
 
 
+def recorded(
+    store: str | os.PathLike[str] | Store, target_options: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the decoding options that a store says its source was scanned with."""
+    with reaching(store, TARGET_OPTION):
+        there = open_stored(located(with_options(store, target_options)))
+    return header_options(there.metadata["plan"]["options"])
+
+
 def reopen(
     source: Any,
     metadata: Mapping[str, Any],
@@ -67,14 +82,15 @@ def reopen(
         The source cannot be opened, as for :func:`dcmdask.to_zarr`.
     """
     plan = metadata["plan"]
+    options = {**plan["options"], **opening}
     arranged = plan["format"] != "zarr"
     if not isinstance(source, Stack | Series | FrameArray) and (
         is_collection(source, storage_options)
         or (arranged and isinstance(source, str | os.PathLike))
     ):
         # It is opened twice, and scanned once.
-        found = scan(source, storage_options=storage_options)
-        on_duplicate = plan["options"].get("on_duplicate", "error")
+        found = scan(source, storage_options=storage_options, **header_options(options))
+        on_duplicate = options.get("on_duplicate", "error")
         source, storage_options = only_stack(found, on_duplicate), None
     options = dict(plan["options"])
     filling = options.pop("fill_value")
