@@ -12,7 +12,7 @@ from pydicom.uid import UID, RLELossless
 from dcmdask.dicom import files, offsets
 from dcmdask.dicom.elements import UNDEFINED
 from dcmdask.dicom.image_pixel import ImagePixel
-from dcmdask.errors import HeaderError, Note, PixelDataError
+from dcmdask.errors import HeaderError, Note, PixelDataError, asked
 
 # Number of entries of an offset table that are looked up in a remote source, a request each;
 # every item is checked again when its frame is decoded.
@@ -83,7 +83,7 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
         raise HeaderError(
             f"{actual} bytes of pixel data are half as much again as the {expected} that "
             "(0028,0004) 'Photometric Interpretation' YBR_FULL_422 needs; it is probably "
-            "'RGB' or 'YBR_FULL': pass photometric_interpretation",
+            f"'RGB' or 'YBR_FULL'; {asked('photometric_interpretation')}",
             source=name,
             code="photometric-interpretation",
         )

@@ -55,6 +55,7 @@ _NATIVE = {
     IMPLICIT_LITTLE: ImplicitVRLittleEndian,
     EXPLICIT_BIG: ExplicitVRBigEndian,
 }
+_GIVE_IT = "pass transfer_syntax_uid (--set transfer_syntax_uid=...)"
 _FILE_META = Filter([Wanted((TRANSFER_SYNTAX_UID,), TRANSFER_SYNTAX_UID)])
 
 
@@ -158,7 +159,7 @@ def _noted(header: Header, notes: tuple[Note, ...]) -> Header:
     if header.pixel_data is not None and header.pixel_data.undefined:
         raise MissingElementError(
             "there is no file meta information with (0002,0010) 'Transfer Syntax UID', and the "
-            "pixel data is encapsulated; pass transfer_syntax_uid",
+            f"pixel data is encapsulated; {_GIVE_IT}",
             source=header.source.name,
             code="transfer-syntax-uid",
         )
@@ -247,8 +248,7 @@ def _file_meta(
         return UID(syntax), after, ()
     if prefixed or after > start:
         raise MissingElementError(
-            "the file meta information has no (0002,0010) 'Transfer Syntax UID'; pass "
-            "transfer_syntax_uid",
+            f"the file meta information has no (0002,0010) 'Transfer Syntax UID'; {_GIVE_IT}",
             source=name,
             code="transfer-syntax-uid",
         )
@@ -261,7 +261,7 @@ def _file_meta(
         return guessed, 0, (Note("no-file-meta", text),)
     raise NotDicomError(
         f"not a DICOM file: in {window.size} bytes there is no DICM prefix at byte {PREAMBLE} and "
-        "no file meta information; if it is a data set without them, pass transfer_syntax_uid",
+        f"no file meta information; if it is a data set without them, {_GIVE_IT}",
         source=name,
     )
 

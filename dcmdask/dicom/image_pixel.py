@@ -20,7 +20,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import IS
 
 from dcmdask.dicom.conversion import NUMBERS, code_string, first_number
-from dcmdask.errors import HeaderError, MissingElementError, Note
+from dcmdask.errors import HeaderError, MissingElementError, Note, asked
 
 NUMBER_OF_FRAMES = 0x00280008
 ELEMENTS: Mapping[int, str] = {
@@ -330,7 +330,7 @@ def called(tag: int) -> str:
 
 def _missing(keyword: str, name: str) -> MissingElementError:
     return MissingElementError(
-        f"{called(_TAGS[keyword])} is missing; pass {keyword} to give it",
+        f"{called(_TAGS[keyword])} is missing; {asked(keyword)}",
         source=name,
         code=keyword.replace("_", "-"),
     )

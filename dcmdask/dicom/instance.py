@@ -33,6 +33,7 @@ from dcmdask.errors import (
     Note,
     SourceChangedError,
     UnsupportedSyntaxError,
+    asked,
 )
 
 _SOP_INSTANCE_UID = 0x00080018
@@ -259,8 +260,8 @@ def _from_dataset(
     syntax = options.get("transfer_syntax_uid") or meta.get("TransferSyntaxUID")
     if not syntax:
         raise MissingElementError(
-            "the data set's file_meta has no (0002,0010) 'Transfer Syntax UID'; pass "
-            "transfer_syntax_uid",
+            "the data set's file_meta has no (0002,0010) 'Transfer Syntax UID'; "
+            f"{asked('transfer_syntax_uid')}",
             source=name,
             code="transfer-syntax-uid",
         )
