@@ -16,7 +16,7 @@ from pydicom.uid import UID
 
 from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.image_pixel import OVERRIDES, image_pixel
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
 from dcmdask.dicom.instance import open_instance
 from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
@@ -208,7 +208,8 @@ def opening_of(instances: Sequence[Described], options: Mapping[str, Any]) -> di
     described = dict(overrides)
     for name in sorted(_OF_ONE_FILE & options.keys()):
         if name not in described or described[name] != options[name]:
-            raise TypeError(f"{name!r} is an option for one file alone, or for the scan")
+            also = " and for a scan" if name in HEADER_OPTIONS else ""
+            raise TypeError(f"{name!r} is an option for one file alone{also}")
     return {**described, **options}
 
 

@@ -157,11 +157,11 @@ def _order_notes(number: Floats, frame: Integers) -> tuple[Note, ...]:
         return ()
     if np.isnan(number).any() or ((np.diff(number) == 0) & (np.diff(frame) == 0)).any():
         text = (
-            "frames have no position, and Instance Number (0020,0013) is absent or the same "
+            "frames have no usable position, and Instance Number (0020,0013) is absent or the same "
             "for some: their order is arbitrary"
         )
         return (Note("arbitrary-order", text),)
-    text = "frames have no position: they are in the order of Instance Number (0020,0013)"
+    text = "frames have no usable position: they are in the order of Instance Number (0020,0013)"
     return (Note("instance-number-order", text),)
 
 
