@@ -79,7 +79,7 @@ def test_attributes_can_be_written(format_: str, tmp_path: Path) -> None:
     v = scan(tmp_path / "in")[0].to_xarray().rename("pixels")
     if format_ == "zarr":
         v.to_zarr(tmp_path / "v", consolidated=False)
-        back = xr.open_zarr(tmp_path / "v").pixels
+        back = xr.open_zarr(tmp_path / "v", consolidated=False).pixels
     else:
         v.to_netcdf(tmp_path / "v")
         back = xr.open_dataset(tmp_path / "v").pixels
