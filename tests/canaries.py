@@ -16,11 +16,12 @@ DATES = {"DA": "19420101", "TM": "194202.421942", "DT": "19420101194202", "AS": 
 NUMBERS = {"IS": "19421942", "DS": "1942.1942"}
 # Numbers that outputs may tell.
 TOLD = {
-    "AcquisitionNumber", "CineRate", "EchoNumbers", "EchoTime", "FrameReferenceTime", "FrameTime",
-    "ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber",
-    "LossyImageCompressionRatio", "NumberOfFrames", "PixelAspectRatio", "PixelSpacing",
-    "RescaleIntercept", "RescaleSlope", "SliceThickness", "TemporalPositionIdentifier",
-    "TriggerTime", "WindowCenter", "WindowWidth",
+    "AcquisitionNumber", "CineRate", "EchoNumbers", "EchoTime", "FlipAngle", "FrameReferenceTime",
+    "FrameTime", "ImageOrientationPatient", "ImagePositionPatient", "ImagerPixelSpacing",
+    "InstanceNumber", "InversionTime", "LossyImageCompressionRatio", "MagneticFieldStrength",
+    "NumberOfFrames", "PixelAspectRatio", "PixelSpacing", "RepetitionTime", "RescaleIntercept",
+    "RescaleSlope", "SliceThickness", "TemporalPositionIdentifier", "TriggerTime", "WindowCenter",
+    "WindowWidth",
 }  # fmt: skip
 _COMMAND, _META, _STRUCTURE = 0x0000, 0x0002, 0xFFFE
 

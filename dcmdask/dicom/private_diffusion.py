@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from math import hypot, inf, isfinite, isnan, nan
 from struct import pack
 from typing import Final, Literal, NamedTuple, TypeAlias
-
-import numpy as np
 
 from dcmdask.dicom.conversion import LONGEST, numbers
 from dcmdask.dicom.elements import Encoding, RawValue
@@ -24,10 +23,9 @@ _Axes: TypeAlias = Literal["patient", "image", "scanner"]
 
 
 class _Elements(NamedTuple):
-    """Elements within the block that a creator reserved in a group, and their usual VR."""
+    """Group and creator, the usual VR, and elements within the block that the creator reserved."""
 
-    group: int
-    creator: bytes
+    place: tuple[int, bytes]
     vr: str
     numbers: tuple[int, ...]
 
@@ -43,23 +41,23 @@ class _Maker(NamedTuple):
 _SIEMENS, _PHILIPS, _UIH = b"SIEMENS MR HEADER", b"Philips Imaging DD 001", b"Image Private Header"
 _MAKERS: Final = (
     _Maker(
-        _Elements(0x0019, _SIEMENS, "IS", (0x0C,)),
-        _Elements(0x0019, _SIEMENS, "FD", (0x0E,)),
+        _Elements((0x0019, _SIEMENS), "IS", (0x0C,)),
+        _Elements((0x0019, _SIEMENS), "FD", (0x0E,)),
         "patient",
     ),
     _Maker(
-        _Elements(0x0043, b"GEMS_PARM_01", "IS", (0x39,)),
-        _Elements(0x0019, b"GEMS_ACQU_01", "DS", (0xBB, 0xBC, 0xBD)),
+        _Elements((0x0043, b"GEMS_PARM_01"), "IS", (0x39,)),
+        _Elements((0x0019, b"GEMS_ACQU_01"), "DS", (0xBB, 0xBC, 0xBD)),
         "scanner",
     ),
     _Maker(
-        _Elements(0x2001, _PHILIPS, "FL", (0x03,)),
-        _Elements(0x2005, b"Philips MR Imaging DD 001", "FL", (0xB0, 0xB1, 0xB2)),
+        _Elements((0x2001, _PHILIPS), "FL", (0x03,)),
+        _Elements((0x2005, b"Philips MR Imaging DD 001"), "FL", (0xB0, 0xB1, 0xB2)),
         "patient",
     ),
     _Maker(
-        _Elements(0x0065, _UIH, "FD", (0x09,)),
-        _Elements(0x0065, _UIH, "FD", (0x37,)),
+        _Elements((0x0065, _UIH), "FD", (0x09,)),
+        _Elements((0x0065, _UIH), "FD", (0x37,)),
         "image",
     ),
 )
@@ -71,6 +69,7 @@ _GE_SCALED: Final = (0.03, 0.97)
 
 _ORIENTATION, _PHASE_ENCODING, _MANUFACTURER = 0x00200037, 0x00181312, 0x00080070
 _COMMENTS: Final = 0x00204000
+_OTHERS: Final = (_ORIENTATION, _PHASE_ENCODING, B_VALUE, DIRECTION)
 # As Canon writes it into Image Comments: b=2000(0.445,0.000,0.895)
 _CANON: Final = re.compile(rb"b=([\d.]+)(?:\(([-\d.]+),([-\d.]+),([-\d.]+)\))?")
 
@@ -85,7 +84,7 @@ _SIGNS: Final = {
 PRIVATE_ELEMENTS: Final = frozenset(
     {_PHASE_ENCODING, _MANUFACTURER, _COMMENTS}
     | {
-        found.group << 16 | element
+        found.place[0] << 16 | element
         for maker in _MAKERS
         for found in (maker.b_value, maker.direction)
         for block in range(0x10, 0x100)
@@ -112,8 +111,40 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
         the b-value of a GE gradient that is shorter than a unit vector: it is that of the
         header, scaled by the square of the length.
     """
+    blocks = private_blocks(values)
+    for maker in _MAKERS if blocks else ():
+        b_value = _raw(maker.b_value, blocks, values)
+        direction = _raw(maker.direction, blocks, values)
+        if b_value or direction:
+            break
+    else:
+        if _COMMENTS not in values or not _value(values, _MANUFACTURER).startswith(b"CANON"):
+            return {}
+        maker, b_value, direction = None, (values[_COMMENTS],), ()
+    others = {tag: values[tag] for tag in _OTHERS if tag in values}
+    return _converted(maker, b_value, direction, tuple(others.items()), encoding)
+
+
+# Frames of one volume have the same.
+@lru_cache(maxsize=1 << 10)
+def _converted(
+    maker: _Maker | None,
+    raw_b_value: tuple[RawValue, ...],
+    raw_direction: tuple[RawValue, ...],
+    others: tuple[tuple[int, RawValue], ...],
+    encoding: Encoding,
+) -> dict[int, bytes]:
+    values = dict(others)
     order = "<" if encoding.little_endian else ">"
-    b_value, direction, axes = _found(values, encoding)
+    if maker is None:
+        axes: _Axes = "scanner"
+        b_value, direction = _in_comment(raw_b_value[0].value, encoding)
+    else:
+        axes = maker.axes
+        b_value = _first(_all_numbers(raw_b_value, maker.b_value.vr, encoding))
+        if axes == "scanner":
+            b_value = b_value % _GE_SURPLUS if b_value >= 0 else nan
+        direction = _vector(_all_numbers(raw_direction, maker.direction.vr, encoding))
     own = _first(_numbers(values.get(B_VALUE), "FD", encoding))
     if not isnan(own):
         b_value = own
@@ -131,6 +162,16 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
     return found
 
 
+def _in_comment(text: bytes, encoding: Encoding) -> tuple[float, tuple[float, ...]]:
+    """Return b-value and direction as Canon writes them."""
+    match = _CANON.fullmatch(text.strip(b"\0 "))
+    if match is None:
+        return nan, _NONE
+    said = numbers(b"\\".join(match.groups(b"")), "DS", encoding.little_endian)
+    # Along phase encoding first, where GE has the frequency.
+    return said[0], _vector((said[2], said[1], said[3]))
+
+
 def private_blocks(values: Mapping[int, RawValue]) -> dict[tuple[int, bytes], int]:
     """Return the first tag of the block that each private creator reserved in each group."""
     # Odd groups are private, and their creators have the numbers up to FF (PS3.5 7.8.1).
@@ -139,27 +180,6 @@ def private_blocks(values: Mapping[int, RawValue]) -> dict[tuple[int, bytes], in
         for tag, raw in values.items()
         if tag & 0x10000 and not tag & 0xFF00
     }
-
-
-def _found(
-    values: Mapping[int, RawValue], encoding: Encoding
-) -> tuple[float, tuple[float, ...], _Axes]:
-    """Return b-value and direction of the first maker that says one of them."""
-    blocks = private_blocks(values)
-    for maker in _MAKERS if blocks else ():
-        b_value = _first(_read(maker.b_value, blocks, values, encoding))
-        if maker.axes == "scanner":
-            b_value = b_value % _GE_SURPLUS if b_value >= 0 else nan
-        direction = _read(maker.direction, blocks, values, encoding)
-        if direction or not isnan(b_value):
-            return b_value, _vector(direction), maker.axes
-    if _COMMENTS in values and _value(values, _MANUFACTURER).startswith(b"CANON"):
-        match = _CANON.fullmatch(_value(values, _COMMENTS))
-        if match is not None:
-            said = numbers(b"\\".join(match.groups(b"")), "DS", encoding.little_endian)
-            # Along phase encoding first, where GE has the frequency.
-            return said[0], _vector((said[2], said[1], said[3])), "scanner"
-    return nan, (), "patient"
 
 
 def _in_patient(
@@ -171,32 +191,41 @@ def _in_patient(
     orientation = _numbers(values.get(_ORIENTATION), "DS", encoding)
     if len(orientation) != 6 or not all(map(isfinite, orientation)):
         return _NONE
-    row, column = np.reshape(orientation, (2, 3))
-    normal = np.cross(row, column)
-    along_image = np.array(direction)
+    # Plain numbers: NumPy takes several times as long for three of them.
+    a, b, c, d, e, f = orientation
+    normal = b * f - c * e, c * d - a * f, a * e - b * d
+    x, y, z = direction
     if axes == "scanner":
         phase_encoding = _value(values, _PHASE_ENCODING)
         if phase_encoding not in _SIGNS:
             return _NONE
         if phase_encoding == b"ROW":
-            along_image = along_image[[1, 0, 2]]
-        along_image *= _SIGNS[phase_encoding][np.argmax(np.abs(normal))]
-    found: list[float] = (along_image @ [row, column, normal]).tolist()
-    return found
+            x, y = y, x
+        nearest = max(range(3), key=lambda axis: abs(normal[axis]))
+        sign_x, sign_y, sign_z = _SIGNS[phase_encoding][nearest]
+        x, y, z = sign_x * x, sign_y * y, sign_z * z
+    return (
+        x * a + y * d + z * normal[0],
+        x * b + y * e + z * normal[1],
+        x * c + y * f + z * normal[2],
+    )
 
 
-def _read(
+def _raw(
     elements: _Elements,
     blocks: Mapping[tuple[int, bytes], int],
     values: Mapping[int, RawValue],
-    encoding: Encoding,
-) -> tuple[float, ...]:
-    """Return the numbers of the elements that are there."""
-    block = blocks.get((elements.group, elements.creator))
+) -> tuple[RawValue, ...]:
+    """Return the elements that are there and not empty."""
+    block = blocks.get(elements.place)
     if block is None:
         return ()
-    each = (_numbers(values.get(block | one), elements.vr, encoding) for one in elements.numbers)
-    return tuple(chain.from_iterable(each))
+    found = (values.get(block | number) for number in elements.numbers)
+    return tuple(raw for raw in found if raw is not None and raw.value)
+
+
+def _all_numbers(raws: Sequence[RawValue], usual: str, encoding: Encoding) -> tuple[float, ...]:
+    return tuple(chain.from_iterable(_numbers(raw, usual, encoding) for raw in raws))
 
 
 def _numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:

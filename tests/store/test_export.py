@@ -426,7 +426,8 @@ def test_each_frame_is_decoded_once_and_each_chunk_written_once(
     to_zarr(CINE, store, chunks=4)
     assert decoded == Counter(range(30))
     written = {key: n for key, n in store.counts.items() if "/c/" in key}
-    assert written == {f"pixels/c/{i}/0/0/0": 1 for i in range(8)}
+    pixels = {f"pixels/c/{i}/0/0/0": 1 for i in range(8)}
+    assert written == {"y/c/0": 1, "x/c/0": 1, **pixels}
 
 
 def test_several_chunks_of_a_block_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:

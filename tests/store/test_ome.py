@@ -25,6 +25,7 @@ from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 from real_files import packaged_file
 
 import dcmdask
+import dcmdask.xarray
 from dcmdask import DcmdaskWarning, IrregularSeriesError, LayoutError, scan, to_zarr
 from dcmdask.store.export import Prepared, prepare
 
@@ -119,10 +120,11 @@ def test_colour_is_a_channel_in_front_of_the_plane(tmp_path: Path) -> None:
     assert axes == {
         "t": MS,
         "c": {"type": "channel"},
-        "y": {"type": "space"},
-        "x": {"type": "space"},
+        "y": MM,
+        "x": MM,
     }
-    assert levels[0] == ([33.333, 1, 1, 1], [0, 0, 0, 0])
+    # Of the region of ultrasound.
+    assert levels[0][0] == pytest.approx([33.333, 1, 0.510497058, 0.510497058])
     assert [(c["label"], c["color"], c["active"]) for c in channels] == [
         ("red", "FF0000", True),
         ("green", "00FF00", True),
