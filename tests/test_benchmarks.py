@@ -65,6 +65,12 @@ def test_scanning(folder: Path) -> None:
 def test_volumes(folder: Path) -> None:
     printed = run("volumes.py", folder, "--files", "4", "--frames", "200", "--repeats", "1")
     assert "| native " in printed and "| 1000 positions x times" in printed
+    assert "| native " in printed.split("`dcmdask picture`")[1]
+
+
+def test_resampling(folder: Path) -> None:
+    printed = run("resampling.py", folder, "--files", "100", "--repeats", "1")
+    assert "| isotropic(1.0) |" in printed and "| like(turned) " in printed
 
 
 def test_exporting(folder: Path) -> None:
