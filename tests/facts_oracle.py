@@ -156,6 +156,20 @@ def given(*numbers: float) -> float:
     return next((number for number in numbers if isfinite(number)), inf if inf in numbers else nan)
 
 
+def other_spacing(at: Levels) -> list[float]:
+    """Of a detector, or of the regions of ultrasound in two dimensions, where it is one."""
+    if at.find("ImagerPixelSpacing"):
+        return at.numbers(2, "ImagerPixelSpacing")
+    found = {
+        (abs(10 * region.PhysicalDeltaY), abs(10 * region.PhysicalDeltaX))
+        for region in at.top.get("SequenceOfUltrasoundRegions") or []
+        if region.get("RegionSpatialFormat") == 1
+        and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3
+        and region.PhysicalDeltaX * region.PhysicalDeltaY
+    }
+    return [round(one, 9) for one in found.pop()] if len(found) == 1 else [nan, nan]
+
+
 def private(dataset: Dataset, group: int, creator: str, element: int) -> Any:
     try:
         return dataset.private_block(group, creator)[element].value
@@ -209,6 +223,8 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["position"] = at.numbers(3, "ImagePositionPatient", "PlanePositionSequence")
         row["orientation"] = at.numbers(6, "ImageOrientationPatient", "PlaneOrientationSequence")
         row["spacing"] = at.numbers(2, "PixelSpacing", measures)
+        if not at.find("PixelSpacing", measures) and not at.groups:
+            row["spacing"] = other_spacing(at)
         row["thickness"] = at.first("SliceThickness", measures)
         row["instance_number"] = at.first("InstanceNumber")
         row["acquisition_number"] = given(
