@@ -156,6 +156,20 @@ def given(*numbers: float) -> float:
     return next((number for number in numbers if isfinite(number)), inf if inf in numbers else nan)
 
 
+def other_spacing(at: Levels) -> list[float]:
+    """Of a detector, or of the regions of ultrasound in two dimensions, where it is one."""
+    if at.find("ImagerPixelSpacing"):
+        return at.numbers(2, "ImagerPixelSpacing")
+    found = {
+        (abs(10 * region.PhysicalDeltaY), abs(10 * region.PhysicalDeltaX))
+        for region in at.top.get("SequenceOfUltrasoundRegions") or []
+        if region.get("RegionSpatialFormat") == 1
+        and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3
+        and region.PhysicalDeltaX * region.PhysicalDeltaY
+    }
+    return [round(one, 9) for one in found.pop()] if len(found) == 1 else [nan, nan]
+
+
 def private(dataset: Dataset, group: int, creator: str, element: int) -> Any:
     try:
         return dataset.private_block(group, creator)[element].value
@@ -196,24 +210,6 @@ def ge_direction(dataset: Dataset) -> list[float]:
     return list(-x * row - y * column + z * normal)
 
 
-def has_groups(dataset: Dataset) -> bool:
-    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-    return any(keyword in dataset for keyword in groups)
-
-
-def other_spacing(dataset: Dataset) -> list[float]:
-    """At the detector, or of ultrasound that all regions in two dimensions share, in mm."""
-    if dataset.get("ImagerPixelSpacing"):
-        return Levels(dataset, 0, False).numbers(2, "ImagerPixelSpacing")
-    spacings = {
-        (round(10 * abs(region.PhysicalDeltaY), 9), round(10 * abs(region.PhysicalDeltaX), 9))
-        for region in dataset.get("SequenceOfUltrasoundRegions") or []
-        if region.get("RegionSpatialFormat") == 1
-        and region.PhysicalUnitsXDirection == region.PhysicalUnitsYDirection == 3
-    }
-    return list(spacings.pop()) if len(spacings) == 1 else [nan, nan]
-
-
 def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
     """A row of `FACTS` for each frame of `dataset`."""
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -227,8 +223,8 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["position"] = at.numbers(3, "ImagePositionPatient", "PlanePositionSequence")
         row["orientation"] = at.numbers(6, "ImageOrientationPatient", "PlaneOrientationSequence")
         row["spacing"] = at.numbers(2, "PixelSpacing", measures)
-        if np.isnan(row["spacing"]).all() and not has_groups(dataset):
-            row["spacing"] = other_spacing(dataset)
+        if not at.find("PixelSpacing", measures) and not at.groups:
+            row["spacing"] = other_spacing(at)
         row["thickness"] = at.first("SliceThickness", measures)
         row["instance_number"] = at.first("InstanceNumber")
         row["acquisition_number"] = given(
