@@ -15,6 +15,8 @@ from dcmdask.images.volume import Stack, compacted
 
 # Digits of direction cosines and spacings that are told.
 _DIGITS = 3
+_SLIGHTLY = f"orientation or pixel spacing, by less than {10**-_DIGITS:g}"
+_IN_THE_WAY = ("Frame of Reference UID", "single-frame and multi-frame files")
 
 
 def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
@@ -50,20 +52,25 @@ def differences(stacks: Sequence[Stack]) -> str:
         one, frame = stack.instances[0], stack.facts[0]
         found = {
             "rows and columns": (one.rows, one.columns),
-            "orientation": frame["orientation"].round(_DIGITS),
-            "pixel spacing": frame["spacing"].round(_DIGITS),
+            # Without the sign of zero.
+            "orientation": frame["orientation"].round(_DIGITS) + 0.0,
+            "pixel spacing": frame["spacing"].round(_DIGITS) + 0.0,
             "Stack ID": frame["stack_id"],
+            "element of the pixels": one.pixel_keyword,
             "samples": one.samples,
             "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
             "stored type": "" if _is_of_integers(one) else stack.dtype,
             "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
+            "Frame of Reference UID": one.frame_of_reference_uid,
+            "single-frame and multi-frame files": len(one) > 1,
         }
         for name, value in found.items():
             # As text, in which NaN is equal to itself.
             values.setdefault(name, set()).add(str(value))
     named = [f"{name} ({len(them)})" for name, them in values.items() if len(them) > 1]
-    # Of these, only what is in the way of one another is apart.
-    return ", ".join(named) or "Frame of Reference UID, or single-frame and multi-frame files"
+    # The last two tell apart only what is in the way of one another.
+    certain = [one for one in named if not one.startswith(_IN_THE_WAY)]
+    return ", ".join(certain or named) or _SLIGHTLY
 
 
 def _size_and_name(stack: Stack) -> tuple[Any, ...]:

@@ -121,8 +121,8 @@ app.command(
 
 # Advice for those who cannot index a scan.
 _CHOICE = {
-    "AmbiguousSourceError/series": "--series takes one, by its number in dcmdask scan or its UID",
-    "AmbiguousSourceError/stacks": "--stack takes one, by its number",
+    "AmbiguousSourceError/series": ["--series takes one, by its number in dcmdask scan or its UID"],
+    "AmbiguousSourceError/stacks": ["--stack takes one, by its number"],
 }
 
 
@@ -167,13 +167,24 @@ def _reason(error: BaseException) -> str:
             for one in error.advice
             if one.option
         ]
-        return "\n".join([error.text, "; ".join(filter(None, [_CHOICE.get(error.code), *advice]))])
+        known = _options_of_command()
+        taken = [one for one in (*_CHOICE.get(error.code, ()), *advice) if one.split()[0] in known]
+        return "; ".join([error.text, *taken])
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if type(error) is FileNotFoundError:
         # Remote file systems give no more than the name.
         return f"{error}: there is no such file, or it cannot be reached"
     return str(error)
+
+
+def _options_of_command() -> set[str]:
+    """Return the options of the command that was called."""
+    from typer.main import get_command
+
+    commands = getattr(get_command(app), "commands", {})
+    called = next((word for word in sys.argv[1:] if word in commands), "")
+    return {name for one in getattr(commands.get(called), "params", ()) for name in one.opts}
 
 
 def _note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -24,7 +24,7 @@ SPLIT = Advice("", "", "scan(...)[0].stacks[0].split() gives the regular parts")
 _ADVICE = (
     Advice("on_irregular", "keep", "takes the frames as they are, with their true positions"),
     FILL,
-    Advice("tolerance", 0.5, "takes positions for even that are off by 0.5 mm"),
+    Advice("tolerance", 0.5, "takes positions as even where they are off by up to 0.5 mm"),
     Advice("order_by", "TriggerTime", "or another keyword tells frames of one position apart"),
     SPLIT,
 )

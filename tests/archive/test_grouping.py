@@ -69,9 +69,40 @@ def test_volumes_in_one_another_s_way_are_apart(shift: float, tmp_path: Path) ->
             along(AXIAL, EVEN[:3] + number * shift), FrameOfReferenceUID=f"1.2.{number + 1}",
             each={"SOPInstanceUID": [f"1.3.{number}.{n}" for n in range(3)]},
         )  # fmt: skip
-    stacks = one(tmp_path).stacks
+    series = one(tmp_path)
+    stacks = series.stacks
+    assert [note.text for note in series.notes] == [
+        "2 stacks, which differ in Frame of Reference UID (2)"
+    ]
     assert [len(stack.frame_numbers) for stack in stacks] == [3, 3]
     assert all(stack.notes == () and stack.geometry.regular for stack in stacks)
+
+
+@pytest.mark.parametrize(
+    ("other", "columns", "told"),
+    [
+        ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), 4, "rows and columns (2)"),
+        ((1.0, 1e-5, -1e-9, -1e-5, 1.0, 0.0), 4, "rows and columns (2)"),
+        ((0.0, 1.0, 0.0, 0.0, 0.0, -1.0), 7, "orientation (2)"),
+        (
+            (1.0, 0.0, 0.0, 0.0, 0.9999999, 4e-4),
+            1500,
+            "orientation or pixel spacing, by less than 0.001",
+        ),
+    ],
+)
+def test_what_stacks_differ_in(
+    other: tuple[float, ...], columns: int, told: str, tmp_path: Path
+) -> None:
+    frames = noise(1, 1500, 1500) if columns == 1500 else FRAMES[:1]
+    for number, orientation in enumerate([AXIAL, other]):
+        shown = frames[..., :columns] if number else frames
+        classic(
+            tmp_path / f"{number}", shown, along(orientation, [number]), orientation=orientation,
+            each={"SOPInstanceUID": [f"1.3.{number}"]},
+        )  # fmt: skip
+    (note,) = one(tmp_path).notes
+    assert note.code == "stacks" and note.text.endswith(f"which differ in {told}")
 
 
 def test_enhanced_volumes_of_two_frames_of_reference_are_apart(tmp_path: Path) -> None:
@@ -243,6 +274,7 @@ def test_copies_are_named_and_one_is_taken(tmp_path: Path) -> None:
     assert [stack.dims for stack in series.stacks] == [("z", "y", "x")] * 2
     assert series.copies == {1: 0}
     assert [found.code for found in series.irregularities] == ["duplicate"]
+    assert "single-frame and multi-frame files (2)" in series.notes[0].text
     (row,) = scan(tmp_path / "a").rows()
     assert not row["regular"] and "copies" in row["irregularities"][0]
     calls: list[Any] = [

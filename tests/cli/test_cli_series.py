@@ -176,6 +176,10 @@ def test_advice_is_given_in_options(archive: Path, tmp_path: Path) -> None:
     assert "2 series" in error and "--series takes one" in error and "scan(" not in error
     error = run("export", archive / "b", tmp_path / "a.zarr", code=2).stderr
     assert "--on-irregular fill puts empty frames into gaps" in error and "split" not in error
+    run("export", archive, tmp_path / "a.zarr", "--series", "0")
+    # An option that the command does not have is not advised.
+    error = run("verify", tmp_path / "a.zarr", "--source", archive / "b", code=2).stderr
+    assert "is not regular" in error and "--on-irregular" not in error
 
 
 def test_a_series_that_is_not_there(archive: Path, tmp_path: Path) -> None:
