@@ -393,7 +393,7 @@ def test_another_driver_is_through_first(at: str, monkeypatch: pytest.MonkeyPatc
         assert server.objects(f"first/{at}/series/1.2/") == {"a.png": b"a", "b.png": b"b"}
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_two_workers_put_one_series_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other is through just before the n-th thing that this one does."""
     calls = {name: getattr(Folder, name) for name in ("files", "read", "remove", "move", "write")}

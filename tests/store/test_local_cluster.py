@@ -100,7 +100,7 @@ def test_no_page_is_served(client: Client) -> None:
     assert set(answers) == {404}
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_control_c_while_workers_start(tmp_path: Path) -> None:
     archive(tmp_path / "source", 1)
     script = tmp_path / "job.py"
