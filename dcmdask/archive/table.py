@@ -62,7 +62,7 @@ def row(number: int, series: Series) -> dict[str, Any]:
         _common(one.rows for one in instances),
         _common(one.columns for one in instances),
         _common(one.samples for one in instances),
-        _common(map(_dtype, instances)),
+        _common(map(_dtype, instances)) or (str(stack.dtype) if stack else None),
         sorted({one.transfer_syntax for one in instances}),
         len(stacks),
         [one.kind for one in stacks],

@@ -148,6 +148,7 @@ def test_types_are_joined(types: list[str], expected: str, tmp_path: Path) -> No
         )  # fmt: skip
     (stack,) = one(tmp_path).stacks
     assert stack.dtype == expected and stack.geometry.spacing[0] == 2.5
+    assert scan(tmp_path).rows()[0]["dtype"] == np.dtype(expected).name
     assert [note.code for note in stack.notes] == ["stored-types"]
     with pytest.warns(DcmdaskWarning, match=f"joined as {np.dtype(expected)}"):
         x = stack.to_dask()
