@@ -313,7 +313,8 @@ class DicomAccessor:
         Raises
         ------
         GeometryError
-            There are no coordinates in the patient.
+            There are no coordinates in the patient, or b-values or directions that could not be
+            read.
         TypeError
             NIfTI has no place for the type.
         """
@@ -334,7 +335,10 @@ class DicomAccessor:
 
     @property
     def bvals(self) -> Floats:
-        """(n,): b-values in s/mm2, 0 without weighting, as FSL has them."""
+        """(n,): b-values in s/mm2, 0 without weighting, as FSL has them.
+
+        One that could not be read, infinity in the coordinate `b_value`, is a `GeometryError`.
+        """
         return exchange.bvals(self._array)
 
     @property
@@ -342,6 +346,7 @@ class DicomAccessor:
         """(3, n): unit vectors of the gradients on the voxel axes, as FSL has them.
 
         x is flipped where the axes of the NIfTI file are right-handed; zero without weighting.
+        A direction that could not be read is a `GeometryError`.
         """
         return exchange.bvecs(self._array)
 

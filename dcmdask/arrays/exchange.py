@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from dcmdask.arrays.grid import grid_of
 from dcmdask.arrays.whole_file import whole_file
@@ -37,6 +36,9 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     if name not in (f"{stem}.nii", f"{stem}.nii.gz"):
         raise ValueError(f"{name}: a NIfTI file is called .nii or .nii.gz")
     grid = grid_of(array)
+    is_weighted = "diffusion" in array.dims and "b_value" in array.coords
+    # Before anything is written: they may be unreadable.
+    weightings = (bvals(array), bvecs(array)) if is_weighted else None
     volume = _with_axes(array, ("x", "y", "z"))
     others = [dim for dim in volume.dims if dim not in ("x", "y", "z", "sample")]
     # Time is the fourth dimension of NIfTI.
@@ -56,11 +58,12 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
         image.header["pixdim"][4] = found
     with whole_file(name) as written:
         nibabel.save(image, written)
-    if "diffusion" in array.dims and "b_value" in array.coords:
+    if weightings is not None:
+        b_values, gradients = weightings
         with whole_file(f"{stem}.bval") as written:
-            np.savetxt(written, bvals(array)[np.newaxis], fmt="%.6g")
+            np.savetxt(written, b_values[np.newaxis], fmt="%.6g")
         with whole_file(f"{stem}.bvec") as written:
-            np.savetxt(written, bvecs(array), fmt="%.8g")
+            np.savetxt(written, gradients, fmt="%.8g")
 
 
 def to_sitk(array: xr.DataArray) -> SimpleITK.Image:
@@ -95,7 +98,7 @@ def to_sitk(array: xr.DataArray) -> SimpleITK.Image:
 
 def bvals(array: xr.DataArray) -> Floats:
     """Return the b-values, 0 where there is none."""
-    return np.nan_to_num(np.asarray(_diffusion(array, "b_value"), np.float64))
+    return np.asarray(np.nan_to_num(_diffusion(array, "b_value")))
 
 
 def bvecs(array: xr.DataArray) -> Floats:
@@ -109,12 +112,19 @@ def bvecs(array: xr.DataArray) -> Floats:
     return found + 0.0
 
 
-def _diffusion(array: xr.DataArray, name: str) -> npt.NDArray[Any]:
+def _diffusion(array: xr.DataArray, name: str) -> Floats:
     if name not in array.coords:
         raise GeometryError(
             f"the array has no coordinate {name}, as diffusion has", code="no-coordinate"
         )
-    return np.atleast_1d(np.asarray(array.coords[name].values, np.float64))
+    values = np.atleast_1d(np.asarray(array.coords[name].values, np.float64))
+    if np.isinf(values).any():
+        raise GeometryError(
+            f"{name} is infinity for {np.isinf(values).sum()} of {values.size} weightings, which "
+            "stands for a value that cannot be read: set it, or select the others",
+            code="unreadable",
+        )
+    return values
 
 
 def as_stored(array: xr.DataArray) -> xr.DataArray:

@@ -65,8 +65,8 @@ def with_values(
     ------
     HeaderError
         There are more or fewer frames than the headers describe, or a header's lookup tables,
-        slope, intercept or window cannot be used; or a Scale Slope of Philips is asked for, and
-        there is none.
+        slope, intercept or window cannot be used; or the precise values of Philips are asked
+        for, and there is a Modality LUT or no Scale Slope.
 
     Warns
     -----
@@ -99,7 +99,7 @@ def with_values(
     interpretation = overrides.get("photometric_interpretation", first.photometric_interpretation)
     slope, intercept = facts["slope"], facts["intercept"]
     if values == "philips-float":
-        slope, intercept = _precise(slope, intercept, scale_slopes(instances))
+        slope, intercept = _precise(instances, slope, intercept)
     transformation = Transformation(
         bits_stored=overrides.get("bits_stored", np.repeat(bits, counts)),
         slope=slope,
@@ -118,12 +118,21 @@ def with_values(
 
 
 def _precise(
-    slope: npt.NDArray[Any], intercept: npt.NDArray[Any], scale: npt.NDArray[np.float64]
+    instances: Sequence[Described], slope: npt.NDArray[Any], intercept: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return slope and intercept of Philips's precise values."""
     displayed = np.where(np.isnan(slope), 1.0, slope)
-    if (displayed == 0).any():
-        raise HeaderError("(0028,1053) 'Rescale Slope' is 0, and precise values are divided by it")
+    for one in instances:
+        if one.has_modality_lut or (one.facts["slope"] == 0).any():
+            raise HeaderError(
+                "it has a Modality LUT Sequence (0028,3000), and precise values are made of a slope"
+                if one.has_modality_lut
+                else "(0028,1053) 'Rescale Slope' is 0, and precise values are divided by it",
+                source=one.source.name,
+                code="modality-lut" if one.has_modality_lut else "rescale-slope",
+                advice=[Advice("values", "modality", "takes it as it is")],
+            )
+    scale = scale_slopes(instances)
     return 1 / scale, np.where(np.isnan(intercept), 0.0, intercept) / (displayed * scale)
 
 

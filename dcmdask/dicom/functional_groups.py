@@ -34,7 +34,9 @@ from dcmdask.dicom.walk import read_items
 from dcmdask.errors import HeaderError
 
 __all__ = [
+    "PER_FRAME",
     "SEQUENCES",
+    "SHARED",
     "Frames",
     "frame_table",
     "rows",
@@ -42,8 +44,8 @@ __all__ = [
     "value_bytes",
 ]
 
-_SHARED, _PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
-SEQUENCES: Final = frozenset({_SHARED, _PER_FRAME, _DIMENSION_INDEX})
+SHARED, PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
+SEQUENCES: Final = frozenset({SHARED, PER_FRAME, _DIMENSION_INDEX})
 # Dimension Index Pointer, Dimension Description Label.
 _POINTER, _LABEL = Wanted((0x00209165,), 0, "AT"), Wanted((0x00209421,), 1, "LO")
 _DIMENSION: Final = Filter((_POINTER, _LABEL))
@@ -138,7 +140,7 @@ _GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDE
 
 def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     """Return the facts: values of a frame come before shared ones, and these before `top`."""
-    shared = next(read(_SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
+    shared = next(read(SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
     has_lut = frame_facts.LUTS.key in shared
     base = _laid_over(shared, top)
     dimensions = _dimensions(read, common.little_endian)
@@ -149,7 +151,7 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     table = packed * frames
     # A frame without an item keeps the shared row. Most facts are those of the frame before.
     starts, before = range(0, len(table), FACTS.itemsize), base
-    for start, row in zip(starts, read(_PER_FRAME, _GROUPS), strict=False):
+    for start, row in zip(starts, read(PER_FRAME, _GROUPS), strict=False):
         values = _laid_over(row, base)
         if values != before:
             frame_facts.update(packed, before, values, common)

@@ -13,13 +13,21 @@ from math import hypot, inf, isfinite, isnan, nan
 from struct import pack
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from dcmdask.dicom.conversion import LONGEST, numbers
+from dcmdask.dicom.conversion import LONGEST, NUMBERS, first_read, numbers
 from dcmdask.dicom.elements import Encoding, RawValue
 from dcmdask.dicom.frame_facts import B_VALUE, DIRECTION
 
-__all__ = ["PRIVATE_ELEMENTS", "private_blocks", "private_diffusion"]
+__all__ = [
+    "PRIVATE_ELEMENTS",
+    "private_blocks",
+    "private_diffusion",
+    "private_numbers",
+    "private_value",
+]
 
 _Axes: TypeAlias = Literal["patient", "image", "scanner"]
+_Blocks: TypeAlias = Mapping[tuple[int, bytes], Sequence[int]]
+"""By group and creator."""
 
 
 class _Elements(NamedTuple):
@@ -62,10 +70,13 @@ _MAKERS: Final = (
     ),
 )
 _NONE: Final = (nan, nan, nan)
+_UNREADABLE: Final = (inf, inf, inf)
 # GE adds this to the b-values of some sequences.
 _GE_SURPLUS: Final = 10**9
 # Lengths of gradients of GE that scale the b-value; outside, rounding or nothing is meant.
 _GE_SCALED: Final = (0.03, 0.97)
+# Longer ones are numbers of a user's own, which these elements hold where nothing is weighted.
+_GE_LONGEST: Final = 1.03
 
 _ORIENTATION, _PHASE_ENCODING, _MANUFACTURER = 0x00200037, 0x00181312, 0x00080070
 _COMMENTS: Final = 0x00204000
@@ -75,7 +86,7 @@ _CANON: Final = re.compile(rb"b=([\d.]+)(?:\(([-\d.]+),([-\d.]+),([-\d.]+)\))?")
 
 # Signs of the gradients along a row, along a column and along the normal, by the axis of the
 # patient (x, y, z) that is nearest to the normal, and by the direction of phase encoding (GE
-# counts from the frequency's). As dcm2niix has them, which were measured.
+# counts from the frequency's). These are the signs of dcm2niix, which were measured on scanners.
 _SIGNS: Final = {
     b"COL": ((1, 1, -1), (-1, 1, 1), (-1, -1, 1)),
     b"ROW": ((1, -1, -1), (1, 1, 1), (-1, 1, 1)),
@@ -118,7 +129,8 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
         if b_value or direction:
             break
     else:
-        if _COMMENTS not in values or not _value(values, _MANUFACTURER).startswith(b"CANON"):
+        is_canon = _value(values, _MANUFACTURER).upper().startswith(b"CANON")
+        if _COMMENTS not in values or not is_canon:
             return {}
         maker, b_value, direction = None, (values[_COMMENTS],), ()
     others = {tag: values[tag] for tag in _OTHERS if tag in values}
@@ -143,15 +155,13 @@ def _converted(
         axes = maker.axes
         b_value = _first(_all_numbers(raw_b_value, maker.b_value.vr, encoding))
         if axes == "scanner":
-            b_value = b_value % _GE_SURPLUS if b_value >= 0 else nan
+            b_value = inf if b_value < 0 or b_value == inf else b_value % _GE_SURPLUS
         direction = _vector(_all_numbers(raw_direction, maker.direction.vr, encoding))
-    own = _first(_numbers(values.get(B_VALUE), "FD", encoding))
-    if not isnan(own):
-        b_value = own
+    own = _first(private_numbers(values.get(B_VALUE), "FD", encoding))
+    b_value = first_read(own, b_value)
+    if axes == "scanner":
+        b_value, direction = _of_gradient(b_value, direction)
     length = hypot(*direction)
-    if axes == "scanner" and _GE_SCALED[0] < length < _GE_SCALED[1]:
-        b_value *= length**2
-        direction = tuple(part / length for part in direction)
     found = {}
     if not isnan(b_value) and b_value != own:
         found[B_VALUE] = pack(order + "d", b_value)
@@ -160,6 +170,21 @@ def _converted(
         vector = _in_patient(direction, axes, values, encoding)
         found[DIRECTION] = pack(order + "3d", *vector)
     return found
+
+
+def _of_gradient(b_value: float, gradient: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
+    """Return b-value and direction of a gradient of GE, of which the length may scale the b-value.
+
+    A gradient of which the length is none is a direction that cannot be read.
+    """
+    length = hypot(*gradient)
+    if not b_value > 0:
+        return b_value, _NONE
+    if length > _GE_LONGEST:
+        return b_value, _UNREADABLE
+    if _GE_SCALED[0] < length < _GE_SCALED[1]:
+        return b_value * length**2, tuple(part / length for part in gradient)
+    return b_value, gradient
 
 
 def _in_comment(text: bytes, encoding: Encoding) -> tuple[float, tuple[float, ...]]:
@@ -172,14 +197,33 @@ def _in_comment(text: bytes, encoding: Encoding) -> tuple[float, tuple[float, ..
     return said[0], _vector((said[2], said[1], said[3]))
 
 
-def private_blocks(values: Mapping[int, RawValue]) -> dict[tuple[int, bytes], int]:
-    """Return the first tag of the block that each private creator reserved in each group."""
+def private_blocks(values: Mapping[int, RawValue]) -> _Blocks:
+    """Return the first tags of the blocks that each private creator reserved in each group."""
+    found: dict[tuple[int, bytes], list[int]] = {}
     # Odd groups are private, and their creators have the numbers up to FF (PS3.5 7.8.1).
-    return {
-        (tag >> 16, raw.value.strip(b"\0 ")): tag & 0xFFFF0000 | (tag & 0xFF) << 8
-        for tag, raw in values.items()
-        if tag & 0x10000 and not tag & 0xFF00
-    }
+    for tag, raw in values.items():
+        if tag & 0x10000 and not tag & 0xFF00:
+            block = tag & 0xFFFF0000 | (tag & 0xFF) << 8
+            found.setdefault((tag >> 16, raw.value.strip(b"\0 ")), []).append(block)
+    return found
+
+
+def private_value(
+    values: Mapping[int, RawValue], blocks: _Blocks, place: tuple[int, bytes], number: int
+) -> RawValue | None:
+    """Return the first value of a private element, in whichever block of its creator it is."""
+    found = (values.get(block | number) for block in blocks.get(place, ()))
+    return next((raw for raw in found if raw is not None and raw.value), None)
+
+
+def private_numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
+    """Return the numbers of an element, by its VR; by the usual one where it has none."""
+    if raw is None:
+        return ()
+    vr = usual if raw.vr in (None, "UN") else str(raw.vr)
+    if vr not in NUMBERS and vr != "IS":
+        vr = "DS"  # text of another VR
+    return numbers(raw.value[:LONGEST], vr, encoding.little_endian)
 
 
 def _in_patient(
@@ -188,7 +232,7 @@ def _in_patient(
     """Return a direction on the patient's axes (LPS); NaN where the header does not tell."""
     if axes == "patient" or not all(map(isfinite, direction)):
         return direction
-    orientation = _numbers(values.get(_ORIENTATION), "DS", encoding)
+    orientation = private_numbers(values.get(_ORIENTATION), "DS", encoding)
     if len(orientation) != 6 or not all(map(isfinite, orientation)):
         return _NONE
     # Plain numbers: NumPy takes several times as long for three of them.
@@ -212,27 +256,16 @@ def _in_patient(
 
 
 def _raw(
-    elements: _Elements,
-    blocks: Mapping[tuple[int, bytes], int],
-    values: Mapping[int, RawValue],
+    elements: _Elements, blocks: _Blocks, values: Mapping[int, RawValue]
 ) -> tuple[RawValue, ...]:
     """Return the elements that are there and not empty."""
-    block = blocks.get(elements.place)
-    if block is None:
-        return ()
-    found = (values.get(block | number) for number in elements.numbers)
-    return tuple(raw for raw in found if raw is not None and raw.value)
+    place = elements.place
+    found = (private_value(values, blocks, place, number) for number in elements.numbers)
+    return tuple(raw for raw in found if raw is not None)
 
 
 def _all_numbers(raws: Sequence[RawValue], usual: str, encoding: Encoding) -> tuple[float, ...]:
-    return tuple(chain.from_iterable(_numbers(raw, usual, encoding) for raw in raws))
-
-
-def _numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
-    if raw is None:
-        return ()
-    vr = usual if raw.vr in (None, "UN") else str(raw.vr)
-    return numbers(raw.value[:LONGEST], vr, encoding.little_endian)
+    return tuple(chain.from_iterable(private_numbers(raw, usual, encoding) for raw in raws))
 
 
 def _first(found: Sequence[float]) -> float:
@@ -243,7 +276,7 @@ def _vector(found: Sequence[float]) -> tuple[float, ...]:
     """Return three numbers; infinity where they cannot be read, NaN where they are absent."""
     if len(found) == 3 and all(map(isfinite, found)):
         return tuple(found)
-    return _NONE if all(map(isnan, found)) else (inf, inf, inf)
+    return _NONE if all(map(isnan, found)) else _UNREADABLE
 
 
 def _value(values: Mapping[int, RawValue], tag: int) -> bytes:

@@ -52,11 +52,13 @@ _SAME = 1e-3
 # Components of unit vectors that differ by less are the same.
 _SAME_DIRECTION = 1e-5
 
-_COMPARED = (*TIMES, *NUMBERS, "echo_time", "echo_number", "b_value", "direction", "position_index")
+# An unreadable weighting stays infinite, since one that is absent is none.
+_WEIGHTINGS = ("b_value", "direction")
+_COMPARED = (*TIMES, *NUMBERS, "echo_time", "echo_number", *_WEIGHTINGS, "position_index")
 # A step over a missing frame takes the time of two.
 _UNEVEN = 1.5
 # Numbers of this size count nothing; the ms since year 0 are fewer.
-_ABSURD = 1e15
+ABSURD = 1e15
 
 
 class Axis(NamedTuple):
@@ -92,12 +94,16 @@ def check_order_by(order_by: Sequence[str]) -> None:
 
 
 def plausible(facts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the facts with NaN for numbers that are infinite or so large that none was meant."""
-    absurd = [column for column in _COMPARED if (np.abs(facts[column]) >= _ABSURD).any()]
+    """Return the facts with NaN for numbers that are infinite or so large that none was meant.
+
+    Diffusion weightings have infinity instead.
+    """
+    absurd = [column for column in _COMPARED if (np.abs(facts[column]) >= ABSURD).any()]
     if absurd:
         facts = facts.copy()
     for column in absurd:
-        facts[column][np.abs(facts[column]) >= _ABSURD] = np.nan
+        replaced = np.inf if column in _WEIGHTINGS else np.nan
+        facts[column][np.abs(facts[column]) >= ABSURD] = replaced
     return facts
 
 

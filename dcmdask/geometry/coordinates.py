@@ -28,7 +28,7 @@ _MOST_REPETITIONS = 8
 # Part of a Repetition Time by which steps may be off.
 _OFF = 0.01
 # Stands for what a header does not say, among values that are compared.
-_UNSAID = np.inf
+_UNSAID = -np.inf
 
 
 def labels(
@@ -84,7 +84,8 @@ def varying_coordinates(
     """Return the columns that vary, along the axes that they vary along.
 
     Image Position as ``position_x``, ``position_y`` and ``position_z``, on the patient's axes.
-    Also ``missing``, where `numbers` has no frame for some places.
+    Also ``missing``, where `numbers` has no frame for some places. A b-value that cannot be read
+    is infinity, which is not taken for no weighting.
     """
     found: Coordinates = {}
     absent = numbers < 0
@@ -93,7 +94,8 @@ def varying_coordinates(
     for column, values in columns.items():
         if column in MILLISECONDS and np.isfinite(values).any():
             values = values - np.nanmin(values)
-        said = np.where(np.isfinite(values), values, _UNSAID)
+        known = ~np.isnan(values) if column == "b_value" else np.isfinite(values)
+        said = np.where(known, values, _UNSAID)
         along, reduced = _reduced(np.where(absent, np.nan, said[numbers]), dims)
         if along:
             reduced[reduced == _UNSAID] = np.nan

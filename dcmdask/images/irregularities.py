@@ -1,9 +1,9 @@
-"""Irregularities of a stack, with the names of its files."""
+"""Irregularities of a stack, and values that cannot be read, with the names of its files."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, text_of
 from dcmdask.dicom.frame_facts import TAGS
+from dcmdask.dicom.image_pixel import called
+from dcmdask.errors import Note
+from dcmdask.geometry.axes import ABSURD
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.geometry.planes import Integers, is_absurd
 
@@ -44,6 +47,20 @@ def detail_of(irregularities: Iterable[Irregularity], stack: Layout) -> str:
             if one.frames and is_absurd(stack.facts[column][one.frames[0]]):
                 return text_of(stack.instances[stack.owner[one.frames[0]]], TAGS[column])
     return ""
+
+
+def unreadable_weightings(stack: Layout) -> Iterator[Note]:
+    """Yield notes on diffusion b-values and directions that are there and cannot be read."""
+    for column in ("b_value", "direction"):
+        values = stack.facts[column].reshape(len(stack.facts), -1)
+        rows = np.flatnonzero((np.abs(values) >= ABSURD).any(axis=1))
+        if len(rows):
+            text = (
+                f"{called(TAGS[column])}, or the private element for it, of {len(rows)} of "
+                f"{len(values)} frames is there and cannot be read"
+            )
+            (one,) = named([Irregularity("unreadable", text, tuple(rows.tolist()))], stack)
+            yield Note("unreadable-weighting", one.text)
 
 
 def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregularity]:

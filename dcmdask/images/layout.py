@@ -16,7 +16,7 @@ from dcmdask.errors import Note
 from dcmdask.geometry.axes import Indices
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.grid import Geometry, Irregularity
-from dcmdask.images.irregularities import conflicts, named
+from dcmdask.images.irregularities import conflicts, named, unreadable_weightings
 from dcmdask.images.notes import notes_on
 from dcmdask.images.plain import is_mosaic, is_plain
 
@@ -131,7 +131,8 @@ class Layout:
     @property
     def notes(self) -> tuple[Note, ...]:
         """Oddities of what belongs together, and of an order that is settled all the same."""
-        return (*notes_on(self.instances), *self.arrangement.notes)
+        weightings = unreadable_weightings(self)
+        return (*notes_on(self.instances), *weightings, *self.arrangement.notes)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))

@@ -108,10 +108,12 @@ def described(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
 def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
     """Return the window that all frames share, in stored values, or else the whole range.
 
-    None where the range is not known.
+    None where the range is not known, or where the window is not for these values.
     """
     if contents.values == "display":
         return _Window(0.0, 255.0, 0.0, 255.0)
+    if contents.values == "philips-float":
+        return None
     instances, facts = contents.instances, facts_of(contents.instances)
     if any(one.pixel_keyword != "PixelData" for one in instances):
         return None

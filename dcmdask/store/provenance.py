@@ -88,15 +88,15 @@ SHARED: Mapping[str, str] = {
     "WindowWidth": "FrameVOILUTSequence",
 }
 _JPEG = frozenset(syntax for syntax, one in SYNTAXES.items() if one.kind == "jpeg")
-# Elements that were applied to the stored values.
+_RESCALING = ("RescaleSlope", "RescaleIntercept", "BitsStored")
+_WITH_WINDOW = (*_RESCALING, "WindowCenter", "WindowWidth")
+# Elements that were applied to the stored values, or are not for what became of them.
 _APPLIED: Mapping[str, tuple[str, ...]] = {
     "stored": (),
-    "modality": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
-    "philips-float": ("RescaleSlope", "RescaleIntercept", "BitsStored"),
-    "display": (
-        *("RescaleSlope", "RescaleIntercept", "BitsStored"),
-        *("WindowCenter", "WindowWidth"),
-    ),
+    "modality": _RESCALING,
+    # The window is for values as the console displays them.
+    "philips-float": _WITH_WINDOW,
+    "display": _WITH_WINDOW,
 }
 
 
@@ -129,7 +129,7 @@ def technical_header(
         Decoding options.
     values : str
         Elements that were applied are left out: the rescaling of modality values, and also the
-        window of display values.
+        window of display values. The window is not for the precise values of Philips either.
     given : bool
         Whether the Photometric Interpretation in `how` is the caller's.
     """

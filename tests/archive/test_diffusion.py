@@ -15,7 +15,9 @@ from make_dicom import noise
 from pydicom import Dataset, dcmread
 from real_files import DCM2NIIX
 
-from dcmdask import DcmdaskWarning, scan
+from dcmdask import DcmdaskWarning, GeometryError, scan
+from dcmdask.dicom.description import describe
+from dcmdask.dicom.files import locate
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PLANES = {
@@ -173,12 +175,13 @@ def test_real_series(corpus: Path, tmp_path: Path) -> None:
     compare_with_dcm2niix(corpus / "dcm_qa_ge/01_Ax_DWI_TENSOR_R2", tmp_path)
 
 
-def test_canon_writes_the_b_value_into_a_comment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("maker", ["CANON_MEC", "Canon Medical Systems"])
+def test_canon_writes_the_b_value_into_a_comment(maker: str, tmp_path: Path) -> None:
     def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
         canon(dataset, b, gradient)
         del dataset.DiffusionBValue
 
-    gradients = made(tmp_path / "in", "CANON_MEC", fill)
+    gradients = made(tmp_path / "in", maker, fill)
     v = opened(tmp_path / "in")
     np.testing.assert_array_equal(v.dcm.bvals, B_VALUES)
     # Axial, with phase encoding along columns: these come first.
@@ -215,3 +218,66 @@ def test_zeros_are_no_direction(tmp_path: Path) -> None:
     v = opened(tmp_path)
     np.testing.assert_array_equal(v.b_value, B_VALUES)
     assert np.isnan(v.direction_x).all() and not v.dcm.bvecs.any()
+
+
+def test_only_gradients_are_directions_of_ge(tmp_path: Path) -> None:
+    """Other sequences have numbers of a user's own in these elements."""
+    b_values = [None, 0, 700, 1000]
+    paths = classic(tmp_path, noise(4, 8, 8), along(AXIAL, [0, 2, 4, 6]), modality="MR", seed=None)
+    for path, b, length in zip(paths, b_values, [1.0, 1.0, 1.02, 10.0], strict=True):
+        dataset = dcmread(path)
+        dataset.InPlanePhaseEncodingDirection = "COL"
+        ge(dataset, b or 0, [0.0, 0.6, 0.8], length)
+        if b is None:
+            dataset[0x00430010].value = "NOBODY"
+        dataset.save_as(path)
+    facts = np.concatenate([describe(locate(path)).facts for path in paths])
+    np.testing.assert_array_equal(facts["b_value"], [np.nan, 0, 700, 1000])
+    assert np.isnan(facts["direction"][:2]).all() and np.isfinite(facts["direction"][2]).all()
+    assert np.isinf(facts["direction"][3]).all()
+
+
+def of_the_standard(dataset: Dataset, b: Any, gradient: Any) -> None:
+    dataset.DiffusionBValue = b
+    dataset.DiffusionGradientOrientation = gradient
+
+
+def of_siemens(dataset: Dataset, b: Any, gradient: Any) -> None:
+    block = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+    block.add_new(0x0C, "LO", str(b))
+    block.add_new(0x0E, "FD", gradient)
+
+
+@pytest.mark.parametrize(
+    ("fill", "b", "gradient", "tag"),
+    [
+        (of_siemens, "abc", [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_siemens, 1000, [0.6, 0.8], "(0018,9089)"),
+        (of_the_standard, 1000.0, [0.6, 0.8], "(0018,9089)"),
+        (of_the_standard, np.inf, [0.0, 0.6, 0.8], "(0018,9087)"),
+    ],
+)
+def test_unreadable_weightings_are_not_taken_for_none(
+    fill: Any, b: Any, gradient: list[float], tag: str, tmp_path: Path
+) -> None:
+    """dcm2niix writes a b-value for each volume; here, an error says which are not known."""
+    positions = np.tile(along(AXIAL, [0, 2]), (3, 1))
+    each = {"AcquisitionNumber": [1, 1, 2, 2, 3, 3]}
+    paths = classic(tmp_path / "in", noise(6, 8, 8), positions, modality="MR", seed=None, each=each)
+    of_each = [(0.0, [0.0, 0.0, 0.0]), (b, gradient), (2000.0, [0.0, 0.6, 0.8])]
+    for number, path in enumerate(paths):
+        dataset = dcmread(path)
+        fill(dataset, *of_each[number // 2])
+        dataset.save_as(path)
+    (stack,) = scan(tmp_path / "in")[0].stacks
+    (note,) = [note for note in stack.notes if note.code == "unreadable-weighting"]
+    assert tag in note.text and "2 of 6 frames" in note.text and str(paths[2]) in note.text
+    v = opened(tmp_path / "in")
+    expected = [0, 1000 if b == 1000 else np.inf, 2000]
+    np.testing.assert_array_equal(v.b_value, expected)
+    with pytest.raises(GeometryError, match="cannot be read") as caught:
+        v.dcm.to_nifti(tmp_path / "v.nii")
+    assert caught.value.code == "GeometryError/unreadable"
+    assert not list(tmp_path.glob("v.*"))
+    v.isel(diffusion=[0, 2]).dcm.to_nifti(tmp_path / "v.nii")
+    assert np.loadtxt(tmp_path / "v.bval").tolist() == [0, 2000]

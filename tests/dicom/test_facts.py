@@ -59,7 +59,7 @@ from dcmdask.errors import (
 )
 from dcmdask.pixels.frame_array import open_frames
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 SYNTAXES = [*NATIVE, RLELossless]
 PARTS = 8
 
@@ -494,7 +494,7 @@ def test_component(expected: str, elements: dict[str, Any]) -> None:
 @pytest.mark.parametrize("block", [0x10, 0x11, 0xE0])
 def test_private_diffusion(syntax: UID, block: int) -> None:
     def diffusion(group: int, creator: str, *elements: tuple[int, str, Any], **more: Any) -> Any:
-        lent = more.pop("lent", None)
+        lent, again = more.pop("lent", None), more.pop("again", None)
         pixels = noise(1, 2, 4)
         dataset = described(pixels, **{"Modality": "MR", **more})
         for other in range(0x10, block):
@@ -504,6 +504,8 @@ def test_private_diffusion(syntax: UID, block: int) -> None:
         dataset.add_new(group << 16 | block, "LO", creator)
         for element, vr, value in elements:
             dataset.add_new((lent or group) << 16 | block << 8 | element, vr, value)
+        if again:
+            dataset.add_new(group << 16 | again, "LO", creator)
         data = part10(dataset, syntax, pixel_element(pixels.tobytes(), syntax))
         (row,) = described_bytes(data).facts
         return row["b_value"], row["direction"].tolist()
@@ -522,6 +524,14 @@ def test_private_diffusion(syntax: UID, block: int) -> None:
         (diffusion(0x43, "SIEMENS MR HEADER", b_value, lent=0x19), NAN, none),
         (diffusion(0x19, "SIEMENS MR HEADER", b_value, Modality="CT"), NAN, none),
         (diffusion(0x19, "SIEMENS MR HEADER", b_value, DiffusionBValue=5.0), 5, none),
+        # PS3.5 7.8.1: a creator may reserve several blocks.
+        (diffusion(0x19, "SIEMENS MR HEADER", b_value, again=block + 1), 1000, none),
+        (diffusion(0x19, "SIEMENS MR HEADER", (0x0C, "LO", "1000.0")), 1000, none),
+        # There, and not readable.
+        (diffusion(0x19, "SIEMENS MR HEADER", (0x0C, "LO", "abc")), INF, none),
+        (diffusion(0x43, "GEMS_PARM_01", (0x39, "LO", ["abc", "8"])), INF, none),
+        (diffusion(0x43, "GEMS_PARM_01", (0x39, "IS", [-5, 8, 0, 0])), INF, none),
+        (diffusion(0x65, "Image Private Header", (0x37, "FD", [0.6, 0.8])), NAN, [INF] * 3),
     ]  # fmt: skip
     for found, expected, direction in cases:
         np.testing.assert_equal(found, (expected, direction))
