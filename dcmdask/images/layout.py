@@ -131,7 +131,7 @@ class Layout:
     @property
     def notes(self) -> tuple[Note, ...]:
         """Oddities of what belongs together, and of an order that is settled all the same."""
-        return (*notes_on(self.instances), *self.arrangement.notes)
+        return (*notes_on(self.instances, self.facts), *self.arrangement.notes)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))

@@ -574,7 +574,7 @@ def test_no_positions(tmp_path: Path) -> None:
     (stack,) = one(tmp_path).stacks
     assert stack.dims == ("frame", "y", "x") and stack.geometry is None and stack.kind == "frames"
     assert any("Instance Number" in note.text for note in stack.notes)
-    with pytest.warns(DcmdaskWarning, match="no position"):
+    with pytest.warns(DcmdaskWarning, match="no usable position"):
         x = stack.to_dask()
     np.testing.assert_array_equal(x.compute(), FRAMES[[1, 2, 0, 5, 4, 3]])
 
