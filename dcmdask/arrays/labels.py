@@ -15,6 +15,7 @@ from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import Geometry
 from dcmdask.geometry.patient import PatientAxes, along_axis, patient_axes
+from dcmdask.geometry.planes import Floats, common_spacing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,7 +99,7 @@ def attributes(
 
     ``values``, ``series_uid``, and where they are known ``modality`` and ``units``. Where
     it is not Pixel Spacing, ``spacing_source`` is the keyword of the element that the distance of
-    pixels is from: of a detector, or of the regions of ultrasound. Where they
+    pixels of all frames is from: of a detector, or of the regions of ultrasound. Where they
     are the same for all frames ``repetition_time``, ``echo_time`` and ``inversion_time`` in ms,
     ``flip_angle`` in degrees, ``slice_thickness`` in mm and ``magnetic_field_strength`` in T.
     """
@@ -107,10 +108,14 @@ def attributes(
         found["modality"] = modality
     if (unit := units(instances, facts, values)) is not None:
         found["units"] = unit
-    sources = {one.spacing_source for one in instances} - {""}
-    if len(sources) == 1 and np.isfinite(_pixel_spacing(facts)).all():
-        (found["spacing_source"],) = sources
-    return found | parameters(facts)
+    return found | _spacing_source(instances, facts) | parameters(facts)
+
+
+def _spacing_source(instances: Sequence[Described], facts: npt.NDArray[Any]) -> dict[str, str]:
+    sources = {one.spacing_source for one in instances}
+    if len(sources) > 1 or sources == {""} or np.isnan(_spacing(instances, facts)).any():
+        return {}
+    return {"spacing_source": sources.pop()}
 
 
 def parameters(facts: npt.NDArray[Any]) -> dict[str, float]:
@@ -139,7 +144,7 @@ def coordinates(
     """
     found = with_units(arrangement.coordinates)
     geometry, origin = arrangement.geometry, (0.0, 0.0)
-    spacing = _pixel_spacing(facts) if geometry is None else geometry.spacing[1:]
+    spacing = _spacing(instances, facts) if geometry is None else geometry.spacing[1:]
     if geometry is not None and (axes := _axes(geometry, instances)) is not None:
         x, y, _ = axes.coordinates_of(geometry.origin).tolist()
         origin = y, x
@@ -175,12 +180,8 @@ def with_units(coordinates: Coordinates) -> dict[str, Labels]:
     return found
 
 
-def _pixel_spacing(facts: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return the distances between rows and columns that all frames have; otherwise NaN."""
-    first = facts["spacing"][0]
-    if (facts["spacing"] == first).all() and (first > 0).all():
-        return float(first[0]), float(first[1])
-    return np.nan, np.nan
+def _spacing(instances: Sequence[Described], facts: npt.NDArray[Any]) -> Floats:
+    return common_spacing(facts, instances[0].rows, instances[0].columns)
 
 
 def units(instances: Sequence[Described], facts: npt.NDArray[Any], values: str) -> str | None:

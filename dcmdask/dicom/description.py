@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR
 
 from dcmdask.dicom import files, frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, plain
@@ -38,7 +39,7 @@ __all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "text
 
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
-SEQUENCES: Final = _LUTS | GROUPS | {REGIONS}
+SEQUENCES: Final = _LUTS | GROUPS
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
@@ -54,7 +55,7 @@ WANTED: Final = frozenset(
         *PRIVATE_ELEMENTS,
         *_WORDS,
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
-        *(IMAGER, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
+        *(IMAGER, REGIONS, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
     }
 )
 
@@ -96,7 +97,8 @@ class Described:
         (0008,103E), free text: shown to whoever scans, and never stored.
     spacing_source : str
         ``"ImagerPixelSpacing"`` or ``"SequenceOfUltrasoundRegions"`` where there is no Pixel
-        Spacing: the spacing in `facts` is from there, or NaN where regions differ.
+        Spacing: the spacing in `facts` is from there, NaN where regions have several, and
+        infinity where one cannot be read.
     table : bytes
         The bytes of `facts`: in millions of instances, an array of each would count.
     dimensions : tuple of str
@@ -342,8 +344,10 @@ def check_readable(
 def text_of(one: Described, tag: int) -> str:
     """Return the text of an element, for the detail of an error.
 
-    Empty if the element is not at the top level of the data set.
+    Empty for a sequence, and if the element is not at the top level of the data set.
     """
+    if dictionary_VR(tag) == "SQ":
+        return ""
     raw = read_header(one.source, (tag,), one.transfer_syntax).values.get(tag)
     return f"its value is {raw.value!r}" if raw else ""
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import isfinite
 from typing import Final, NamedTuple
 
-from dcmdask.dicom import files
-from dcmdask.dicom.conversion import first_number
-from dcmdask.dicom.elements import Encoding, Filter, NotUnderstood, Wanted, window_over
+from dcmdask.dicom.conversion import LONGEST, UNREADABLE, first_number
+from dcmdask.dicom.elements import (
+    Element,
+    Encoding,
+    Filter,
+    NotUnderstood,
+    RawValue,
+    Wanted,
+    Window,
+)
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
-from dcmdask.dicom.functional_groups import rows
 from dcmdask.dicom.header import Header
+from dcmdask.dicom.walk import read_items
 
-__all__ = ["IMAGER", "REGIONS", "OtherSpacing", "other_spacing"]
+__all__ = ["CORNER", "IMAGER", "REGIONS", "OtherSpacing", "other_spacing"]
 
 IMAGER: Final = 0x00181164
 """Imager Pixel Spacing: at the detector, which a body in front of it is smaller than."""
@@ -26,10 +35,13 @@ _REGION: Final = Filter(Wanted((tag,), tag, vr) for tag, vr in _VRS.items())
 _TWO_DIMENSIONS, _CENTIMETRES = 1, 3
 # Digits of a spacing in mm, without the noise of floating point.
 _DIGITS: Final = 9
+CORNER: Final = 0.25
+"""Part of a pixel by which the last corner of two images may differ that are alike."""
+_MOST_PIXELS: Final = 1 << 16
 
 
 class OtherSpacing(NamedTuple):
-    """A spacing as Pixel Spacing has it, empty where there is none, and its keyword."""
+    """A spacing as Pixel Spacing has it, and the keyword of its element; empty without one."""
 
     value: bytes = b""
     source: str = ""
@@ -38,8 +50,13 @@ class OtherSpacing(NamedTuple):
 def other_spacing(header: Header) -> OtherSpacing:
     """Return the spacing of a data set that has no Pixel Spacing at its top level.
 
-    Of ultrasound it is that of the regions in two dimensions, where all have the same; otherwise
-    there is a source without a value.
+    Of ultrasound it is that of the regions in two dimensions. Where these have several, there is
+    a source without a value; where one cannot be read, neither can the value.
+
+    Parameters
+    ----------
+    header : Header
+        With `IMAGER` and `REGIONS`.
     """
     values = header.values
     if not GROUPS.isdisjoint(header.sequences):  # a macro of theirs has the spacing
@@ -48,34 +65,48 @@ def other_spacing(header: Header) -> OtherSpacing:
         return OtherSpacing()
     if IMAGER in values and values[IMAGER].value.strip(b"\0 "):
         return OtherSpacing(values[IMAGER].value, "ImagerPixelSpacing")
-    if REGIONS not in header.sequences:
+    if REGIONS not in values:
         return OtherSpacing()
-    each = (_spacing(region, header.encoding) for region in _regions(header))
-    spacings = {spacing for spacing in each if spacing is not None}
-    value = b"%r\\%r" % spacings.pop() if len(spacings) == 1 else b""
-    return OtherSpacing(value, "SequenceOfUltrasoundRegions")
+    if not values[REGIONS].value and header.stopped:  # only pydicom could read it
+        return OtherSpacing(UNREADABLE, "SequenceOfUltrasoundRegions")
+    return _of_regions(values[REGIONS], header.encoding)
 
 
-def _regions(header: Header) -> list[dict[int, bytes]]:
-    """Return the elements of each region; none of a sequence that is damaged."""
-    place = header.sequences[REGIONS]
-    if place is None:
-        return []
-    with files.opened(header.source) as file:
-        window = window_over(file, header.source.size)
-        try:
-            return list(rows(window, place, header.encoding, _REGION))
-        except NotUnderstood:
-            return []
+# Images of one series have the same.
+@lru_cache(maxsize=1 << 8)
+def _of_regions(raw: RawValue, encoding: Encoding) -> OtherSpacing:
+    length = len(raw.value)
+    window = Window(lambda offset, count: raw.value[offset : offset + count], length)
+    place = Element(REGIONS, raw.vr, 0, length, False)
+    try:
+        regions = [one.values for one in read_items(window, place, encoding, _REGION)]
+    except NotUnderstood:
+        return OtherSpacing(UNREADABLE, "SequenceOfUltrasoundRegions")
+    spacings = [one for region in regions if (one := _spacing(region, encoding))]
+    if not spacings:
+        return OtherSpacing()
+    return OtherSpacing(_common(spacings), "SequenceOfUltrasoundRegions")
 
 
-def _spacing(region: dict[int, bytes], encoding: Encoding) -> tuple[float, float] | None:
-    """Return the distance between rows and columns of a region in mm, None where it has none."""
-    found = {
-        tag: first_number(region.get(tag, b""), vr, encoding.little_endian)
-        for tag, vr in _VRS.items()
-    }
+def _common(spacings: list[tuple[float, float]]) -> bytes:
+    """Return the one spacing, empty where there are several."""
+    if not all(isfinite(length) and length > 0 for spacing in spacings for length in spacing):
+        return UNREADABLE
+    first = spacings[0]
+    within = CORNER * min(first) / _MOST_PIXELS
+    if any(abs(a - b) > within for one in spacings for a, b in zip(one, first, strict=True)):
+        return b""
+    return b"%r\\%r" % first
+
+
+def _spacing(region: dict[int, RawValue], encoding: Encoding) -> tuple[float, float] | None:
+    """Return the distance between rows and columns of a region in mm, None of another kind."""
+    found = {tag: _first(region.get(tag), vr, encoding) for tag, vr in _VRS.items()}
     if found[_FORMAT] != _TWO_DIMENSIONS or {found[_UNITS_X], found[_UNITS_Y]} != {_CENTIMETRES}:
         return None
     down, across = (round(10 * abs(found[delta]), _DIGITS) for delta in (_DELTA_Y, _DELTA_X))
-    return (down, across) if down > 0 and across > 0 else None
+    return down, across
+
+
+def _first(raw: RawValue | None, vr: str, encoding: Encoding) -> float:
+    return first_number(raw.value[:LONGEST] if raw else b"", vr, encoding.little_endian)

@@ -189,12 +189,10 @@ class _Walk:
                 raise self.overrun(head, offset, length, stop)
             if place is not None:
                 self.places[key] = Element(place, vr, offset, length, False)
-            elif length > _LARGEST:
-                name = self.name(head)
-                raise NotUnderstood(offset, f"{name} has {length} bytes, more than any valid one")
             elif at + step <= limit:
                 values[key] = RawValue(vr, data[at + size : at + step])
             else:
+                self.check_size(head, offset, length)
                 values[key] = RawValue(vr, window.bytes_at(offset, length))
             at += step
 
@@ -218,12 +216,17 @@ class _Walk:
         found: dict[int, RawValue] = {}
         if below is None:
             inside = level.unwanted.get(vr)
-            if inside is None or (key is not None and place is None):
+            if inside is None or (key is not None and place is None and vr not in (None, "SQ")):
                 raise NotUnderstood(offset, f"an element of undefined length with VR {vr}")
             after = self.skip(offset, stop, closed, inside)
             if key is not None and place is not None:
                 self.places[key] = Element(place, vr, offset, after - offset, True)
                 return after
+            if key is not None:
+                # All of its items, without the delimitation item.
+                self.check_size(head, offset, after - offset)
+                found[key] = RawValue(vr, window.bytes_at(offset, after - 8 - offset))
+                values.update(found)
         elif (item := self.open_item(offset, stop, closed)) is None:
             after = offset if closed else offset + 8
         else:
@@ -391,6 +394,11 @@ class _Walk:
     def name(self, head: bytes) -> str:
         high, low, _ = self.plain.unpack(head)
         return f"({high:04X},{low:04X})"
+
+    def check_size(self, head: bytes, offset: int, length: int) -> None:
+        if length > _LARGEST:
+            name = self.name(head)
+            raise NotUnderstood(offset, f"{name} has {length} bytes, more than any valid one")
 
     def overrun(self, head: bytes, offset: int, length: int, stop: int) -> NotUnderstood:
         if stop == self.end:

@@ -264,11 +264,11 @@ def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
     if known.any() and (spacing > 0).all():
         return spacing, []
     if np.isnan(spacing).all():
-        message = "there is no Pixel Spacing (0028,0030)"
+        message = "pixels have no spacing"
     elif is_absurd(spacing):
-        message = "Pixel Spacing (0028,0030) is there and cannot be read"
+        message = "the spacing of pixels is there and cannot be read"
     else:
-        message = f"Pixel Spacing is {spacing[0]:g} x {spacing[1]:g} mm"
+        message = f"the spacing of pixels is {spacing[0]:g} x {spacing[1]:g} mm"
     rows = np.arange(len(spacings))
     return np.full(2, np.nan), [Irregularity("spacing", message, _tuple(rows))]
 

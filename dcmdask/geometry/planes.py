@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.dicom.pixel_spacing import CORNER
+
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Integers: TypeAlias = "npt.NDArray[np.int64]"
 
@@ -18,11 +20,10 @@ _SAME = 0.01
 _SAME_OF_A_PIXEL = 0.05
 # Headers are not more precise; nor do they tell more where pixels have no spacing.
 _PRECISE, _WITHOUT_PIXELS = 1e-5, 1e-3
-# Frames of which no corner is further than this part of a pixel from that of the frame in their
-# middle: two of them are at most half a pixel apart, so that each pixel is nearest to its own.
-_CORNER = 0.25
 # A unit vector that is at right angles to hardly any difference of two fields of view.
 _LINE = np.sqrt(np.array([2, 3, 5, 7, 11, 13]) / 41)
+# Direction cosines along the axes themselves.
+_AXES = np.array([1.0, 0, 0, 0, 1, 0])
 # No patient is larger, and no table longer.
 FAR = 1e6
 # With a smaller area between them direction cosines span no plane.
@@ -33,7 +34,8 @@ def alike(facts: npt.NDArray[Any], rows: int, columns: int) -> list[Integers]:
     """Return the numbers of the frames of each orientation, pixel spacing and Stack ID.
 
     Of the same orientation and spacing are frames whose fields of view, laid on one another at
-    the first corner, differ by less than a quarter of a pixel at the others.
+    the first corner, differ by less than a quarter of a pixel at the others. Spacings do not
+    count without an orientation, as nothing is placed by them.
 
     Parameters
     ----------
@@ -45,12 +47,10 @@ def alike(facts: npt.NDArray[Any], rows: int, columns: int) -> list[Integers]:
     orientation, spacing = facts["orientation"], facts["spacing"]
     # Also false for NaN.
     turned = (np.abs(orientation) < FAR).all(1)
-    measured: npt.NDArray[np.bool_] = np.all((spacing > 0) & (spacing < FAR), axis=1)
+    measured = _is_measured(spacing) & turned
     # In pixels where these have no size.
     spacing = np.where(measured[:, np.newaxis], spacing, 1.0)
-    edges = np.where(turned[:, np.newaxis], orientation, 0.0)
-    edges[:, :3] *= columns * spacing[:, 1:]
-    edges[:, 3:] *= rows * spacing[:, :1]
+    edges = _edges(np.where(turned[:, np.newaxis], orientation, 0.0), spacing, rows, columns)
     stack = np.unique(facts["stack_id"], return_inverse=True)[1].reshape(-1)
     known = np.column_stack([stack, turned, measured])
     return [
@@ -58,6 +58,29 @@ def alike(facts: npt.NDArray[Any], rows: int, columns: int) -> list[Integers]:
         for numbers in grouped(np.unique(known, axis=0, return_inverse=True)[1].reshape(-1))
         for part in _of_equal_edges(edges[numbers], spacing[numbers].min(axis=1))
     ]
+
+
+def common_spacing(facts: npt.NDArray[Any], rows: int, columns: int) -> Floats:
+    """Return the distances between rows and columns that all frames have; otherwise NaN.
+
+    Spacings are the same by the rule of :func:`alike`.
+    """
+    spacing = facts["spacing"]
+    if _is_measured(spacing).all():
+        edges = _edges(np.tile(_AXES, (len(spacing), 1)), spacing, rows, columns)
+        if len(_of_equal_edges(edges, spacing.min(axis=1))) == 1:
+            return most_common(spacing)
+    return np.full(2, np.nan)
+
+
+def _is_measured(spacing: Floats) -> npt.NDArray[np.bool_]:
+    return np.asarray(((spacing > 0) & (spacing < FAR)).all(axis=1))
+
+
+def _edges(orientation: Floats, spacing: Floats, rows: int, columns: int) -> Floats:
+    """Return the edges of fields of view along a row and along a column, (n, 6)."""
+    across, down = columns * spacing[:, 1:], rows * spacing[:, :1]
+    return np.hstack([orientation[:, :3] * across, orientation[:, 3:] * down])
 
 
 def _of_equal_edges(edges: Floats, pixel: Floats) -> list[Integers]:
@@ -77,7 +100,8 @@ def _of_equal_edges(edges: Floats, pixel: Floats) -> list[Integers]:
     for middle in np.lexsort((off, -counts)).tolist():
         if group[middle] >= 0:
             continue
-        same = _CORNER * pixel[first[middle]]
+        # Two of a group are at most half a pixel apart, so that each pixel is nearest to its own.
+        same = CORNER * pixel[first[middle]]
         # Each of both edges may be off by `same`.
         ends = along[middle] + np.array([-2, 2]) * same
         near = order[slice(*np.searchsorted(ascending, ends))]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom.tag import Tag
 
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, text_of
@@ -25,7 +26,10 @@ _NAMED = 3
 
 
 def named(irregularities: Iterable[Irregularity], stack: Layout) -> tuple[Irregularity, ...]:
-    """Return irregularities of a stack with the files of a few of their frames in the texts."""
+    """Return irregularities of a stack with the files of a few of their frames in the texts.
+
+    Those of spacings have the element, too.
+    """
     found = []
     for one in irregularities:
         names = []
@@ -36,7 +40,10 @@ def named(irregularities: Iterable[Irregularity], stack: Layout) -> tuple[Irregu
         more = len(one.frames) - len(names)
         near = "near " if one.code == "missing" else ""
         listed = "; ".join(names) + (f" and {more} more" if more > 0 else "")
-        found.append(one._replace(text=f"{one.text} ({near}{listed})") if names else one)
+        text = f"{one.text} ({near}{listed})" if names else one.text
+        if one.code == "spacing" and names:
+            text = f"{called(_spacing_tag(stack, one.frames[0]))}: {text}"
+        found.append(one._replace(text=text))
     return tuple(found)
 
 
@@ -45,7 +52,9 @@ def detail_of(irregularities: Iterable[Irregularity], stack: Layout) -> str:
     for one in irregularities:
         for column in ("position", "orientation", "spacing"):
             if one.frames and is_absurd(stack.facts[column][one.frames[0]]):
-                return text_of(stack.instances[stack.owner[one.frames[0]]], TAGS[column])
+                row = one.frames[0]
+                tag = _spacing_tag(stack, row) if column == "spacing" else TAGS[column]
+                return text_of(stack.instances[stack.owner[row]], tag)
     return ""
 
 
@@ -61,6 +70,12 @@ def unreadable_weightings(stack: Layout) -> Iterator[Note]:
             )
             (one,) = named([Irregularity("unreadable", text, tuple(rows.tolist()))], stack)
             yield Note("unreadable-weighting", one.text)
+
+
+def _spacing_tag(stack: Layout, row: int) -> int:
+    """Return the tag of the element that the spacing of a frame is from."""
+    source = stack.instances[stack.owner[row]].spacing_source
+    return Tag(source) if source else TAGS["spacing"]
 
 
 def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregularity]:

@@ -132,7 +132,7 @@ class Layout:
     def notes(self) -> tuple[Note, ...]:
         """Oddities of what belongs together, and of an order that is settled all the same."""
         weightings = unreadable_weightings(self)
-        return (*notes_on(self.instances), *weightings, *self.arrangement.notes)
+        return (*notes_on(self.instances, self.facts), *weightings, *self.arrangement.notes)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))

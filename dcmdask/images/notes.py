@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import common_type, types_of
-from dcmdask.dicom.description import Described, facts_of
+from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
+from dcmdask.geometry.planes import common_spacing, is_absurd, is_placed
 from dcmdask.images.plain import is_mosaic
 
 
-def notes_on(instances: Sequence[Described]) -> tuple[Note, ...]:
-    """Return notes on what the instances of a stack do not have in common."""
-    return tuple(_notes(instances))
+def notes_on(instances: Sequence[Described], facts: npt.NDArray[Any]) -> tuple[Note, ...]:
+    """Return notes on what the instances of a stack, and their frames, do not have in common."""
+    return tuple(_notes(instances, facts))
 
 
-def _notes(instances: Sequence[Described]) -> Iterator[Note]:
+def _notes(instances: Sequence[Described], facts: npt.NDArray[Any]) -> Iterator[Note]:
     if is_mosaic(instances[0]):
         text = "Siemens mosaics: each frame holds the tiles of a volume, as stored"
         yield Note("mosaic", text)
@@ -35,14 +38,8 @@ def _notes(instances: Sequence[Described]) -> Iterator[Note]:
             "taken for those of one frame of reference",
         )
 
-    if any(one.spacing_source == "SequenceOfUltrasoundRegions" for one in instances):
-        spacings = facts_of(instances)["spacing"]
-        if not np.isfinite(spacings).all() or (spacings != spacings[0]).any():
-            yield Note(
-                "ultrasound-regions",
-                "Sequence of Ultrasound Regions (0018,6011) does not tell one distance of pixels: "
-                "regions in two dimensions differ, or there are none",
-            )
+    if text := _without_spacing(instances, facts):
+        yield Note("pixel-spacing", f"x and y have no coordinates: {text}")
 
     types = types_of(instances)
     if len(types) > 1:
@@ -51,6 +48,31 @@ def _notes(instances: Sequence[Described]) -> Iterator[Note]:
             "stored-types",
             f"stored values are {listed}: they are joined as {common_type(types)}, which holds all",
         )
+
+
+def _without_spacing(instances: Sequence[Described], facts: npt.NDArray[Any]) -> str:
+    """Say why there is no common spacing of pixels; nothing where no header has any.
+
+    Of frames that are placed it is an irregularity.
+    """
+    common = common_spacing(facts, instances[0].rows, instances[0].columns)
+    if is_placed(facts).all() or np.isfinite(common).all():
+        return ""
+    spacings = facts["spacing"]
+    absent, unreadable = np.isnan(spacings).any(axis=1), is_absurd(spacings)
+    if unreadable.any():
+        return f"the spacing of pixels of {unreadable.sum()} of {len(facts)} frames cannot be read"
+    if any(
+        one.spacing_source == "SequenceOfUltrasoundRegions" and np.isnan(one.facts["spacing"]).any()
+        for one in instances
+    ):
+        return "ultrasound regions (0018,6011) of one image have several spacings of pixels"
+    if absent.all():
+        return ""
+    if absent.any():
+        return f"{absent.sum()} of {len(facts)} frames have no spacing of pixels"
+    (y, x), (last_y, last_x) = spacings.min(axis=0), spacings.max(axis=0)
+    return f"spacings of pixels are from {y:g} x {x:g} to {last_y:g} x {last_x:g} mm"
 
 
 def _counted(uids: set[str]) -> str:

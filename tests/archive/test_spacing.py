@@ -18,6 +18,8 @@ from pydicom.uid import (
 
 import dcmdask
 from dcmdask import DcmdaskWarning, scan
+from dcmdask.dicom import files
+from dcmdask.dicom.description import describe
 
 ROWS, COLUMNS = 6, 8
 
@@ -96,7 +98,7 @@ def test_spacing_of_ultrasound(frames: int, tmp_path: Path) -> None:
     v = opened(tmp_path)
     check(v, 0.4, 0.3)
     assert v.attrs["spacing_source"] == "SequenceOfUltrasoundRegions"
-    assert "ultrasound-regions" not in {note.code for note in scan(tmp_path)[0].stacks[0].notes}
+    assert "pixel-spacing" not in {note.code for note in scan(tmp_path)[0].stacks[0].notes}
     file = tmp_path / "a"
     dcmdask.to_zarr(file, tmp_path / "a.zarr")
     check(xr.open_zarr(tmp_path / "a.zarr").pixels, 0.4, 0.3)
@@ -104,19 +106,29 @@ def test_spacing_of_ultrasound(frames: int, tmp_path: Path) -> None:
     check(opened(tmp_path / "a"), 0.4, 0.3)
 
 
+SEVERAL = "several spacings"
+UNREADABLE = "cannot be read"
+
+
 @pytest.mark.parametrize(
-    "regions",
+    ("regions", "why"),
     [
-        [region(0.03, 0.03), region(0.04, 0.04)],
-        [region(0.03, 0.03, 2)],
-        [region(0.03, 0.03, units=(0, 0))],
-        [region(0.0, 0.0)],
+        ([region(0.03, 0.03), region(0.04, 0.04)], SEVERAL),
+        ([region(0.03, 0.03), region(0.03, 0.04)], SEVERAL),
+        ([region(0.0, 0.0)], UNREADABLE),
+        ([region(0.03, 0.03), region(0.0, 0.03)], UNREADABLE),
+        ([region(0.03, 0.03), region(np.nan, 0.03)], UNREADABLE),
+        ([region(np.inf, 0.03)], UNREADABLE),
+        # Spaces of other kinds: the header tells no spacing.
+        ([region(0.03, 0.03, 2)], None),
+        ([region(0.03, 0.03, units=(0, 0))], None),
     ],
 )
-def test_regions_that_do_not_tell(regions: list[Dataset], tmp_path: Path) -> None:
+def test_regions_that_do_not_tell(regions: list[Dataset], why: str | None, tmp_path: Path) -> None:
     ultrasound(tmp_path / "a", *regions)
     (stack,) = scan(tmp_path)[0].stacks
-    assert [note.code for note in stack.notes] == ["ultrasound-regions"]
+    assert [note.code for note in stack.notes] == ["pixel-spacing"] * (why is not None)
+    assert all(why and why in note.text for note in stack.notes)
     v = opened(tmp_path)
     assert {"x", "y"}.isdisjoint(v.coords) and "spacing_source" not in v.attrs
 
@@ -127,7 +139,80 @@ def test_a_damaged_sequence_of_regions_loses_no_file(tmp_path: Path) -> None:
     place = data.index(b"\x18\x00\x12\x60")  # Region Spatial Format, with a VR that is none
     path.write_bytes(data[: place + 4] + b"??" + data[place + 6 :])
     (stack,) = scan(tmp_path)[0].stacks
-    assert [note.code for note in stack.notes] == ["ultrasound-regions"]
+    assert [(note.code, UNREADABLE in note.text) for note in stack.notes] == [
+        ("pixel-spacing", True)
+    ]
+
+
+def test_regions_of_undefined_length(tmp_path: Path) -> None:
+    path = ultrasound(tmp_path / "a", region(0.03, 0.04), region(0.03, 0.04))
+    data = path.read_bytes()
+    at = data.index(b"\x18\x00\x11\x60SQ\0\0") + 8
+    stop = at + 4 + int.from_bytes(data[at : at + 4], "little")
+    items, end = data[at + 4 : stop], b"\xfe\xff\xdd\xe0\0\0\0\0"
+    path.write_bytes(data[:at] + b"\xff" * 4 + items + end + data[stop:])
+    for _ in range(2):  # the walk remembers a sequence
+        assert describe(files.locate(path)).facts["spacing"].tolist() == [[0.4, 0.3]]
+
+
+def test_regions_are_read_with_the_rest_of_the_header(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = files.locate(ultrasound(tmp_path / "a", region(0.03, 0.04)))
+    opened_once: list[Any] = []
+    original = files.opened
+    monkeypatch.setattr(files, "opened", lambda one: opened_once.append(one) or original(one))
+    assert describe(source).facts["spacing"].tolist() == [[0.4, 0.3]]
+    assert opened_once == [source]
+
+
+def test_spacings_that_hardly_differ_are_one(tmp_path: Path) -> None:
+    """By the rule of orientations and spacings in space: a quarter of a pixel over all of them."""
+    ultrasound(tmp_path / "a", region(0.03, 0.04), region(0.03 + 1e-9, 0.04))
+    ultrasound(tmp_path / "b", region(0.03, 0.04 + 1e-9), SOPInstanceUID="1.2.5")
+    check(opened(tmp_path), 0.4, 0.3)
+    ultrasound(tmp_path / "b", region(0.03, 0.045), SOPInstanceUID="1.2.5")
+    assert "y" not in opened(tmp_path).coords
+
+
+def detector(spacing: float, **elements: Any) -> dict[str, Any]:
+    return {"ImagerPixelSpacing": [str(spacing)] * 2, **elements}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        (detector(0.1), {}, "1 of 2 frames have no spacing"),
+        (detector(0.1), detector(0.3), "from 0.1 x 0.1 to 0.3 x 0.3 mm"),
+        ({"PixelSpacing": ["0.1", "0.1"]}, {}, "1 of 2 frames have no spacing"),
+    ],
+)
+def test_spacings_do_not_part_what_has_no_orientation(
+    first: dict[str, Any], second: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    written(tmp_path / "a", **first)
+    written(tmp_path / "b", SOPInstanceUID="1.2.5", **second)
+    (stack,) = scan(tmp_path)[0].stacks
+    (text,) = [note.text for note in stack.notes if note.code == "pixel-spacing"]
+    assert why in text
+    v = opened(tmp_path)
+    assert v.shape == (2, ROWS, COLUMNS) and {"x", "y"}.isdisjoint(v.coords)
+
+
+def test_regions_do_not_part_what_has_no_orientation(tmp_path: Path) -> None:
+    ultrasound(tmp_path / "a", region(0.03, 0.04))
+    ultrasound(tmp_path / "b", SOPInstanceUID="1.2.5")
+    v = opened(tmp_path)
+    assert v.shape == (2, ROWS, COLUMNS) and {"x", "y"}.isdisjoint(v.coords)
+
+
+def test_a_source_of_some_frames_is_none_of_all(tmp_path: Path) -> None:
+    written(tmp_path / "a", **detector(0.2))
+    for name, uid in (("b", "1.2.5"), ("c", "1.2.6")):
+        written(tmp_path / name, SOPInstanceUID=uid, PixelSpacing=["0.2", "0.2"])
+    v = opened(tmp_path)
+    check(v, 0.2, 0.2)
+    assert "spacing_source" not in v.attrs
 
 
 def test_a_file_in_the_patient_has_the_coordinates_of_the_series(corpus: Path) -> None:

@@ -194,10 +194,23 @@ def test_a_spacing_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (stack,) = scan(tmp_path)[0].stacks
     (irregularity,) = stack.irregularities
     assert irregularity.code == "spacing" and "inf" not in irregularity.text
-    assert "Pixel Spacing (0028,0030) is there and cannot be read" in irregularity.text
+    said = "(0028,0030) 'Pixel Spacing': the spacing of pixels is there and cannot be read"
+    assert irregularity.text == f"{said} ({path})"
     with pytest.raises(IrregularSeriesError, match="cannot be read") as caught:
         stack.to_dask()
     assert "Smith" in caught.value.detail
+
+
+def test_the_spacing_of_a_detector_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    spacings = {"PixelSpacing": None, "ImagerPixelSpacing": "11.25\\12.75"}
+    (path,) = classic(tmp_path, FRAMES[:1], along(AXIAL, [0]), **spacings)
+    path.write_bytes(path.read_bytes().replace(b"11.25\\12.75", b"Smith\\12.75"))
+    (stack,) = scan(tmp_path)[0].stacks
+    (irregularity,) = stack.irregularities
+    assert irregularity.text.startswith("(0018,1164) 'Imager Pixel Spacing': ")
+    with pytest.raises(IrregularSeriesError, match=r"1164.*cannot be read") as caught:
+        stack.to_dask()
+    assert "Smith" in caught.value.detail and "Smith" not in caught.value.message
 
 
 @pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
