@@ -215,13 +215,16 @@ def _of_frames(
 def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
     """Return x and y of the frames of a file, as they are where they are arranged.
 
-    None of a tilted gantry, which moves the planes along one another: no two frames have the same.
+    Not of frames that begin beside one another: x and y would be those of the first.
     """
     stacks = stacks_of(one.series_uid, (one,))
     if len(stacks) > 1:
         return {}
     (stack,) = stacks
-    if stack.geometry is not None and is_tilted(stack.geometry.shear):
+    geometry = stack.geometry
+    if geometry is not None and (
+        is_tilted(geometry.shear) or "position" in {found.code for found in geometry.irregularities}
+    ):
         return {}
     along = {"y": "row", "x": "column"}
     dims = (*stack.arrangement.dims, "y", "x")
