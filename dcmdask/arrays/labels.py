@@ -119,13 +119,16 @@ def _spacing_source(instances: Sequence[Described], facts: npt.NDArray[Any]) -> 
 
 
 def parameters(facts: npt.NDArray[Any]) -> dict[str, float]:
-    """Return the values of `PARAMETERS` that are known and the same for all frames."""
-    known = {
-        name: facts[column]
-        for name, column in PARAMETERS.items()
-        if np.isfinite(facts[column][0]) and (facts[column] == facts[column][0]).all()
+    """Return the values of `PARAMETERS` that are known and the same for all frames.
+
+    None of them is negative or 0, which is written where a value is not known.
+    """
+    firsts = {name: float(facts[column][0]) for name, column in PARAMETERS.items()}
+    return {
+        name: first
+        for name, first in firsts.items()
+        if 0 < first < np.inf and (facts[PARAMETERS[name]] == first).all()
     }
-    return {name: float(values[0]) for name, values in known.items()}
 
 
 def coordinates(
@@ -153,11 +156,10 @@ def coordinates(
         if np.isfinite(step):
             values = along_axis(first, step, shape[dims.index(dim)])
             found[dim] = ((dim,), values, {"units": "mm"})
-    thickness = facts["thickness"]
-    if "z" in found and (thickness == thickness[0]).all() and 0 < thickness[0] < np.inf:
+    thickness = parameters(facts).get("slice_thickness")
+    if "z" in found and thickness is not None:
         dims_of_z, z, units_of_z = found["z"]
-        attributes = {**units_of_z, "slice_thickness": float(thickness[0])}
-        found["z"] = (dims_of_z, z, attributes)
+        found["z"] = (dims_of_z, z, {**units_of_z, "slice_thickness": thickness})
     return found
 
 

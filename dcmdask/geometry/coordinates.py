@@ -21,10 +21,9 @@ MILLISECONDS = ("trigger_time", "reference_time", "acquisition_time")
 # Columns that become coordinates where they vary.
 _VARYING = (*MILLISECONDS, "echo_time", "b_value", "slope", "intercept")
 # Trigger Time is a time after the R wave (PS3.3 C.8.3.1). Beyond the longest heartbeat, in ms, it
-# is something else that a maker counts, as GE does in functional runs.
+# is something else that a maker counts: GE counts 4 s for each 2 s of functional runs. Of other
+# multiples nothing of the kind is known: such images took several excitations, a repetition each.
 _HEARTBEAT = 3000.0
-# Where a step takes more repetitions, Repetition Time is that of an excitation.
-_MOST_REPETITIONS = 8
 # Part of a Repetition Time by which steps may be off.
 _OFF = 0.01
 # Stands for what a header does not say, among values that are compared.
@@ -141,7 +140,7 @@ def _times(facts: npt.NDArray[Any], numbers: Integers, axis: int) -> Floats | No
         each = _earliest(facts[column], numbers, axis)
         # Not of NaN, which is the least of the times that it is among.
         if (np.diff(each) > 0).all() and not (
-            column == "trigger_time" and _is_multiple(each, facts["repetition_time"])
+            column == "trigger_time" and _is_counted_twice(each, facts["repetition_time"])
         ):
             first: float = each[0]
             return np.asarray(each - first)
@@ -155,16 +154,13 @@ def _earliest(times: Floats, numbers: Integers, axis: int) -> Floats:
     return each
 
 
-def _is_multiple(each: Floats, repetition_times: Floats) -> bool:
-    """Return whether trigger times of a run step by several Repetition Times."""
+def _is_counted_twice(each: Floats, repetition_times: Floats) -> bool:
+    """Return whether trigger times of a run go on by two Repetition Times."""
     repetition_time = float(repetition_times[0])
     if not repetition_time > 0 or (repetition_times != repetition_time).any():
         return False
-    if each[-1] - each[0] <= _HEARTBEAT:
-        return False
-    several = np.diff(each) / repetition_time
-    count = np.rint(several[0])
-    return 2 <= count <= _MOST_REPETITIONS and bool((np.abs(several - count) <= _OFF).all())
+    off = np.abs(np.diff(each) / repetition_time - 2)
+    return each[-1] - each[0] > _HEARTBEAT and bool((off <= _OFF).all())
 
 
 def time_notes(
@@ -173,12 +169,17 @@ def time_notes(
     """Notes on times that are not those of t, although they order it."""
     if "t" not in dims:
         return ()
-    each = _earliest(facts["trigger_time"], numbers, dims.index("t"))
-    if not _is_multiple(each, facts["repetition_time"]):
+    axis = dims.index("t")
+    each = _earliest(facts["trigger_time"], numbers, axis)
+    if not _is_counted_twice(each, facts["repetition_time"]):
         return ()
+    instead = (
+        "t has no coordinate, as there are no other times; trigger_time has these"
+        if _times(facts, numbers, axis) is None
+        else "t is from other times"
+    )
     text = (
         f"Trigger Time (0018,1060) goes on by {each[1] - each[0]:g} ms where Repetition Time "
-        f"(0018,0080) is {facts['repetition_time'][0]:g} ms: t is from other times, or has no "
-        "coordinate where there are none"
+        f"(0018,0080) is {facts['repetition_time'][0]:g} ms: {instead}"
     )
     return (Note("trigger-time", text),)

@@ -58,20 +58,6 @@ def detail_of(irregularities: Iterable[Irregularity], stack: Layout) -> str:
     return ""
 
 
-def unreadable_weightings(stack: Layout) -> Iterator[Note]:
-    """Yield notes on diffusion b-values and directions that are there and cannot be read."""
-    for column in ("b_value", "direction"):
-        values = stack.facts[column].reshape(len(stack.facts), -1)
-        rows = np.flatnonzero((np.abs(values) >= ABSURD).any(axis=1))
-        if len(rows):
-            text = (
-                f"{called(TAGS[column])}, or the private element for it, of {len(rows)} of "
-                f"{len(values)} frames is there and cannot be read"
-            )
-            (one,) = named([Irregularity("unreadable", text, tuple(rows.tolist()))], stack)
-            yield Note("unreadable-weighting", one.text)
-
-
 def _spacing_tag(stack: Layout, row: int) -> int:
     """Return the tag of the element that the spacing of a frame is from."""
     source = stack.instances[stack.owner[row]].spacing_source
@@ -91,3 +77,17 @@ def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregular
             message = f"{count} different files have the SOP Instance UID {uid(shared) or '…'}"
             found.append(Irregularity("conflict", message, tuple(rows.tolist())))
     return found
+
+
+def unreadable_weightings(stack: Layout) -> Iterator[Note]:
+    """Yield notes on diffusion b-values and directions that are there and cannot be read."""
+    for column in ("b_value", "direction"):
+        values = stack.facts[column].reshape(len(stack.facts), -1)
+        rows = np.flatnonzero((np.abs(values) >= ABSURD).any(axis=1))
+        if len(rows):
+            text = (
+                f"{called(TAGS[column])}, or the private element for it, of {len(rows)} of "
+                f"{len(values)} frames is there and cannot be read"
+            )
+            (one,) = named([Irregularity("unreadable", text, tuple(rows.tolist()))], stack)
+            yield Note("unreadable-weighting", one.text)

@@ -25,6 +25,7 @@ from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
 from dcmdask.images.volume import Stack
@@ -212,11 +213,19 @@ def _of_frames(
 
 
 def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
-    """Return x and y of the frames of a file, as they are where they are arranged."""
+    """Return x and y of the frames of a file, as they are where they are arranged.
+
+    Not of frames that begin beside one another: x and y would be those of the first.
+    """
     stacks = stacks_of(one.series_uid, (one,))
     if len(stacks) > 1:
         return {}
     (stack,) = stacks
+    geometry = stack.geometry
+    if geometry is not None and (
+        is_tilted(geometry.shear) or "position" in {found.code for found in geometry.irregularities}
+    ):
+        return {}
     along = {"y": "row", "x": "column"}
     dims = (*stack.arrangement.dims, "y", "x")
     shape = (*stack.arrangement.numbers.shape, *frames.shape[1:3])

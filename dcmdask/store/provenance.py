@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import version
 from typing import Any, TypeAlias
@@ -173,7 +173,8 @@ def identifiers(
     """Return identifiers of a patient, an examination and the source.
 
     Also ``first_acquisition``, the date and time of the earliest of the frames that `facts` has,
-    where all have a date; in UTC where the header says the offset.
+    where all have a date; in UTC, and with ``+00:00`` at its end, where Timezone Offset From UTC
+    (0008,0201) or Acquisition DateTime (0008,002A) in `dataset` has the offset, otherwise local.
     """
     named: dict[str, Json] = {}
     for keyword in IDENTIFIERS:
@@ -185,9 +186,18 @@ def identifiers(
     times = facts["acquisition_time"]
     # Those of no day are counted from the first one.
     if len(times) and np.isfinite(times).all() and (first := float(times.min())) > 2 * DAY:
-        moment = datetime(1970, 1, 1) + timedelta(milliseconds=first)
+        zone = UTC if _has_offset(dataset) else None
+        moment = datetime(1970, 1, 1, tzinfo=zone) + timedelta(milliseconds=first)
         named["first_acquisition"] = moment.isoformat()
     return {"identifiers": {**named, "sources": list(sources)}}
+
+
+def _has_offset(dataset: Dataset) -> bool:
+    """Return whether a header says the offset from UTC of its acquisition times (PS3.5 6.2)."""
+    forms = {"TimezoneOffsetFromUTC": r"[+-]\d{4}"}
+    if "PerFrameFunctionalGroupsSequence" not in dataset:  # where frames have their own times
+        forms["AcquisitionDateTime"] = r"\d{10,14}(\.\d+)?[+-]\d{4}"
+    return any(re.fullmatch(forms[one], text) for one in forms for text in _texts(dataset, one))
 
 
 def _interpretation(syntaxes: Sequence[str], how: Mapping[str, Any], given: bool) -> str:

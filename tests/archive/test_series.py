@@ -133,6 +133,17 @@ def test_tilt_is_regular_and_kept_exactly(tmp_path: Path) -> None:
         np.testing.assert_allclose((affine @ [0, 0, z, 1])[:3], positions[z], atol=1e-6)
 
 
+@pytest.mark.parametrize("tilt", [0, 15])
+def test_frames_of_a_tilted_gantry_have_no_x_and_y_in_common(tilt: float, tmp_path: Path) -> None:
+    """In a store of the frames of one file, which has no z to tell how far each has moved."""
+    positions = along(AXIAL, EVEN) + np.outer(EVEN, [0, np.tan(np.radians(tilt)), 0])
+    file = enhanced(tmp_path / "in", FRAMES, positions)
+    dcmdask.to_zarr(file, tmp_path / "v.zarr")
+    names = set(zarr.open_group(tmp_path / "v.zarr").array_keys())
+    assert {"x", "y", "patient"} & names == (set() if tilt else {"x", "y", "patient"})
+    assert dcmdask.verify(tmp_path / "v.zarr", file).ok
+
+
 def test_localizers_and_other_sizes_are_other_stacks(tmp_path: Path) -> None:
     classic(tmp_path, FRAMES, along(AXIAL, EVEN))
     classic(

@@ -104,7 +104,36 @@ def test_the_first_acquisition_is_an_identifier(tmp_path: Path) -> None:
         target = tmp_path / f"{asked}.zarr"
         dcmdask.to_zarr(tmp_path / "in", target, with_identifiers=asked)
         text = (target / "zarr.json").read_text()
-        assert ("2020-02-29T12:00:01.500000" in text) is asked
+        assert ('"2020-02-29T12:00:01.500000"' in text) is asked
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {
+            "AcquisitionDate": "20200229",
+            "AcquisitionTime": "120001",
+            "TimezoneOffsetFromUTC": "+0100",
+        },
+        {"AcquisitionDateTime": "20200229120001+0100"},
+        {"AcquisitionDateTime": "20200229120001", "TimezoneOffsetFromUTC": "+0100"},
+    ],
+)
+def test_the_first_acquisition_in_utc(elements: dict[str, str], tmp_path: Path) -> None:
+    volume(tmp_path / "in", **elements)
+    dcmdask.to_zarr(tmp_path / "in", tmp_path / "v.zarr", with_identifiers=True)
+    assert '"2020-02-29T11:00:01+00:00"' in (tmp_path / "v.zarr" / "zarr.json").read_text()
+
+
+@pytest.mark.parametrize("value", ["0", "-5"])
+def test_times_and_lengths_that_cannot_be_are_no_attributes(value: str, tmp_path: Path) -> None:
+    volume(tmp_path / "in", RepetitionTime=value, SliceThickness=value)
+    v = scan(tmp_path / "in")[0].to_xarray()
+    assert {"repetition_time", "slice_thickness"}.isdisjoint(v.attrs)
+    assert "slice_thickness" not in v.z.attrs and v.attrs["flip_angle"] == 77
+    volume(tmp_path / "other")
+    v = scan(tmp_path / "other")[0].to_xarray()
+    assert v.z.attrs["slice_thickness"] == v.attrs["slice_thickness"] == 2.5
 
 
 def test_repetition_times_are_those_of_dcm2niix(corpus: Path, tmp_path: Path) -> None:
