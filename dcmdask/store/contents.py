@@ -17,7 +17,14 @@ from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.concatenation import opening_of
-from dcmdask.arrays.labels import Labels, attributes, coordinates, parameters, with_units
+from dcmdask.arrays.labels import (
+    Labels,
+    attributes,
+    coordinates,
+    parameters,
+    spacing_source,
+    with_units,
+)
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom import files
 from dcmdask.dicom.description import Described, facts_of
@@ -25,6 +32,7 @@ from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
 from dcmdask.images.volume import Stack
@@ -185,7 +193,7 @@ def _of_frames(
     for one in described:
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
-            told = {**parameters(one.facts)}
+            told = {**spacing_source(described, one.facts), **parameters(one.facts)}
             found |= _in_plane(one, frames)
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
@@ -212,11 +220,19 @@ def _of_frames(
 
 
 def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
-    """Return x and y of the frames of a file, as they are where they are arranged."""
+    """Return x and y of the frames of a file, as they are where they are arranged.
+
+    Not of frames that begin beside one another: x and y would be those of the first.
+    """
     stacks = stacks_of(one.series_uid, (one,))
     if len(stacks) > 1:
         return {}
     (stack,) = stacks
+    geometry = stack.geometry
+    if geometry is not None and (
+        is_tilted(geometry.shear) or "position" in {found.code for found in geometry.irregularities}
+    ):
+        return {}
     along = {"y": "row", "x": "column"}
     dims = (*stack.arrangement.dims, "y", "x")
     shape = (*stack.arrangement.numbers.shape, *frames.shape[1:3])
