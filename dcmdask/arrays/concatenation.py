@@ -208,8 +208,9 @@ def opening_of(instances: Sequence[Described], options: Mapping[str, Any]) -> di
     described = dict(overrides)
     for name in sorted(_OF_ONE_FILE & options.keys()):
         if name not in described or described[name] != options[name]:
-            also = " and for a scan" if name in HEADER_OPTIONS else ""
-            raise TypeError(f"{name!r} is an option for one file alone{also}")
+            how = f", or of the scan: scan(src, {name}={options[name]!r})"
+            scanned = how if name in HEADER_OPTIONS else ""
+            raise TypeError(f"{name!r} is an option for one file alone{scanned}")
     return {**described, **options}
 
 

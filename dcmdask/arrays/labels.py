@@ -108,10 +108,11 @@ def attributes(
         found["modality"] = modality
     if (unit := units(instances, facts, values)) is not None:
         found["units"] = unit
-    return found | _spacing_source(instances, facts) | parameters(facts)
+    return found | spacing_source(instances, facts) | parameters(facts)
 
 
-def _spacing_source(instances: Sequence[Described], facts: npt.NDArray[Any]) -> dict[str, str]:
+def spacing_source(instances: Sequence[Described], facts: npt.NDArray[Any]) -> dict[str, str]:
+    """Return ``spacing_source``, where all frames have a spacing from one such element."""
     sources = {one.spacing_source for one in instances}
     if len(sources) > 1 or sources == {""} or np.isnan(_spacing(instances, facts)).any():
         return {}

@@ -202,10 +202,11 @@ def _plain(name: str, value: Any) -> Any:
 def source_of(series: Series) -> str:
     """Return a hash of the files of a series: SOP Instance UID and size of each.
 
-    Paths do not count, so that an archive can be moved; decoding options of the scan do.
+    Paths do not count, so that an archive can be moved; decoding options of the scan do, but for
+    the one that changes no values.
     """
     return _hashed(
-        " ".join(map(str, (_instance(one), one.source.size, *one.overrides)))
+        " ".join(map(str, (_instance(one), one.source.size, *_changing(one))))
         for one in series.instances
     )
 
@@ -237,6 +238,10 @@ def source_of_files(root: str) -> str:
 
 def _instance(one: Described) -> str:
     return one.sop_instance_uid or os.path.basename(one.source.name)
+
+
+def _changing(one: Described) -> list[tuple[str, Any]]:
+    return [option for option in one.overrides if option[0] != "inflate_limit"]
 
 
 def _changed(one: Described) -> object:

@@ -47,7 +47,7 @@ def info(
         raise ValueError(
             f"--exclude, --follow-links and --series are for folders, and {file} is a file"
         )
-    limit = inflate_limit or files.INFLATE_LIMIT
+    limit = opening.get("inflate_limit", files.INFLATE_LIMIT)
     src = one_file(file, limit)
     with warnings.catch_warnings():
         # They are among the facts.

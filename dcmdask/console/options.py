@@ -27,8 +27,9 @@ Set = Annotated[
     typer.Option(
         metavar="KEYWORD=VALUE",
         help="For headers that lack an element or are wrong: bits_stored=12, rows=512, "
-        "photometric_interpretation=RGB, transfer_syntax_uid=1.2.840.10008.1.2.1. Holds for all "
-        "files. Can be given several times.",
+        "photometric_interpretation=RGB, transfer_syntax_uid=1.2.840.10008.1.2.1; also "
+        "allow_excess_frames=false and inflate_limit=N. Holds for all files. Can be given several "
+        "times.",
     ),
 ]
 Series = Annotated[
@@ -136,14 +137,16 @@ def opening(
 
 
 def overrides_of(pairs: Iterable[str] | None) -> dict[str, Any]:
-    """Return values of ``--set``, by pydicom's keywords.
+    """Return values of ``--set``, by the names of the options that a file is described with.
 
     Examples
     --------
     >>> overrides_of(["bits_stored=12", "PhotometricInterpretation=RGB"])
     {'bits_stored': 12, 'photometric_interpretation': 'RGB'}
+    >>> overrides_of(["allow_excess_frames=false"])
+    {'allow_excess_frames': False}
     """
-    from dcmdask.dicom.image_pixel import OVERRIDES
+    from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 
     texts = {"photometric_interpretation", "transfer_syntax_uid"}
     found: dict[str, Any] = {}
@@ -151,11 +154,23 @@ def overrides_of(pairs: Iterable[str] | None) -> dict[str, Any]:
         keyword, _, value = pair.partition("=")
         # The standard's BitsStored is bits_stored in pydicom.
         name = re.sub("(?<=[a-z])(?=[A-Z])", "_", keyword).lower()
-        if name not in OVERRIDES | texts:
-            known = ", ".join(sorted(OVERRIDES | texts))
-            raise typer.BadParameter(f"{pair!r}: KEYWORD is one of {known}", param_hint="--set")
+        if name not in HEADER_OPTIONS:
+            raise _refused(pair, f"KEYWORD is one of {', '.join(sorted(HEADER_OPTIONS))}")
+        if not value:
+            raise _refused(pair, "KEYWORD=VALUE, and VALUE is missing")
+        if name in found:
+            raise _refused(pair, f"{name} is given twice")
+        if name == "allow_excess_frames":
+            if value not in ("true", "false"):
+                raise _refused(pair, "true or false")
+            found[name] = value == "true"
+            continue
         try:
             found[name] = value if name in texts else int(value)
         except ValueError:
-            raise typer.BadParameter(f"{pair!r}: a whole number", param_hint="--set") from None
+            raise _refused(pair, "a whole number") from None
     return found
+
+
+def _refused(pair: str, why: str) -> typer.BadParameter:
+    return typer.BadParameter(f"{pair!r}: {why}", param_hint="--set")

@@ -139,8 +139,8 @@ def _excess(found: int, declared: int) -> Note:
     return Note(
         "excess-frames",
         f"there are {found} frames, and (0028,0008) 'Number of Frames' says {declared}: "
-        f"number_of_frames={found} takes all of them in any case, and allow_excess_frames=False "
-        f"the first {declared}",
+        f"number_of_frames={found} reads all of them, also in a scan, and "
+        f"allow_excess_frames=False reads the first{f' {declared}' if declared > 1 else ''} only",
     )
 
 

@@ -28,6 +28,9 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 ITEM = b"\xfe\xff\x00\xe0"
 SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"
 END_MARKER = b"\xff\xd9"
+# Bytes that are read at once behind an item of less than a quarter of them, as the next ones
+# are mostly as short; of longer ones a read of the header alone is faster.
+_RUN = 1 << 14
 # Bytes at the end of a frame that may hold the end marker; real padding is mostly shorter.
 FRAME_TAIL = 1024
 # First bytes of a codestream: SOI of JPEG and JPEG-LS, SOC and SIZ of JPEG 2000, the signature
@@ -166,7 +169,7 @@ def read_basic_offset_table(file: BinaryIO, offset: int, end: int) -> tuple[Offs
 
 
 def walk_fragments(file: BinaryIO, start: int, end: int) -> Fragments:
-    """Return the items from `start` on; only their headers are read.
+    """Return the items from `start` on; only their headers are read, of short ones by the run.
 
     Parameters
     ----------
@@ -179,12 +182,15 @@ def walk_fragments(file: BinaryIO, start: int, end: int) -> Fragments:
     offsets: list[int] = []
     ends: list[int] = []
     seek, read, add, close = file.seek, file.read, offsets.append, ends.append
-    unpack = struct.Struct("<4sL").unpack
-    position = start
+    unpack = struct.Struct("<4sL").unpack_from
+    position = begin = start
+    data, is_short = b"", False
     fault, cut = None, False
     while position + 8 <= end:
-        seek(position)
-        tag, length = unpack(read(8))
+        if position - begin + 8 > len(data):
+            seek(position)
+            data, begin = read(_RUN if is_short else 8), position
+        tag, length = unpack(data, position - begin)
         if tag != ITEM:
             if tag != SEQUENCE_DELIMITER:
                 cut = True
@@ -198,6 +204,7 @@ def walk_fragments(file: BinaryIO, start: int, end: int) -> Fragments:
                 f"the item at offset {position} has {what}, and {end - position - 8} bytes are left"
             )
             break
+        is_short = 4 * length < _RUN
         add(position)
         close(stop)
         position = stop

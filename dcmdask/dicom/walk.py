@@ -189,10 +189,11 @@ class _Walk:
                 raise self.overrun(head, offset, length, stop)
             if place is not None:
                 self.places[key] = Element(place, vr, offset, length, False)
+            elif length > _LARGEST:
+                raise self.too_long(head, offset, length)
             elif at + step <= limit:
                 values[key] = RawValue(vr, data[at + size : at + step])
             else:
-                self.check_size(head, offset, length)
                 values[key] = RawValue(vr, window.bytes_at(offset, length))
             at += step
 
@@ -224,7 +225,8 @@ class _Walk:
                 return after
             if key is not None:
                 # All of its items, without the delimitation item.
-                self.check_size(head, offset, after - offset)
+                if after - offset > _LARGEST:
+                    raise self.too_long(head, offset, after - offset)
                 found[key] = RawValue(vr, window.bytes_at(offset, after - 8 - offset))
                 values.update(found)
         elif (item := self.open_item(offset, stop, closed)) is None:
@@ -395,10 +397,9 @@ class _Walk:
         high, low, _ = self.plain.unpack(head)
         return f"({high:04X},{low:04X})"
 
-    def check_size(self, head: bytes, offset: int, length: int) -> None:
-        if length > _LARGEST:
-            name = self.name(head)
-            raise NotUnderstood(offset, f"{name} has {length} bytes, more than any valid one")
+    def too_long(self, head: bytes, offset: int, length: int) -> NotUnderstood:
+        name = self.name(head)
+        return NotUnderstood(offset, f"{name} has {length} bytes, more than any valid one")
 
     def overrun(self, head: bytes, offset: int, length: int, stop: int) -> NotUnderstood:
         if stop == self.end:

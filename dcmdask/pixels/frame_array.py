@@ -301,7 +301,8 @@ def check_options(
     """
     known = sorted(among)
     for name in options.keys() - known:
-        own = [*signature(function).parameters]
+        parameters = signature(function).parameters.values()
+        own = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
         near = get_close_matches(name, own, 1) or get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"decoding options are {', '.join(known)}"
         raise TypeError(f"{function.__name__}() has no parameter {name!r}: {hint}")

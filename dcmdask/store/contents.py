@@ -17,7 +17,14 @@ from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.concatenation import opening_of
-from dcmdask.arrays.labels import Labels, attributes, coordinates, parameters, with_units
+from dcmdask.arrays.labels import (
+    Labels,
+    attributes,
+    coordinates,
+    parameters,
+    spacing_source,
+    with_units,
+)
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
 from dcmdask.dicom import files
 from dcmdask.dicom.description import Described, facts_of
@@ -186,7 +193,7 @@ def _of_frames(
     for one in described:
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
-            told = {**parameters(one.facts)}
+            told = {**spacing_source(described, one.facts), **parameters(one.facts)}
             found |= _in_plane(one, frames)
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]

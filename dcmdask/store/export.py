@@ -70,11 +70,12 @@ class Prepared:
 
     def _described(self) -> dict[str, Any]:
         """Return the attributes that xarray reads: unit, parameters, names of other coordinates."""
-        names = [*self.coordinates, *([self.layout.mask] if self.layout.mask else [])]
-        others = [name for name in names if name not in self.plan.dims]
+        labels = [*self.coordinates, *([self.layout.mask] if self.layout.mask else [])]
+        others = [name for name in labels if name not in self.plan.dims]
         told = self.attributes[MARK_KEY]
+        names = ("units", "spacing_source", *PARAMETERS)
         return {
-            **{name: told[name] for name in ("units", *PARAMETERS) if name in told},
+            **{name: told[name] for name in names if name in told},
             **({"coordinates": " ".join(others)} if others else {}),
         }
 

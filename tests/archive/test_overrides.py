@@ -141,6 +141,17 @@ def test_frames_of_each_file(tmp_path: Path) -> None:
         stack.to_dask(number_of_frames=3)
 
 
+def test_a_series_is_scanned_with_the_options_of_its_store(tmp_path: Path) -> None:
+    """Of a store that was exported with options which the caller of `verify` does not pass."""
+    source = saved(tmp_path, native(noise(6, 5, 7), SeriesInstanceUID=SERIES))
+    store = tmp_path / "a.zarr"
+    dcmdask.to_zarr(source, store, number_of_frames=6)
+    with pytest.raises(TypeError, match=r"of the scan: scan\(src, number_of_frames=6\)"):
+        dcmdask.verify(store, scan(source)[0])
+    assert dcmdask.verify(store, source).ok
+    assert dcmdask.verify(store, scan(source, number_of_frames=6)[0]).regions
+
+
 def test_options_of_opening_come_first(tmp_path: Path) -> None:
     colour = noise(2, 4, 6, 3)
     classic(tmp_path, colour, EVEN[:2], PhotometricInterpretation="YBR_FULL")
@@ -156,6 +167,7 @@ def test_options_of_opening_come_first(tmp_path: Path) -> None:
     [
         ({"bits_stord": 12}, r"scan\(\) has no parameter 'bits_stord': did you mean 'bits_stored'"),
         ({"exclud": "a"}, "did you mean 'exclude'"),
+        ({"decode_times": False}, "'decode_times': decoding options are allow_excess_frames"),
         ({"raw": True}, "'raw': decoding options are allow_excess_frames, bits_allocated"),
         ({"extended_offsets": ([], [])}, "no parameter 'extended_offsets'"),
     ],
@@ -216,6 +228,8 @@ def test_a_job_knows_a_source_by_its_options(lacking: Path) -> None:
     plain = scan(lacking, bits_stored=12)[0]
     assert source_of(plain) == source_of(scan(lacking, bits_stored=12)[0])
     assert source_of(plain) != source_of(scan(lacking, bits_stored=16)[0])
+    # A limit changes no value.
+    assert source_of(plain) == source_of(scan(lacking, bits_stored=12, inflate_limit=10**6)[0])
     found = scan(lacking, bits_stored=12)
     with pytest.raises(ValueError, match=r"pixel_representation: .* is a Scan already"):
         _scanned(found, None, None, {"exclude": (), "pixel_representation": 0})
@@ -255,8 +269,11 @@ def test_commands_take_a_transfer_syntax(bare: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("bits_stord=12", "KEYWORD is one of bits_allocated, bits_stored"),
-        ("bits_stored", "whole number"),
+        ("bits_stord=12", "KEYWORD is one of allow_excess_frames, bits_allocated"),
+        ("bits_stored", "VALUE is missing"),
+        ("photometric_interpretation", "VALUE is missing"),
+        ("transfer_syntax_uid=", "VALUE is missing"),
+        ("allow_excess_frames=0", "true or false"),
         ("bits_stored=a", "whole number"),
         ("PatientName=X", "KEYWORD is one of"),
     ],
@@ -264,3 +281,16 @@ def test_commands_take_a_transfer_syntax(bare: Path, tmp_path: Path) -> None:
 def test_commands_refuse_what_is_none(setting: str, words: str, lacking: Path) -> None:
     said = run("scan", lacking, "--set", setting, expected=2).replace("│", "")
     assert words in " ".join(said.split())
+
+
+def test_commands_refuse_a_keyword_twice(lacking: Path) -> None:
+    twice = ("--set", "bits_stored=12", "--set", "BitsStored=13")
+    assert "given twice" in run("scan", lacking, *twice, expected=2)
+
+
+def test_commands_take_every_option_of_a_scan(tmp_path: Path) -> None:
+    path = saved(tmp_path, native(FRAMES).replace(b"IS\x02\x004 ", b"IS\x02\x002 "))
+    for given, frames in (((), 4), (("--set", "allow_excess_frames=false"), 2)):
+        assert json.loads(run("info", path, "--json", *given))["shape"][0] == frames
+    run("info", path, "--set", "inflate_limit=1000000")
+    run("scan", path, "--set", "inflate_limit=1000000")

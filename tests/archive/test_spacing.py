@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from made_series import AXIAL, along, enhanced
 from make_dicom import native, noise
 from pydicom import Dataset
 from pydicom.uid import (
@@ -101,7 +102,16 @@ def test_spacing_of_ultrasound(frames: int, tmp_path: Path) -> None:
     assert "pixel-spacing" not in {note.code for note in scan(tmp_path)[0].stacks[0].notes}
     file = tmp_path / "a"
     dcmdask.to_zarr(file, tmp_path / "a.zarr")
-    check(xr.open_zarr(tmp_path / "a.zarr").pixels, 0.4, 0.3)
+    stored = xr.open_zarr(tmp_path / "a.zarr").pixels
+    check(stored, 0.4, 0.3)
+    assert stored.attrs["spacing_source"] == v.attrs["spacing_source"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        dcmdask.to_zarr(scan(file)[0], tmp_path / "series.zarr")
+    attributes = [
+        zarr.open_group(tmp_path / name).attrs["dcmdask"] for name in ("a.zarr", "series.zarr")
+    ]
+    assert {one["spacing_source"] for one in attributes} == {v.attrs["spacing_source"]}
     ultrasound(tmp_path / "a", region(0.03, 0.04), region(0.03, 0.04))
     check(opened(tmp_path / "a"), 0.4, 0.3)
 
@@ -213,6 +223,19 @@ def test_a_source_of_some_frames_is_none_of_all(tmp_path: Path) -> None:
     v = opened(tmp_path)
     check(v, 0.2, 0.2)
     assert "spacing_source" not in v.attrs
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.5])
+def test_frames_of_a_file_that_begin_beside_one_another_have_no_x(
+    lean: float, tmp_path: Path
+) -> None:
+    positions = along(AXIAL, [0, 2.5, 5]) + np.outer([0, lean, 2 * lean], [0, 1, 0])
+    path = enhanced(tmp_path / "a", noise(3, ROWS, COLUMNS), positions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        dcmdask.to_zarr(path, tmp_path / "a.zarr")
+        stored = xr.open_zarr(tmp_path / "a.zarr")
+    assert ({"x", "y", "patient"} <= set(stored.coords)) == (lean == 0)
 
 
 def test_a_file_in_the_patient_has_the_coordinates_of_the_series(corpus: Path) -> None:

@@ -1,5 +1,6 @@
 """Where the frames are: spans that cover what was encoded, whatever the tables say."""
 
+import io
 import itertools
 import pickle
 import struct
@@ -20,6 +21,7 @@ from make_dicom import (
     encapsulated,
     encoded,
     fragments_of,
+    item,
     native,
     noise,
     patched,
@@ -39,7 +41,7 @@ from dcmdask.dicom import frame_index
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.files import locate
 from dcmdask.dicom.instance import Instance, open_instance
-from dcmdask.dicom.offsets import ItemSpans
+from dcmdask.dicom.offsets import ItemSpans, walk_fragments
 from dcmdask.errors import DcmdaskWarning, HeaderError, PixelDataError
 from dcmdask.pixels.frame_array import FrameArray, open_frames
 
@@ -399,9 +401,25 @@ def test_a_scan_does_not_look_through_many_items(
     )
     saved(tmp_path, data)
     monkeypatch.setattr(frame_index, "MOST_COUNTED", 2)
-    with pytest.warns(DcmdaskWarning, match="there are 5 frames.*number_of_frames=5 takes all"):
+    with pytest.warns(DcmdaskWarning, match="there are 5 frames.*number_of_frames=5 reads all"):
         np.testing.assert_array_equal(from_dicom(tmp_path).compute(), frames[:3])
     np.testing.assert_array_equal(from_dicom(tmp_path, number_of_frames=5), frames)
+
+
+@pytest.mark.parametrize(("length", "most"), [(100, 3), (100_000, 91)])
+def test_short_items_are_read_by_the_run(length: int, most: int) -> None:
+    counts = []
+
+    class File(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            counts.append(size)
+            return super().read(size)
+
+    data = item(bytes(length)) * 90 + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    items = walk_fragments(File(data), 0, len(data))
+    assert items.ends.tolist() == [(length + 8) * (n + 1) for n in range(90)]
+    assert items.fault is None and len(counts) <= most
+    assert length < 1000 or set(counts) == {8}
 
 
 # What is cut.

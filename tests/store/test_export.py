@@ -178,8 +178,9 @@ def test_attributes(tmp_path: Path) -> None:
     assert list(zarr.open_group(tmp_path / "a.zarr", mode="r").attrs) == ["dcmdask"]
     assert about.keys() == {
         *("arrays", "complete", "format", "header"),
-        *("plan", "source", "values", "version", "versions"),
+        *("plan", "source", "spacing_source", "values", "version", "versions"),
     }
+    assert about["spacing_source"] == "SequenceOfUltrasoundRegions"
     assert about["plan"]["source"] == about["source"]["token"]
     assert about["source"]["token"] == open_frames(CINE).token
     assert about["source"]["decoding"]["photometric_interpretation"] == "YBR_FULL_422"
