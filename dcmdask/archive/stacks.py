@@ -100,9 +100,9 @@ def _is_of_integers(one: Described) -> bool:
 
 def _frames_of_reference(members: Sequence[Described]) -> Integers:
     """Return for each frame the number of its Frame of Reference UID."""
-    uids = [one.frame_of_reference_uid for one in members]
-    which = np.unique(uids, return_inverse=True)[1].reshape(-1)
-    return np.repeat(which, [len(one) for one in members])
+    numbers: dict[str, int] = {}
+    which = [numbers.setdefault(one.frame_of_reference_uid, len(numbers)) for one in members]
+    return np.repeat(np.array(which, np.int64), [len(one) for one in members])
 
 
 def _kinds_of_files(members: Sequence[Described]) -> Integers:

@@ -38,6 +38,7 @@ from dcmdask.errors import HeaderError
 __all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "text_of"]
 
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
+_ROW: Final = FACTS.itemsize
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
 SEQUENCES: Final = _LUTS | GROUPS
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
@@ -148,7 +149,7 @@ class Described:
         return np.frombuffer(self.table, FACTS)
 
     def __len__(self) -> int:
-        return len(self.table) // FACTS.itemsize
+        return len(self.table) // _ROW
 
 
 _LEAP: Final = 1000

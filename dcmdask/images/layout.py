@@ -67,7 +67,10 @@ class Layout:
     @cached_property
     def stored(self) -> npt.NDArray[np.int64]:
         """Number of each frame in its own instance."""
-        return np.concatenate([np.arange(len(one)) for one in self.instances])[self.frame_numbers]
+        counts = np.array([len(one) for one in self.instances])
+        starts = np.cumsum(counts) - counts
+        numbers: npt.NDArray[np.int64] = self.frame_numbers - starts[self.owner]
+        return numbers
 
     @property
     def _indices(self) -> Indices | None:
