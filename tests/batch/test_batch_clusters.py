@@ -217,7 +217,7 @@ def environment_of(files: Mapping[str, str]) -> dict[str, str]:
     return {f"DASK_DISTRIBUTED__COMM__TLS__{keys[name]}": path for name, path in files.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_cluster_with_tls(dozen: Path, script: Path, tmp_path: Path, log: Path) -> None:
     files = certificates(tmp_path / "certificates")
     target = tmp_path / "out"

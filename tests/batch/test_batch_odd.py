@@ -117,10 +117,8 @@ def test_workers_that_die_behind_their_series(
     assert len(table) == report.done
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "own", [False, pytest.param(True, marks=pytest.mark.rare)], ids=["client", "embedded"]
-)
+@pytest.mark.rare
+@pytest.mark.parametrize("own", [False, True], ids=["client", "embedded"])
 def test_no_worker_is_dismissed_for_its_death(
     own: bool, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +238,7 @@ def test_workers_that_go_away(
     assert records(Folder.of(tmp_path / "out"))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_scheduler_that_goes_away(archive: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     file = tmp_path / "scheduler.json"
@@ -518,7 +516,7 @@ def test_what_is_no_file_of_a_record(tmp_path: Path) -> None:
 # Scripts
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_run_that_is_interrupted(archive: Path, tmp_path: Path) -> None:
     path = script(
         tmp_path,

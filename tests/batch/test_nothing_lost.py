@@ -495,7 +495,7 @@ def drain(terminal: int, said: bytearray) -> None:
             said += data
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_somebody_at_a_terminal_is_asked(twelve: Archive) -> None:
     """Of another option."""
     told = [sys.executable, *twelve.command("--scale", "3")]

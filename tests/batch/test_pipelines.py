@@ -111,6 +111,7 @@ def started(*command: Any) -> str:
     return done.stdout
 
 
+@pytest.mark.rare
 def test_started_both_ways_it_is_one_job(address: str, tmp_path: Path) -> None:
     script = PIPELINES / "projections.py"
     more = (CT5N, tmp_path, "--scheduler", address)

@@ -199,6 +199,7 @@ def test_killed_before_every_change(exporter: Exporter, tmp_path: Path, decoded:
     assert changes >= 28
 
 
+@pytest.mark.rare
 def test_killed_with_coordinates(exporter: Exporter, tmp_path: Path, decoded: list[int]) -> None:
     series = tmp_path / "series"
     classic(series, noise(4, 6, 8, dtype="u2"), along(AXIAL, [0, 2, 4, 6]))
@@ -341,7 +342,7 @@ def test_killed_again_and_again(exporter: Exporter, tmp_path: Path) -> None:
     assert tries > 2 and decoded <= 6 + 2 * tries
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_killed_on_s3(remote: Exporter, server: Server, tmp_path: Path) -> None:
     """Before every seventh change; before all of them it is killed on local files."""
     src, step = made(tmp_path, 6), 7
