@@ -241,7 +241,8 @@ def ranks(values: npt.NDArray[Any], place: Integers) -> Integers:
     both = joined([distinct(values)], place)
     first = np.full(place.max() + 1, len(place))
     np.minimum.at(first, place, both)
-    return both - first[place]
+    ranked: Integers = both - first[place]
+    return ranked
 
 
 def determines(level: Integers, other: Integers) -> bool:

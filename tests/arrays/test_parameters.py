@@ -81,8 +81,8 @@ def test_attributes_can_be_written(format_: str, tmp_path: Path) -> None:
         v.to_zarr(tmp_path / "v", consolidated=False)
         back = xr.open_zarr(tmp_path / "v", consolidated=False).pixels
     else:
-        v.to_netcdf(tmp_path / "v")
-        back = xr.open_dataset(tmp_path / "v").pixels
+        v.to_netcdf(tmp_path / "v", engine="h5netcdf")
+        back = xr.open_dataset(tmp_path / "v", engine="h5netcdf").pixels
     assert parameters(back.attrs) == NAMED
 
 
