@@ -1,4 +1,4 @@
-"""What is compared: each decodes every frame of one file, by all means that it has.
+"""Competitors: each decodes every frame of one file, by all means that it has.
 
 A competitor is a function of a path that gets ready and returns a function without
 arguments, which is what is timed. Imports are inside, so that each competitor's process
@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 Pass = Callable[[], object]
 PROBED_FRAMES = 8
-# What `chunks="auto"` allows by default: a quarter of Dask's array.chunk-size.
+# Limit of `chunks="auto"` by default: a quarter of Dask's array.chunk-size.
 CHUNK_BYTES = 32 * 2**20
 
 

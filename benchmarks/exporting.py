@@ -34,7 +34,7 @@ from volumes import make as make_volume
 import dcmdask
 from dcmdask.store.export import Prepared, prepare
 
-# How near to the bare loop, and what five levels may cost beside one.
+# Part of the bare loop's speed, and the time of five levels beside one.
 BARS = {"12-bit JPEG 2000": 0.9, "12-bit native": 0.8, "RGB tiles JPEG": 0.8}
 LEVEL_BARS = {"12-bit JPEG 2000": 1.15, "12-bit native": 1.7}
 MEMORY_BAR = 1.1
@@ -139,7 +139,7 @@ def rounds(
     for number in range(repeats):
         for name in list(ways)[:: 1 if number % 2 else -1]:
             shutil.rmtree(store, ignore_errors=True)
-            # What one wrote must not be written out on the other's time.
+            # So that nothing of one is written out on the other's time.
             os.sync()
             started = time.perf_counter()
             ways[name]()

@@ -1,4 +1,4 @@
-"""What every script prints: the machine with its versions, and tables."""
+"""Output that all scripts share: the machine with its versions, and tables."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-# How many times pydicom's speed, by syntax: with all plugins, and with the fastest alone.
+# Multiples of pydicom's speed by syntax, with all plugins and with the fastest alone.
 AGAINST_ITER_PIXELS = {
     NATIVE: 1.0,
     RLELossless: 1.7,
@@ -38,9 +38,9 @@ AGAINST_ITER_PIXELS = {
 }
 AGAINST_JPEG_2000 = {"gdcm, threads": 1.2, "iter_pixels, pylibjpeg": 1.9}
 AGAINST_BARE_LOOP, AGAINST_BARE_LOOP_NATIVE = 0.95, 0.8
-# Who takes this long for one file is timed in this many rounds at most.
+# A competitor that takes this long for one file is timed in this many rounds at most.
 SLOW_SECONDS, SLOW_ROUNDS = 4.0, 2
-# And who takes this long, once.
+# One that takes this long is timed once.
 SLOWEST_SECONDS = 20.0
 WARM_UP_FRAMES = 8
 

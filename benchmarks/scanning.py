@@ -36,7 +36,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 A_SERIES = 100
 SIZE = 64
 PYDICOM_BAR, GDCM_BAR = 2.0, 1.0
-# What a series needs to become a volume: the elements of the facts that single frames have.
+# Elements that make a volume of a series: those of the facts that single frames have.
 TAGS = (  # noqa: SIM905  words are easier to read
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality "
     "ImageType Rows Columns SamplesPerPixel BitsAllocated BitsStored PixelRepresentation "
@@ -236,7 +236,7 @@ def _paths(folder: str) -> list[str]:
 
 
 def dcmdask_scan(folder: str) -> int:
-    """What users call: a process for each core, duplicates looked for, series made."""
+    """The call that users make: a process for each core, duplicates looked for, series made."""
     from dcmdask.archive.scan import scan
 
     return sum(map(len, scan(folder)))

@@ -27,8 +27,7 @@ def main(path: Path = LOOP, folder: Path = Path()) -> None:
     print(f"mean of {len(x)} frames: {folder / 'mean.png'}")
 
     # M-mode: a single line of the picture, here the middle column, drawn against time.
-    # What lies behind the brackets is handed down to the decoder, which drops the rest of
-    # each frame as soon as it is decoded.
+    # The slices reach the decoder, which drops the rest of each frame as soon as it is decoded.
     column = x.shape[2] // 2
     line = x[:, :, column].compute()
     # (frames, rows[, samples]) to (rows, frames[, samples]): time runs to the right. Each

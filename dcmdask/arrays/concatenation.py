@@ -262,7 +262,7 @@ def look(
     return expected[0], types
 
 
-# What decides how frames look: pydicom's keywords, and the attributes of a `Described`.
+# Elements that decide how frames look: pydicom's keywords, and the attributes of a `Described`.
 _ELEMENTS = {
     "rows": "rows",
     "columns": "columns",
