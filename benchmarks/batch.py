@@ -36,7 +36,7 @@ from dcmdask import batch
 from dcmdask.batch.outcome import Progress
 from dcmdask.store.scheduler import cluster
 
-# Part of the speed of the bare loops; milliseconds of the driver for a series; memory, and seconds to
+# Part of the bare loops' speed; milliseconds of the driver for a series; memory, and seconds to
 # start again.
 BAR, OVERHEAD_BAR, MEMORY_BAR, AGAIN_BAR = 0.9, 5.0, 1.1, 10.0
 WORKERS = 2
