@@ -70,11 +70,14 @@ def only_series(found: Scan) -> Series:
         skipped = [f"- {one.path}: {one.reason}" for one in found.skipped[:_LISTED]]
         if not series:
             head = f"there are no DICOM images; files looked at: {found.files}"
-            raise AmbiguousSourceError("\n".join([head, *skipped]), code="no-image")
+            raise AmbiguousSourceError(
+                "\n".join([head, *skipped]), source=found.name, code="no-image"
+            )
         series += [f"- and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
         listed = "\n".join(series)
         raise AmbiguousSourceError(
             f"{len(found)} series where one is meant, in {found.files} files:\n{listed}",
+            source=found.name,
             code="series",
             advice=[Advice("", "", "scan(...) gives all: each has to_dask() and to_xarray()")],
         )

@@ -152,7 +152,8 @@ def scan(
     skipped += listing.skipped
     series, copies = series_of(described, sorted(filter(may_be_lost, skipped)))
     skipped += copies
-    return Scan(series, sorted(skipped), done)
+    name = listed[0] if len(listed) == 1 else f"{len(listed)} sources"
+    return Scan(series, sorted(skipped), done, name)
 
 
 class Scan(Sequence[Series]):
@@ -171,13 +172,18 @@ class Scan(Sequence[Series]):
         Those of `skipped` that may be part of a series: damaged, unreadable, gone.
     files : int
         Number of files that were looked into.
+    name : str
+        Display name of the source.
     """
 
-    def __init__(self, series: Iterable[Series], skipped: Iterable[Skipped], files: int) -> None:
+    def __init__(
+        self, series: Iterable[Series], skipped: Iterable[Skipped], files: int, name: str
+    ) -> None:
         self._series = tuple(series)
         self.skipped = tuple(skipped)
         self.doubtful = tuple(one for one in self.skipped if one.kind == "doubtful")
         self.files = files
+        self.name = name
 
     def __len__(self) -> int:
         return len(self._series)
@@ -249,7 +255,7 @@ class Scan(Sequence[Series]):
         places = range(len(self)) if query is None else matching(self.rows(), query)
         chosen = [self[place] for place in places]
         chosen = [one for one in chosen if all(_has(one, *pair) for pair in elements.items())]
-        return Scan(chosen, self.skipped, self.files)
+        return Scan(chosen, self.skipped, self.files, self.name)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return facts of each series, as JSON has types for them.

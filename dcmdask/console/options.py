@@ -133,7 +133,10 @@ def opening(
         "inflate_limit": inflate_limit,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    return {"raw": raw, **given, **overrides_of(set)}
+    overrides = overrides_of(set)
+    for name in given.keys() & overrides.keys():
+        raise _refused(f"{name}={overrides[name]}", f"--{name.replace('_', '-')} is given too")
+    return {"raw": raw, **given, **overrides}
 
 
 def overrides_of(pairs: Iterable[str] | None) -> dict[str, Any]:
@@ -161,9 +164,9 @@ def overrides_of(pairs: Iterable[str] | None) -> dict[str, Any]:
         if name in found:
             raise _refused(pair, f"{name} is given twice")
         if name == "allow_excess_frames":
-            if value not in ("true", "false"):
+            if value.lower() not in ("true", "false"):
                 raise _refused(pair, "true or false")
-            found[name] = value == "true"
+            found[name] = value.lower() == "true"
             continue
         try:
             found[name] = value if name in texts else int(value)

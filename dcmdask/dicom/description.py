@@ -19,8 +19,8 @@ from pydicom.datadict import dictionary_VR
 
 from dcmdask.dicom import files, frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, plain
-from dcmdask.dicom.frame_count import count_frames
 from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
+from dcmdask.dicom.frame_index import count_frames
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.functional_groups import Frames, frame_table, value_bytes
 from dcmdask.dicom.header import (

@@ -1,16 +1,18 @@
-"""Frame index: from offset tables, item headers or arithmetic, checked against the bytes."""
+"""Frame index, and the number of frames: from offset tables, item headers or arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from pydicom.uid import UID, RLELossless
 
 from dcmdask.dicom import files, offsets
-from dcmdask.dicom.elements import UNDEFINED
+from dcmdask.dicom.elements import UNDEFINED, Element
+from dcmdask.dicom.frame_facts import FACTS
+from dcmdask.dicom.header import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, Header
 from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.errors import HeaderError, Note, PixelDataError, asked
 
@@ -46,6 +48,18 @@ class PixelDataElement:
         if self.length == UNDEFINED:
             return self.source.size
         return min(self.offset + self.length, self.source.size)
+
+
+def place_of(header: Header, element: Element, options: Mapping[str, Any]) -> PixelDataElement:
+    """Return the place of the pixel data, with its offset tables."""
+    tables = options.get("extended_offsets")
+    if tables is None and EXTENDED_OFFSET_TABLE in header.values:
+        lengths = header.values.get(EXTENDED_OFFSET_TABLE_LENGTHS)
+        tables = (header.values[EXTENDED_OFFSET_TABLE].value, lengths.value if lengths else b"")
+    held = header.source
+    if isinstance(held, files.Inflated):
+        held = files.measured(held)
+    return PixelDataElement(held, element.offset, element.length, tables)
 
 
 Indexed: TypeAlias = tuple[offsets.Spans, str, list[Note]]
@@ -195,7 +209,58 @@ def index_encapsulated(place: PixelDataElement, pixels: ImagePixel, allow_excess
     return _keep(spans, called, notes, declared, allow_excess)
 
 
-def may_hold_more(place: PixelDataElement, head: bytes, declared: int) -> bool:
+def count_frames(
+    header: Header, element: Element, pixels: ImagePixel, allow_excess: bool = True
+) -> int:
+    """Return the number of frames that opening the instance finds.
+
+    Those that the header declares, or more where the length of native pixel data, an offset
+    table, or items behind those of the declared frames show it (PS3.5 A.4). Without a table,
+    items beyond those of several declared frames are not looked for in remote files, in members
+    of archives, and behind more than :data:`MOST_COUNTED` frames.
+
+    Raises
+    ------
+    PixelDataError
+        The pixel data is too short for them, or they are more than facts can be kept of.
+    """
+    declared, actual = pixels.number_of_frames, header.source.size - element.offset
+    name = header.source.name
+    _check_room(declared, name)
+    least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
+    if declared * least > 8 * actual:
+        raise PixelDataError(
+            f"{actual} bytes of pixel data do not hold the frames that (0028,0008) 'Number of "
+            f"Frames' declares, {declared} of at least {least / 8:g} bytes: the file is "
+            "truncated, or Rows, Columns, Bits Allocated or Number of Frames is wrong",
+            source=name,
+            code="pixel-data-short",
+        )
+    found = declared
+    if not allow_excess:
+        return found
+    if not pixels.transfer_syntax.is_encapsulated:
+        if element.length != UNDEFINED:
+            found = native_frames(pixels, min(element.length, actual))
+    else:
+        place = place_of(header, element, {})
+        if _may_hold_more(place, header.head, declared):
+            found = len(index_encapsulated(place, pixels, True)[0])
+    _check_room(found, name)
+    return found
+
+
+def _check_room(frames: int, name: str) -> None:
+    if frames * FACTS.itemsize > files.INFLATE_LIMIT:
+        raise PixelDataError(
+            f"(0028,0008) 'Number of Frames', or what the length of the pixel data makes of it, is "
+            f"{frames}, and the facts of so many frames take more than {files.INFLATE_LIMIT} bytes",
+            source=name,
+            code="number-of-frames",
+        )
+
+
+def _may_hold_more(place: PixelDataElement, head: bytes, declared: int) -> bool:
     """Return whether encapsulated pixel data may hold more frames than are declared.
 
     Where no offset table has an entry for each of several declared frames, the items are counted;

@@ -17,7 +17,12 @@ from pydicom.uid import UID
 from dcmdask.dicom import files, offsets
 from dcmdask.dicom.conversion import code_string, uid
 from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element, NotUnderstood
-from dcmdask.dicom.frame_index import PixelDataElement, index_encapsulated, index_native
+from dcmdask.dicom.frame_index import (
+    PixelDataElement,
+    index_encapsulated,
+    index_native,
+    place_of,
+)
 from dcmdask.dicom.header import (
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
@@ -182,18 +187,6 @@ def _from_file(
         raise no_pixel_data(name, header.stopped)
     pixels, notes = pixels_of(header, element, options)
     return place_of(header, element, options), pixels, [*header.notes, *notes]
-
-
-def place_of(header: Header, element: Element, options: Mapping[str, Any]) -> PixelDataElement:
-    """Return the place of the pixel data, with its offset tables."""
-    tables = options.get("extended_offsets")
-    if tables is None and EXTENDED_OFFSET_TABLE in header.values:
-        lengths = header.values.get(EXTENDED_OFFSET_TABLE_LENGTHS)
-        tables = (header.values[EXTENDED_OFFSET_TABLE].value, lengths.value if lengths else b"")
-    held = header.source
-    if isinstance(held, files.Inflated):
-        held = files.measured(held)
-    return PixelDataElement(held, element.offset, element.length, tables)
 
 
 # Descriptions by raw values: pydicom takes 0.1 ms to convert these few elements, more than

@@ -286,11 +286,14 @@ def test_commands_refuse_what_is_none(setting: str, words: str, lacking: Path) -
 def test_commands_refuse_a_keyword_twice(lacking: Path) -> None:
     twice = ("--set", "bits_stored=12", "--set", "BitsStored=13")
     assert "given twice" in run("scan", lacking, *twice, expected=2)
+    both = ("--number-of-frames", 1, "--set", "NumberOfFrames=2")
+    said = run("info", lacking, *both, expected=2).replace("│", "")
+    assert "--number-of-frames is given too" in " ".join(said.split())
 
 
 def test_commands_take_every_option_of_a_scan(tmp_path: Path) -> None:
     path = saved(tmp_path, native(FRAMES).replace(b"IS\x02\x004 ", b"IS\x02\x002 "))
-    for given, frames in (((), 4), (("--set", "allow_excess_frames=false"), 2)):
+    for given, frames in (((), 4), (("--set", "allow_excess_frames=False"), 2)):
         assert json.loads(run("info", path, "--json", *given))["shape"][0] == frames
     run("info", path, "--set", "inflate_limit=1000000")
     run("scan", path, "--set", "inflate_limit=1000000")
