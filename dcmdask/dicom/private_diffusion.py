@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from math import hypot, inf, isfinite, isnan, nan
+from math import floor, hypot, inf, isfinite, isnan, nan
 from struct import pack
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -73,10 +73,12 @@ _NONE: Final = (nan, nan, nan)
 _UNREADABLE: Final = (inf, inf, inf)
 # GE adds this to the b-values of some sequences.
 _GE_SURPLUS: Final = 10**9
-# Lengths of gradients of GE that scale the b-value; outside, rounding or nothing is meant.
-_GE_SCALED: Final = (0.03, 0.97)
+# Lengths of gradients of GE and Canon that scale the b-value; outside, rounding or nothing is
+# meant. The digits of the gradients would make many b-values of one: they are multiples of 5.
+_SCALED: Final = (0.03, 0.97)
+_SCALED_STEP: Final = 5
 # Longer ones are numbers of a user's own, which these elements hold where nothing is weighted.
-_GE_LONGEST: Final = 1.03
+_LONGEST: Final = 1.03
 
 _ORIENTATION, _PHASE_ENCODING, _MANUFACTURER = 0x00200037, 0x00181312, 0x00080070
 _COMMENTS: Final = 0x00204000
@@ -119,8 +121,8 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
     -------
     dict of int to bytes
         By the standard's tags, as FD. Nothing that the standard's own elements say, but for
-        the b-value of a GE gradient that is shorter than a unit vector: it is that of the
-        header, scaled by the square of the length.
+        the b-value of a gradient of GE or Canon that is shorter than a unit vector: it is that
+        of the header, scaled by the square of the length and rounded to a multiple of 5.
     """
     blocks = private_blocks(values)
     for maker in _MAKERS if blocks else ():
@@ -173,17 +175,19 @@ def _converted(
 
 
 def _of_gradient(b_value: float, gradient: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
-    """Return b-value and direction of a gradient of GE, of which the length may scale the b-value.
+    """Return b-value and direction of a gradient of which the length may scale the b-value.
 
     A gradient of which the length is none is a direction that cannot be read.
     """
     length = hypot(*gradient)
     if not b_value > 0:
         return b_value, _NONE
-    if length > _GE_LONGEST:
+    if length > _LONGEST:
         return b_value, _UNREADABLE
-    if _GE_SCALED[0] < length < _GE_SCALED[1]:
-        return b_value * length**2, tuple(part / length for part in gradient)
+    if _SCALED[0] < length < _SCALED[1]:
+        gradient = tuple(part / length for part in gradient)
+        if isfinite(b_value):
+            b_value = _SCALED_STEP * max(1, floor(b_value * length**2 / _SCALED_STEP + 0.5))
     return b_value, gradient
 
 
