@@ -12,10 +12,10 @@ from pydicom.uid import UID
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import ELEMENTS, Luts, luts
 from dcmdask.arrays.modality import ModalityFrames, Transformation
-from dcmdask.arrays.scale_slope import scale_slopes
 from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
+from dcmdask.dicom.scale_slope import scale_slopes
 from dcmdask.errors import Advice, HeaderError, Note
 from dcmdask.pixels.array_like import ArrayLike
 
