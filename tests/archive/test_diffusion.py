@@ -3,6 +3,7 @@
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +153,19 @@ def compare_with_dcm2niix(source: Path, target: Path, scaled: bool = False) -> N
 
 @pytest.mark.parametrize("phase_encoding", ["COL", "ROW"])
 @pytest.mark.parametrize("plane", PLANES)
-@pytest.mark.parametrize("maker", MAKERS)
-def test_made_series(maker: str, plane: str, phase_encoding: str, tmp_path: Path) -> None:
-    """Oblique planes, nearest to axial, sagittal and coronal ones."""
+@pytest.mark.parametrize(
+    ("maker", "position"),
+    [*((maker, "HFS") for maker in MAKERS), *product(["GE", "Canon"], ["FFS", "HFP"])],
+)
+def test_made_series(
+    maker: str, position: str, plane: str, phase_encoding: str, tmp_path: Path
+) -> None:
+    """Oblique planes, nearest to axial, sagittal and coronal ones, of patients who lie so."""
     turn, _ = np.linalg.qr([[1, 0.1, -0.2], [-0.1, 1, 0.15], [0.2, -0.15, 1]])
     turn *= np.sign(np.diag(turn))
     orientation = (np.reshape(PLANES[plane], (2, 3)) @ turn.T).ravel().tolist()
     name, fill = MAKERS[maker]
-    how = {"InPlanePhaseEncodingDirection": phase_encoding}
+    how = {"InPlanePhaseEncodingDirection": phase_encoding, "PatientPosition": position}
     made(tmp_path / "in", name, fill, orientation, **how)
     compare_with_dcm2niix(tmp_path / "in", tmp_path)
 
