@@ -1,7 +1,7 @@
 """Diffusion weightings in the private elements of the makers, in the terms of the standard.
 
 Directions become those of the patient's axes, as dcm2niix converts them. Those of GE and Canon
-were validated for Patient Position (0018,5100) HFS only; for others dcm2niix gives the same, and warns.
+were validated for Patient Position (0018,5100) HFS only; dcm2niix warns where it is another.
 """
 
 from __future__ import annotations
