@@ -63,8 +63,8 @@ def _values(one: Described) -> tuple[list[RawValue | None], Encoding]:
     shared = _value(header.values)
     if shared is not None:
         return [shared] * len(one), header.encoding
+    dataset = read_whole_header(one.source, UID(one.transfer_syntax), {SHARED, PER_FRAME})
     try:
-        dataset = read_whole_header(one.source, UID(one.transfer_syntax), {SHARED, PER_FRAME})
         items = {tag: dataset[tag].value for tag in (SHARED, PER_FRAME) if tag in dataset}
         for group in items.get(SHARED, ())[:1]:
             shared = _inside(group, header.encoding)

@@ -117,6 +117,20 @@ def test_an_enhanced_file_without_a_number(scale: str | None, tmp_path: Path) ->
     assert "abc" not in caught.value.message and ("abc" in caught.value.detail) is (scale == "abc")
 
 
+def test_a_file_that_cannot_be_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multi_frame(tmp_path, [0.5])
+    series = scan(tmp_path)[0]
+
+    def read(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dcmdask.dicom.scale_slope.read_whole_header", read)
+    with pytest.raises(PermissionError):
+        series.to_xarray("philips-float")
+
+
 def test_a_scale_slope_of_another_vr(tmp_path: Path) -> None:
     stored = volume(tmp_path, "0.012345678", vr="DS")
     v = scan(tmp_path)[0].to_xarray("philips-float")
