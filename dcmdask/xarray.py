@@ -212,7 +212,7 @@ def _dataset(
 
     stack, frames, arrangement = assemble(stack, values, on_irregular, **how)
     lazy = indexing.LazilyIndexedArray(_Frames(frames))
-    array = labelled(lazy, arrangement, stack.instances, stack.facts, values, stack.series_uid)
+    array = labelled(lazy, arrangement, stack.instances, stack.facts, stack.attributes(values))
     array.encoding["preferred_chunks"] = dict(
         zip(array.dims, plan_chunks(frames, "auto"), strict=True)
     )

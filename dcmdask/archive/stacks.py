@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, share_positions
+from dcmdask.images.classes import meaning_of, meant
 from dcmdask.images.plain import is_mosaic
 from dcmdask.images.volume import Stack, compacted
 
@@ -30,7 +31,7 @@ def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     least not one array.
     """
     looks: dict[tuple[object, ...], list[Described]] = {}
-    for one in instances:
+    for one in map(meant, instances):
         looks.setdefault(tuple(_look(one).values()), []).append(one)
     stacks: list[Stack] = []
     for members in looks.values():
@@ -86,6 +87,7 @@ def _look(one: Described) -> dict[str, object]:
         "stored type": () if _is_of_integers(one) else (one.bits_allocated, one.signed),
         "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
         "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
+        "file": one.source.name if len(one) > 1 and meaning_of(one).is_separate else "",
     }
 
 

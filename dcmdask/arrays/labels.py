@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -56,8 +56,7 @@ def labelled(
     arrangement: Arrangement,
     instances: Sequence[Described],
     facts: npt.NDArray[Any],
-    values: str,
-    series_uid: str,
+    attributes: Mapping[str, Any],
 ) -> xr.DataArray:
     """Return `array` with the names, coordinates and attributes that the headers give.
 
@@ -68,9 +67,8 @@ def labelled(
     arrangement : Arrangement
     instances, facts : sequence of Described, ndarray
         Those of the stack.
-    values : str
-        ``"stored"``, ``"modality"`` or ``"display"``.
-    series_uid : str
+    attributes : mapping
+        As :func:`attributes` returns them, and others.
 
     Raises
     ------
@@ -87,9 +85,7 @@ def labelled(
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
     found = coordinates(array.shape, dims, arrangement, instances, facts)
     labels = {name: xr.Variable(*one) for name, one in found.items()}
-    return xr.DataArray(
-        array, labels, dims, name=values, attrs=attributes(instances, facts, values, series_uid)
-    )
+    return xr.DataArray(array, labels, dims, name=attributes["values"], attrs=dict(attributes))
 
 
 def attributes(

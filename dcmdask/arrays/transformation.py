@@ -15,8 +15,9 @@ from dcmdask.arrays.modality import ModalityFrames, Transformation, slope_and_in
 from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
+from dcmdask.dicom.own_elements import RT_DOSE
 from dcmdask.dicom.scale_slope import scale_slopes
-from dcmdask.errors import Advice, HeaderError, Note
+from dcmdask.errors import Advice, HeaderError, MissingElementError, Note
 from dcmdask.pixels.array_like import ArrayLike
 
 Values: TypeAlias = Literal["stored", "modality", "philips-float", "display"]
@@ -85,6 +86,13 @@ def with_values(
         )
     check_readable(instances, facts, _NEEDED[values])
     for one in instances:
+        if one.sop_class_uid == RT_DOSE and np.isnan(one.facts["slope"]).any():
+            raise MissingElementError(
+                "(3004,000E) 'Dose Grid Scaling' is missing: stored values are no doses without it",
+                source=one.source.name,
+                code="dose-grid-scaling",
+                advice=[Advice("values", "stored", "needs none")],
+            )
         if values == "display" and one.has_frame_lut:
             raise HeaderError(
                 "its functional groups hold a VOI LUT Sequence (0028,3010), which is not applied",

@@ -31,6 +31,7 @@ from dcmdask.dicom.header import (
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
+from dcmdask.dicom.own_elements import NONE, OWN, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.errors import HeaderError
@@ -43,10 +44,25 @@ _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
 SEQUENCES: Final = _LUTS | GROUPS
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
-_TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
+_TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS, _DOSE_UNITS = (
+    0x00080201,
+    0x00280120,
+    0x00541001,
+    0x30040002,
+)
 _LOSSY, _CHARACTER_SET, _SERIES_DESCRIPTION = 0x00282110, 0x00080005, 0x0008103E
 _WORDS: Final = frozenset(
-    {_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES, _FRAME_OF_REFERENCE, _MODALITY, _UNITS, _LOSSY}
+    {
+        _SOP_CLASS,
+        _SOP_INSTANCE,
+        _STUDY,
+        _SERIES,
+        _FRAME_OF_REFERENCE,
+        _MODALITY,
+        _UNITS,
+        _LOSSY,
+        _DOSE_UNITS,
+    }
 )
 # The elements that an instance is described by.
 WANTED: Final = frozenset(
@@ -54,6 +70,7 @@ WANTED: Final = frozenset(
         *ELEMENTS,
         *(tag for tag, _, _ in frame_facts.ELEMENTS),
         *PRIVATE_ELEMENTS,
+        *OWN,
         *_WORDS,
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
         *(IMAGER, REGIONS, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
@@ -81,7 +98,7 @@ class Described:
     signed : bool
         Pixel Representation.
     units : str
-        (0054,1001) Units of PET, such as ``"BQML"``.
+        (0054,1001) Units of PET, such as ``"BQML"``, or (3004,0002) Dose Units.
     padding : float or None
         (0028,0120) Pixel Padding Value, with the sign that Pixel Representation gives it;
         infinity where it cannot be read.
@@ -109,6 +126,8 @@ class Described:
         all frames have Dimension Index Values.
     index_values : bytes
         (frames, dimensions) unsigned 32-bit integers.
+    own : OwnElements
+        Elements that only its SOP class has.
     overrides : tuple of (str, Any)
         Options that it was described with and has to be opened with, sorted.
     """
@@ -141,6 +160,7 @@ class Described:
     table: bytes
     dimensions: tuple[str, ...] = ()
     index_values: bytes = b""
+    own: OwnElements = NONE
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -282,7 +302,7 @@ def describe(
         signed=pixels.signed,
         photometric_interpretation=pixels.photometric_interpretation,
         pixel_keyword=pixels.keyword,
-        units=words[_UNITS],
+        units=words[_UNITS] or words[_DOSE_UNITS],
         padding=_padding(header, pixels.signed),
         has_lut=not _LUTS.isdisjoint(header.sequences),
         has_modality_lut=_MODALITY_LUT in header.sequences,
@@ -293,6 +313,7 @@ def describe(
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
+        own=own_elements(words[_SOP_CLASS], values, header.encoding),
         overrides=tuple(header_options(options).items()),
     )
 

@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import common_type, types_of
+from dcmdask.arrays.labels import attributes
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import Indices
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.grid import Geometry, Irregularity
+from dcmdask.images.classes import meaning_of
 from dcmdask.images.irregularities import conflicts, named, unreadable_weightings
+from dcmdask.images.meaning import Meaning
 from dcmdask.images.notes import notes_on
 from dcmdask.images.plain import is_mosaic, is_plain
 
@@ -62,7 +65,17 @@ class Layout:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
         arrangement = arrange(self.facts, self.stored, self._indices, self.order_by, self.tolerance)
         found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
-        return replace(arrangement, irregularities=found)
+        return self.meaning.arranged(self, replace(arrangement, irregularities=found))
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the class of its instances means."""
+        return meaning_of(self.instances[0])
+
+    def attributes(self, values: str) -> dict[str, Any]:
+        """Return what the headers say of the array as a whole."""
+        found = attributes(self.instances, self.facts, values, self.series_uid)
+        return found | self.meaning.attributes(self.instances)
 
     @cached_property
     def stored(self) -> npt.NDArray[np.int64]:
@@ -90,6 +103,8 @@ class Layout:
     @property
     def kind(self) -> str:
         """Kind of the stack, in one word."""
+        if self.meaning.kind:
+            return self.meaning.kind
         if is_mosaic(self.instances[0]):
             return "mosaic"
         if "LOCALIZER" in self.instances[0].image_type:
@@ -135,7 +150,12 @@ class Layout:
     def notes(self) -> tuple[Note, ...]:
         """Oddities of what belongs together, and of an order that is settled all the same."""
         weightings = unreadable_weightings(self)
-        return (*notes_on(self.instances, self.facts), *weightings, *self.arrangement.notes)
+        return (
+            *notes_on(self.instances, self.facts),
+            *weightings,
+            *self.arrangement.notes,
+            *self.meaning.notes(self.instances),
+        )
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{d}: {n}" for d, n in zip(self.dims, self.shape, strict=True))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dcmdask.dicom.description import Described
 
-# Segmentation and its label map, RT Dose, Nuclear Medicine.
-_CLASSES = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("66.4", "66.7", "481.2", "20")
-)
+# Segmentation and its label map, Nuclear Medicine.
+_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("66.4", "66.7", "20"))
 
 
 def is_mosaic(one: Described) -> bool:

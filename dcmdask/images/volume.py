@@ -287,7 +287,7 @@ class Stack(Layout):
             **decoding_options,
         )
         array = to_dask(frames, chunks)
-        return labelled(array, arrangement, stack.instances, stack.facts, values, self.series_uid)
+        return labelled(array, arrangement, stack.instances, stack.facts, stack.attributes(values))
 
     def flattened(
         self,

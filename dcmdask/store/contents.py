@@ -19,7 +19,6 @@ from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.concatenation import opening_of
 from dcmdask.arrays.labels import (
     Labels,
-    attributes,
     coordinates,
     parameters,
     spacing_source,
@@ -278,7 +277,7 @@ def _of_stack(
             header |= _lossy_history(stack)
     sources = [one.source.name for one in stack.instances]
     named = identifiers(dataset, sources, stack.facts) if with_identifiers else {}
-    told = attributes(stack.instances, stack.facts, values, stack.series_uid)
+    told = stack.attributes(values)
     return Contents(
         frames,
         dims,

@@ -1,0 +1,62 @@
+"""Elements that only some SOP classes have, by which they say what their frames are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from dcmdask.dicom.conversion import LONGEST, code_string, numbers
+from dcmdask.dicom.elements import EXPLICIT_LITTLE, Encoding, RawValue
+
+__all__ = ["NONE", "NUCLEAR_MEDICINE", "OWN", "RT_DOSE", "OwnElements", "own_elements"]
+
+RT_DOSE: Final = "1.2.840.10008.5.1.4.1.1.481.2"
+NUCLEAR_MEDICINE: Final = "1.2.840.10008.5.1.4.1.1.20"
+
+_POSITION: Final = 0x00200032
+_OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
+    # Grid Frame Offset Vector, Dose Type, Dose Summation Type.
+    RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
+}
+OWN: Final = frozenset[int]().union(*_OF_CLASS.values())
+"""All of them, by their tags."""
+
+
+class OwnElements(NamedTuple):
+    """Elements of one data set, as they stand there.
+
+    Attributes
+    ----------
+    values : tuple of (int, RawValue)
+        By tag.
+    encoding : Encoding
+    """
+
+    values: tuple[tuple[int, RawValue], ...] = ()
+    encoding: Encoding = EXPLICIT_LITTLE
+
+    def raw(self, tag: int) -> bytes:
+        """Return the bytes of a value; none of an element that is absent."""
+        return next((raw.value for one, raw in self.values if one == tag), b"")
+
+    def numbers(self, tag: int, vr: str) -> tuple[float, ...]:
+        """Return the numbers of a value, none of an element that is absent or empty."""
+        value = self.raw(tag)
+        return numbers(value, vr, self.encoding.little_endian) if value.strip(b"\0 ") else ()
+
+    def word(self, tag: int) -> str:
+        """Return the text of a CS, empty of an element that is absent."""
+        return code_string(self.raw(tag)[:LONGEST])
+
+
+NONE: Final = OwnElements()
+
+
+def own_elements(
+    sop_class_uid: str, values: Mapping[int, RawValue], encoding: Encoding
+) -> OwnElements:
+    """Return the elements that this SOP class has for itself, of those of a data set."""
+    tags = _OF_CLASS.get(sop_class_uid)
+    if tags is None:
+        return NONE
+    return OwnElements(tuple((tag, values[tag]) for tag in sorted(tags & values.keys())), encoding)

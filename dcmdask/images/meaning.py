@@ -1,0 +1,44 @@
+"""Meaning of an instance: the seam between what a SOP class stores and what it is as an array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dcmdask.dicom.description import Described
+from dcmdask.errors import Note
+
+if TYPE_CHECKING:
+    from dcmdask.geometry.dimensions import Arrangement
+    from dcmdask.images.layout import Layout
+
+
+class Meaning:
+    """Frames that lie where their positions say: those of all classes without a module here.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of the image, in a word or two; empty for what positions tell.
+    is_separate : bool
+        Whether an instance of several frames is an array of its own.
+    """
+
+    kind = ""
+    is_separate = False
+
+    def meant(self, one: Described) -> Described:
+        """Return a description with the facts of the frames as the class means them."""
+        return one
+
+    def arranged(self, layout: Layout, arrangement: Arrangement) -> Arrangement:
+        """Return an arrangement with the dimensions and coordinates that the class has."""
+        return arrangement
+
+    def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:
+        """Return what is to be said of an array as a whole."""
+        return {}
+
+    def notes(self, instances: Sequence[Described]) -> Iterable[Note]:
+        """Yield notes on what keeps instances from being all that their class means."""
+        return ()
