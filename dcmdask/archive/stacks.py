@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, share_positions
 from dcmdask.images.classes import meaning_of, meant
-from dcmdask.images.plain import is_mosaic
+from dcmdask.images.mosaic import is_mosaic
 from dcmdask.images.volume import Stack, compacted
 
 # Digits of direction cosines and spacings that are told.

@@ -174,7 +174,15 @@ def _affordable(frames: ArrayLike, frame_bytes: int, limit: int) -> int:
     by_memory = limit / frame_bytes
     count = math.prod(frames.shape[: frames.frame_axes])
     by_count = max(count / LEAST_CHUNKS, LEAST_TASK_SECONDS / seconds)
-    return max(1, int(min(by_time, by_memory, by_count)))
+    together = _decoded_together(frames)
+    return max(1, int(min(by_time, by_memory, by_count)) // together) * together
+
+
+def _decoded_together(frames: ArrayLike) -> int:
+    """Return the number of frames that decoding one of them decodes."""
+    if isinstance(frames, ArrangedFrames | TransformedFrames):
+        return _decoded_together(frames.frames)
+    return frames.tiles if isinstance(frames, JoinedFrames) else 1
 
 
 def _seconds(frames: ArrayLike) -> float:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from dcmdask.arrays.tiles import TiledFrames
 from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
@@ -55,6 +56,8 @@ class JoinedFrames(ArrayLike):
     shape : tuple of int
     dtype : numpy.dtype
         Of stored values, in native byte order, whatever that of the files is.
+    tiles : int
+        Number of frames that are tiles of one that is stored, and decoded together.
     transfer_syntaxes : Counter of str
         Number of frames encoded in each, by UID.
     read_singly : int
@@ -98,20 +101,24 @@ class JoinedFrames(ArrayLike):
         for one in instances:
             self.transfer_syntaxes[one.transfer_syntax] += len(one)
         self._warned: set[str] = set()
-        several = np.flatnonzero(np.diff(self._starts) != 1).tolist()
+        self.tiles = instances[0].tiles
+        several = np.flatnonzero(np.diff(self._starts) != self.tiles).tolist()
         self._opened = {number: self._open(number) for number in several}
         self.read_singly = len(instances) - len(several)
 
-    def _open(self, number: int) -> FrameArray:
+    def _open(self, number: int) -> FrameArray | TiledFrames:
         """Open the instance `number`, and hold it against what was described."""
         source = self._sources[number]
         uid = self._uids.get(number, "")
         instance = open_instance(source, self._options, warned=self._warned, sop_instance_uid=uid)
         check_plugin(instance, self._how.plugin)
-        frames = FrameArray(instance, self._how)
+        frames: FrameArray | TiledFrames = FrameArray(instance, self._how)
+        if self.tiles > 1:
+            frames = TiledFrames(frames, self.tiles, *self.shape[1:3])
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
         # A scan may count declared frames only (`frame_count`); opening warns of others.
-        counted = expected[0] in (instance.pixels.number_of_frames, len(frames))
+        declared = instance.pixels.number_of_frames * self.tiles
+        counted = expected[0] in (declared, len(frames))
         there = (expected[0] if counted else len(frames), *frames.shape[1:])
         if there != expected or frames.dtype.newbyteorder("=") not in self._types:
             types = " or ".join(sorted(map(str, self._types)))

@@ -31,6 +31,7 @@ from dcmdask.dicom.header import (
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
+from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, mosaic_of
 from dcmdask.dicom.own_elements import NONE, OWN, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
@@ -70,6 +71,7 @@ WANTED: Final = frozenset(
         *ELEMENTS,
         *(tag for tag, _, _ in frame_facts.ELEMENTS),
         *PRIVATE_ELEMENTS,
+        *MOSAIC_ELEMENTS,
         *OWN,
         *_WORDS,
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
@@ -128,6 +130,11 @@ class Described:
         (frames, dimensions) unsigned 32-bit integers.
     own : OwnElements
         Elements that only its SOP class has.
+    mosaic : Mosaic
+        What a private header says of the tiles that a frame holds.
+    tiles : int
+        Number of tiles that a frame is cut into. Rows, columns and facts are those of tiles then;
+        a header is described with 1.
     overrides : tuple of (str, Any)
         Options that it was described with and has to be opened with, sorted.
     """
@@ -161,6 +168,8 @@ class Described:
     dimensions: tuple[str, ...] = ()
     index_values: bytes = b""
     own: OwnElements = NONE
+    mosaic: Mosaic = NO_MOSAIC
+    tiles: int = 1
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -313,7 +322,8 @@ def describe(
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
-        own=own_elements(words[_SOP_CLASS], values, header.encoding),
+        mosaic=mosaic_of(values, header.encoding) if b"MOSAIC" in image_type else NO_MOSAIC,
+        own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
         overrides=tuple(header_options(options).items()),
     )
 

@@ -8,17 +8,35 @@ from typing import Final, NamedTuple
 from dcmdask.dicom.conversion import LONGEST, code_string, numbers
 from dcmdask.dicom.elements import EXPLICIT_LITTLE, Encoding, RawValue
 
-__all__ = ["NONE", "NUCLEAR_MEDICINE", "OWN", "RT_DOSE", "OwnElements", "own_elements"]
+__all__ = [
+    "FRAME_INCREMENT_POINTER",
+    "FRAME_TIME",
+    "FRAME_TIME_VECTOR",
+    "NONE",
+    "NUCLEAR_MEDICINE",
+    "OWN",
+    "RT_DOSE",
+    "SEGMENTATIONS",
+    "OwnElements",
+    "own_elements",
+]
 
 RT_DOSE: Final = "1.2.840.10008.5.1.4.1.1.481.2"
 NUCLEAR_MEDICINE: Final = "1.2.840.10008.5.1.4.1.1.20"
+# Segmentation, Label Map Segmentation.
+SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 
+FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
 _POSITION: Final = 0x00200032
+# Cine Rate, Positioner Primary and Secondary Angle Increment.
+_CINE: Final = frozenset(
+    {FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR, 0x00180040, 0x00181520, 0x00181521}
+)
 _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     # Grid Frame Offset Vector, Dose Type, Dose Summation Type.
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
 }
-OWN: Final = frozenset[int]().union(*_OF_CLASS.values())
+OWN: Final = _CINE.union(*_OF_CLASS.values())
 """All of them, by their tags."""
 
 
@@ -53,10 +71,10 @@ NONE: Final = OwnElements()
 
 
 def own_elements(
-    sop_class_uid: str, values: Mapping[int, RawValue], encoding: Encoding
+    sop_class_uid: str, frames: int, values: Mapping[int, RawValue], encoding: Encoding
 ) -> OwnElements:
     """Return the elements that this SOP class has for itself, of those of a data set."""
-    tags = _OF_CLASS.get(sop_class_uid)
-    if tags is None:
+    tags = _OF_CLASS.get(sop_class_uid, _CINE if frames > 1 else frozenset())
+    if tags.isdisjoint(values):
         return NONE
     return OwnElements(tuple((tag, values[tag]) for tag in sorted(tags & values.keys())), encoding)

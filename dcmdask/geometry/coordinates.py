@@ -95,17 +95,17 @@ def varying_coordinates(
             values = values - np.nanmin(values)
         known = ~np.isnan(values) if column == "b_value" else np.isfinite(values)
         said = np.where(known, values, _UNSAID)
-        along, reduced = _reduced(np.where(absent, np.nan, said[numbers]), dims)
+        along, left = reduced(np.where(absent, np.nan, said[numbers]), dims)
         if along:
-            reduced[reduced == _UNSAID] = np.nan
-            found[column] = (along, reduced)
+            left[left == _UNSAID] = np.nan
+            found[column] = (along, left)
     if absent.any():
-        along, reduced = _reduced(absent.astype(np.float64), dims)
-        found["missing"] = (along, reduced.astype(bool))
+        along, left = reduced(absent.astype(np.float64), dims)
+        found["missing"] = (along, left.astype(bool))
     return found
 
 
-def _reduced(values: Floats, dims: tuple[str, ...]) -> tuple[tuple[str, ...], Floats]:
+def reduced(values: Floats, dims: tuple[str, ...]) -> tuple[tuple[str, ...], Floats]:
     """Drop the axes along which nothing changes; NaN is equal to anything."""
     kept: list[str] = []
     for dim in dims:

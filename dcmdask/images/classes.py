@@ -5,17 +5,27 @@ from __future__ import annotations
 from typing import Final
 
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.own_elements import RT_DOSE
+from dcmdask.dicom.own_elements import NUCLEAR_MEDICINE, RT_DOSE, SEGMENTATIONS
+from dcmdask.images.cine import Cine, is_cine
 from dcmdask.images.dose import Dose
-from dcmdask.images.meaning import Meaning
+from dcmdask.images.meaning import Meaning, Unplaced
+from dcmdask.images.mosaic import Mosaic, is_mosaic
 
-_PLANES: Final = Meaning()
-_BY_SOP_CLASS: Final = {RT_DOSE: Dose()}
+_PLANES, _CINE, _MOSAIC = Meaning(), Cine(), Mosaic()
+_UNPLACED: Final = Unplaced()
+_BY_SOP_CLASS: Final[dict[str, Meaning]] = {
+    RT_DOSE: Dose(),
+    NUCLEAR_MEDICINE: _UNPLACED,
+    **dict.fromkeys(SEGMENTATIONS, _UNPLACED),
+}
 
 
 def meaning_of(one: Described) -> Meaning:
     """Return what the class of an instance means."""
-    return _BY_SOP_CLASS.get(one.sop_class_uid, _PLANES)
+    if is_mosaic(one):
+        return _MOSAIC
+    found = _BY_SOP_CLASS.get(one.sop_class_uid)
+    return found or (_CINE if is_cine(one) else _PLANES)
 
 
 def meant(one: Described) -> Described:

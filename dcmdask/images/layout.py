@@ -21,7 +21,6 @@ from dcmdask.images.classes import meaning_of
 from dcmdask.images.irregularities import conflicts, named, unreadable_weightings
 from dcmdask.images.meaning import Meaning
 from dcmdask.images.notes import notes_on
-from dcmdask.images.plain import is_mosaic, is_plain
 
 
 class Layout:
@@ -55,10 +54,7 @@ class Layout:
     @cached_property
     def facts(self) -> npt.NDArray[Any]:
         """One row of `dcmdask.dicom.description.FACTS` for each of `frame_numbers`."""
-        facts = facts_of(self.instances)[self.frame_numbers]
-        if is_plain(self.instances[0]):
-            facts["position"] = np.nan
-        return facts
+        return facts_of(self.instances)[self.frame_numbers]
 
     @cached_property
     def arrangement(self) -> Arrangement:
@@ -105,8 +101,6 @@ class Layout:
         """Kind of the stack, in one word."""
         if self.meaning.kind:
             return self.meaning.kind
-        if is_mosaic(self.instances[0]):
-            return "mosaic"
         if "LOCALIZER" in self.instances[0].image_type:
             return "localizer"
         return "frames" if self.arrangement.dims == ("frame",) else "volume"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
@@ -42,3 +45,13 @@ class Meaning:
     def notes(self, instances: Sequence[Described]) -> Iterable[Note]:
         """Yield notes on what keeps instances from being all that their class means."""
         return ()
+
+
+class Unplaced(Meaning):
+    """Frames whose positions do not say how they lie behind one another."""
+
+    def meant(self, one: Described) -> Described:
+        """Return a description without positions."""
+        facts = one.facts.copy()
+        facts["position"] = np.nan
+        return replace(one, table=facts.tobytes())

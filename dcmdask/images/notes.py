@@ -1,4 +1,4 @@
-"""Notes on the instances of a stack: identifiers, types and spacings that differ, and mosaics."""
+"""Notes on the instances of a stack: identifiers, types and spacings that differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dcmdask.arrays.concatenation import common_type, types_of
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
 from dcmdask.geometry.planes import common_spacing, is_absurd, is_placed
-from dcmdask.images.plain import is_mosaic
 
 
 def notes_on(instances: Sequence[Described], facts: npt.NDArray[Any]) -> tuple[Note, ...]:
@@ -21,9 +20,6 @@ def notes_on(instances: Sequence[Described], facts: npt.NDArray[Any]) -> tuple[N
 
 
 def _notes(instances: Sequence[Described], facts: npt.NDArray[Any]) -> Iterator[Note]:
-    if is_mosaic(instances[0]):
-        text = "Siemens mosaics: each frame holds the tiles of a volume, as stored"
-        yield Note("mosaic", text)
     studies = {one.study_uid for one in instances}
     if len(studies) > 1:
         yield Note(

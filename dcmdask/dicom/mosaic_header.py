@@ -1,0 +1,120 @@
+"""Private header of Siemens mosaics: tiles of a volume in one frame, and when each was made.
+
+Their CSA header is a list of named elements, in either of two forms: one begins with SV10, the
+other has none of it. Lengths count bytes; items are padded to 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isfinite, nan
+from struct import Struct
+from struct import error as StructError
+from typing import Final, NamedTuple
+
+from dcmdask.dicom.conversion import first_number, numbers
+from dcmdask.dicom.elements import Encoding, RawValue
+from dcmdask.dicom.private_elements import (
+    private_blocks,
+    private_numbers,
+    private_tags,
+    private_value,
+)
+
+__all__ = ["MOSAIC_ELEMENTS", "NO_MOSAIC", "Mosaic", "mosaic_of"]
+
+_CSA, _MR = (0x0029, b"SIEMENS CSA HEADER"), (0x0019, b"SIEMENS MR HEADER")
+_IMAGE_HEADER, _NUMBER, _TIMES = 0x10, 0x0A, 0x29
+_SPACING: Final = 0x00180088
+MOSAIC_ELEMENTS: Final = (
+    private_tags(0x0029, _IMAGE_HEADER) | private_tags(0x0019, _NUMBER, _TIMES) | {_SPACING}
+)
+_COUNTS, _ELEMENT, _LENGTHS = Struct("<2I"), Struct("<64si4s3i"), Struct("<4i")
+_SIGNATURE: Final = b"SV10"
+# More elements than any such header has.
+_MOST: Final = 1 << 10
+
+
+class Mosaic(NamedTuple):
+    """Tiles of a volume that one frame holds, row by row.
+
+    Attributes
+    ----------
+    tiles : int
+        0 where the header does not tell.
+    normal : tuple of float
+        Direction from each tile to the next, in the patient's axes; NaN where the header does not
+        tell.
+    spacing : float
+        Spacing Between Slices (0018,0088) in mm, from each tile to the next; NaN where the header
+        does not tell.
+    times : tuple of float
+        Start of each tile in ms; empty where the header does not tell.
+    """
+
+    tiles: int = 0
+    normal: tuple[float, ...] = (nan, nan, nan)
+    spacing: float = nan
+    times: tuple[float, ...] = ()
+
+
+NO_MOSAIC: Final = Mosaic()
+
+
+def mosaic_of(values: Mapping[int, RawValue], encoding: Encoding) -> Mosaic:
+    """Return what the private elements of a mosaic say of its tiles.
+
+    Parameters
+    ----------
+    values : mapping of int to RawValue
+        Top-level elements, with those of `MOSAIC_ELEMENTS` that are there.
+    encoding : Encoding
+    """
+    blocks = private_blocks(values)
+    header = private_value(values, blocks, _CSA, _IMAGE_HEADER)
+    told = dict(_elements(header.value)) if header else {}
+
+    def found(name: bytes, number: int | None, vr: str) -> tuple[float, ...]:
+        if told.get(name):
+            return numbers(b"\\".join(told[name]), "DS", True)
+        raw = None if number is None else private_value(values, blocks, _MR, number)
+        return private_numbers(raw, vr, encoding)
+
+    tiles = found(b"NumberOfImagesInMosaic", _NUMBER, "US")[:1]
+    normal = found(b"SliceNormalVector", None, "FD")
+    times = found(b"MosaicRefAcqTimes", _TIMES, "FD")
+    is_number = bool(tiles) and isfinite(tiles[0]) and tiles[0] >= 1
+    return Mosaic(
+        int(tiles[0]) if is_number else 0,
+        normal if len(normal) == 3 and all(map(isfinite, normal)) else (nan, nan, nan),
+        first_number(values[_SPACING].value, "DS", True) if _SPACING in values else nan,
+        times if all(map(isfinite, times)) else (),
+    )
+
+
+def _elements(data: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Yield names and values of a CSA header, as far as it is whole."""
+    is_second = data.startswith(_SIGNATURE)
+    try:
+        at = 2 * len(_SIGNATURE) if is_second else 0
+        count, _ = _COUNTS.unpack_from(data, at)
+        at += _COUNTS.size
+        first = None
+        for _ in range(min(count, _MOST)):
+            name, _, _, _, items, _ = _ELEMENT.unpack_from(data, at)
+            at += _ELEMENT.size
+            first = items if first is None else first
+            values = []
+            for _ in range(items):
+                lengths = _LENGTHS.unpack_from(data, at)
+                at += _LENGTHS.size
+                # The first form counts the items of the first element to each length.
+                length = lengths[1] if is_second else lengths[0] - first
+                if not 0 <= length <= len(data) - at:
+                    return
+                if length:
+                    values.append(data[at : at + length].split(b"\0")[0].strip())
+                at += length + -length % 4
+            yield name.split(b"\0")[0], [value for value in values if value]
+    except StructError:
+        return

@@ -1,0 +1,87 @@
+"""Cine (PS3.3 C.7.6.5): frames that follow one another in time, of ultrasound and X-rays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.own_elements import FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR
+from dcmdask.errors import Note
+from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.planes import Floats
+from dcmdask.images.meaning import Meaning
+
+if TYPE_CHECKING:
+    from dcmdask.images.layout import Layout
+
+_CINE_RATE: Final = 0x00180040
+# Changes of the angles of a positioner, in degrees, as the header has them for each frame.
+_ANGLES: Final = {
+    "positioner_primary_angle_increment": 0x00181520,
+    "positioner_secondary_angle_increment": 0x00181521,
+}
+
+
+class Cine(Meaning):
+    """A loop of frames."""
+
+    kind = "loop"
+    is_separate = True
+
+    def arranged(self, layout: Layout, arrangement: Arrangement) -> Arrangement:
+        """Return frames along ``t``, with times in ms from the first, if the header has them."""
+        one = layout.instances[0]
+        times = _times(one)
+        if arrangement.dims != ("frame",) or isinstance(times, str):
+            return arrangement
+        numbers = layout.stored[arrangement.numbers]
+        found = {
+            name: (tuple("t" if dim == "frame" else dim for dim in along), values)
+            for name, (along, values) in arrangement.coordinates.items()
+        }
+        found["t"] = (("t",), times[numbers])
+        for name, tag in _ANGLES.items():
+            angles = np.array(one.own.numbers(tag, "DS"))
+            if len(angles) == len(one) and np.isfinite(angles).all():
+                found[name] = (("t",), angles[numbers])
+        return replace(arrangement, dims=("t",), coordinates=found)
+
+    def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
+        """Say why frames have no times."""
+        if isinstance(found := _times(instances[0]), str):
+            yield Note("frame-time", f"frames have no times: {found}")
+
+
+def is_cine(one: Described) -> bool:
+    """Return whether the frames of an instance follow one another in time."""
+    pointer = one.own.numbers(FRAME_INCREMENT_POINTER, "US")
+    points = {
+        int(group) << 16 | int(element)
+        for group, element in zip(pointer[::2], pointer[1::2], strict=False)
+    }
+    if points:
+        return not points.isdisjoint({FRAME_TIME, FRAME_TIME_VECTOR})
+    return any(one.own.raw(tag) for tag in (FRAME_TIME, FRAME_TIME_VECTOR))
+
+
+def _times(one: Described) -> Floats | str:
+    """Return the time of each frame in ms from the first, or why it is not known."""
+    vector = np.array(one.own.numbers(FRAME_TIME_VECTOR, "DS"))
+    if len(vector):
+        # The first is from a frame before, or 0.
+        steps, called = vector[1:], "(0018,1065) 'Frame Time Vector'"
+        if len(vector) != len(one):
+            return f"{called} has {len(vector)} values for {len(one)} frames"
+    else:
+        each, called = one.own.numbers(FRAME_TIME, "DS")[:1], "(0018,1063) 'Frame Time'"
+        rate = one.own.numbers(_CINE_RATE, "IS")[:1]
+        if each in ((), (0.0,)) and rate and rate[0] > 0:
+            each = (1000 / rate[0],)
+        steps = np.repeat(np.array(each or (np.nan,)), len(one) - 1)
+    if not (np.isfinite(steps).all() and (steps > 0).all()):
+        return f"{called} has values that are no times between frames"
+    return np.concatenate([[0.0], np.cumsum(steps)])
