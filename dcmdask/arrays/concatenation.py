@@ -112,9 +112,10 @@ class JoinedFrames(ArrayLike):
         uid = self._uids.get(number, "")
         instance = open_instance(source, self._options, warned=self._warned, sop_instance_uid=uid)
         check_plugin(instance, self._how.plugin)
-        frames: FrameArray | TiledFrames = FrameArray(instance, self._how)
+        stored = FrameArray(instance, self._how)
+        frames: FrameArray | TiledFrames = stored
         if self.tiles > 1:
-            frames = TiledFrames(frames, self.tiles, *self.shape[1:3])
+            frames = TiledFrames(stored, self.tiles, *self.shape[1:3])
         expected = (int(self._starts[number + 1] - self._starts[number]), *self.shape[1:])
         # A scan may count declared frames only (`frame_count`); opening warns of others.
         declared = instance.pixels.number_of_frames * self.tiles

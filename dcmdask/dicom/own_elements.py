@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from dcmdask.dicom.conversion import LONGEST, code_string, numbers
-from dcmdask.dicom.elements import EXPLICIT_LITTLE, Encoding, RawValue
+from dcmdask.dicom.elements import (
+    EXPLICIT_LITTLE,
+    Element,
+    Encoding,
+    Filter,
+    NotUnderstood,
+    RawValue,
+    Window,
+)
+from dcmdask.dicom.walk import read_items
 
 __all__ = [
+    "DETECTORS",
     "FRAME_INCREMENT_POINTER",
     "FRAME_TIME",
     "FRAME_TIME_VECTOR",
@@ -17,6 +27,7 @@ __all__ = [
     "OWN",
     "RT_DOSE",
     "SEGMENTATIONS",
+    "VECTORS",
     "OwnElements",
     "own_elements",
 ]
@@ -27,6 +38,20 @@ NUCLEAR_MEDICINE: Final = "1.2.840.10008.5.1.4.1.1.20"
 SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
+# Energy Window, Detector, Phase, Rotation, R-R Interval, Time Slot, Slice, Angular View and Time
+# Slice Vector, by the names of their dimensions.
+VECTORS: Final = {
+    0x00540010: "energy_window",
+    0x00540020: "detector",
+    0x00540030: "phase",
+    0x00540050: "rotation",
+    0x00540060: "rr_interval",
+    0x00540070: "time_slot",
+    0x00540080: "z",
+    0x00540090: "angular_view",
+    0x00540100: "time_slice",
+}
+DETECTORS: Final = 0x00540022  # Detector Information Sequence
 _POSITION: Final = 0x00200032
 # Cine Rate, Positioner Primary and Secondary Angle Increment.
 _CINE: Final = frozenset(
@@ -34,6 +59,7 @@ _CINE: Final = frozenset(
 )
 _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     # Grid Frame Offset Vector, Dose Type, Dose Summation Type.
+    NUCLEAR_MEDICINE: frozenset({FRAME_INCREMENT_POINTER, *VECTORS, DETECTORS, 0x00180088}),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())
@@ -61,6 +87,24 @@ class OwnElements(NamedTuple):
         """Return the numbers of a value, none of an element that is absent or empty."""
         value = self.raw(tag)
         return numbers(value, vr, self.encoding.little_endian) if value.strip(b"\0 ") else ()
+
+    def tags(self, tag: int) -> list[int]:
+        """Return the tags of an AT."""
+        pairs = self.numbers(tag, "US")
+        return [int(g) << 16 | int(e) for g, e in zip(pairs[::2], pairs[1::2], strict=False)]
+
+    def items(self, tag: int, wanted: Filter) -> list[dict[int, RawValue]]:
+        """Return what is wanted of each item of a sequence; nothing of one that is damaged."""
+        raw = dict(self.values).get(tag)
+        if raw is None:
+            return []
+        value = raw.value
+        window = Window(lambda offset, count: value[offset : offset + count], len(value))
+        place = Element(tag, raw.vr, 0, len(value), False)
+        try:
+            return [one.values for one in read_items(window, place, self.encoding, wanted)]
+        except NotUnderstood:
+            return []
 
     def word(self, tag: int) -> str:
         """Return the text of a CS, empty of an element that is absent."""

@@ -277,6 +277,21 @@ def _indexed(indices: Indices) -> tuple[Axis, ...]:
     return _sorted(axes.values())
 
 
+def indexed_axes(indices: Indices) -> tuple[Axis, ...]:
+    """Return an axis for each dimension of frames without positions, z the last.
+
+    Nothing where their grid is not full.
+    """
+    axes = {
+        name: Axis(name, "", distinct(values.astype(np.int64), 0.5))
+        for name, values in zip(indices.names, indices.values.T, strict=True)
+        if name != "stack"
+    }
+    varying = [axis for axis in axes.values() if axis.level.any() or axis.name == "z"]
+    found = sorted(_sorted(varying), key=lambda axis: axis.name == "z")
+    return tuple(found) if is_full(found, np.zeros(len(indices.values), np.int64)) else ()
+
+
 def _axis(facts: npt.NDArray[Any], column: str) -> Axis:
     """Return the axis of a column by its values."""
     if column == "b_value":

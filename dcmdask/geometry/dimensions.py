@@ -22,6 +22,7 @@ from dcmdask.geometry.axes import (
     Indices,
     chosen_axes,
     find_axes,
+    indexed_axes,
     notes_on,
     plausible,
     without,
@@ -93,6 +94,8 @@ def arrange(
     midnight = _midnight_notes(facts)
     facts = plausible(facts)
     placed = is_placed(facts)
+    if not placed.any() and indices is not None and (grid := indexed_axes(indices)):
+        return _by_indices(facts, grid)
     if not placed.all():
         return _in_number_order(facts, stored, placed)
     geometry, z, notes = locate(facts, tolerance)
@@ -116,6 +119,15 @@ def arrange(
 
 
 # The order of frames that have no position
+
+
+def _by_indices(facts: npt.NDArray[Any], axes: Sequence[Axis]) -> Arrangement:
+    """Frames without positions in the full grid of their dimension indices."""
+    dims = tuple(axis.name for axis in axes)
+    numbers = np.empty([int(axis.level.max()) + 1 for axis in axes], np.int64)
+    numbers[tuple(axis.level for axis in axes)] = np.arange(len(facts))
+    coordinates = varying_coordinates(facts, dims, numbers)
+    return Arrangement(dims, numbers, coordinates, None)
 
 
 def _in_number_order(

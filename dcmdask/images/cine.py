@@ -58,13 +58,11 @@ class Cine(Meaning):
 
 def is_cine(one: Described) -> bool:
     """Return whether the frames of an instance follow one another in time."""
-    pointer = one.own.numbers(FRAME_INCREMENT_POINTER, "US")
-    points = {
-        int(group) << 16 | int(element)
-        for group, element in zip(pointer[::2], pointer[1::2], strict=False)
-    }
+    points = one.own.tags(FRAME_INCREMENT_POINTER)
+    if not np.isnan(one.facts["position"]).all():
+        return False
     if points:
-        return not points.isdisjoint({FRAME_TIME, FRAME_TIME_VECTOR})
+        return not {FRAME_TIME, FRAME_TIME_VECTOR}.isdisjoint(points)
     return any(one.own.raw(tag) for tag in (FRAME_TIME, FRAME_TIME_VECTOR))
 
 

@@ -10,12 +10,13 @@ from dcmdask.images.cine import Cine, is_cine
 from dcmdask.images.dose import Dose
 from dcmdask.images.meaning import Meaning, Unplaced
 from dcmdask.images.mosaic import Mosaic, is_mosaic
+from dcmdask.images.nuclear import Nuclear
 
 _PLANES, _CINE, _MOSAIC = Meaning(), Cine(), Mosaic()
 _UNPLACED: Final = Unplaced()
 _BY_SOP_CLASS: Final[dict[str, Meaning]] = {
     RT_DOSE: Dose(),
-    NUCLEAR_MEDICINE: _UNPLACED,
+    NUCLEAR_MEDICINE: Nuclear(),
     **dict.fromkeys(SEGMENTATIONS, _UNPLACED),
 }
 

@@ -88,7 +88,7 @@ def _offsets(one: Described) -> Floats | str:
     position = one.own.numbers(_POSITION, "DS")
     along = normal_of(one.facts["orientation"][0])
     if len(position) == 3 and np.isclose(abs(along[2]), 1) and np.isclose(position[2], vector[0]):
-        return (vector - vector[0]) * np.sign(along[2])
+        return np.asarray((vector - vector[0]) * np.sign(along[2]))
     return (
         f"(3004,000C) 'Grid Frame Offset Vector' begins with {vector[0]:g}, which is neither 0 nor "
         "the third component of the position: where frames lie is not known"

@@ -1,0 +1,89 @@
+"""Nuclear Medicine (PS3.3 C.8.4): frames by the vectors that the Frame Increment Pointer names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from dcmdask.dicom.conversion import numbers
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.elements import Filter, Wanted
+from dcmdask.dicom.own_elements import DETECTORS, FRAME_INCREMENT_POINTER, VECTORS
+from dcmdask.errors import Note
+from dcmdask.geometry.planes import Floats, Integers, normal_of
+from dcmdask.images.meaning import Unplaced
+
+_POSITION, _ORIENTATION, _SPACING = 0x00200032, 0x00200037, 0x00180088
+_PLACE: Final = Filter(Wanted((tag,), tag, "DS") for tag in (_POSITION, _ORIENTATION))
+
+
+class Nuclear(Unplaced):
+    """Frames by energy window, detector, phase, rotation, gate, slice, view and time."""
+
+    kind = "nuclear"
+    is_separate = True
+
+    def meant(self, one: Described) -> Described:
+        """Return a description with an index for each vector, and positions of reconstructions."""
+        vectors = _vectors(one)
+        if isinstance(vectors, str):
+            return super().meant(one)
+        facts = one.facts.copy()
+        facts["position"] = np.nan
+        if (place := _place(one)) is not None and "z" in vectors:
+            position, orientation, step = place
+            along = (vectors["z"] - 1) * step
+            facts["position"] = position + np.outer(along, normal_of(orientation))
+            facts["orientation"] = orientation
+        indices = np.column_stack(list(vectors.values())).astype(np.uint32)
+        return replace(
+            one, table=facts.tobytes(), dimensions=tuple(vectors), index_values=indices.tobytes()
+        )
+
+    def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
+        """Say why vectors tell no dimensions."""
+        for one in instances:
+            if isinstance(found := _vectors(one), str):
+                yield Note("frame-vectors", found)
+                return
+
+
+def _vectors(one: Described) -> dict[str, Integers] | str:
+    """Return the number of each frame along the dimensions, or why they are not known."""
+    found: dict[str, Integers] = {}
+    for tag in one.own.tags(FRAME_INCREMENT_POINTER):
+        name = VECTORS.get(tag)
+        if name is None:
+            continue
+        values = np.array(one.own.numbers(tag, "US"))
+        if len(values) != len(one) or not np.isfinite(values).all():
+            called = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+            return (
+                f"the vector {called} has {len(values)} values for {len(one)} frames: which frame "
+                "is which is not known"
+            )
+        found[name] = values.astype(np.int64)
+    if len(one) > 1 and not found:
+        return "(0028,0009) 'Frame Increment Pointer' names no vector of nuclear medicine"
+    return found or {"z": np.ones(1, np.int64)}
+
+
+def _place(one: Described) -> tuple[Floats, Floats, float] | None:
+    """Return position and orientation of the first slice, and the way from one to the next.
+
+    The spacing is along the normal, and negative where slices go against it.
+    """
+    spacing = one.own.numbers(_SPACING, "DS")
+    for item in one.own.items(DETECTORS, _PLACE)[:1]:
+        if item.keys() != {_POSITION, _ORIENTATION}:
+            return None
+        position, orientation = (
+            np.array(numbers(item[tag].value, "DS", True)) for tag in (_POSITION, _ORIENTATION)
+        )
+        there = len(position) == 3 and len(orientation) == 6
+        if there and np.isfinite([*position, *orientation]).all() and spacing:
+            return position, orientation, spacing[0]
+    return None
