@@ -21,8 +21,6 @@ from dcmdask.arrays.labels import (
     Labels,
     attributes,
     coordinates,
-    parameters,
-    spacing_source,
     with_units,
 )
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
@@ -189,11 +187,11 @@ def _of_frames(
     with_identifiers: bool,
 ) -> Contents:
     found: dict[str, Labels] = {}
-    told: dict[str, Json] = {}
+    told: dict[str, Any] = {"values": values}
     for one in described:
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
-            told = {**spacing_source(described, one.facts), **parameters(one.facts)}
+            told = attributes(described, one.facts, values, one.series_uid)
             found |= _in_plane(one, frames)
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
@@ -204,8 +202,7 @@ def _of_frames(
         DIMENSION_NAMES[: frames.ndim],
         found,
         {
-            "values": values,
-            **told,
+            **{name: jsonable(value) for name, value in told.items()},
             "source": {"token": frames.token, "decoding": decoding(how)},
             "header": technical_header(
                 stored.dataset, syntaxes, how, values, stored.interpretation_given

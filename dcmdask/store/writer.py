@@ -93,9 +93,7 @@ def to_zarr(
         Values as the decoder gives them; in the units of the modality, such as Hounsfield
         units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
         them.
-        ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-        Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-        between series; those of the modality are as the console displays them.
+        ``"philips-float"``: see :func:`dcmdask.from_dicom`.
     on_irregular : {"error", "keep", "fill"}
         If positions are missing, double or uneven: raise; keep the frames in spatial order
         (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where
