@@ -55,8 +55,9 @@ def _without_spacing(instances: Sequence[Described], facts: npt.NDArray[Any]) ->
 
     Of frames that are placed it is an irregularity.
     """
-    common = common_spacing(facts, instances[0].rows, instances[0].columns)
-    if is_placed(facts).all() or np.isfinite(common).all():
+    if is_placed(facts).all():
+        return ""
+    if np.isfinite(common_spacing(facts, instances[0].rows, instances[0].columns)).all():
         return ""
     spacings = facts["spacing"]
     absent, unreadable = np.isnan(spacings).any(axis=1), is_absurd(spacings)
