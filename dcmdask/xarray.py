@@ -19,8 +19,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from dcmdask.arrays.accessor import DicomAccessor
-from dcmdask.dicom.image_pixel import header_options
-from dcmdask.pixels.frame_array import check_options
+from dcmdask.dicom.image_pixel import check_options, header_options
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack

@@ -29,9 +29,9 @@ def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     with another. Single-frame and multi-frame files with frames at one position are copies, or at
     least not one array.
     """
-    looks: dict[tuple[Any, ...], list[Described]] = {}
+    looks: dict[tuple[object, ...], list[Described]] = {}
     for one in instances:
-        looks.setdefault(_look(one), []).append(one)
+        looks.setdefault(tuple(_look(one).values()), []).append(one)
     stacks: list[Stack] = []
     for members in looks.values():
         facts = facts_of(members)
@@ -47,30 +47,29 @@ def differences(stacks: Sequence[Stack]) -> str:
 
     The numbers are those of different values.
     """
-    values: dict[str, set[str]] = {}
+    found = []
     for stack in stacks:
         one, frame = stack.instances[0], stack.facts[0]
-        found = {
-            "rows and columns": (one.rows, one.columns),
-            # Without the sign of zero.
-            "orientation": frame["orientation"].round(_DIGITS) + 0.0,
-            "pixel spacing": frame["spacing"].round(_DIGITS) + 0.0,
-            "Stack ID": frame["stack_id"],
-            "element of the pixels": one.pixel_keyword,
-            "samples": one.samples,
-            "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
-            "stored type": "" if _is_of_integers(one) else stack.dtype,
-            "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
-            "Frame of Reference UID": one.frame_of_reference_uid,
-            "single-frame and multi-frame files": len(one) > 1,
-        }
-        for name, value in found.items():
-            # As text, in which NaN is equal to itself.
-            values.setdefault(name, set()).add(str(value))
-    named = [f"{name} ({len(them)})" for name, them in values.items() if len(them) > 1]
-    # The last two tell apart only what is in the way of one another.
-    certain = [one for one in named if not one.startswith(_IN_THE_WAY)]
-    return ", ".join(certain or named) or _SLIGHTLY
+        found.append(
+            {
+                **_look(one),
+                # Without the sign of zero.
+                "orientation": frame["orientation"].round(_DIGITS) + 0.0,
+                "pixel spacing": frame["spacing"].round(_DIGITS) + 0.0,
+                "Stack ID": frame["stack_id"],
+                "Frame of Reference UID": one.frame_of_reference_uid,
+                "single-frame and multi-frame files": len(one) > 1,
+            }
+        )
+    # As text, in which NaN is equal to itself.
+    values = {name: [str(each[name]) for each in found] for name in found[0]}
+    # Those in the way of one another are told where nothing else tells all stacks apart.
+    certain = {name: texts for name, texts in values.items() if name not in _IN_THE_WAY}
+    if len(set(zip(*certain.values(), strict=True))) == len(stacks):
+        values = certain
+    counts = [(name, len(set(texts))) for name, texts in values.items()]
+    named = [f"{name} ({count})" for name, count in counts if count > 1]
+    return ", ".join(named) or _SLIGHTLY
 
 
 def _size_and_name(stack: Stack) -> tuple[Any, ...]:
@@ -78,17 +77,16 @@ def _size_and_name(stack: Stack) -> tuple[Any, ...]:
     return -len(numbers), stack.instances[0].source.name, int(numbers[0])
 
 
-def _look(one: Described) -> tuple[Any, ...]:
-    return (
-        one.rows,
-        one.columns,
-        one.samples,
-        one.pixel_keyword,
-        () if _is_of_integers(one) else (one.bits_allocated, one.signed),
-        one.photometric_interpretation if one.samples == 1 else "",
-        "LOCALIZER" in one.image_type,
-        is_mosaic(one),
-    )
+def _look(one: Described) -> dict[str, object]:
+    """Return what is the same for all frames of a stack, by its name."""
+    return {
+        "rows and columns": (one.rows, one.columns),
+        "samples": one.samples,
+        "element of the pixels": one.pixel_keyword,
+        "stored type": () if _is_of_integers(one) else (one.bits_allocated, one.signed),
+        "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
+        "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
+    }
 
 
 def _is_of_integers(one: Described) -> bool:

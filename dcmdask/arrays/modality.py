@@ -250,14 +250,17 @@ def rescaling(
 ) -> tuple[Array, Array, Array, Array]:
     """Return slope, intercept, Bits Stored and whether values are signed, all finite."""
     signed = transformation.signed
-    slope = np.asarray(transformation.slope, np.float64)
-    intercept = np.asarray(transformation.intercept, np.float64)
     return (
-        np.where(np.isnan(slope), 1.0, slope),
-        np.where(np.isnan(intercept), 0.0, intercept),
+        *slope_and_intercept(transformation.slope, transformation.intercept),
         np.asarray(transformation.bits_stored, np.int64),
         np.asarray(stored.kind == "i" if signed is None else signed, np.bool_),
     )
+
+
+def slope_and_intercept(slope: npt.ArrayLike, intercept: npt.ArrayLike) -> tuple[Array, Array]:
+    """Return both with 1 for a slope and 0 for an intercept that is absent, which is NaN."""
+    slope, intercept = np.asarray(slope, np.float64), np.asarray(intercept, np.float64)
+    return np.where(np.isnan(slope), 1.0, slope), np.where(np.isnan(intercept), 0.0, intercept)
 
 
 def value_range(bits: int, signed: bool) -> tuple[int, int]:

@@ -11,11 +11,11 @@ from pydicom.uid import UID
 
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import ELEMENTS, Luts, luts
-from dcmdask.arrays.modality import ModalityFrames, Transformation
-from dcmdask.arrays.scale_slope import scale_slopes
+from dcmdask.arrays.modality import ModalityFrames, Transformation, slope_and_intercept
 from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
+from dcmdask.dicom.scale_slope import scale_slopes
 from dcmdask.errors import Advice, HeaderError, Note
 from dcmdask.pixels.array_like import ArrayLike
 
@@ -91,15 +91,15 @@ def with_values(
                 source=one.source.name,
                 advice=[Advice("values", "modality", "leaves it out")],
             )
+    slope, intercept = facts["slope"], facts["intercept"]
+    if values == "philips-float":
+        slope, intercept = _precise(instances, slope, intercept)
     if (facts["slope"] == 0).any():
         issue(_NO_SLOPE, frames.name)
     counts = [len(one) for one in instances]
     first = instances[0]
     bits = [one.bits_stored for one in instances]
     interpretation = overrides.get("photometric_interpretation", first.photometric_interpretation)
-    slope, intercept = facts["slope"], facts["intercept"]
-    if values == "philips-float":
-        slope, intercept = _precise(instances, slope, intercept)
     transformation = Transformation(
         bits_stored=overrides.get("bits_stored", np.repeat(bits, counts)),
         slope=slope,
@@ -121,19 +121,25 @@ def _precise(
     instances: Sequence[Described], slope: npt.NDArray[Any], intercept: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return slope and intercept of Philips's precise values."""
-    displayed = np.where(np.isnan(slope), 1.0, slope)
+    advice = [Advice("values", "modality", "takes it as it is")]
     for one in instances:
-        if one.has_modality_lut or (one.facts["slope"] == 0).any():
+        if one.has_modality_lut:
             raise HeaderError(
-                "it has a Modality LUT Sequence (0028,3000), and precise values are made of a slope"
-                if one.has_modality_lut
-                else "(0028,1053) 'Rescale Slope' is 0, and precise values are divided by it",
+                "it has a Modality LUT Sequence (0028,3000), and precise values need a slope",
                 source=one.source.name,
-                code="modality-lut" if one.has_modality_lut else "rescale-slope",
-                advice=[Advice("values", "modality", "takes it as it is")],
+                code="modality-lut",
+                advice=advice,
+            )
+        if (one.facts["slope"] == 0).any():
+            raise HeaderError(
+                "(0028,1053) 'Rescale Slope' is 0, and precise values are divided by it",
+                source=one.source.name,
+                code="rescale-slope",
+                advice=advice,
             )
     scale = scale_slopes(instances)
-    return 1 / scale, np.where(np.isnan(intercept), 0.0, intercept) / (displayed * scale)
+    slope, intercept = slope_and_intercept(slope, intercept)
+    return 1 / scale, intercept / (slope * scale)
 
 
 def _luts(instances: Sequence[Described], override: str | None) -> list[Luts | None]:

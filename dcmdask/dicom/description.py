@@ -29,7 +29,7 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options
+from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options, inflate_limit
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
@@ -250,7 +250,7 @@ def describe(
     overrides = {key: options[key] for key in sorted(OVERRIDES & options.keys())}
     if header is None:
         syntax = options.get("transfer_syntax_uid")
-        limit = options.get("inflate_limit", files.INFLATE_LIMIT)
+        limit = inflate_limit(options)
         header = read_header(source, WANTED, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:

@@ -29,7 +29,13 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, NOT_FOR_DECODERS, ImagePixel, image_pixel
+from dcmdask.dicom.image_pixel import (
+    ELEMENTS,
+    NOT_FOR_DECODERS,
+    ImagePixel,
+    image_pixel,
+    inflate_limit,
+)
 from dcmdask.errors import (
     DcmdaskWarning,
     HeaderError,
@@ -172,7 +178,7 @@ def _from_file(
     storage_options: Mapping[str, Any] | None,
     expected: str,
 ) -> tuple[PixelDataElement, ImagePixel, list[Note]]:
-    limit = options.get("inflate_limit", files.INFLATE_LIMIT)
+    limit = inflate_limit(options)
     if isinstance(src, Header):
         header = src
     else:

@@ -1,33 +1,36 @@
 """Diffusion weightings in the private elements of the makers, in the terms of the standard.
 
-Directions become those of the patient's axes, as dcm2niix converts them.
+Directions become those of the patient's axes, as dcm2niix converts them. Those of GE and Canon
+were validated for Patient Position (0018,5100) HFS only; dcm2niix warns where it is another.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from math import hypot, inf, isfinite, isnan, nan
+from math import floor, hypot, inf, isfinite, isnan, nan
 from struct import pack
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from dcmdask.dicom.conversion import LONGEST, NUMBERS, first_read, numbers
+from dcmdask.dicom.conversion import first_read, numbers
 from dcmdask.dicom.elements import Encoding, RawValue
 from dcmdask.dicom.frame_facts import B_VALUE, DIRECTION
+from dcmdask.dicom.private_elements import (
+    Blocks,
+    private_blocks,
+    private_numbers,
+    private_tags,
+    private_value,
+)
 
-__all__ = [
-    "PRIVATE_ELEMENTS",
-    "private_blocks",
-    "private_diffusion",
-    "private_numbers",
-    "private_value",
-]
+__all__ = ["PRIVATE_ELEMENTS", "private_diffusion"]
 
 _Axes: TypeAlias = Literal["patient", "image", "scanner"]
-_Blocks: TypeAlias = Mapping[tuple[int, bytes], Sequence[int]]
-"""By group and creator."""
+_Raws: TypeAlias = tuple[RawValue, ...]
+_Gradient: TypeAlias = tuple[float, tuple[float, ...]]
+"""b-value and direction: infinity where they cannot be read, NaN where they are absent."""
 
 
 class _Elements(NamedTuple):
@@ -39,50 +42,30 @@ class _Elements(NamedTuple):
 
 
 class _Maker(NamedTuple):
-    """The b-value of a maker, the direction, and the axes that it is on."""
+    """The b-value of a maker, the direction, their reader, and the axes of the direction."""
 
     b_value: _Elements
     direction: _Elements
+    read: Callable[[_Maker, _Raws, _Raws, Encoding], _Gradient]
     axes: _Axes
 
 
-_SIEMENS, _PHILIPS, _UIH = b"SIEMENS MR HEADER", b"Philips Imaging DD 001", b"Image Private Header"
-_MAKERS: Final = (
-    _Maker(
-        _Elements((0x0019, _SIEMENS), "IS", (0x0C,)),
-        _Elements((0x0019, _SIEMENS), "FD", (0x0E,)),
-        "patient",
-    ),
-    _Maker(
-        _Elements((0x0043, b"GEMS_PARM_01"), "IS", (0x39,)),
-        _Elements((0x0019, b"GEMS_ACQU_01"), "DS", (0xBB, 0xBC, 0xBD)),
-        "scanner",
-    ),
-    _Maker(
-        _Elements((0x2001, _PHILIPS), "FL", (0x03,)),
-        _Elements((0x2005, b"Philips MR Imaging DD 001"), "FL", (0xB0, 0xB1, 0xB2)),
-        "patient",
-    ),
-    _Maker(
-        _Elements((0x0065, _UIH), "FD", (0x09,)),
-        _Elements((0x0065, _UIH), "FD", (0x37,)),
-        "image",
-    ),
-)
 _NONE: Final = (nan, nan, nan)
 _UNREADABLE: Final = (inf, inf, inf)
 # GE adds this to the b-values of some sequences.
 _GE_SURPLUS: Final = 10**9
-# Lengths of gradients of GE that scale the b-value; outside, rounding or nothing is meant.
-_GE_SCALED: Final = (0.03, 0.97)
+# As Canon writes it into Image Comments: b=2000(0.445,0.000,0.895)
+_COMMENT: Final = re.compile(rb"b=([\d.]+)(?:\(([-\d.]+),([-\d.]+),([-\d.]+)\))?")
+# Lengths of gradients of GE and Canon that scale the b-value; outside, rounding or nothing is
+# meant. The digits of the gradients would make many b-values of one: they are multiples of 5.
+_SCALED: Final = (0.03, 0.97)
+_SCALED_STEP: Final = 5
 # Longer ones are numbers of a user's own, which these elements hold where nothing is weighted.
-_GE_LONGEST: Final = 1.03
+_LONGEST: Final = 1.03
 
 _ORIENTATION, _PHASE_ENCODING, _MANUFACTURER = 0x00200037, 0x00181312, 0x00080070
 _COMMENTS: Final = 0x00204000
 _OTHERS: Final = (_ORIENTATION, _PHASE_ENCODING, B_VALUE, DIRECTION)
-# As Canon writes it into Image Comments: b=2000(0.445,0.000,0.895)
-_CANON: Final = re.compile(rb"b=([\d.]+)(?:\(([-\d.]+),([-\d.]+),([-\d.]+)\))?")
 
 # Signs of the gradients along a row, along a column and along the normal, by the axis of the
 # patient (x, y, z) that is nearest to the normal, and by the direction of phase encoding (GE
@@ -92,15 +75,89 @@ _SIGNS: Final = {
     b"ROW": ((1, -1, -1), (1, 1, 1), (-1, 1, 1)),
 }
 
-PRIVATE_ELEMENTS: Final = frozenset(
-    {_PHASE_ENCODING, _MANUFACTURER, _COMMENTS}
-    | {
-        found.place[0] << 16 | element
+
+def _of_numbers(maker: _Maker, b_value: _Raws, direction: _Raws, encoding: Encoding) -> _Gradient:
+    """Read the elements as numbers."""
+    return (
+        _first(_all_numbers(b_value, maker.b_value.vr, encoding)),
+        _vector(_all_numbers(direction, maker.direction.vr, encoding)),
+    )
+
+
+def _of_ge(maker: _Maker, b_value: _Raws, direction: _Raws, encoding: Encoding) -> _Gradient:
+    """Read the elements as numbers, and take the surplus from the b-value."""
+    number, gradient = _of_numbers(maker, b_value, direction, encoding)
+    return inf if number < 0 or number == inf else number % _GE_SURPLUS, gradient
+
+
+def _in_comment(maker: _Maker, comments: _Raws, _: _Raws, encoding: Encoding) -> _Gradient:
+    """Read b-value and direction as Canon writes them."""
+    match = _COMMENT.fullmatch(comments[0].value.strip(b"\0 "))
+    if match is None:
+        return nan, _NONE
+    said = numbers(b"\\".join(match.groups(b"")), "DS", encoding.little_endian)
+    # Along phase encoding first, where GE has the frequency.
+    return said[0], _vector((said[2], said[1], said[3]))
+
+
+def _all_numbers(raws: Sequence[RawValue], usual: str, encoding: Encoding) -> tuple[float, ...]:
+    return tuple(chain.from_iterable(private_numbers(raw, usual, encoding) for raw in raws))
+
+
+def _first(found: Sequence[float]) -> float:
+    return found[0] if found else nan
+
+
+def _vector(found: Sequence[float]) -> tuple[float, ...]:
+    """Return three numbers; infinity where they cannot be read, NaN where they are absent."""
+    if len(found) == 3 and all(map(isfinite, found)):
+        return tuple(found)
+    return _NONE if all(map(isnan, found)) else _UNREADABLE
+
+
+_SIEMENS, _PHILIPS, _UIH = b"SIEMENS MR HEADER", b"Philips Imaging DD 001", b"Image Private Header"
+# Image Comments, as if Canon had reserved a block there.
+_CANON: Final = (0x0020, b"CANON")
+_MAKERS: Final = (
+    _Maker(
+        _Elements((0x0019, _SIEMENS), "IS", (0x0C,)),
+        _Elements((0x0019, _SIEMENS), "FD", (0x0E,)),
+        _of_numbers,
+        "patient",
+    ),
+    _Maker(
+        _Elements((0x0043, b"GEMS_PARM_01"), "IS", (0x39,)),
+        _Elements((0x0019, b"GEMS_ACQU_01"), "DS", (0xBB, 0xBC, 0xBD)),
+        _of_ge,
+        "scanner",
+    ),
+    _Maker(
+        _Elements((0x2001, _PHILIPS), "FL", (0x03,)),
+        _Elements((0x2005, b"Philips MR Imaging DD 001"), "FL", (0xB0, 0xB1, 0xB2)),
+        _of_numbers,
+        "patient",
+    ),
+    _Maker(
+        _Elements((0x0065, _UIH), "FD", (0x09,)),
+        _Elements((0x0065, _UIH), "FD", (0x37,)),
+        _of_numbers,
+        "image",
+    ),
+    _Maker(
+        _Elements(_CANON, "LT", (0,)),
+        _Elements(_CANON, "LT", ()),
+        _in_comment,
+        "scanner",
+    ),
+)
+
+PRIVATE_ELEMENTS: Final = frozenset({_PHASE_ENCODING, _MANUFACTURER, _COMMENTS}).union(
+    *(
+        private_tags(found.place[0], *found.numbers)
         for maker in _MAKERS
         for found in (maker.b_value, maker.direction)
-        for block in range(0x10, 0x100)
-        for element in (block, *(block << 8 | number for number in found.numbers))
-    }
+        if found.place != _CANON
+    )
 )
 """Private creators, the elements in whichever block they reserve (PS3.5 7.8.1), and others that
 tell what those mean."""
@@ -119,47 +176,36 @@ def private_diffusion(values: Mapping[int, RawValue], encoding: Encoding) -> dic
     -------
     dict of int to bytes
         By the standard's tags, as FD. Nothing that the standard's own elements say, but for
-        the b-value of a GE gradient that is shorter than a unit vector: it is that of the
-        header, scaled by the square of the length.
+        the b-value of a gradient of GE or Canon that is shorter than a unit vector: it is that
+        of the header, scaled by the square of the length and rounded to a multiple of 5.
     """
     blocks = private_blocks(values)
+    if _value(values, _MANUFACTURER).upper().startswith(b"CANON"):
+        blocks = {**blocks, _CANON: [_COMMENTS]}
     for maker in _MAKERS if blocks else ():
         b_value = _raw(maker.b_value, blocks, values)
         direction = _raw(maker.direction, blocks, values)
         if b_value or direction:
-            break
-    else:
-        is_canon = _value(values, _MANUFACTURER).upper().startswith(b"CANON")
-        if _COMMENTS not in values or not is_canon:
-            return {}
-        maker, b_value, direction = None, (values[_COMMENTS],), ()
-    others = {tag: values[tag] for tag in _OTHERS if tag in values}
-    return _converted(maker, b_value, direction, tuple(others.items()), encoding)
+            others = tuple((tag, values[tag]) for tag in _OTHERS if tag in values)
+            return _converted(maker, b_value, direction, others, encoding)
+    return {}
 
 
 # Frames of one volume have the same.
 @lru_cache(maxsize=1 << 10)
 def _converted(
-    maker: _Maker | None,
-    raw_b_value: tuple[RawValue, ...],
-    raw_direction: tuple[RawValue, ...],
+    maker: _Maker,
+    raw_b_value: _Raws,
+    raw_direction: _Raws,
     others: tuple[tuple[int, RawValue], ...],
     encoding: Encoding,
 ) -> dict[int, bytes]:
     values = dict(others)
     order = "<" if encoding.little_endian else ">"
-    if maker is None:
-        axes: _Axes = "scanner"
-        b_value, direction = _in_comment(raw_b_value[0].value, encoding)
-    else:
-        axes = maker.axes
-        b_value = _first(_all_numbers(raw_b_value, maker.b_value.vr, encoding))
-        if axes == "scanner":
-            b_value = inf if b_value < 0 or b_value == inf else b_value % _GE_SURPLUS
-        direction = _vector(_all_numbers(raw_direction, maker.direction.vr, encoding))
+    b_value, direction = maker.read(maker, raw_b_value, raw_direction, encoding)
     own = _first(private_numbers(values.get(B_VALUE), "FD", encoding))
     b_value = first_read(own, b_value)
-    if axes == "scanner":
+    if maker.axes == "scanner":
         b_value, direction = _of_gradient(b_value, direction)
     length = hypot(*direction)
     found = {}
@@ -167,63 +213,26 @@ def _converted(
         found[B_VALUE] = pack(order + "d", b_value)
     # Zeros are no direction: nothing is weighted, or all directions are.
     if length > 0 and not (DIRECTION in values and values[DIRECTION].value):
-        vector = _in_patient(direction, axes, values, encoding)
+        vector = _in_patient(direction, maker.axes, values, encoding)
         found[DIRECTION] = pack(order + "3d", *vector)
     return found
 
 
-def _of_gradient(b_value: float, gradient: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
-    """Return b-value and direction of a gradient of GE, of which the length may scale the b-value.
+def _of_gradient(b_value: float, gradient: tuple[float, ...]) -> _Gradient:
+    """Return b-value and direction of a gradient of which the length may scale the b-value.
 
     A gradient of which the length is none is a direction that cannot be read.
     """
     length = hypot(*gradient)
     if not b_value > 0:
         return b_value, _NONE
-    if length > _GE_LONGEST:
+    if length > _LONGEST:
         return b_value, _UNREADABLE
-    if _GE_SCALED[0] < length < _GE_SCALED[1]:
-        return b_value * length**2, tuple(part / length for part in gradient)
+    if _SCALED[0] < length < _SCALED[1]:
+        gradient = tuple(part / length for part in gradient)
+        if isfinite(b_value):
+            b_value = _SCALED_STEP * max(1, floor(b_value * length**2 / _SCALED_STEP + 0.5))
     return b_value, gradient
-
-
-def _in_comment(text: bytes, encoding: Encoding) -> tuple[float, tuple[float, ...]]:
-    """Return b-value and direction as Canon writes them."""
-    match = _CANON.fullmatch(text.strip(b"\0 "))
-    if match is None:
-        return nan, _NONE
-    said = numbers(b"\\".join(match.groups(b"")), "DS", encoding.little_endian)
-    # Along phase encoding first, where GE has the frequency.
-    return said[0], _vector((said[2], said[1], said[3]))
-
-
-def private_blocks(values: Mapping[int, RawValue]) -> _Blocks:
-    """Return the first tags of the blocks that each private creator reserved in each group."""
-    found: dict[tuple[int, bytes], list[int]] = {}
-    # Odd groups are private, and their creators have the numbers up to FF (PS3.5 7.8.1).
-    for tag, raw in values.items():
-        if tag & 0x10000 and not tag & 0xFF00:
-            block = tag & 0xFFFF0000 | (tag & 0xFF) << 8
-            found.setdefault((tag >> 16, raw.value.strip(b"\0 ")), []).append(block)
-    return found
-
-
-def private_value(
-    values: Mapping[int, RawValue], blocks: _Blocks, place: tuple[int, bytes], number: int
-) -> RawValue | None:
-    """Return the first value of a private element, in whichever block of its creator it is."""
-    found = (values.get(block | number) for block in blocks.get(place, ()))
-    return next((raw for raw in found if raw is not None and raw.value), None)
-
-
-def private_numbers(raw: RawValue | None, usual: str, encoding: Encoding) -> tuple[float, ...]:
-    """Return the numbers of an element, by its VR; by the usual one where it has none."""
-    if raw is None:
-        return ()
-    vr = usual if raw.vr in (None, "UN") else str(raw.vr)
-    if vr not in NUMBERS and vr != "IS":
-        vr = "DS"  # text of another VR
-    return numbers(raw.value[:LONGEST], vr, encoding.little_endian)
 
 
 def _in_patient(
@@ -255,28 +264,11 @@ def _in_patient(
     )
 
 
-def _raw(
-    elements: _Elements, blocks: _Blocks, values: Mapping[int, RawValue]
-) -> tuple[RawValue, ...]:
+def _raw(elements: _Elements, blocks: Blocks, values: Mapping[int, RawValue]) -> _Raws:
     """Return the elements that are there and not empty."""
     place = elements.place
     found = (private_value(values, blocks, place, number) for number in elements.numbers)
     return tuple(raw for raw in found if raw is not None)
-
-
-def _all_numbers(raws: Sequence[RawValue], usual: str, encoding: Encoding) -> tuple[float, ...]:
-    return tuple(chain.from_iterable(private_numbers(raw, usual, encoding) for raw in raws))
-
-
-def _first(found: Sequence[float]) -> float:
-    return found[0] if found else nan
-
-
-def _vector(found: Sequence[float]) -> tuple[float, ...]:
-    """Return three numbers; infinity where they cannot be read, NaN where they are absent."""
-    if len(found) == 3 and all(map(isfinite, found)):
-        return tuple(found)
-    return _NONE if all(map(isnan, found)) else _UNREADABLE
 
 
 def _value(values: Mapping[int, RawValue], tag: int) -> bytes:

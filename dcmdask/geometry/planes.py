@@ -194,7 +194,7 @@ def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return placed
 
 
-def is_absurd(values: Floats) -> npt.NDArray[np.bool_]:
+def is_out_of_reach(values: Floats) -> npt.NDArray[np.bool_]:
     """Return which rows have a number that could not be read, or that no patient can have."""
     return np.asarray((np.abs(values) >= FAR).any(axis=-1))
 

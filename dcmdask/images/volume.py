@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.image_pixel import check_options
 from dcmdask.geometry.axes import check_order_by
 from dcmdask.geometry.repair import parts
 from dcmdask.images.assembly import array_of, assemble, settled
 from dcmdask.images.layout import Layout
 from dcmdask.images.summary import HEADS, cells
-from dcmdask.pixels.frame_array import check_options
 from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.modality import value_range
+from dcmdask.arrays.modality import slope_and_intercept, value_range
 from dcmdask.dicom.description import facts_of
 from dcmdask.geometry.planes import Floats
 from dcmdask.store.contents import Contents
@@ -117,9 +117,8 @@ def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
     instances, facts = contents.instances, facts_of(contents.instances)
     if any(one.pixel_keyword != "PixelData" for one in instances):
         return None
-    # Absent, the slope is 1 and the intercept 0; one that cannot be read is infinite.
-    slopes = np.where(np.isnan(facts["slope"]), 1.0, facts["slope"])
-    intercepts = np.where(np.isnan(facts["intercept"]), 0.0, facts["intercept"])
+    # One that cannot be read is infinite.
+    slopes, intercepts = slope_and_intercept(facts["slope"], facts["intercept"])
     by_table = any(one.has_modality_lut for one in instances)
     ranges = np.array([value_range(one.bits_stored, one.signed) for one in instances], float)
     stored = contents.values == "stored"

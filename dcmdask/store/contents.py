@@ -24,10 +24,9 @@ from dcmdask.arrays.labels import (
     with_units,
 )
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
-from dcmdask.dicom import files
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options, inflate_limit
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import is_tilted
@@ -172,7 +171,7 @@ def contents(
         how = src.decoding
         opening = {name: how[name] for name in how.keys() & {*_HOW, *DECODING_OPTIONS}}
         return _of_frames(src, src, [], values, opening, with_identifiers)
-    one = one_file(src, opening.get("inflate_limit", files.INFLATE_LIMIT))
+    one = one_file(src, inflate_limit(opening))
     stored, described = open_described(one, values, storage_options, **opening)
     frames = with_values(stored, described, values, opening)
     return _of_frames(stored, frames, described, values, opening, with_identifiers)

@@ -3,6 +3,7 @@
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,19 @@ def in_patient(gradients: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return (axes @ found).T
 
 
-def compare_with_dcm2niix(source: Path, target: Path) -> None:
-    """Of `.dcm`, and of the files that `to_nifti` writes; rows are the other way round there."""
+def compare_with_dcm2niix(source: Path, target: Path, scaled: bool = False) -> None:
+    """Of `.dcm`, and of the files that `to_nifti` writes; rows are the other way round there.
+
+    Where it scaled and rounded b-values, directions of dcm2niix are not quite unit vectors.
+    """
     assert DCM2NIIX is not None
     command = [DCM2NIIX, "-z", "n", "-b", "n", "-f", "theirs", "-o", str(target), str(source)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     theirs: Any = nib.load(target / "theirs.nii")
     b_values, gradients = (np.loadtxt(target / f"theirs.{kind}") for kind in ("bval", "bvec"))
     assert np.abs(gradients).max() > 0.5
+    if scaled:
+        gradients[:, 1:] /= np.linalg.norm(gradients[:, 1:], axis=0)
     expected = in_patient(gradients, theirs.affine)
     v = opened(source)
     assert v.dims[0] == "diffusion"
@@ -147,28 +153,39 @@ def compare_with_dcm2niix(source: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("phase_encoding", ["COL", "ROW"])
 @pytest.mark.parametrize("plane", PLANES)
-@pytest.mark.parametrize("maker", MAKERS)
-def test_made_series(maker: str, plane: str, phase_encoding: str, tmp_path: Path) -> None:
-    """Oblique planes, nearest to axial, sagittal and coronal ones."""
+@pytest.mark.parametrize(
+    ("maker", "position"),
+    [*((maker, "HFS") for maker in MAKERS), *product(["GE", "Canon"], ["FFS", "HFP"])],
+)
+def test_made_series(
+    maker: str, position: str, plane: str, phase_encoding: str, tmp_path: Path
+) -> None:
+    """Oblique planes, nearest to axial, sagittal and coronal ones, of patients who lie so."""
     turn, _ = np.linalg.qr([[1, 0.1, -0.2], [-0.1, 1, 0.15], [0.2, -0.15, 1]])
     turn *= np.sign(np.diag(turn))
     orientation = (np.reshape(PLANES[plane], (2, 3)) @ turn.T).ravel().tolist()
     name, fill = MAKERS[maker]
-    how = {"InPlanePhaseEncodingDirection": phase_encoding}
+    how = {"InPlanePhaseEncodingDirection": phase_encoding, "PatientPosition": position}
     made(tmp_path / "in", name, fill, orientation, **how)
     compare_with_dcm2niix(tmp_path / "in", tmp_path)
 
 
-def test_a_short_gradient_scales_the_b_value(tmp_path: Path) -> None:
+@pytest.mark.parametrize("maker", ["GE", "Canon"])
+@pytest.mark.parametrize(("length", "expected"), [(0.61, [260, 370, 745]), (0.05, [5, 5, 5])])
+def test_a_short_gradient_scales_the_b_value(
+    maker: str, length: float, expected: list[int], tmp_path: Path
+) -> None:
     """dcm2niix issue 163: GE measures several b-values as parts of the largest."""
+    name, fill = MAKERS[maker]
 
-    def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
-        ge(dataset, b, gradient, 0.5)
+    def shorter(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        fill(dataset, b, [length * part for part in gradient])
         dataset.DiffusionBValue = float(b)
 
-    made(tmp_path / "in", "GE MEDICAL SYSTEMS", fill)
-    compare_with_dcm2niix(tmp_path / "in", tmp_path)
-    np.testing.assert_allclose(opened(tmp_path / "in").b_value, np.array(B_VALUES) / 4, atol=0.01)
+    made(tmp_path / "in", name, shorter)
+    compare_with_dcm2niix(tmp_path / "in", tmp_path, scaled=True)
+    b_values = [0, *np.repeat(expected, [2, 3, 1])]
+    np.testing.assert_array_equal(opened(tmp_path / "in").b_value, b_values)
 
 
 def test_real_series(corpus: Path, tmp_path: Path) -> None:
@@ -248,9 +265,17 @@ def of_siemens(dataset: Dataset, b: Any, gradient: Any) -> None:
     block.add_new(0x0E, "FD", gradient)
 
 
+def of_ge(dataset: Dataset, b: Any, gradient: Any) -> None:
+    dataset.InPlanePhaseEncodingDirection = "COL"
+    ge(dataset, 0, gradient)
+    dataset[0x0043, 0x1039].VR = "LO"
+    dataset[0x0043, 0x1039].value = [str(b), "8"]
+
+
 @pytest.mark.parametrize(
     ("fill", "b", "gradient", "tag"),
     [
+        (of_ge, "abc", [0.0, 0.3, 0.4], "(0018,9087)"),
         (of_siemens, "abc", [0.0, 0.6, 0.8], "(0018,9087)"),
         (of_siemens, 1000, [0.6, 0.8], "(0018,9089)"),
         (of_the_standard, 1000.0, [0.6, 0.8], "(0018,9089)"),

@@ -105,6 +105,19 @@ def test_what_stacks_differ_in(
     assert note.code == "stacks" and note.text.endswith(f"which differ in {told}")
 
 
+def test_what_three_stacks_differ_in(tmp_path: Path) -> None:
+    """Two have one orientation: only the frames of reference tell these apart."""
+    sagittal = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+    for number, orientation in enumerate([sagittal, AXIAL, AXIAL]):
+        classic(
+            tmp_path / f"{number}", FRAMES[:3], along(orientation, EVEN[:3]),
+            orientation=orientation, FrameOfReferenceUID=f"1.2.{max(number, 1)}",
+            each={"SOPInstanceUID": [f"1.3.{number}.{n}" for n in range(3)]},
+        )  # fmt: skip
+    (note,) = one(tmp_path).notes
+    assert note.text == "3 stacks, which differ in orientation (2), Frame of Reference UID (2)"
+
+
 def test_enhanced_volumes_of_two_frames_of_reference_are_apart(tmp_path: Path) -> None:
     for number in range(2):
         path = enhanced(tmp_path, FRAMES, along(AXIAL, EVEN), name=f"{number}")

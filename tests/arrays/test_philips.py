@@ -1,7 +1,6 @@
 """Precise values of Philips MR: those of dcm2niix, from the private Scale Slope."""
 
 import subprocess
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +116,20 @@ def test_an_enhanced_file_without_a_number(scale: str | None, tmp_path: Path) ->
     assert "abc" not in caught.value.message and ("abc" in caught.value.detail) is (scale == "abc")
 
 
+def test_a_file_that_cannot_be_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multi_frame(tmp_path, [0.5])
+    series = scan(tmp_path)[0]
+
+    def read(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dcmdask.dicom.scale_slope.read_whole_header", read)
+    with pytest.raises(PermissionError):
+        series.to_xarray("philips-float")
+
+
 def test_a_scale_slope_of_another_vr(tmp_path: Path) -> None:
     stored = volume(tmp_path, "0.012345678", vr="DS")
     v = scan(tmp_path)[0].to_xarray("philips-float")
@@ -178,8 +191,8 @@ def test_without_a_scale_slope_nothing_is_guessed(
 
 def test_a_rescale_slope_of_0_is_an_error(tmp_path: Path) -> None:
     volume(tmp_path, RescaleSlope="0")
-    with warnings.catch_warnings(), pytest.raises(HeaderError, match="Rescale Slope' is 0") as no:
-        warnings.simplefilter("ignore")
+    # Nor is there a warning of it, which would be an error of its own here.
+    with pytest.raises(HeaderError, match="Rescale Slope' is 0") as no:
         scan(tmp_path)[0].to_xarray("philips-float")
     assert no.value.code == "HeaderError/rescale-slope" and no.value.source
 

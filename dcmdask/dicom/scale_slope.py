@@ -15,15 +15,16 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.elements import Encoding, RawValue
 from dcmdask.dicom.functional_groups import PER_FRAME, SHARED, value_bytes
 from dcmdask.dicom.header import read_header, read_whole_header
-from dcmdask.dicom.private_diffusion import private_blocks, private_numbers, private_value
+from dcmdask.dicom.private_elements import (
+    private_blocks,
+    private_numbers,
+    private_tags,
+    private_value,
+)
 from dcmdask.errors import Advice, HeaderError
 
 _GROUP, _CREATOR, _ELEMENT = 0x2005, b"Philips MR Imaging DD 001", 0x0E
-_WANTED: Final = frozenset(
-    _GROUP << 16 | element
-    for block in range(0x10, 0x100)
-    for element in (block, block << 8 | _ELEMENT)
-)
+_WANTED: Final = private_tags(_GROUP, _ELEMENT)
 _ADVICE: Final = Advice("values", "modality", "needs none")
 
 
@@ -62,8 +63,8 @@ def _values(one: Described) -> tuple[list[RawValue | None], Encoding]:
     shared = _value(header.values)
     if shared is not None:
         return [shared] * len(one), header.encoding
+    dataset = read_whole_header(one.source, UID(one.transfer_syntax), {SHARED, PER_FRAME})
     try:
-        dataset = read_whole_header(one.source, UID(one.transfer_syntax), {SHARED, PER_FRAME})
         items = {tag: dataset[tag].value for tag in (SHARED, PER_FRAME) if tag in dataset}
         for group in items.get(SHARED, ())[:1]:
             shared = _inside(group, header.encoding)
