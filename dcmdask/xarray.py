@@ -19,8 +19,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from dcmdask.arrays.accessor import DicomAccessor
-from dcmdask.dicom.image_pixel import header_options
-from dcmdask.pixels.frame_array import check_options
+from dcmdask.dicom.image_pixel import check_options, header_options
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -76,9 +75,7 @@ class DicomBackend(BackendEntrypoint):
         values : {"stored", "modality", "philips-float", "display"}
             Values as the decoder gives them; in the units of the modality, such as Hounsfield
             units; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-            between series; those of the modality are as the console displays them.
+            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are;
             or put `fill_value` where positions and frames are missing.
@@ -142,9 +139,7 @@ class DicomBackend(BackendEntrypoint):
         values : {"stored", "modality", "philips-float", "display"}
             Values as the decoder gives them; in the units of the modality; or as a viewer shows
             them.
-            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-            between series; those of the modality are as the console displays them.
+            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
         storage_options : mapping, optional
             For the fsspec file system of a URL.
         on_irregular : {"error", "keep", "fill"}

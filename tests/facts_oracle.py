@@ -165,9 +165,12 @@ def other_spacing(at: Levels) -> list[float]:
         for region in at.top.get("SequenceOfUltrasoundRegions") or []
         if region.get("RegionSpatialFormat") == 1
         and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3
-        and region.PhysicalDeltaX * region.PhysicalDeltaY
+        and region.get("PhysicalDeltaX") is not None
+        and region.get("PhysicalDeltaY") is not None
     }
-    return [round(one, 9) for one in found.pop()] if len(found) == 1 else [nan, nan]
+    if any(0 in one for one in found):
+        return [inf, inf]
+    return [round(one, 6) for one in found.pop()] if len(found) == 1 else [nan, nan]
 
 
 def private(dataset: Dataset, group: int, creator: str, element: int) -> Any:

@@ -17,6 +17,7 @@ from dcmdask.dicom import files
 from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.description import Described, describe
 from dcmdask.dicom.header import Header, read_header
+from dcmdask.dicom.image_pixel import inflate_limit
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError
 
 Outcome: TypeAlias = "Described | Skipped"
@@ -69,7 +70,7 @@ def describe_files(
     """
     known = {} if known is None else known
     options = {} if options is None else options
-    limit = options.get("inflate_limit", files.INFLATE_LIMIT)
+    limit = inflate_limit(options)
     return [
         describe_located(path, partial(files.locate, path, storage_options, limit), known, options)
         for path in paths
@@ -123,7 +124,7 @@ def _without_pixels(path: str, source: files.Stored, options: Mapping[str, Any])
         source,
         (_SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD),
         options.get("transfer_syntax_uid"),
-        inflate_limit=options.get("inflate_limit", files.INFLATE_LIMIT),
+        inflate_limit=inflate_limit(options),
     )
     why, stopped = _reason_for_pixels(header), header.stopped
     if not why:

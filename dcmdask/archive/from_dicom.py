@@ -16,11 +16,11 @@ from dcmdask.arrays.transformation import Values, check_values, with_values
 from dcmdask.dicom import description, files, instance
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_header
-from dcmdask.dicom.image_pixel import header_options
+from dcmdask.dicom.image_pixel import check_options, header_options, inflate_limit
 from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.repair import check_on_irregular
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.pixels.frame_array import FrameArray, check_options, open_frames
+from dcmdask.pixels.frame_array import FrameArray, open_frames
 
 
 def from_dicom(
@@ -161,7 +161,7 @@ chunktype=numpy.ndarray>
             "frames of one file stay in the order that they are stored in; scan(path)[0] arranges "
             "them"
         )
-    src = one_file(src, opening.get("inflate_limit", files.INFLATE_LIMIT))
+    src = one_file(src, inflate_limit(opening))
     if isinstance(src, FrameArray):
         if raw or decoding_plugin or storage_options or decoding_options or values != "stored":
             raise TypeError("a FrameArray has its options already; open it with others")
@@ -207,7 +207,7 @@ def open_described(
         if values != "stored":
             raise TypeError(f"{values} values are for files; pass the path or the bytes")
         return open_frames(src, **opening), []
-    limit = opening.get("inflate_limit", files.INFLATE_LIMIT)
+    limit = inflate_limit(opening)
     source = files.locate(src, storage_options, limit)
     header = read_header(
         source,

@@ -34,10 +34,8 @@ from dcmdask.archive.series import Series
 from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, matching, row
 from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.files import INFLATE_LIMIT
-from dcmdask.dicom.image_pixel import HEADER_OPTIONS
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options, inflate_limit
 from dcmdask.errors import HeaderError
-from dcmdask.pixels.frame_array import check_options
 from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
@@ -406,7 +404,7 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
         else:
             yield describe_files(batch, known=known, options=options)
     for path in listing.opened(sorted(listing.gzipped), len(listing.gzipped)):
-        limit = options.get("inflate_limit", INFLATE_LIMIT)
+        limit = inflate_limit(options)
         yield [describe_located(path, partial(unzipped, path, limit), known, options)]
     for name, urls in listing.archives().items():
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,8 +21,8 @@ from dcmdask.archive.stacks import differences, stacks_of
 from dcmdask.dicom.conversion import MODALITIES, UNITS, term, uid
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.instance import issue, outside
-from dcmdask.errors import Advice, AmbiguousSourceError, DcmdaskWarning, Note
+from dcmdask.dicom.instance import issue
+from dcmdask.errors import Advice, AmbiguousSourceError, Note
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.images.summary import HEADS, cells
 from dcmdask.images.volume import Stack
@@ -219,11 +218,9 @@ class Series:
         """Warn of files that may belong to it and were left out."""
         if self.left_out:
             shown = "; ".join(self.left_out[:_LISTED])
-            text = (
-                f"{self.name}: files that may belong to this series were left out "
-                f"({len(self.left_out)}): {shown}"
-            )
-            warnings.warn(DcmdaskWarning(text, "left-out"), stacklevel=outside())
+            number = len(self.left_out)
+            text = f"files that may belong to this series were left out ({number}): {shown}"
+            issue(Note("left-out", text), self.name)
 
     def to_dask(
         self,
@@ -245,9 +242,7 @@ class Series:
             Values as the decoder gives them; in the units of the modality, such as Hounsfield
             units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
             them.
-            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-            between series; those of the modality are as the console displays them.
+            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -324,9 +319,7 @@ class Series:
             Values as the decoder gives them; in the units of the modality, such as Hounsfield
             units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
             them.
-            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-            between series; those of the modality are as the console displays them.
+            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold

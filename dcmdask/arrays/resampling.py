@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.grid import Grid, grid_of
-from dcmdask.dicom.instance import outside
-from dcmdask.errors import DcmdaskWarning, GeometryError
+from dcmdask.dicom.instance import issue
+from dcmdask.errors import GeometryError, Note
 from dcmdask.geometry.patient import PatientAxes, along_axis
 from dcmdask.geometry.planes import Floats
 
@@ -51,8 +50,8 @@ def like(
                 "ignore_frame_of_reference=True trusts them",
                 code="frame-of-reference",
             )
-        warning = DcmdaskWarning(f"{text}: positions are trusted", "frame-of-reference")
-        warnings.warn(warning, stacklevel=outside())
+        note = Note("frame-of-reference", f"{text}: positions are trusted")
+        issue(note, f"array {array.name}")
     coordinates = {dim: other.coords[dim] for dim in (*_SPATIAL, "patient")}
     return _resampled(array, source, target, coordinates, method, fill_value)
 

@@ -31,9 +31,8 @@ from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.staging import settled
 from dcmdask.batch.workers import Requirements, Workers, check_workers
 from dcmdask.dicom.access import TARGET_OPTION, reaching
-from dcmdask.dicom.image_pixel import HEADER_OPTIONS
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
-from dcmdask.pixels.frame_array import check_options
 from dcmdask.store.scheduler import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:

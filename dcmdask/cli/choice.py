@@ -36,6 +36,7 @@ def chosen(
         return one
     if stack >= len(one.stacks):
         raise ValueError(f"--stack {stack}: the series has {len(one.stacks)}, from 0 on")
+    one.warn_left_out()
     return one.stacks[stack]
 
 

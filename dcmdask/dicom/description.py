@@ -29,7 +29,7 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options
+from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options, inflate_limit
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
 from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, mosaic_of
 from dcmdask.dicom.own_elements import NONE, OWN, OwnElements, own_elements
@@ -279,7 +279,7 @@ def describe(
     overrides = {key: options[key] for key in sorted(OVERRIDES & options.keys())}
     if header is None:
         syntax = options.get("transfer_syntax_uid")
-        limit = options.get("inflate_limit", files.INFLATE_LIMIT)
+        limit = inflate_limit(options)
         header = read_header(source, WANTED, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:

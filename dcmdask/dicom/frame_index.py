@@ -154,7 +154,8 @@ def _excess(found: int, declared: int) -> Note:
         "excess-frames",
         f"there are {found} frames, and (0028,0008) 'Number of Frames' says {declared}: "
         f"number_of_frames={found} reads all of them, also in a scan, and "
-        f"allow_excess_frames=False reads the first{f' {declared}' if declared > 1 else ''} only",
+        f"allow_excess_frames=False reads the first{f' {declared}' if declared > 1 else ''} only "
+        "(--set on the command line)",
     )
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from dcmdask import errors
 from dcmdask.dicom import files
 from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.elements import (
@@ -55,7 +56,7 @@ _NATIVE = {
     IMPLICIT_LITTLE: ImplicitVRLittleEndian,
     EXPLICIT_BIG: ExplicitVRBigEndian,
 }
-_GIVE_IT = "pass transfer_syntax_uid (--set transfer_syntax_uid=...)"
+_GIVE_IT = errors.asked("transfer_syntax_uid")
 _FILE_META = Filter([Wanted((TRANSFER_SYNTAX_UID,), TRANSFER_SYNTAX_UID)])
 
 

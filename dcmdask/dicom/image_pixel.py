@@ -1,11 +1,13 @@
-"""The Image Pixel Module (PS3.3 C.7.6.3), checked once."""
+"""The Image Pixel Module (PS3.3 C.7.6.3), and options of opening and decoding: checked once."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
+from inspect import signature
 from math import isfinite
 from typing import Any
 
@@ -19,6 +21,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.valuerep import IS
 
+from dcmdask.dicom import files
 from dcmdask.dicom.conversion import NUMBERS, code_string, first_number
 from dcmdask.errors import HeaderError, MissingElementError, Note, asked
 
@@ -57,6 +60,7 @@ DECODING_OPTIONS = frozenset(
     }
 )
 NOT_FOR_DECODERS = frozenset({"transfer_syntax_uid", "inflate_limit", "extended_offsets"})
+_ALL_OPTIONS = frozenset({"raw", "decoding_plugin"}) | OVERRIDES | DECODING_OPTIONS
 # Options by which an instance is described, and so opened.
 HEADER_OPTIONS = OVERRIDES | {"transfer_syntax_uid", "inflate_limit", "allow_excess_frames"}
 _INTERPRETATIONS = {"PALETTE COLOR", *PhotometricInterpretation.__members__}
@@ -175,6 +179,38 @@ class ImagePixel:
 def header_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of some options by which an instance is described, sorted by name."""
     return {name: options[name] for name in sorted(HEADER_OPTIONS & options.keys())}
+
+
+def inflate_limit(options: Mapping[str, Any]) -> int:
+    """Return how many bytes a source may take that is read as a whole, by these options."""
+    limit: int = options.get("inflate_limit", files.INFLATE_LIMIT)
+    return limit
+
+
+def check_options(
+    options: Mapping[str, Any], function: Callable[..., Any], among: Iterable[str] = _ALL_OPTIONS
+) -> None:
+    """Refuse keywords that are neither decoding options nor overrides of group 0028.
+
+    Parameters
+    ----------
+    options : mapping
+    function : callable
+        Its own parameters are the first that a misspelt keyword is compared with.
+    among : iterable of str, optional
+        The options that it takes; by default all of :func:`dcmdask.open_frames`.
+
+    Raises
+    ------
+    TypeError
+    """
+    known = sorted(among)
+    for name in options.keys() - known:
+        parameters = signature(function).parameters.values()
+        own = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+        near = get_close_matches(name, own, 1) or get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"decoding options are {', '.join(known)}"
+        raise TypeError(f"{function.__name__}() has no parameter {name!r}: {hint}")
 
 
 def image_pixel(

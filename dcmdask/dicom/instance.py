@@ -29,7 +29,13 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, NOT_FOR_DECODERS, ImagePixel, image_pixel
+from dcmdask.dicom.image_pixel import (
+    ELEMENTS,
+    NOT_FOR_DECODERS,
+    ImagePixel,
+    image_pixel,
+    inflate_limit,
+)
 from dcmdask.errors import (
     DcmdaskWarning,
     HeaderError,
@@ -93,11 +99,8 @@ class Instance:
         return self.source.name
 
     def warn(self, note: Note) -> None:
-        """Issue a note as a warning, one of each kind; the logger ``dcmdask`` gets every one."""
-        _LOG.info("%s: %s", self.name, note)
-        if note.code not in self.warned:
-            self.warned.add(note.code)
-            issue(note, self.name)
+        """Issue a note as a warning, one of each kind."""
+        issue(note, self.name, self.warned)
 
     def read(self, frames: list[int]) -> list[bytes]:
         """Return the spans of `frames`, read in one go."""
@@ -148,12 +151,20 @@ def open_instance(
     return instance
 
 
-def issue(note: Note, name: str) -> None:
-    """Issue a note on what is called `name` as a warning to the caller of this package."""
-    warnings.warn(DcmdaskWarning(f"{name}: {note}", note.code), stacklevel=outside())
+def issue(note: Note, name: str, warned: set[str] | None = None) -> None:
+    """Issue a note on what is called `name` as a warning to the caller of this package.
+
+    Not if its code is in `warned`, where it is added. The logger ``dcmdask`` gets every note.
+    """
+    _LOG.info("%s: %s", name, note)
+    if warned is not None:
+        if note.code in warned:
+            return
+        warned.add(note.code)
+    warnings.warn(DcmdaskWarning(f"{name}: {note}", note.code), stacklevel=_outside())
 
 
-def outside() -> int:
+def _outside() -> int:
     """Return the stack level of the caller of this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("dcmdask."):
@@ -167,7 +178,7 @@ def _from_file(
     storage_options: Mapping[str, Any] | None,
     expected: str,
 ) -> tuple[PixelDataElement, ImagePixel, list[Note]]:
-    limit = options.get("inflate_limit", files.INFLATE_LIMIT)
+    limit = inflate_limit(options)
     if isinstance(src, Header):
         header = src
     else:

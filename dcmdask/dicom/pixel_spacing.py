@@ -20,7 +20,7 @@ from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.header import Header
 from dcmdask.dicom.walk import read_items
 
-__all__ = ["CORNER", "IMAGER", "REGIONS", "OtherSpacing", "other_spacing"]
+__all__ = ["IMAGER", "REGIONS", "OtherSpacing", "other_spacing"]
 
 IMAGER: Final = 0x00181164
 """Imager Pixel Spacing: at the detector, which a body in front of it is smaller than."""
@@ -33,11 +33,8 @@ _VRS: Final = {_FORMAT: "US", _UNITS_X: "US", _UNITS_Y: "US", _DELTA_X: "FD", _D
 _REGION: Final = Filter(Wanted((tag,), tag, vr) for tag, vr in _VRS.items())
 # Region Spatial Format of two dimensions in space, and Physical Units of centimetres.
 _TWO_DIMENSIONS, _CENTIMETRES = 1, 3
-# Digits of a spacing in mm, without the noise of floating point.
-_DIGITS: Final = 9
-CORNER: Final = 0.25
-"""Part of a pixel by which the last corner of two images may differ that are alike."""
-_MOST_PIXELS: Final = 1 << 16
+# Digits of a spacing in mm: nanometres, without the noise of floating point.
+_DIGITS: Final = 6
 
 
 class OtherSpacing(NamedTuple):
@@ -82,25 +79,21 @@ def _of_regions(raw: RawValue, encoding: Encoding) -> OtherSpacing:
         regions = [one.values for one in read_items(window, place, encoding, _REGION)]
     except NotUnderstood:
         return OtherSpacing(UNREADABLE, "SequenceOfUltrasoundRegions")
-    spacings = [one for region in regions if (one := _spacing(region, encoding))]
-    if not spacings:
-        return OtherSpacing()
-    return OtherSpacing(_common(spacings), "SequenceOfUltrasoundRegions")
-
-
-def _common(spacings: list[tuple[float, float]]) -> bytes:
-    """Return the one spacing, empty where there are several."""
+    spacings = {one for region in regions if (one := _spacing(region, encoding))}
     if not all(isfinite(length) and length > 0 for spacing in spacings for length in spacing):
-        return UNREADABLE
-    first = spacings[0]
-    within = CORNER * min(first) / _MOST_PIXELS
-    if any(abs(a - b) > within for one in spacings for a, b in zip(one, first, strict=True)):
-        return b""
-    return b"%r\\%r" % first
+        return OtherSpacing(UNREADABLE, "SequenceOfUltrasoundRegions")
+    if len(spacings) == 1:
+        return OtherSpacing(b"%r\\%r" % spacings.pop(), "SequenceOfUltrasoundRegions")
+    return OtherSpacing(b"", "SequenceOfUltrasoundRegions" if spacings else "")
 
 
 def _spacing(region: dict[int, RawValue], encoding: Encoding) -> tuple[float, float] | None:
-    """Return the distance between rows and columns of a region in mm, None of another kind."""
+    """Return the distance between rows and columns of a region in mm.
+
+    None of a region of another kind, and of one that does not say it.
+    """
+    if not all(delta in region and region[delta].value for delta in (_DELTA_Y, _DELTA_X)):
+        return None
     found = {tag: _first(region.get(tag), vr, encoding) for tag, vr in _VRS.items()}
     if found[_FORMAT] != _TWO_DIMENSIONS or {found[_UNITS_X], found[_UNITS_Y]} != {_CENTIMETRES}:
         return None

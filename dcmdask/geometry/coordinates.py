@@ -164,19 +164,18 @@ def _is_counted_twice(each: Floats, repetition_times: Floats) -> bool:
 
 
 def time_notes(
-    facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers
+    facts: npt.NDArray[Any], dims: tuple[str, ...], numbers: Integers, coordinates: Coordinates
 ) -> tuple[Note, ...]:
     """Notes on times that are not those of t, although they order it."""
     if "t" not in dims:
         return ()
-    axis = dims.index("t")
-    each = _earliest(facts["trigger_time"], numbers, axis)
+    each = _earliest(facts["trigger_time"], numbers, dims.index("t"))
     if not _is_counted_twice(each, facts["repetition_time"]):
         return ()
     instead = (
-        "t has no coordinate, as there are no other times; trigger_time has these"
-        if _times(facts, numbers, axis) is None
-        else "t is from other times"
+        "t is from other times"
+        if "t" in coordinates
+        else "t has no coordinate, as there are no other times; trigger_time has these"
     )
     text = (
         f"Trigger Time (0018,1060) goes on by {each[1] - each[0]:g} ms where Repetition Time "

@@ -29,7 +29,7 @@ from dcmdask.geometry.axes import (
 )
 from dcmdask.geometry.coordinates import Coordinates, labels, time_notes, varying_coordinates
 from dcmdask.geometry.grid import Geometry, Irregularity, locate
-from dcmdask.geometry.planes import Floats, Integers, is_absurd, is_placed
+from dcmdask.geometry.planes import Floats, Integers, is_out_of_reach, is_placed
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def arrange(
     notes += notes_on(axes, facts, z)
     dims = (*(axis.name for axis in axes), "z")
     numbers = _grid(axes, z)
-    notes += time_notes(facts, dims, numbers)
     irregularities = (*geometry.irregularities, *_holes(numbers, dims, geometry))
     coordinates = labels(facts, dims, numbers, geometry, axes)
+    notes += time_notes(facts, dims, numbers, coordinates)
     return Arrangement(dims, numbers, coordinates, geometry, irregularities, midnight + notes)
 
 
@@ -152,7 +152,7 @@ def _unreadable(facts: npt.NDArray[Any]) -> list[Irregularity]:
     # An orientation matters where there is a position.
     there = ~np.isnan(facts["position"]).any(axis=1)
     for column in ("position", "orientation"):
-        bad = there & is_absurd(facts[column])
+        bad = there & is_out_of_reach(facts[column])
         if bad.any():
             message = (
                 f"{called(TAGS[column])} of {bad.sum()} of {len(facts)} frames is there and cannot "

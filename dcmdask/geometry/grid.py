@@ -20,7 +20,7 @@ from dcmdask.geometry.planes import (
     Floats,
     Integers,
     clusters,
-    is_absurd,
+    is_out_of_reach,
     most_common,
     normal_of,
     same_within,
@@ -265,7 +265,7 @@ def _pixel_spacing(spacings: Floats) -> tuple[Floats, list[Irregularity]]:
         return spacing, []
     if np.isnan(spacing).all():
         message = "pixels have no spacing"
-    elif is_absurd(spacing):
+    elif is_out_of_reach(spacing):
         message = "the spacing of pixels is there and cannot be read"
     else:
         message = f"the spacing of pixels is {spacing[0]:g} x {spacing[1]:g} mm"

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.dicom.pixel_spacing import CORNER
-
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Integers: TypeAlias = "npt.NDArray[np.int64]"
 
+# Part of a pixel by which the last corner of two images may differ that are alike.
+_CORNER = 0.25
 # Two positions closer than this are one, unless the pixels themselves are nearly as small.
 _SAME = 0.01
 _SAME_OF_A_PIXEL = 0.05
@@ -101,7 +101,7 @@ def _of_equal_edges(edges: Floats, pixel: Floats) -> list[Integers]:
         if group[middle] >= 0:
             continue
         # Two of a group are at most half a pixel apart, so that each pixel is nearest to its own.
-        same = CORNER * pixel[first[middle]]
+        same = _CORNER * pixel[first[middle]]
         # Each of both edges may be off by `same`.
         ends = along[middle] + np.array([-2, 2]) * same
         near = order[slice(*np.searchsorted(ascending, ends))]
@@ -194,7 +194,7 @@ def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return placed
 
 
-def is_absurd(values: Floats) -> npt.NDArray[np.bool_]:
+def is_out_of_reach(values: Floats) -> npt.NDArray[np.bool_]:
     """Return which rows have a number that could not be read, or that no patient can have."""
     return np.asarray((np.abs(values) >= FAR).any(axis=-1))
 

@@ -16,7 +16,7 @@ from dcmdask.dicom.image_pixel import called
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import ABSURD
 from dcmdask.geometry.grid import Irregularity
-from dcmdask.geometry.planes import Integers, is_absurd
+from dcmdask.geometry.planes import Integers, is_out_of_reach
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
@@ -51,7 +51,7 @@ def detail_of(irregularities: Iterable[Irregularity], stack: Layout) -> str:
     """Return the text of the first value that could not be read, for the detail of an error."""
     for one in irregularities:
         for column in ("position", "orientation", "spacing"):
-            if one.frames and is_absurd(stack.facts[column][one.frames[0]]):
+            if one.frames and is_out_of_reach(stack.facts[column][one.frames[0]]):
                 row = one.frames[0]
                 tag = _spacing_tag(stack, row) if column == "spacing" else TAGS[column]
                 return text_of(stack.instances[stack.owner[row]], tag)

@@ -140,7 +140,7 @@ class Layout:
         """Irregularities, with millimetres and files; empty where all is regular."""
         return named(self.arrangement.irregularities, self)
 
-    @property
+    @cached_property
     def notes(self) -> tuple[Note, ...]:
         """Oddities of what belongs together, and of an order that is settled all the same."""
         weightings = unreadable_weightings(self)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dcmdask.arrays.concatenation import common_type, types_of
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
-from dcmdask.geometry.planes import common_spacing, is_absurd, is_placed
+from dcmdask.geometry.planes import common_spacing, is_out_of_reach, is_placed
 
 
 def notes_on(instances: Sequence[Described], facts: npt.NDArray[Any]) -> tuple[Note, ...]:
@@ -51,11 +51,12 @@ def _without_spacing(instances: Sequence[Described], facts: npt.NDArray[Any]) ->
 
     Of frames that are placed it is an irregularity.
     """
-    common = common_spacing(facts, instances[0].rows, instances[0].columns)
-    if is_placed(facts).all() or np.isfinite(common).all():
+    if is_placed(facts).all():
+        return ""
+    if np.isfinite(common_spacing(facts, instances[0].rows, instances[0].columns)).all():
         return ""
     spacings = facts["spacing"]
-    absent, unreadable = np.isnan(spacings).any(axis=1), is_absurd(spacings)
+    absent, unreadable = np.isnan(spacings).any(axis=1), is_out_of_reach(spacings)
     if unreadable.any():
         return f"the spacing of pixels of {unreadable.sum()} of {len(facts)} frames cannot be read"
     if any(

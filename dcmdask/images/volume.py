@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.image_pixel import check_options
 from dcmdask.geometry.axes import check_order_by
 from dcmdask.geometry.repair import parts
 from dcmdask.images.assembly import array_of, assemble, settled
 from dcmdask.images.layout import Layout
 from dcmdask.images.summary import HEADS, cells
-from dcmdask.pixels.frame_array import check_options
 from dcmdask.pixels.notebook import html_table
 
 if TYPE_CHECKING:
@@ -133,9 +133,7 @@ class Stack(Layout):
         values : {"stored", "modality", "philips-float", "display"}
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-            between series; those of the modality are as the console displays them.
+            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -217,9 +215,7 @@ class Stack(Layout):
         values : {"stored", "modality", "philips-float", "display"}
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-            between series; those of the modality are as the console displays them.
+            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -306,9 +302,7 @@ class Stack(Layout):
         values : {"stored", "modality", "philips-float", "display"}
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-            Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-            between series; those of the modality are as the console displays them.
+            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames that
             there are, in spatial order; or put `fill_value` where positions and frames are missing.

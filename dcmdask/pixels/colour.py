@@ -57,5 +57,6 @@ def unlike_header(pixels: ImagePixel, coded: str) -> Note:
     return Note(
         "photometric-interpretation",
         f"(0028,0004) 'Photometric Interpretation' is {said}, and the JPEG codestream is coded as "
-        f"{coded}: the codestream decides; photometric_interpretation={said!r} keeps to the header",
+        f"{coded}: the codestream decides; photometric_interpretation={said} "
+        "(--set on the command line) keeps to the header",
     )

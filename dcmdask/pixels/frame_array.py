@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from inspect import signature
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from pydicom.uid import UID
 from dcmdask.dicom import files
 from dcmdask.dicom.elements import PIXEL_DATA
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
+from dcmdask.dicom.image_pixel import check_options
 from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.errors import Note
 from dcmdask.pixels.array_like import (
@@ -30,8 +28,6 @@ from dcmdask.pixels.array_like import (
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
 from dcmdask.pixels.notebook import html_table
-
-_OPTIONS = frozenset({"raw", "decoding_plugin"}) | OVERRIDES | DECODING_OPTIONS
 
 
 class FrameArray(ArrayLike):
@@ -280,29 +276,3 @@ def open_frames(
         if hasattr(src, "file_meta"):
             dataset.file_meta = src.file_meta
     return FrameArray(instance, how, dataset)
-
-
-def check_options(
-    options: Mapping[str, Any], function: Callable[..., Any], among: Iterable[str] = _OPTIONS
-) -> None:
-    """Refuse keywords that are neither decoding options nor overrides of group 0028.
-
-    Parameters
-    ----------
-    options : mapping
-    function : callable
-        Its own parameters are the first that a misspelt keyword is compared with.
-    among : iterable of str, optional
-        The options that it takes; by default all of :func:`open_frames`.
-
-    Raises
-    ------
-    TypeError
-    """
-    known = sorted(among)
-    for name in options.keys() - known:
-        parameters = signature(function).parameters.values()
-        own = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
-        near = get_close_matches(name, own, 1) or get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"decoding options are {', '.join(known)}"
-        raise TypeError(f"{function.__name__}() has no parameter {name!r}: {hint}")

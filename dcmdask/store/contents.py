@@ -20,15 +20,12 @@ from dcmdask.arrays.concatenation import opening_of
 from dcmdask.arrays.labels import (
     Labels,
     coordinates,
-    parameters,
-    spacing_source,
     with_units,
 )
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
-from dcmdask.dicom import files
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options, inflate_limit
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import is_tilted
@@ -173,7 +170,7 @@ def contents(
         how = src.decoding
         opening = {name: how[name] for name in how.keys() & {*_HOW, *DECODING_OPTIONS}}
         return _of_frames(src, src, [], values, opening, with_identifiers)
-    one = one_file(src, opening.get("inflate_limit", files.INFLATE_LIMIT))
+    one = one_file(src, inflate_limit(opening))
     stored, described = open_described(one, values, storage_options, **opening)
     frames = with_values(stored, described, values, opening)
     return _of_frames(stored, frames, described, values, opening, with_identifiers)
@@ -188,11 +185,11 @@ def _of_frames(
     with_identifiers: bool,
 ) -> Contents:
     found: dict[str, Labels] = {}
-    told: dict[str, Json] = {}
+    told: dict[str, Any] = {"values": values}
     for one in described:
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
-            told = {**spacing_source(described, one.facts), **parameters(one.facts)}
+            told = attributes(described, one.facts, values, one.series_uid)
             found |= _in_plane(one, frames)
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
@@ -203,8 +200,7 @@ def _of_frames(
         DIMENSION_NAMES[: frames.ndim],
         found,
         {
-            "values": values,
-            **told,
+            **{name: jsonable(value) for name, value in told.items()},
             "source": {"token": frames.token, "decoding": decoding(how)},
             "header": technical_header(
                 stored.dataset, syntaxes, how, values, stored.interpretation_given

@@ -16,9 +16,10 @@ from zarr.abc.store import Store
 from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.series import Series
 from dcmdask.dicom.access import TARGET_OPTION, reaching
+from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.images.volume import Stack
-from dcmdask.pixels.frame_array import FrameArray, check_options
+from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
 from dcmdask.store.group import (
     CONFIG,
@@ -93,9 +94,7 @@ def to_zarr(
         Values as the decoder gives them; in the units of the modality, such as Hounsfield
         units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
         them.
-        ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
-        Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
-        between series; those of the modality are as the console displays them.
+        ``"philips-float"``: see :func:`dcmdask.from_dicom`.
     on_irregular : {"error", "keep", "fill"}
         If positions are missing, double or uneven: raise; keep the frames in spatial order
         (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where

@@ -3,6 +3,7 @@
 fo-dicom issue 340: a folder of files that lack Bits Stored, or the transfer syntax.
 """
 
+import gzip
 import json
 import pickle
 import warnings
@@ -295,5 +296,8 @@ def test_commands_take_every_option_of_a_scan(tmp_path: Path) -> None:
     path = saved(tmp_path, native(FRAMES).replace(b"IS\x02\x004 ", b"IS\x02\x002 "))
     for given, frames in (((), 4), (("--set", "allow_excess_frames=False"), 2)):
         assert json.loads(run("info", path, "--json", *given))["shape"][0] == frames
-    run("info", path, "--set", "inflate_limit=1000000")
-    run("scan", path, "--set", "inflate_limit=1000000")
+    zipped = saved(tmp_path, gzip.compress(path.read_bytes()), "a.dcm.gz")
+    path.unlink()
+    for limit, series in ((100, 0), (10**6, 1)):
+        said = run("scan", zipped, "--json", "--set", f"inflate_limit={limit}", expected=1 - series)
+        assert len(json.loads(said)["series"]) == series

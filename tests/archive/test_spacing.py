@@ -116,6 +116,12 @@ def test_spacing_of_ultrasound(frames: int, tmp_path: Path) -> None:
     check(opened(tmp_path / "a"), 0.4, 0.3)
 
 
+def without_delta() -> Dataset:
+    one = region(0.03, 0.03)
+    del one.PhysicalDeltaX
+    return one
+
+
 SEVERAL = "several spacings"
 UNREADABLE = "cannot be read"
 
@@ -132,6 +138,7 @@ UNREADABLE = "cannot be read"
         # Spaces of other kinds: the header tells no spacing.
         ([region(0.03, 0.03, 2)], None),
         ([region(0.03, 0.03, units=(0, 0))], None),
+        ([without_delta()], None),
     ],
 )
 def test_regions_that_do_not_tell(regions: list[Dataset], why: str | None, tmp_path: Path) -> None:

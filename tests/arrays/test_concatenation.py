@@ -28,6 +28,7 @@ from pydicom.uid import (
 
 from dcmdask.arrays import concatenation
 from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.transformation import with_values
 from dcmdask.dicom import frame_index
 from dcmdask.dicom.description import FACTS, describe
 from dcmdask.dicom.files import LocalFile, locate
@@ -318,6 +319,15 @@ def test_a_note_of_decoding_is_told_once(tmp_path: Path, caplog: pytest.LogCaptu
     logged = [one.getMessage() for one in caplog.records if one.name == "dcmdask"]
     told = [text.split(": ")[0] for text in logged]
     assert told == [str(path) for path in (*files, files[3])]
+
+
+def test_notes_on_headers_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    described = single_files(tmp_path, GREY[:4], RescaleSlope=0, RescaleIntercept=1)
+    caplog.set_level("INFO", "dcmdask")
+    with pytest.warns(DcmdaskWarning, match="Rescale Slope"):
+        with_values(JoinedFrames(described), described, "modality", {})
+    (text,) = (one.getMessage() for one in caplog.records if one.name == "dcmdask")
+    assert "Rescale Slope" in text
 
 
 # Options.

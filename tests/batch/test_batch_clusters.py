@@ -326,7 +326,7 @@ def two_drivers(script: Path, source: Path, target: Any, log: Path, **env: str) 
             assert "12 of 12 series done" in out
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_two_drivers(
     calm: dict[str, bytes], dozen: Path, script: Path, tmp_path: Path, log: Path
 ) -> None:

@@ -285,6 +285,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
         assert results(target) == expected, kill_at
 
 
+@pytest.mark.rare
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_no_part_of_a_store_is_a_mixture(
     zarr_format: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -517,6 +517,7 @@ def test_the_parts_are_as_large_as_they_are_asked_to_be(tmp_path: Path) -> None:
 # Elsewhere
 
 
+@pytest.mark.rare
 def test_on_an_object_store(
     run: Any, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -177,8 +177,8 @@ def test_attributes(tmp_path: Path) -> None:
     dataset = dcmread(CINE, stop_before_pixels=True)
     assert list(zarr.open_group(tmp_path / "a.zarr", mode="r").attrs) == ["dcmdask"]
     assert about.keys() == {
-        *("arrays", "complete", "format", "header"),
-        *("plan", "source", "spacing_source", "values", "version", "versions"),
+        *("arrays", "complete", "format", "header", "modality", "plan", "series_uid"),
+        *("source", "spacing_source", "values", "version", "versions"),
     }
     assert about["spacing_source"] == "SequenceOfUltrasoundRegions"
     assert about["plan"]["source"] == about["source"]["token"]

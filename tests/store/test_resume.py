@@ -366,7 +366,7 @@ def test_killed_on_s3(remote: Exporter, server: Server, tmp_path: Path) -> None:
         trials.resumed(f"s3://{BUCKET}/{name}", there, whole, now, name)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_killed_cluster(exporter: Exporter, tmp_path: Path) -> None:
     frames, store = 24, tmp_path / "killed.zarr"
     src = made(tmp_path, frames, 16, 64)
