@@ -19,6 +19,7 @@ from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.concatenation import opening_of
 from dcmdask.arrays.labels import (
     Labels,
+    attributes,
     coordinates,
     with_units,
 )
