@@ -32,11 +32,7 @@ def info(
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
     from dcmdask.archive.collection import is_collection, one_file
-<<<<<<< HEAD
-    from dcmdask.dicom.image_pixel import inflate_limit
-=======
     from dcmdask.dicom import files, image_pixel
->>>>>>> main
     from dcmdask.pixels.frame_array import open_frames
 
     storage_options = options_of(storage_option or ())
@@ -51,11 +47,7 @@ def info(
         raise ValueError(
             f"--exclude, --follow-links and --series are for folders, and {file} is a file"
         )
-<<<<<<< HEAD
-    limit = inflate_limit(opening)
-=======
     limit = image_pixel.inflate_limit(opening)
->>>>>>> main
     src = one_file(file, limit)
     with warnings.catch_warnings():
         # They are among the facts.
