@@ -9,10 +9,14 @@ standard may be a name, and is left out where results are shared.
 from __future__ import annotations
 
 import re
+import warnings
 from datetime import date
+from functools import lru_cache
 from math import inf, isfinite, nan
 from struct import calcsize, iter_unpack
 from typing import Final
+
+from pydicom.charset import convert_encodings, decode_bytes
 
 __all__ = [
     "LONGEST",
@@ -31,6 +35,7 @@ __all__ = [
     "plain",
     "since_midnight",
     "term",
+    "text",
     "uid",
 ]
 
@@ -204,3 +209,14 @@ def term(text: str | None, terms: str) -> str | None:
 def plain(text: str) -> str:
     """Return text of one line with what would steer a terminal written out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+@lru_cache(maxsize=1024)  # so that the files of a series share one string
+def text(value: bytes, charset: bytes) -> str:
+    """Return the text of a value in the character sets of (0008,0005), in one line."""
+    names = [name.strip() for name in charset.decode("ascii", "replace").split("\\")]
+    with warnings.catch_warnings():
+        # Of unknown character sets and bytes; what can be read is shown.
+        warnings.simplefilter("ignore", UserWarning)
+        found = decode_bytes(value, convert_encodings(names), set(b"\\\r\n\t\f"))
+    return plain(found.strip("\0 "))

@@ -5,20 +5,17 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isnan
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, plain
+from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, text
 from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
 from dcmdask.dicom.frame_index import count_frames
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
@@ -292,7 +289,7 @@ def describe(
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
     spacing = other_spacing(header)
     frames = _facts(header, count, words[_MODALITY] == "MR", image_type, spacing.value)
-    text = image_type.decode("ascii", "replace")
+    kinds = image_type.decode("ascii", "replace")
     return Described(
         source=source,
         sop_class_uid=words[_SOP_CLASS],
@@ -301,7 +298,7 @@ def describe(
         series_uid=words[_SERIES],
         frame_of_reference_uid=words[_FRAME_OF_REFERENCE],
         modality=words[_MODALITY],
-        image_type=tuple(word.strip("\0 ") for word in text.split("\\")) if text else (),
+        image_type=tuple(word.strip("\0 ") for word in kinds.split("\\")) if kinds else (),
         transfer_syntax=str(header.transfer_syntax),
         rows=pixels.rows,
         columns=pixels.columns,
@@ -333,17 +330,7 @@ def _text(header: Header, tag: int) -> str:
     raw, charset = header.values.get(tag), header.values.get(_CHARACTER_SET)
     if raw is None or len(raw.value) > LONGEST:
         return ""
-    return _decoded(raw.value, charset.value if charset else b"")
-
-
-@lru_cache(maxsize=1024)  # so that the files of a series share one string
-def _decoded(value: bytes, charset: bytes) -> str:
-    names = [name.strip() for name in charset.decode("ascii", "replace").split("\\")]
-    with warnings.catch_warnings():
-        # Of unknown character sets and bytes; what can be read is shown.
-        warnings.simplefilter("ignore", UserWarning)
-        text = decode_bytes(value, convert_encodings(names), set(b"\\\r\n\t\f"))
-    return plain(text.strip("\0 "))
+    return text(raw.value, charset.value if charset else b"")
 
 
 def check_readable(

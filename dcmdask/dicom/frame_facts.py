@@ -106,6 +106,12 @@ def _reference_time(values: _Values, fact: _Fact, common: Common) -> tuple[float
     return (first_read(_first(values[:2], fact.elements[:2], common), 1000 * seconds),)
 
 
+def _slope(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
+    maximum = first_number(values[2], "US", common.little_endian)
+    part = inf if maximum in (0, inf) else 1 / maximum
+    return (first_read(_first(values[:2], fact.elements[:2], common), part),)
+
+
 def _date_and_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
     """Return the milliseconds of a DA and a TM since 1970; without a valid date, since midnight.
 
@@ -214,8 +220,15 @@ _FACTS: Final = (
         (0x00089208, "CS", _FRAME_TYPE),
         (FRAME_TYPE, "CS", _FRAME_TYPE),
     ),
-    # Rescale Slope, or Dose Grid Scaling.
-    _fact("slope", "d", _number, (0x00281053, "DS", _TRANSFORMATION), (0x3004000E, "DS", ())),
+    # Rescale Slope, Dose Grid Scaling, or 1 / Maximum Fractional Value.
+    _fact(
+        "slope",
+        "d",
+        _slope,
+        (0x00281053, "DS", _TRANSFORMATION),
+        (0x3004000E, "DS", ()),
+        (0x0062000E, "US", ()),
+    ),
     _fact("intercept", "d", _number, (0x00281052, "DS", _TRANSFORMATION)),
     _fact("rescale_type", "16s", _word, (0x00281054, "LO", _TRANSFORMATION)),  # empty where longer
     _fact("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
@@ -227,6 +240,7 @@ _FACTS: Final = (
         "inversion_time", "d", _number, (0x00189079, "FD", (0x00189115,)), (0x00180082, "DS", ())
     ),
     _fact("field_strength", "d", _number, (0x00180087, "DS", ())),  # T
+    _fact("segment", "d", _number, (0x0062000B, "US", (0x0062000A,))),  # its number
 )
 
 

@@ -64,6 +64,7 @@ _DIMENSIONS: Final = {
     0x00189087: "diffusion",  # Diffusion b-value
     0x00189089: "diffusion",  # Diffusion Gradient Orientation
     0x00089208: "component",  # Complex Image Component
+    0x0062000B: "segment",  # Referenced Segment Number
 }
 # Names with a meaning of their own, which labels must not take.
 _TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", "missing"}

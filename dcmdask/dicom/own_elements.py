@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from dcmdask.dicom.conversion import LONGEST, code_string, numbers
+from dcmdask.dicom.conversion import LONGEST, code_string, numbers, text
 from dcmdask.dicom.elements import (
     EXPLICIT_LITTLE,
     Element,
@@ -52,7 +52,7 @@ VECTORS: Final = {
     0x00540100: "time_slice",
 }
 DETECTORS: Final = 0x00540022  # Detector Information Sequence
-_POSITION: Final = 0x00200032
+_POSITION, _CHARACTER_SET = 0x00200032, 0x00080005
 # Cine Rate, Positioner Primary and Secondary Angle Increment.
 _CINE: Final = frozenset(
     {FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR, 0x00180040, 0x00181520, 0x00181521}
@@ -60,6 +60,8 @@ _CINE: Final = frozenset(
 _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     # Grid Frame Offset Vector, Dose Type, Dose Summation Type.
     NUCLEAR_MEDICINE: frozenset({FRAME_INCREMENT_POINTER, *VECTORS, DETECTORS, 0x00180088}),
+    # Segmentation Type, Segment Sequence.
+    **dict.fromkeys(SEGMENTATIONS, frozenset({_CHARACTER_SET, 0x00620001, 0x00620002})),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())
@@ -105,6 +107,10 @@ class OwnElements(NamedTuple):
             return [one.values for one in read_items(window, place, self.encoding, wanted)]
         except NotUnderstood:
             return []
+
+    def text(self, raw: RawValue | None) -> str:
+        """Return the text of a value in the character set of the data set."""
+        return "" if raw is None else text(raw.value[:LONGEST], self.raw(_CHARACTER_SET))
 
     def word(self, tag: int) -> str:
         """Return the text of a CS, empty of an element that is absent."""

@@ -89,6 +89,8 @@ def array_of(
     joined = JoinedFrames(stack.instances, **decoding_options)
     frames = with_values(joined, stack.instances, values, decoding_options)
     numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
+    if fill_value is None:
+        fill_value = stack.meaning.empty
     if fill_value is None and (numbers < 0).any():
         fill_value = fill_for(frames, stack.instances, values)
     return ArrangedFrames(frames, numbers, fill_value)

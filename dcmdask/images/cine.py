@@ -32,8 +32,9 @@ class Cine(Meaning):
     kind = "loop"
     is_separate = True
 
-    def arranged(self, layout: Layout, arrangement: Arrangement) -> Arrangement:
+    def arranged(self, layout: Layout) -> Arrangement:
         """Return frames along ``t``, with times in ms from the first, if the header has them."""
+        arrangement = super().arranged(layout)
         one = layout.instances[0]
         times = _times(one)
         if arrangement.dims != ("frame",) or isinstance(times, str):

@@ -15,7 +15,7 @@ from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import Indices
-from dcmdask.geometry.dimensions import Arrangement, arrange
+from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import Geometry, Irregularity
 from dcmdask.images.classes import meaning_of
 from dcmdask.images.irregularities import conflicts, named, unreadable_weightings
@@ -59,9 +59,9 @@ class Layout:
     @cached_property
     def arrangement(self) -> Arrangement:
         """Dimensions, frame order, coordinates and geometry, as the headers give them."""
-        arrangement = arrange(self.facts, self.stored, self._indices, self.order_by, self.tolerance)
+        arrangement = self.meaning.arranged(self)
         found = (*arrangement.irregularities, *conflicts(self.instances, self.owner))
-        return self.meaning.arranged(self, replace(arrangement, irregularities=found))
+        return replace(arrangement, irregularities=found)
 
     @property
     def meaning(self) -> Meaning:
@@ -82,7 +82,7 @@ class Layout:
         return numbers
 
     @property
-    def _indices(self) -> Indices | None:
+    def indices(self) -> Indices | None:
         """The Dimension Index Values of the frames; those of several instances are unrelated."""
         names = self.instances[0].dimensions
         if len(self.instances) > 1 or not names:

@@ -10,9 +10,9 @@ import numpy as np
 
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
+from dcmdask.geometry.dimensions import Arrangement, arrange
 
 if TYPE_CHECKING:
-    from dcmdask.geometry.dimensions import Arrangement
     from dcmdask.images.layout import Layout
 
 
@@ -25,18 +25,22 @@ class Meaning:
         Kind of the image, in a word or two; empty for what positions tell.
     is_separate : bool
         Whether an instance of several frames is an array of its own.
+    empty : float or None
+        Value where there is no frame, of a class that leaves out frames without any other.
     """
 
     kind = ""
     is_separate = False
+    empty: float | None = None
 
     def meant(self, one: Described) -> Described:
         """Return a description with the facts of the frames as the class means them."""
         return one
 
-    def arranged(self, layout: Layout, arrangement: Arrangement) -> Arrangement:
-        """Return an arrangement with the dimensions and coordinates that the class has."""
-        return arrangement
+    def arranged(self, layout: Layout) -> Arrangement:
+        """Return the place of each frame, with the dimensions and coordinates of the class."""
+        how = layout.order_by, layout.tolerance
+        return arrange(layout.facts, layout.stored, layout.indices, *how)
 
     def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:
         """Return what is to be said of an array as a whole."""

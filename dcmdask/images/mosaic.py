@@ -38,8 +38,9 @@ class Mosaic(Unplaced):
         facts["position"] = _positions(one, tiles, rows, columns).reshape(-1, 3)
         return replace(one, rows=rows, columns=columns, tiles=tiles, table=facts.tobytes())
 
-    def arranged(self, layout: Layout, arrangement: Arrangement) -> Arrangement:
+    def arranged(self, layout: Layout) -> Arrangement:
         """Return an arrangement with the start of each slice in ms, from that of its volume."""
+        arrangement = super().arranged(layout)
         times = [one.mosaic.times for one in layout.instances]
         tiles = layout.instances[0].tiles
         if tiles == 1 or {len(each) for each in times} != {tiles}:

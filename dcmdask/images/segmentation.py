@@ -1,0 +1,184 @@
+"""Segmentations and label maps (PS3.3 A.51 and C.8.20): segments as a dimension, or as numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from dcmdask.dicom.conversion import numbers, term
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.elements import Filter, RawValue, Wanted
+from dcmdask.errors import Note
+from dcmdask.geometry.axes import distinct
+from dcmdask.geometry.coordinates import Coordinates
+from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.planes import Floats, Integers, is_placed
+from dcmdask.geometry.sparse import arrange_sparse
+from dcmdask.images.meaning import Meaning
+
+if TYPE_CHECKING:
+    from dcmdask.images.layout import Layout
+
+_SEGMENTS, _TYPE = 0x00620002, 0x00620001
+_NUMBER, _LABEL, _ALGORITHM, _COLOUR = 0x00620004, 0x00620005, 0x00620008, 0x0062000D
+_CATEGORY, _PROPERTY, _MEANING, _CODE = 0x00620003, 0x0062000F, 0x00080104, 0x00080100
+_SEGMENT: Final = Filter(
+    (
+        *(Wanted((tag,), tag) for tag in (_NUMBER, _LABEL, _ALGORITHM, _COLOUR)),
+        Wanted((_CATEGORY, _MEANING), _CATEGORY),
+        Wanted((_PROPERTY, _MEANING), _PROPERTY),
+        Wanted((_PROPERTY, _CODE), _CODE),
+    )
+)
+# White of CIELab in DICOM, and linear sRGB of XYZ that is adapted to it (Bradford).
+_D50: Final = np.array([0.9642, 1.0, 0.8249])
+_SRGB: Final = np.array(
+    [
+        [3.1338561, -1.6168667, -0.4906146],
+        [-0.9787684, 1.9161415, 0.0334540],
+        [0.0719453, -0.2289914, 1.4052427],
+    ]
+)
+
+
+class Segment(NamedTuple):
+    """One segment, as (0062,0002) Segment Sequence describes it."""
+
+    number: int
+    label: str
+    category: str = ""
+    property_type: str = ""
+    code: str = ""
+    algorithm: str = ""
+    colour: str = ""
+
+
+class Segmentation(Meaning):
+    """Segments of an image, each at the positions where it is."""
+
+    kind = "segmentation"
+    is_separate = True
+    empty = 0
+
+    def arranged(self, layout: Layout) -> Arrangement:
+        """Return frames along ``segment`` and z; where there is none, the segment is not."""
+        if not is_placed(layout.facts).all():
+            return super().arranged(layout)
+        numbers = layout.facts["segment"]
+        if not np.isfinite(numbers).all():
+            # Of a label map frames have no segment.
+            return arrange_sparse(layout.facts, {}, _others(layout), layout.tolerance)
+        segments = _all_segments(layout.instances[0], numbers)
+        known = {one.number: place for place, one in enumerate(segments)}
+        places = np.array([known[int(number)] for number in numbers.tolist()])
+        dims = {"segment": places}
+        arrangement = arrange_sparse(layout.facts, dims, _others(layout), layout.tolerance)
+        rows = arrangement.numbers
+        # Segments without frames are empty, too.
+        behind = [(0, len(segments) - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+        rows = np.pad(rows, behind, constant_values=-1)
+        coordinates = {**arrangement.coordinates, **_coordinates(segments)}
+        return replace(arrangement, numbers=rows, coordinates=coordinates)
+
+    def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:
+        """Return ``segmentation_type``, and of a label map ``labels`` by their numbers."""
+        one = instances[0]
+        found: dict[str, Any] = {}
+        if kind := term(one.own.word(_TYPE), "BINARY FRACTIONAL LABELMAP"):
+            found["segmentation_type"] = kind
+        if not np.isfinite(one.facts["segment"]).all():
+            found["labels"] = {str(each.number): each.label for each in _segments(one)}
+        return found
+
+    def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
+        """Say which frames and descriptions of segments have nothing to do with one another."""
+        one = instances[0]
+        described = {each.number for each in _segments(one)}
+        numbers = one.facts["segment"]
+        there = set(numbers[np.isfinite(numbers)].astype(int).tolist())
+        if unknown := there - described:
+            listed = ", ".join(map(str, sorted(unknown)))
+            yield Note("segments", f"segments {listed} have frames and no description (0062,0002)")
+        if there and len(there) < len(described):
+            empty = len(described - there)
+            yield Note(
+                "segments", f"{empty} of {len(described)} segments have no frame: they are empty"
+            )
+        if there and not np.isfinite(numbers).all():
+            lacking = int((~np.isfinite(numbers)).sum())
+            text = f"{lacking} of {len(numbers)} frames do not say of which segment they are"
+            yield Note("segments", text)
+
+
+def _others(layout: Layout) -> dict[str, Integers]:
+    """Return the places of frames along other dimensions that the object has."""
+    if layout.indices is None:
+        return {}
+    return {
+        name: distinct(values.astype(np.int64), 0.5)
+        for name, values in zip(layout.indices.names, layout.indices.values.T, strict=True)
+        if name not in ("segment", "z", "stack")
+    }
+
+
+def _all_segments(one: Described, numbers: Floats) -> list[Segment]:
+    """Return the segments that are described, and those that only frames have."""
+    found = {each.number: each for each in _segments(one)}
+    for number in numbers.astype(int).tolist():
+        found.setdefault(number, Segment(number, f"segment {number}"))
+    return [found[number] for number in sorted(found)]
+
+
+def _segments(one: Described) -> list[Segment]:
+    found = []
+    for item in one.own.items(_SEGMENTS, _SEGMENT):
+        number = _numbers(item, _NUMBER, one)
+        if len(number) != 1 or not np.isfinite(number[0]):
+            continue
+        tags = (_LABEL, _CATEGORY, _PROPERTY, _CODE, _ALGORITHM)
+        texts = [one.own.text(item.get(tag)) for tag in tags]
+        colour = _hexadecimal(_numbers(item, _COLOUR, one))
+        found.append(Segment(int(number[0]), *texts, colour=colour))
+    return found
+
+
+def _numbers(item: dict[int, RawValue], tag: int, one: Described) -> tuple[float, ...]:
+    raw = item.get(tag)
+    return () if raw is None else numbers(raw.value, "US", one.own.encoding.little_endian)
+
+
+def _coordinates(segments: Sequence[Segment]) -> Coordinates:
+    """Return the coordinates of segments; labels that occur twice get their number."""
+    count = Counter(one.label for one in segments)
+    labels = [
+        one.label if one.label and count[one.label] == 1 else f"{one.label} {one.number}".strip()
+        for one in segments
+    ]
+    columns = {
+        "segment": labels,
+        "segment_number": [one.number for one in segments],
+        "segment_category": [one.category for one in segments],
+        "segment_type": [one.property_type for one in segments],
+        "segment_code": [one.code for one in segments],
+        "segment_algorithm": [one.algorithm for one in segments],
+        "segment_colour": [one.colour for one in segments],
+    }
+    return {name: (("segment",), np.array(values)) for name, values in columns.items()}
+
+
+def _hexadecimal(cielab: Sequence[float]) -> str:
+    """Return a Recommended Display CIELab Value (PS3.3 C.10.7.1.1) as sRGB, such as ``#dc8464``."""
+    if len(cielab) != 3 or not np.isfinite(cielab).all():
+        return ""
+    lightness = cielab[0] / 0xFFFF * 100
+    a, b = (value / 0xFFFF * 255 - 128 for value in cielab[1:])
+    y = (lightness + 16) / 116
+    scaled = np.array([y + a / 500, y, y - b / 200])
+    linear = np.where(scaled > 6 / 29, scaled**3, 3 * (6 / 29) ** 2 * (scaled - 4 / 29))
+    rgb = np.clip(_SRGB @ (linear * _D50), 0, 1)
+    coded = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in coded)
