@@ -14,6 +14,7 @@ import xarray as xr
 
 from dcmdask.arrays import exchange, pictures, resampling
 from dcmdask.arrays.grid import Grid, grid_of
+from dcmdask.arrays.labelmap import labelmap
 from dcmdask.errors import GeometryError
 
 if TYPE_CHECKING:
@@ -297,6 +298,21 @@ class DicomAccessor:
         drawn = self._array.plot.imshow(x=horizontal, y=vertical, **options)
         drawn.axes.set_aspect("equal")
         return drawn
+
+    # Segments
+
+    def labelmap(self) -> xr.DataArray:
+        """Return segments as one array of their numbers, lazily; 0 where there is none.
+
+        The attribute ``labels`` has the label of each number.
+
+        Raises
+        ------
+        ValueError
+            The array has no dimension ``segment``, or has fractions. Where segments overlap it is
+            raised when the values are computed, with their numbers.
+        """
+        return labelmap(self._array)
 
     # Other software
 

@@ -350,12 +350,15 @@ def check_readable(
             continue
         stops = np.cumsum([len(one) for one in instances])
         number = int(np.searchsorted(stops, rows[0], "right"))
-        one, tag = instances[number], frame_facts.TAGS[column]
+        one = instances[number]
+        texts = {tag: text_of(one, tag) for tag in frame_facts.TAGS_OF[column]}
+        # Inside a functional group it is the first.
+        tag = next((tag for tag, text in texts.items() if text), frame_facts.TAGS[column])
         raise HeaderError(
-            f"{called(tag)} is there and is no number",
+            f"{called(tag)} is there and is no number, or 0 where it divides",
             source=one.source.name,
             frame=int(rows[0] - stops[number] + len(one)) if len(one) > 1 else None,
-            detail=text_of(one, tag),
+            detail=texts[tag],
             code="unreadable",
         )
 

@@ -36,6 +36,7 @@ __all__ = [
     "LUTS",
     "NUMBER_OF",
     "TAGS",
+    "TAGS_OF",
     "Common",
     "packed",
     "update",
@@ -254,6 +255,8 @@ def _type(format_: str) -> tuple[Any, ...]:
 FACTS = np.dtype([(fact.name, *_type(fact.format)) for fact in _FACTS])
 """A row for each frame."""
 
+TAGS_OF: Final = {fact.name: tuple(tag for tag, _, _ in fact.elements) for fact in _FACTS}
+"""All elements of each column, the first that can be read counts."""
 TAGS: Final = {fact.name: fact.elements[0][0] for fact in _FACTS}
 """The first of the elements of each column."""
 

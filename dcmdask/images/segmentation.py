@@ -139,10 +139,11 @@ def _segments(one: Described) -> list[Segment]:
         number = _numbers(item, _NUMBER, one)
         if len(number) != 1 or not np.isfinite(number[0]):
             continue
-        tags = (_LABEL, _CATEGORY, _PROPERTY, _CODE, _ALGORITHM)
-        texts = [one.own.text(item.get(tag)) for tag in tags]
+        label, category, kind, code, algorithm = (
+            one.own.text(item.get(tag)) for tag in (_LABEL, _CATEGORY, _PROPERTY, _CODE, _ALGORITHM)
+        )
         colour = _hexadecimal(_numbers(item, _COLOUR, one))
-        found.append(Segment(int(number[0]), *texts, colour=colour))
+        found.append(Segment(int(number[0]), label, category, kind, code, algorithm, colour))
     return found
 
 
