@@ -304,7 +304,7 @@ class DicomAccessor:
     def labelmap(self) -> xr.DataArray:
         """Return segments as one array of their numbers, lazily; 0 where there is none.
 
-        The attribute ``labels`` has the label of each number.
+        The attributes ``labels`` and ``label_numbers`` say which segment has which number.
 
         Raises
         ------

@@ -51,14 +51,11 @@ def labelmap(array: xr.DataArray) -> xr.DataArray:
     attributes = {
         **array.attrs,
         "segmentation_type": "LABELMAP",
-        "labels": dict(zip(map(str, numbers.tolist()), _labels(array), strict=True)),
+        "label_numbers": numbers.tolist(),
+        "labels": list(map(str, array.coords["segment"].values)),
     }
     coordinates = {name: array.coords[name] for name in names}
     return xr.DataArray(laid, coordinates, array.dims[1:], "labels", attributes)
-
-
-def _labels(array: xr.DataArray) -> list[str]:
-    return [str(label) for label in array.coords["segment"].values]
 
 
 def _itself(part: Array, axis: Sequence[int], keepdims: bool) -> Array:

@@ -355,7 +355,7 @@ def check_readable(
         # Inside a functional group it is the first.
         tag = next((tag for tag, text in texts.items() if text), frame_facts.TAGS[column])
         raise HeaderError(
-            f"{called(tag)} is there and is no number, or 0 where it divides",
+            f"{called(tag)} is there and is no number that can be used",
             source=one.source.name,
             frame=int(rows[0] - stops[number] + len(one)) if len(one) > 1 else None,
             detail=texts[tag],

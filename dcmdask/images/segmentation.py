@@ -16,8 +16,8 @@ from dcmdask.errors import Note
 from dcmdask.geometry.axes import distinct
 from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement
-from dcmdask.geometry.planes import Floats, Integers, is_placed
-from dcmdask.geometry.sparse import arrange_sparse
+from dcmdask.geometry.planes import Floats, Integers
+from dcmdask.geometry.sparse import Places, arrange_sparse
 from dcmdask.images.meaning import Meaning
 
 if TYPE_CHECKING:
@@ -66,32 +66,29 @@ class Segmentation(Meaning):
 
     def arranged(self, layout: Layout) -> Arrangement:
         """Return frames along ``segment`` and z; where there is none, the segment is not."""
-        if not is_placed(layout.facts).all():
-            return super().arranged(layout)
         numbers = layout.facts["segment"]
-        if not np.isfinite(numbers).all():
-            # Of a label map frames have no segment.
-            return arrange_sparse(layout.facts, {}, _others(layout), layout.tolerance)
-        segments = _all_segments(layout.instances[0], numbers)
-        known = {one.number: place for place, one in enumerate(segments)}
-        places = np.array([known[int(number)] for number in numbers.tolist()])
-        dims = {"segment": places}
-        arrangement = arrange_sparse(layout.facts, dims, _others(layout), layout.tolerance)
-        rows = arrangement.numbers
-        # Segments without frames are empty, too.
-        behind = [(0, len(segments) - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
-        rows = np.pad(rows, behind, constant_values=-1)
-        coordinates = {**arrangement.coordinates, **_coordinates(segments)}
-        return replace(arrangement, numbers=rows, coordinates=coordinates)
+        segments, dims = [], {}
+        # Frames of a label map have no segment.
+        if np.isfinite(numbers).all():
+            segments = _all_segments(layout.instances[0], numbers)
+            known = {one.number: place for place, one in enumerate(segments)}
+            places = np.array([known[int(number)] for number in numbers.tolist()])
+            dims = {"segment": Places(places, len(segments))}
+        found = arrange_sparse(layout.facts, dims, _others(layout), layout.tolerance)
+        if found is None:
+            return super().arranged(layout)
+        return replace(found, coordinates={**found.coordinates, **_coordinates(segments)})
 
     def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:
-        """Return ``segmentation_type``, and of a label map ``labels`` by their numbers."""
+        """Return ``segmentation_type``; of a label map ``labels`` and ``label_numbers``."""
         one = instances[0]
         found: dict[str, Any] = {}
         if kind := term(one.own.word(_TYPE), "BINARY FRACTIONAL LABELMAP"):
             found["segmentation_type"] = kind
         if not np.isfinite(one.facts["segment"]).all():
-            found["labels"] = {str(each.number): each.label for each in _segments(one)}
+            segments = _segments(one)
+            found["label_numbers"] = [each.number for each in segments]
+            found["labels"] = [each.label for each in segments]
         return found
 
     def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
@@ -154,6 +151,8 @@ def _numbers(item: dict[int, RawValue], tag: int, one: Described) -> tuple[float
 
 def _coordinates(segments: Sequence[Segment]) -> Coordinates:
     """Return the coordinates of segments; labels that occur twice get their number."""
+    if not segments:
+        return {}
     count = Counter(one.label for one in segments)
     labels = [
         one.label if one.label and count[one.label] == 1 else f"{one.label} {one.number}".strip()
