@@ -19,7 +19,7 @@ def labelmap(array: xr.DataArray) -> xr.DataArray:
     """Return the numbers of segments as one array; see :meth:`DicomAccessor.labelmap`."""
     if "segment" not in array.dims or "segment_number" not in array.coords:
         raise ValueError("a label map is made of segments, and the array has no such dimension")
-    if array.attrs.get("segmentation_type") == "FRACTIONAL":
+    if array.attrs.get("segmentation_type") == "FRACTIONAL" and array.dtype != bool:
         raise ValueError(
             "parts of fractions are in no segment or another: compare them first, such as "
             "(v > 0.5).dcm.labelmap()"

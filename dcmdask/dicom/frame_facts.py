@@ -241,6 +241,7 @@ _FACTS: Final = (
         "inversion_time", "d", _number, (0x00189079, "FD", (0x00189115,)), (0x00180082, "DS", ())
     ),
     _fact("field_strength", "d", _number, (0x00180087, "DS", ())),  # T
+    _fact("between", "d", _number, (0x00180088, "DS", _MEASURES)),  # slices, as the header has it
     _fact("segment", "d", _number, (0x0062000B, "US", (0x0062000A,))),  # its number
 )
 

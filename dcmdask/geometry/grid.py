@@ -146,7 +146,7 @@ class Geometry:
 
 
 def locate(
-    facts: npt.NDArray[Any], tolerance: float | None = None
+    facts: npt.NDArray[Any], tolerance: float | None = None, known_step: float | None = None
 ) -> tuple[Geometry, Integers, tuple[Note, ...]]:
     """Return the grid of frames that have positions, the z index of each, and notes.
 
@@ -156,6 +156,8 @@ def locate(
         (n,) of `dcmdask.dicom.description.FACTS`; position and orientation are given.
     tolerance : float, optional
         Largest distance of positions from an even grid, in mm.
+    known_step : float, optional
+        Its step in mm, where positions may be missing on purpose.
 
     Returns
     -------
@@ -181,7 +183,7 @@ def locate(
         origins, along, normal, max(same, float(np.linalg.norm(digits))), within, z
     )
     found += more
-    steps, more = _steps(along, within, z)
+    steps, more = _steps(along, within, z, known_step)
     found += more
     notes = (*_tilt_notes(shear, along), *_grid_notes(along, steps, same))
     gap = _thickness(facts["thickness"])
@@ -349,9 +351,9 @@ def _grid_notes(along: Floats, steps: Integers | None, same: float) -> tuple[Not
 
 
 def _steps(
-    along: Floats, tolerance: Tolerance, z: Integers
+    along: Floats, tolerance: Tolerance, z: Integers, step: float | None
 ) -> tuple[Integers | None, list[Irregularity]]:
-    steps = missing_steps(along, tolerance)
+    steps = missing_steps(along, tolerance, step)
     gaps = np.diff(along)
     if steps is None:
         typical = float(np.median(gaps))

@@ -46,8 +46,12 @@ class Tolerance(NamedTuple):
         return min(max(_EVEN * step, self.rounding), _ROUNDED * step)
 
 
-def missing_steps(positions: Floats, tolerance: Tolerance) -> Integers | None:
+def missing_steps(
+    positions: Floats, tolerance: Tolerance, step: float | None = None
+) -> Integers | None:
     """Return how many grid steps lie between neighbours, or None where no grid fits.
+
+    A `step` that is known is taken if its grid fits, however much of it is missing.
 
     The grid goes through the first and the last position. It fits if all neighbours are one step
     apart; or if most are, and no more of it is missing than is there.
@@ -61,7 +65,13 @@ def missing_steps(positions: Floats, tolerance: Tolerance) -> Integers | None:
     """
     gaps = np.diff(positions)
     steps = np.ones(len(gaps), np.int64)
-    if not len(gaps) or _is_on_grid(positions, steps, tolerance):
+    if not len(gaps):
+        return steps
+    if step is not None and step > 0:
+        known = np.rint(gaps / step).astype(np.int64)
+        if known.min() > 0 and _is_on_grid(positions, known, tolerance):
+            return known
+    if _is_on_grid(positions, steps, tolerance):
         return steps
     # The smallest gap is one step; averaged over its like it is known precisely.
     step = gaps[gaps < 1.25 * gaps.min()].mean()

@@ -28,18 +28,20 @@ def check_on_irregular(on_irregular: str) -> None:
         raise ValueError(f"on_irregular is one of {', '.join(ON_IRREGULAR)}, not {on_irregular!r}")
 
 
-def filled(arrangement: Arrangement, facts: npt.NDArray[Any]) -> Arrangement:
+def filled(
+    arrangement: Arrangement, facts: npt.NDArray[Any], step: float | None = None
+) -> Arrangement:
     """Return the arrangement with -1 for the positions and frames that are missing.
 
     Nothing is filled where it is not known which are missing. Other irregularities prevent
-    filling and stay in the result.
+    filling and stay in the result. `step` is that of the grid in mm, where it is known.
     """
     missing = [one for one in arrangement.irregularities if one.code == "missing"]
     others = _not_missing(arrangement.irregularities)
     geometry = arrangement.geometry
     if geometry is None or not missing or _side_by_side(arrangement, geometry):
         return arrangement
-    steps = missing_steps(geometry.positions, geometry.tolerance)
+    steps = missing_steps(geometry.positions, geometry.tolerance, step)
     if steps is None or others:
         return replace(arrangement, irregularities=others)
     places = np.concatenate([[0], np.cumsum(steps)])

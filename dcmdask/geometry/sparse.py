@@ -54,7 +54,8 @@ def arrange_sparse(
             return None
         numbers, double = _numbers(list(places.values()), len(facts))
         return None if len(double) else Arrangement((*places,), numbers, {}, None)
-    geometry, z, notes = locate(facts, tolerance)
+    step = float(np.abs(facts["between"]).min())
+    geometry, z, notes = locate(facts, tolerance, step)
     varying = {
         name: Places(level, int(level.max()) + 1)
         for name, level in others.items()
@@ -68,7 +69,7 @@ def arrange_sparse(
         found.append(Irregularity("duplicate", text, tuple(double.tolist())))
     coordinates = labels(facts, (*every,), numbers, geometry, ())
     arranged = Arrangement((*every,), numbers, coordinates, geometry, tuple(found), notes)
-    arranged = filled(arranged, facts)
+    arranged = filled(arranged, facts, step)
     known = {name: one for name, one in arranged.coordinates.items() if name != "missing"}
     return replace(arranged, coordinates=known)
 

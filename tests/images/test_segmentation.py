@@ -1,0 +1,323 @@
+"""Segmentations are what highdicom reads and writes: its values, positions and segments."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pytest
+import xarray as xr
+from counting import count_decodings
+from made_series import AXIAL, OBLIQUE, along, classic
+from make_dicom import noise
+from PIL import Image, ImageCms
+from pydicom import dcmread
+from pydicom.sr.codedict import codes
+from real_files import corpus_files, corpus_id
+
+import dcmdask
+from dcmdask import scan
+from dcmdask.errors import DcmdaskWarning, GeometryError, HeaderError, IrregularSeriesError
+
+PLANES, ROWS, COLUMNS = 6, 10, 12
+# Whole numbers of 8 bits, inside of what sRGB has.
+COLOURS = ((60.0, 40.0, 20.0), (80.0, -20.0, 5.0))
+KINDS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+
+def source(folder: Path, orientation: tuple[float, ...] = AXIAL) -> list[Any]:
+    """Data sets of a CT series, which highdicom refers to."""
+    frames = noise(PLANES, ROWS, COLUMNS, dtype="i2", bits=12)
+    positions = along(orientation, 2.5 * np.arange(PLANES))
+    personal = {
+        "PatientID": "1",
+        "PatientName": "A^B",
+        "PatientBirthDate": "",
+        "PatientSex": "",
+        "StudyID": "1",
+        "StudyDate": "20200101",
+        "StudyTime": "100000",
+        "AccessionNumber": "",
+        "ReferringPhysicianName": "",
+        "PositionReferenceIndicator": "",
+        "SliceThickness": 2.5,
+    }
+    paths = classic(folder, frames, positions, orientation=orientation, seed=None, **personal)
+    return [dcmread(path) for path in paths]
+
+
+def described(number: int, label: str) -> hd.seg.SegmentDescription:
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=codes.SCT.Organ,
+        segmented_property_type=codes.SCT.Liver if number % 2 else codes.SCT.Kidney,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
+        display_color=hd.color.CIELabColor(*COLOURS[number % 2]),
+    )
+
+
+def written(
+    path: Path,
+    images: list[Any],
+    pixels: np.ndarray,
+    kind: str = "BINARY",
+    labels: tuple[str, ...] = ("Liver", "Kidney", "Spleen"),
+    **options: Any,
+) -> Path:
+    """Write segments (planes, rows, columns[, segments]) with highdicom."""
+    segmentation = hd.seg.Segmentation(
+        images,
+        pixels,
+        segmentation_type=kind,
+        segment_descriptions=[described(n, label) for n, label in enumerate(labels, 1)],
+        series_instance_uid="1.2.826.0.1.3680043.8.498.70",
+        series_number=2,
+        sop_instance_uid="1.2.826.0.1.3680043.8.498.71",
+        instance_number=1,
+        manufacturer="us",
+        manufacturer_model_name="us",
+        software_versions="1",
+        device_serial_number="1",
+        **options,
+    )
+    segmentation.save_as(path)
+    return path
+
+
+def masks(seed: int = 0, segments: int = 3, overlapping: bool = False) -> np.ndarray:
+    """Segments (planes, rows, columns, segments), each on some of the planes."""
+    rng = np.random.default_rng(seed)
+    made = np.zeros((PLANES, ROWS, COLUMNS, segments), np.uint8)
+    for segment in range(segments):
+        rows = slice(0, ROWS) if overlapping else slice(3 * segment, 3 * segment + 3)
+        chosen = rng.random((3, rows.stop - rows.start, COLUMNS)) < 0.5
+        made[segment : segment + 3, rows, :, segment] = chosen
+    return made
+
+
+def read(path: Path, **options: Any) -> xr.DataArray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        return scan(path)[0].to_xarray(**options)
+
+
+def by_highdicom(path: Path) -> np.ndarray:
+    """(segment, z, y, x), with z ascending along the normal."""
+    segmentation = hd.seg.segread(path)
+    volume = segmentation.get_volume(combine_segments=False)
+    array = np.moveaxis(volume.array, -1, 0)
+    # Its planes are in either order.
+    first, last = (np.asarray(volume.affine)[:3, :3] @ [k, 0, 0] for k in (0, 1))
+    row, column = np.asarray(volume.affine)[:3, 2], np.asarray(volume.affine)[:3, 1]
+    return array if (last - first) @ np.cross(row, column) > 0 else array[:, ::-1]
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
+@pytest.mark.parametrize("overlapping", [False, True], ids=["apart", "overlapping"])
+def test_binary_segments(overlapping: bool, orientation: tuple[float, ...], tmp_path: Path) -> None:
+    images = source(tmp_path / "ct", orientation)
+    pixels = masks(overlapping=overlapping)
+    path = written(tmp_path / "seg.dcm", images, pixels)
+    v = read(path)
+    assert (v.dims, v.dtype) == (("segment", "z", "y", "x"), np.uint8)
+    there = np.flatnonzero(pixels.any(axis=(1, 2, 3)))
+    np.testing.assert_array_equal(v, np.moveaxis(pixels[there[0] : there[-1] + 1], -1, 0))
+    np.testing.assert_array_equal(v, by_highdicom(path))
+    ct = read(tmp_path / "ct")
+    np.testing.assert_allclose(v.z, ct.z[there[0] : there[-1] + 1], atol=1e-6)
+    np.testing.assert_allclose(v.x, ct.x, atol=1e-6)
+    assert v.patient.item() == ct.patient.item()
+    assert v.segment.values.tolist() == ["Liver", "Kidney", "Spleen"]
+    assert v.segment_number.values.tolist() == [1, 2, 3]
+    assert v.segment_type.values.tolist() == ["Liver", "Kidney", "Liver"]
+    assert v.segment_algorithm.values.tolist() == ["MANUAL"] * 3
+    assert v.attrs["segmentation_type"] == "BINARY"
+    assert int(v.sel(segment="Kidney").sum()) == pixels[..., 1].sum()
+    assert scan(path)[0].stacks[0].kind == "segmentation"
+
+
+def test_colours_are_those_of_a_colour_management(tmp_path: Path) -> None:
+    v = read(written(tmp_path / "seg.dcm", source(tmp_path / "ct"), masks()))
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB", 5000)
+    convert = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+    for text, (light, a, b) in zip(v.segment_colour.values[:2], COLOURS[::-1], strict=True):
+        one = Image.new("LAB", (1, 1), (round(light * 2.55), int(a) + 128, int(b) + 128))
+        theirs = np.asarray(ImageCms.applyTransform(one, convert)).reshape(3).astype(int)
+        ours = np.array([int(text[at : at + 2], 16) for at in (1, 3, 5)])
+        assert np.abs(ours - theirs).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["PROBABILITY", "OCCUPANCY"])
+def test_fractions(kind: str, tmp_path: Path) -> None:
+    images = source(tmp_path / "ct")
+    pixels = np.zeros((PLANES, ROWS, COLUMNS, 1), np.float32)
+    pixels[1:4] = np.random.default_rng(1).random((3, ROWS, COLUMNS, 1))
+    path = written(
+        tmp_path / "seg.dcm",
+        images,
+        pixels,
+        "FRACTIONAL",
+        ("Liver",),
+        fractional_type=kind,
+        max_fractional_value=200,
+    )
+    v = read(path, values="modality")
+    assert v.dtype == np.float32 and v.attrs["segmentation_type"] == "FRACTIONAL"
+    np.testing.assert_array_equal(v, by_highdicom(path))
+    assert np.abs(v[0].values - pixels[1:4, ..., 0]).max() <= 0.5 / 200 + 1e-6
+    # A file and a folder do not disagree: it has its frames in the order that they are stored in.
+    stored = np.asarray(dcmdask.from_dicom(path, values="modality"))
+    np.testing.assert_array_equal(np.sort(stored, axis=0), np.sort(v[0], axis=0))
+    with pytest.raises(ValueError, match="compare them first"):
+        v.dcm.labelmap()
+    assert (v > 0.5).dcm.labelmap().max() == 1
+
+
+def test_a_label_map(tmp_path: Path) -> None:
+    images = source(tmp_path / "ct")
+    pixels = masks()
+    labels = (pixels * np.array([1, 2, 3], np.uint8)).max(axis=-1)
+    path = written(tmp_path / "seg.dcm", images, labels, "LABELMAP")
+    v = read(path)
+    assert v.dims == ("z", "y", "x") and v.attrs["segmentation_type"] == "LABELMAP"
+    names = dict(zip(v.attrs["label_numbers"], v.attrs["labels"], strict=True))
+    assert {names[n] for n in (1, 2, 3)} == {"Liver", "Kidney", "Spleen"}
+    full = read(tmp_path / "ct").z.values
+    place = np.searchsorted(full, v.z.values - 1e-6)
+    np.testing.assert_array_equal(v, labels[place])
+    segments = read(written(tmp_path / "other.dcm", images, pixels))
+    made = segments.dcm.labelmap()
+    np.testing.assert_array_equal(made, labels[np.searchsorted(full, made.z.values - 1e-6)])
+    assert made.dtype == np.uint8 and made.attrs["labels"] == ["Liver", "Kidney", "Spleen"]
+    np.testing.assert_array_equal(segments.compute().dcm.labelmap(), made)
+
+
+def test_segments_that_overlap_are_no_label_map(tmp_path: Path) -> None:
+    path = written(tmp_path / "seg.dcm", source(tmp_path / "ct"), masks(overlapping=True))
+    v = read(path)
+    made = v.dcm.labelmap()
+    with pytest.raises(ValueError, match=r"segments 1 and [23] overlap"):
+        made.compute()
+    one = v.sel(segment=["Kidney"]).dcm.labelmap()
+    np.testing.assert_array_equal(one, 2 * v.sel(segment="Kidney"))
+
+
+def test_only_planes_with_a_frame_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.zeros((PLANES, ROWS, COLUMNS, 3), np.uint8)
+    pixels[0, ..., 0] = pixels[5, ..., 1] = 1
+    path = written(tmp_path / "seg.dcm", source(tmp_path / "ct"), pixels)
+    v = read(path)
+    # Planes between those of the segments are there, too, and so is a segment without frames.
+    assert v.shape == (3, PLANES, ROWS, COLUMNS)
+    decoded: list[int] = []
+    count_decodings(monkeypatch, decoded.append)
+    assert not v[:, 1:5].any() and not v[2].any()
+    assert decoded == []
+    assert v[0, 0].all() and len(decoded) == 1
+
+
+def test_labels_that_occur_twice_get_their_number(tmp_path: Path) -> None:
+    labels = ("Rib", "Liver", "Rib")
+    v = read(written(tmp_path / "seg.dcm", source(tmp_path / "ct"), masks(), labels=labels))
+    assert v.segment.values.tolist() == ["Rib 1", "Liver", "Rib 3"]
+
+
+def changed(path: Path, change: Any) -> Path:
+    dataset = dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+    return path
+
+
+def test_frames_and_descriptions_that_do_not_go_together(tmp_path: Path) -> None:
+    made = written(tmp_path / "seg.dcm", source(tmp_path / "ct"), masks())
+    data = made.read_bytes()
+
+    def lost(dataset: Any) -> None:
+        del dataset.SegmentSequence[1]
+
+    changed(made, lost)
+    notes = [str(note) for note in scan(made)[0].notes]
+    assert any("segments 2 have frames and no description" in note for note in notes)
+    assert read(made).segment.values.tolist() == ["Liver", "segment 2", "Spleen"]
+
+    made.write_bytes(data)
+
+    def unsaid(dataset: Any) -> None:
+        del dataset.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence
+
+    changed(made, unsaid)
+    assert any("do not say of which segment" in str(note) for note in scan(made)[0].notes)
+
+    made.write_bytes(data)
+
+    def twice(dataset: Any) -> None:
+        first, second = dataset.PerFrameFunctionalGroupsSequence[:2]
+        second.PlanePositionSequence = first.PlanePositionSequence
+
+    changed(made, twice)
+    with pytest.raises(IrregularSeriesError, match="have the segment, z of others"):
+        read(made)
+
+
+def test_a_maximum_of_0_is_an_error(tmp_path: Path) -> None:
+    pixels = np.full((PLANES, ROWS, COLUMNS, 1), 0.5, np.float32)
+    options = {"fractional_type": "OCCUPANCY", "max_fractional_value": 200}
+    path = written(
+        tmp_path / "seg.dcm", source(tmp_path / "ct"), pixels, "FRACTIONAL", ("A",), **options
+    )
+    changed(path, lambda dataset: setattr(dataset, "MaximumFractionalValue", 0))
+    for open_ in (read, dcmdask.from_dicom):
+        with pytest.raises(HeaderError, match="Maximum Fractional Value"):
+            open_(path, values="modality")
+    assert read(path).max() == 100
+
+
+def test_stores_files_and_pickles(tmp_path: Path) -> None:
+    path = written(tmp_path / "seg.dcm", source(tmp_path / "ct"), masks())
+    one = scan(path)[0]
+    v = read(path)
+    stack = pickle.loads(pickle.dumps(one.stacks[0]))
+    np.testing.assert_array_equal(stack.to_xarray(), v)
+    dcmdask.to_zarr(one, tmp_path / "a.zarr")
+    assert dcmdask.verify(tmp_path / "a.zarr", one).ok
+    stored = xr.open_zarr(tmp_path / "a.zarr").pixels
+    np.testing.assert_array_equal(stored, v)
+    assert stored.segment.values.tolist() == v.segment.values.tolist()
+    for made in (v, v.dcm.labelmap()):
+        made.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+        with xr.open_dataarray(tmp_path / "a.nc", engine="h5netcdf") as again:
+            np.testing.assert_array_equal(again, made)
+    nearest = v.dcm.like(read(tmp_path / "ct"), method="nearest", fill_value=0)
+    assert nearest.shape == (3, PLANES, ROWS, COLUMNS)
+    np.testing.assert_array_equal(nearest, np.moveaxis(masks(), -1, 0))
+    with pytest.raises(GeometryError):
+        v.isel(z=0, drop=True).dcm.affine  # noqa: B018
+
+
+def test_segments_of_real_files_are_highdicoms(corpus: Path) -> None:
+    """Of all that are volumes and that highdicom reads: it takes neither big endian nor all RLE."""
+    compared = 0
+    for path in corpus_files():
+        if "seg" not in str(path).lower() and "liver" not in path.name:
+            continue
+        found = scan(path)
+        if not len(found) or found[0].metadata.get("SOPClassUID") not in KINDS:
+            continue
+        v = read(path)
+        if not {"segment", "z"} <= {*v.dims}:
+            continue
+        try:
+            theirs = by_highdicom(path)
+        except (ValueError, RuntimeError):
+            continue
+        is_fractional = v.attrs["segmentation_type"] == "FRACTIONAL"
+        ours = read(path, values="modality") if is_fractional else v
+        np.testing.assert_array_equal(ours, theirs, corpus_id(path))
+        compared += 1
+    assert compared >= 11
