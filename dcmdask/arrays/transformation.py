@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite, isnan
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -84,15 +85,11 @@ def with_values(
             source=frames.name,
             advice=[Advice("values", "stored", "needs none")],
         )
+    for one in instances:
+        if one.sop_class_uid == RT_DOSE:
+            _check_scaling(one)
     check_readable(instances, facts, _NEEDED[values])
     for one in instances:
-        if one.sop_class_uid == RT_DOSE and np.isnan(one.facts["slope"]).any():
-            raise MissingElementError(
-                "(3004,000E) 'Dose Grid Scaling' is missing: stored values are no doses without it",
-                source=one.source.name,
-                code="dose-grid-scaling",
-                advice=[Advice("values", "stored", "needs none")],
-            )
         if values == "display" and one.has_frame_lut:
             raise HeaderError(
                 "its functional groups hold a VOI LUT Sequence (0028,3010), which is not applied",
@@ -123,6 +120,20 @@ def with_values(
         ),
     )
     return (DisplayFrames if values == "display" else ModalityFrames)(frames, transformation)
+
+
+def _check_scaling(one: Described) -> None:
+    """Raise where an RT Dose has no Dose Grid Scaling."""
+    scaling = float(one.facts["slope"][0])
+    if not isfinite(scaling):
+        kind = MissingElementError if isnan(scaling) else HeaderError
+        found = "is missing" if isnan(scaling) else "is there and is no number"
+        raise kind(
+            f"(3004,000E) 'Dose Grid Scaling' {found}: stored values are no doses without it",
+            source=one.source.name,
+            code="dose-grid-scaling",
+            advice=[Advice("values", "stored", "needs none")],
+        )
 
 
 def _precise(

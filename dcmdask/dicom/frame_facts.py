@@ -214,8 +214,7 @@ _FACTS: Final = (
         (0x00089208, "CS", _FRAME_TYPE),
         (FRAME_TYPE, "CS", _FRAME_TYPE),
     ),
-    # Rescale Slope, or Dose Grid Scaling.
-    _fact("slope", "d", _number, (0x00281053, "DS", _TRANSFORMATION), (0x3004000E, "DS", ())),
+    _fact("slope", "d", _number, (0x00281053, "DS", _TRANSFORMATION)),  # or Dose Grid Scaling
     _fact("intercept", "d", _number, (0x00281052, "DS", _TRANSFORMATION)),
     _fact("rescale_type", "16s", _word, (0x00281054, "LO", _TRANSFORMATION)),  # empty where longer
     _fact("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
