@@ -87,6 +87,7 @@ def _look(one: Described) -> dict[str, object]:
         "stored type": () if _is_of_integers(one) else (one.bits_allocated, one.signed),
         "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
         "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
+        "tiles of a mosaic": one.tiles,
         "file": one.source.name if len(one) > 1 and meaning_of(one).is_separate else "",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf, isnan
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from dcmdask.arrays.modality import ModalityFrames, Transformation, slope_and_in
 from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
-from dcmdask.dicom.own_elements import RT_DOSE
+from dcmdask.dicom.own_elements import RT_DOSE, SEGMENTATIONS
 from dcmdask.dicom.scale_slope import scale_slopes
 from dcmdask.errors import Advice, HeaderError, MissingElementError, Note
 from dcmdask.pixels.array_like import ArrayLike
@@ -27,6 +28,11 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "modality": ("slope", "intercept"),
     "philips-float": ("slope", "intercept"),
     "display": ("slope", "intercept", "window_center", "window_width"),
+}
+# Elements besides Rescale Slope that values are scaled by, and what they become.
+_SCALES = {
+    RT_DOSE: ("(3004,000E) 'Dose Grid Scaling'", "doses"),
+    **dict.fromkeys(SEGMENTATIONS, ("(0062,000E) 'Maximum Fractional Value'", "fractions")),
 }
 _NO_SLOPE = Note(
     "rescale-slope",
@@ -84,15 +90,11 @@ def with_values(
             source=frames.name,
             advice=[Advice("values", "stored", "needs none")],
         )
+    for one in instances:
+        if one.sop_class_uid in _SCALES:
+            _check_scaling(one)
     check_readable(instances, facts, _NEEDED[values])
     for one in instances:
-        if one.sop_class_uid == RT_DOSE and np.isnan(one.facts["slope"]).any():
-            raise MissingElementError(
-                "(3004,000E) 'Dose Grid Scaling' is missing: stored values are no doses without it",
-                source=one.source.name,
-                code="dose-grid-scaling",
-                advice=[Advice("values", "stored", "needs none")],
-            )
         if values == "display" and one.has_frame_lut:
             raise HeaderError(
                 "its functional groups hold a VOI LUT Sequence (0028,3010), which is not applied",
@@ -123,6 +125,22 @@ def with_values(
         ),
     )
     return (DisplayFrames if values == "display" else ModalityFrames)(frames, transformation)
+
+
+def _check_scaling(one: Described) -> None:
+    """Raise where the values of an RT Dose or a segmentation have no scale."""
+    scaling = float(one.facts["slope"][0])
+    element, what = _SCALES[one.sop_class_uid]
+    is_missing = isnan(scaling) and one.sop_class_uid == RT_DOSE
+    if is_missing or scaling == inf:
+        kind = MissingElementError if is_missing else HeaderError
+        found = "is missing" if is_missing else "is 0 or no number"
+        raise kind(
+            f"{element} {found}: stored values are no {what} without it",
+            source=one.source.name,
+            code="scaling",
+            advice=[Advice("values", "stored", "needs none")],
+        )
 
 
 def _precise(

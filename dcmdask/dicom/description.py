@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import inf, isnan
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydicom.datadict import dictionary_VR
 
 from dcmdask.dicom import files, frame_facts
-from dcmdask.dicom.conversion import LONGEST, code_string, first_number, minutes, text
+from dcmdask.dicom.conversion import LONGEST, UNREADABLE, code_string, first_number, minutes, text
 from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
 from dcmdask.dicom.frame_index import count_frames
 from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
@@ -29,7 +29,7 @@ from dcmdask.dicom.header import (
 from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options, inflate_limit
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
 from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, mosaic_of
-from dcmdask.dicom.own_elements import NONE, OWN, OwnElements, own_elements
+from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.errors import HeaderError
@@ -42,12 +42,8 @@ _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
 SEQUENCES: Final = _LUTS | GROUPS
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
-_TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS, _DOSE_UNITS = (
-    0x00080201,
-    0x00280120,
-    0x00541001,
-    0x30040002,
-)
+_TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
+_DOSE_UNITS, _DOSE_GRID_SCALING, _MAXIMUM = 0x30040002, 0x3004000E, 0x0062000E
 _LOSSY, _CHARACTER_SET, _SERIES_DESCRIPTION = 0x00282110, 0x00080005, 0x0008103E
 _WORDS: Final = frozenset(
     {
@@ -72,7 +68,14 @@ WANTED: Final = frozenset(
         *OWN,
         *_WORDS,
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
-        *(IMAGER, REGIONS, EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS),
+        *(
+            _DOSE_GRID_SCALING,
+            _MAXIMUM,
+            IMAGER,
+            REGIONS,
+            EXTENDED_OFFSET_TABLE,
+            EXTENDED_OFFSET_TABLE_LENGTHS,
+        ),
     }
 )
 
@@ -288,7 +291,7 @@ def describe(
     words = {tag: code_string(values[tag].value) if tag in values else "" for tag in _WORDS}
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
     spacing = other_spacing(header)
-    frames = _facts(header, count, words[_MODALITY] == "MR", image_type, spacing.value)
+    frames = _facts(header, count, words, image_type, spacing.value)
     kinds = image_type.decode("ascii", "replace")
     return Described(
         source=source,
@@ -350,15 +353,12 @@ def check_readable(
             continue
         stops = np.cumsum([len(one) for one in instances])
         number = int(np.searchsorted(stops, rows[0], "right"))
-        one = instances[number]
-        texts = {tag: text_of(one, tag) for tag in frame_facts.TAGS_OF[column]}
-        # Inside a functional group it is the first.
-        tag = next((tag for tag, text in texts.items() if text), frame_facts.TAGS[column])
+        one, tag = instances[number], frame_facts.TAGS[column]
         raise HeaderError(
-            f"{called(tag)} is there and is no number that can be used",
+            f"{called(tag)} is there and is no number",
             source=one.source.name,
             frame=int(rows[0] - stops[number] + len(one)) if len(one) > 1 else None,
-            detail=texts[tag],
+            detail=text_of(one, tag),
             code="unreadable",
         )
 
@@ -386,7 +386,9 @@ def _padding(header: Header, signed: bool) -> float | None:
     return None if isnan(padding) else padding
 
 
-def _facts(header: Header, frames: int, is_mr: bool, kind: bytes, spacing: bytes) -> Frames:
+def _facts(
+    header: Header, frames: int, words: Mapping[int, str], kind: bytes, spacing: bytes
+) -> Frames:
     offset = header.values.get(_TIMEZONE_OFFSET)
     common = Common(header.encoding.little_endian, minutes(offset.value) if offset else 0)
     top = _top_level(header)
@@ -394,7 +396,16 @@ def _facts(header: Header, frames: int, is_mr: bool, kind: bytes, spacing: bytes
         top[0] = b""  # the position of at most the first frame
     if spacing:
         top[NUMBER_OF[TAGS["spacing"]]] = spacing
-    if is_mr:
+    if words[_SOP_CLASS] == RT_DOSE:
+        # Its scaling alone gives doses (PS3.3 C.8.8.3), whatever a rescaling besides says.
+        scaling = header.values.get(_DOSE_GRID_SCALING)
+        top[NUMBER_OF[TAGS["slope"]]] = scaling.value[:LONGEST] if scaling else b""
+        top[NUMBER_OF[TAGS["intercept"]]] = b""
+    if words[_SOP_CLASS] in SEGMENTATIONS and (maximum := header.values.get(_MAXIMUM)):
+        number = first_number(maximum.value, "US", common.little_endian)
+        is_number = 0 < number < inf
+        top[NUMBER_OF[TAGS["slope"]]] = b"%r" % (1 / number) if is_number else UNREADABLE
+    if words[_MODALITY] == "MR":
         top[NUMBER_OF[FRAME_TYPE]] = top[NUMBER_OF[FRAME_TYPE]] or kind
         for tag, value in private_diffusion(header.values, header.encoding).items():
             top[NUMBER_OF[tag]] = value

@@ -36,7 +36,6 @@ __all__ = [
     "LUTS",
     "NUMBER_OF",
     "TAGS",
-    "TAGS_OF",
     "Common",
     "packed",
     "update",
@@ -105,12 +104,6 @@ def _acquisition_time(values: _Values, fact: _Fact, common: Common) -> tuple[flo
 def _reference_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
     seconds = first_number(values[2], "FD", common.little_endian)
     return (first_read(_first(values[:2], fact.elements[:2], common), 1000 * seconds),)
-
-
-def _slope(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
-    maximum = first_number(values[2], "US", common.little_endian)
-    part = inf if maximum in (0, inf) else 1 / maximum
-    return (first_read(_first(values[:2], fact.elements[:2], common), part),)
 
 
 def _date_and_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]:
@@ -221,15 +214,8 @@ _FACTS: Final = (
         (0x00089208, "CS", _FRAME_TYPE),
         (FRAME_TYPE, "CS", _FRAME_TYPE),
     ),
-    # Rescale Slope, Dose Grid Scaling, or 1 / Maximum Fractional Value.
-    _fact(
-        "slope",
-        "d",
-        _slope,
-        (0x00281053, "DS", _TRANSFORMATION),
-        (0x3004000E, "DS", ()),
-        (0x0062000E, "US", ()),
-    ),
+    # Or Dose Grid Scaling, or 1 / Maximum Fractional Value.
+    _fact("slope", "d", _number, (0x00281053, "DS", _TRANSFORMATION)),
     _fact("intercept", "d", _number, (0x00281052, "DS", _TRANSFORMATION)),
     _fact("rescale_type", "16s", _word, (0x00281054, "LO", _TRANSFORMATION)),  # empty where longer
     _fact("window_center", "d", _number, (0x00281050, "DS", _WINDOW)),  # the first
@@ -256,8 +242,6 @@ def _type(format_: str) -> tuple[Any, ...]:
 FACTS = np.dtype([(fact.name, *_type(fact.format)) for fact in _FACTS])
 """A row for each frame."""
 
-TAGS_OF: Final = {fact.name: tuple(tag for tag, _, _ in fact.elements) for fact in _FACTS}
-"""All elements of each column, the first that can be read counts."""
 TAGS: Final = {fact.name: fact.elements[0][0] for fact in _FACTS}
 """The first of the elements of each column."""
 

@@ -83,7 +83,7 @@ def mosaic_of(values: Mapping[int, RawValue], encoding: Encoding) -> Mosaic:
     tiles = found(b"NumberOfImagesInMosaic", _NUMBER, "US")[:1]
     normal = found(b"SliceNormalVector", None, "FD")
     times = found(b"MosaicRefAcqTimes", _TIMES, "FD")
-    is_number = bool(tiles) and isfinite(tiles[0]) and tiles[0] >= 1
+    is_number = bool(tiles) and tiles[0].is_integer() and tiles[0] >= 1
     return Mosaic(
         int(tiles[0]) if is_number else 0,
         normal if len(normal) == 3 and all(map(isfinite, normal)) else (nan, nan, nan),
@@ -111,7 +111,10 @@ def _elements(data: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
                 # The first form counts the items of the first element to each length.
                 length = lengths[1] if is_second else lengths[0] - first
                 if not 0 <= length <= len(data) - at:
-                    return
+                    if is_second:
+                        return
+                    # An item behind the last value may say anything in the first form.
+                    break
                 if length:
                     values.append(data[at : at + length].split(b"\0")[0].strip())
                 at += length + -length % 4

@@ -263,12 +263,12 @@ def _sorted(axes: Iterable[Axis]) -> tuple[Axis, ...]:
 # Values of headers
 
 
-def _indexed(indices: Indices) -> tuple[Axis, ...]:
+def _indexed(indices: Indices, left_out: Sequence[str] = ("stack", "z")) -> tuple[Axis, ...]:
     """Return an axis for each dimension of an object that varies, but for those of positions."""
     axes: dict[str, Axis] = {}
     for name, values in zip(indices.names, indices.values.T, strict=True):
         level = distinct(values.astype(np.int64), 0.5)
-        if name in ("stack", "z") or not level.any():
+        if name in left_out or not level.any():
             continue
         if name in axes:
             # Two attributes of one dimension, such as b-value and direction.
@@ -278,17 +278,11 @@ def _indexed(indices: Indices) -> tuple[Axis, ...]:
 
 
 def indexed_axes(indices: Indices) -> tuple[Axis, ...]:
-    """Return an axis for each dimension of frames without positions, z the last.
+    """Return an axis for each dimension of frames without positions that varies, z the last.
 
     Nothing where their grid is not full.
     """
-    axes = {
-        name: Axis(name, "", distinct(values.astype(np.int64), 0.5))
-        for name, values in zip(indices.names, indices.values.T, strict=True)
-        if name != "stack"
-    }
-    varying = [axis for axis in axes.values() if axis.level.any() or axis.name == "z"]
-    found = sorted(_sorted(varying), key=lambda axis: axis.name == "z")
+    found = sorted(_indexed(indices, ("stack",)), key=lambda axis: axis.name == "z")
     return tuple(found) if is_full(found, np.zeros(len(indices.values), np.int64)) else ()
 
 

@@ -34,7 +34,7 @@ def labels(
     facts: npt.NDArray[Any],
     dims: tuple[str, ...],
     numbers: Integers,
-    geometry: Geometry,
+    geometry: Geometry | None,
     axes: Sequence[Axis],
 ) -> Coordinates:
     """Return the coordinates of an arrangement.
@@ -46,12 +46,13 @@ def labels(
     dims : tuple of str
     numbers : ndarray of int64
         Rows of `facts`, -1 for none; of the lengths of `dims`.
-    geometry : Geometry
+    geometry : Geometry or None
     axes : sequence of Axis
         The dimensions in front of ``z``.
     """
     found = varying_coordinates(facts, dims, numbers)
-    found["z"] = (("z",), z_of(geometry))
+    if geometry is not None:
+        found["z"] = (("z",), z_of(geometry))
     for axis in axes:
         rows = _firsts(numbers, dims.index(axis.name))
         if axis.name == "t":

@@ -126,8 +126,9 @@ def _by_indices(facts: npt.NDArray[Any], axes: Sequence[Axis]) -> Arrangement:
     dims = tuple(axis.name for axis in axes)
     numbers = np.empty([int(axis.level.max()) + 1 for axis in axes], np.int64)
     numbers[tuple(axis.level for axis in axes)] = np.arange(len(facts))
-    coordinates = varying_coordinates(facts, dims, numbers)
-    return Arrangement(dims, numbers, coordinates, None)
+    # Without positions nothing says where slices lie.
+    others = [axis for axis in axes if axis.name != "z"]
+    return Arrangement(dims, numbers, labels(facts, dims, numbers, None, others), None)
 
 
 def _in_number_order(

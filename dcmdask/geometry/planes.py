@@ -186,12 +186,17 @@ def normal_of(orientation: Floats) -> Floats:
 
 def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which frames have a position, and an orientation that spans a plane."""
-    orientation = facts["orientation"]
     # Also false for NaN.
-    valid = (np.abs(facts["position"]) < FAR).all(1) & (np.abs(orientation) < FAR).all(1)
+    there = (np.abs(facts["position"]) < FAR).all(1)
+    return np.asarray(there & spans_plane(facts["orientation"]))
+
+
+def spans_plane(orientation: Floats) -> npt.NDArray[np.bool_]:
+    """Return which direction cosines of rows and columns, (n, 6), span a plane."""
+    valid = np.asarray((np.abs(orientation) < FAR).all(1))
     row, column = np.where(valid[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
-    placed: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
-    return placed
+    spans: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
+    return spans
 
 
 def is_out_of_reach(values: Floats) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import numpy as np
 from dcmdask.dicom.conversion import term
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
-from dcmdask.geometry.planes import Floats, normal_of
+from dcmdask.geometry.planes import Floats, normal_of, spans_plane
 from dcmdask.images.meaning import Meaning
 
 _POSITION, _OFFSETS = 0x00200032, 0x3004000C
@@ -59,14 +59,16 @@ class Dose(Meaning):
 
 def _positions(one: Described) -> Floats | None:
     """Return the position of each frame, (frames, 3); None where they stay as they are."""
-    if len(one) == 1:
+    offsets = _offsets(one) if len(one) > 1 else ""
+    first = one.own.numbers(_POSITION, "DS")
+    if isinstance(offsets, str) or not first:
         return None
-    position = one.own.numbers(_POSITION, "DS")
-    offsets = _offsets(one)
-    if len(position) != 3 or isinstance(offsets, str):
-        return None
-    normal = normal_of(one.facts["orientation"][0])
-    return np.array(position) + np.outer(offsets, normal)
+    # A value that cannot be read is infinity, and is named as in other images.
+    position = np.array(first if len(first) == 3 else [np.inf] * 3)
+    orientation = one.facts["orientation"]
+    if not spans_plane(orientation).all():
+        return np.tile(position, (len(one), 1))
+    return position + np.outer(offsets, normal_of(orientation[0]))
 
 
 def _offsets(one: Described) -> Floats | str:
@@ -86,7 +88,8 @@ def _offsets(one: Described) -> Floats | str:
     if vector[0] == 0:
         return vector
     position = one.own.numbers(_POSITION, "DS")
-    along = normal_of(one.facts["orientation"][0])
+    orientation = one.facts["orientation"]
+    along = normal_of(orientation[0]) if spans_plane(orientation).all() else np.zeros(3)
     if len(position) == 3 and np.isclose(abs(along[2]), 1) and np.isclose(position[2], vector[0]):
         return np.asarray((vector - vector[0]) * np.sign(along[2]))
     return (

@@ -52,10 +52,10 @@ class Meaning:
 
 
 class Unplaced(Meaning):
-    """Frames whose positions do not say how they lie behind one another."""
+    """Frames whose positions and indices do not say how they lie behind one another."""
 
     def meant(self, one: Described) -> Described:
-        """Return a description without positions."""
+        """Return a description without positions and dimensions."""
         facts = one.facts.copy()
         facts["position"] = np.nan
-        return replace(one, table=facts.tobytes())
+        return replace(one, table=facts.tobytes(), dimensions=(), index_values=b"")

@@ -13,12 +13,14 @@ from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
 from dcmdask.geometry.coordinates import reduced
 from dcmdask.geometry.dimensions import Arrangement
-from dcmdask.geometry.planes import Floats, normal_of
+from dcmdask.geometry.planes import Floats, is_out_of_reach, is_placed, normal_of, spans_plane
 from dcmdask.images.meaning import Unplaced
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
 
+# Decimals of ms. Headers have more, in which the same times differ.
+_MICROSECONDS: Final = 3
 # Direction cosines are rounded; the normal of another orientation is far from it.
 _PARALLEL: Final = 0.999
 
@@ -35,7 +37,9 @@ class Mosaic(Unplaced):
         tiles, down, across = grid
         rows, columns = one.rows // down, one.columns // across
         facts = np.repeat(one.facts, tiles)
-        facts["position"] = _positions(one, tiles, rows, columns).reshape(-1, 3)
+        # Values that cannot be read stay, and are named as in other images.
+        if is_placed(one.facts).all() and not is_out_of_reach(one.facts["spacing"]).any():
+            facts["position"] = _positions(one, tiles, rows, columns).reshape(-1, 3)
         return replace(one, rows=rows, columns=columns, tiles=tiles, table=facts.tobytes())
 
     def arranged(self, layout: Layout) -> Arrangement:
@@ -46,7 +50,7 @@ class Mosaic(Unplaced):
         if tiles == 1 or {len(each) for each in times} != {tiles}:
             return arrangement
         numbers = arrangement.numbers
-        each = np.array(times)[layout.owner, layout.stored % tiles]
+        each = np.round(times, _MICROSECONDS)[layout.owner, layout.stored % tiles]
         along, found = reduced(np.where(numbers < 0, np.nan, each[numbers]), arrangement.dims)
         coordinates = {**arrangement.coordinates, "slice_time": (along, found)}
         return replace(arrangement, coordinates=coordinates)
@@ -62,8 +66,15 @@ class Mosaic(Unplaced):
             text = "the private header does not say in which direction slices follow one another"
             yield Note("mosaic-normal", f"{text}: that of the orientation is taken")
         if not one.mosaic.spacing > 0:
-            text = "(0018,0088) 'Spacing Between Slices' is missing: the thickness is taken"
+            text = "there is no (0018,0088) 'Spacing Between Slices': the thickness is taken"
             yield Note("mosaic-spacing", text)
+        across, down = ceil(sqrt(one.tiles)), _least_rows(one.tiles)
+        if one.rows != one.columns and one.rows * across == one.columns * down:
+            yield Note(
+                "mosaic-grid",
+                f"tiles are taken to be of {one.rows} x {one.columns} pixels, in a full grid; "
+                f"without its empty rows they would be of {one.columns} x {one.columns}",
+            )
 
 
 def is_mosaic(one: Described) -> bool:
@@ -74,23 +85,25 @@ def is_mosaic(one: Described) -> bool:
 def _grid(one: Described) -> tuple[int, int, int] | str:
     """Return the number of tiles, down and across, or why they are not known.
 
-    Tiles fill a square grid, of which rows without a tile may be left out.
+    Tiles fill a square grid. Only where that does not fit, rows without a tile are left out.
     """
     tiles = one.mosaic.tiles
     if not tiles:
         return "the private header that tells their number is not there"
     across = ceil(sqrt(tiles))
-    fitting = [
-        (down, across)
-        for down in (across, ceil(tiles / across))
-        if one.rows % down == one.columns % across == 0
-    ]
-    if not fitting:
+    rows_of_tiles = across, _least_rows(tiles)
+    down = next((n for n in rows_of_tiles if one.rows % n == one.columns % across == 0), 0)
+    if not down:
         return f"{one.rows} x {one.columns} pixels are no grid of {tiles} tiles"
-    if np.abs(np.dot(one.mosaic.normal, _normal(one))) < _PARALLEL:
+    is_plane = spans_plane(one.facts["orientation"]).all()
+    if is_plane and np.abs(np.dot(one.mosaic.normal, _normal(one))) < _PARALLEL:
         return "the private header has another orientation than (0020,0037) 'Image Orientation'"
-    square = (grid for grid in fitting if one.rows // grid[0] == one.columns // grid[1])
-    return tiles, *next(square, fitting[0])
+    return tiles, down, across
+
+
+def _least_rows(tiles: int) -> int:
+    """Return the number of rows of a grid without those that have no tile."""
+    return ceil(tiles / ceil(sqrt(tiles)))
 
 
 def _normal(one: Described) -> Floats:
