@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from make_dicom import native, noise, saved
+from made_images import LOOP, loop
+from make_dicom import noise
 from pydicom.uid import (
-    ImplicitVRLittleEndian,
-    UltrasoundMultiFrameImageStorage,
     XRayAngiographicImageStorage,
 )
 
@@ -18,21 +17,7 @@ import dcmdask
 from dcmdask import DcmdaskWarning, Stack, scan, verify
 
 FRAME_TIME, FRAME_TIME_VECTOR, SLICE_VECTOR = 0x00181063, 0x00181065, 0x00540080
-FRAMES = noise(4, 6, 8)
 RECENT = {"FrameIncrementPointer": FRAME_TIME_VECTOR}
-
-
-def loop(folder: Path, frames: np.ndarray = FRAMES, name: str = "0", **elements: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {
-        "SOPClassUID": UltrasoundMultiFrameImageStorage,
-        "SOPInstanceUID": f"1.2.3.{int(name) + 1}",
-        "SeriesInstanceUID": "1.2.3",
-        "Modality": "US",
-        "InstanceNumber": int(name) + 1,
-        **elements,
-    }
-    return saved(folder, native(frames, ImplicitVRLittleEndian, **found), name)
 
 
 def stack_of(src: Path) -> Stack:
@@ -96,7 +81,7 @@ def test_without_times_frames_are_plain(tmp_path: Path, elements: Any, said: str
     assert stack.kind == "loop" and stack.dims == ("frame", "y", "x")
     assert [note.code for note in stack.notes] == ["frame-time"] and said in stack.notes[0].text
     with pytest.warns(DcmdaskWarning, match="frames have no times"):
-        np.testing.assert_array_equal(stack.to_xarray(), FRAMES)
+        np.testing.assert_array_equal(stack.to_xarray(), LOOP)
 
 
 @pytest.mark.parametrize("text", [b"ab.c", b" inf", b"    "])
@@ -120,7 +105,7 @@ def test_times_that_cannot_be_read(tmp_path: Path, text: bytes, vector: bool) ->
     ],
 )
 def test_frames_that_are_no_loop(tmp_path: Path, elements: Any) -> None:
-    frames = FRAMES[: elements.get("NumberOfFrames", 4)]
+    frames = LOOP[: elements.get("NumberOfFrames", 4)]
     stack = stack_of(loop(tmp_path, frames, **elements))
     assert stack.kind == "frames" and stack.dims == ("frame", "y", "x") and not stack.notes
 
@@ -155,7 +140,7 @@ def test_angles_of_a_rotation_are_a_coordinate(tmp_path: Path) -> None:
 
 def test_a_file_by_itself_keeps_its_frames(tmp_path: Path) -> None:
     path = loop(tmp_path, FrameTime=40)
-    np.testing.assert_array_equal(dcmdask.from_dicom(path), FRAMES)
+    np.testing.assert_array_equal(dcmdask.from_dicom(path), LOOP)
 
 
 @pytest.mark.parametrize("format_", ["zarr", "ome-zarr"])

@@ -2,87 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK
+from made_images import FIRST, detector, nuclear, vectors
 from made_series import AXIAL, OBLIQUE, along, normal
-from make_dicom import native, noise, saved
+from make_dicom import noise
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    NuclearMedicineImageStorage,
 )
 
 import dcmdask
 from dcmdask import DcmdaskWarning, LayoutError, Stack, scan, verify
 
-FIRST = along(AXIAL, [0.0])[0]
-TAGS = {
-    "energy_window": ("EnergyWindowVector", 0x00540010),
-    "detector": ("DetectorVector", 0x00540020),
-    "phase": ("PhaseVector", 0x00540030),
-    "rotation": ("RotationVector", 0x00540050),
-    "rr_interval": ("RRIntervalVector", 0x00540060),
-    "time_slot": ("TimeSlotVector", 0x00540070),
-    "z": ("SliceVector", 0x00540080),
-    "angular_view": ("AngularViewVector", 0x00540090),
-    "time_slice": ("TimeSliceVector", 0x00540100),
-}
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
-
-
-def vectors(lengths: Mapping[str, int]) -> dict[str, list[int]]:
-    """The vectors of a full grid, of which the last varies fastest, from 1 on."""
-    places = product(*(range(1, length + 1) for length in lengths.values()))
-    return dict(zip(lengths, map(list, zip(*places, strict=True)), strict=True))
-
-
-def detector(
-    position: Sequence[float] | None = tuple(FIRST), orientation: Sequence[float] | None = AXIAL
-) -> Dataset:
-    found = Dataset()
-    found.StartAngle = 0
-    if orientation is not None:
-        found.ImageOrientationPatient = [f"{x:.9g}" for x in orientation]
-    if position is not None:
-        found.ImagePositionPatient = [f"{x:.9g}" for x in position]
-    return found
-
-
-def nuclear(
-    folder: Path,
-    frames: np.ndarray,
-    told: Mapping[str, Sequence[int]],
-    *,
-    name: str = "0",
-    syntax: UID = ExplicitVRLittleEndian,
-    **elements: Any,
-) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {
-        "SOPClassUID": NuclearMedicineImageStorage,
-        "SOPInstanceUID": f"1.2.3.{int(name) + 1}",
-        "StudyInstanceUID": "1.2",
-        "SeriesInstanceUID": "1.2.3",
-        "FrameOfReferenceUID": "1.2.4",
-        "Modality": "NM",
-        "ImageType": ["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"],
-        "PixelSpacing": [0.5, 0.75],
-        "SliceThickness": 2.5,
-        "FrameIncrementPointer": [TAGS[name][1] for name in told],
-        **{TAGS[name][0]: list(values) for name, values in told.items()},
-        **elements,
-    }
-    here = {keyword: value for keyword, value in found.items() if value is not None}
-    return saved(folder, native(frames, syntax, **here), name)
 
 
 def stack_of(src: Path) -> Stack:
