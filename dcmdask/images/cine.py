@@ -59,19 +59,22 @@ class Cine(Meaning):
 
 def is_cine(one: Described) -> bool:
     """Return whether the frames of an instance follow one another in time."""
-    points = one.own.tags(FRAME_INCREMENT_POINTER)
-    if not np.isnan(one.facts["position"]).all():
+    if len(one) == 1 or not np.isnan(one.facts["position"]).all():
         return False
-    if points:
-        return not {FRAME_TIME, FRAME_TIME_VECTOR}.isdisjoint(points)
-    return any(one.own.raw(tag) for tag in (FRAME_TIME, FRAME_TIME_VECTOR))
+    if pointer := one.own.tags(FRAME_INCREMENT_POINTER):
+        return not {FRAME_TIME, FRAME_TIME_VECTOR}.isdisjoint(pointer)
+    return any(one.own.raw(tag) for tag in (FRAME_TIME, FRAME_TIME_VECTOR, _CINE_RATE))
 
 
 def _times(one: Described) -> Floats | str:
-    """Return the time of each frame in ms from the first, or why it is not known."""
+    """Return the time of each frame in ms from the first, or why it is not known.
+
+    By the vector, unless the Frame Increment Pointer names Frame Time alone.
+    """
+    pointer = one.own.tags(FRAME_INCREMENT_POINTER)
     vector = np.array(one.own.numbers(FRAME_TIME_VECTOR, "DS"))
-    if len(vector):
-        # The first is from a frame before, or 0.
+    if len(vector) and (not pointer or FRAME_TIME_VECTOR in pointer):
+        # The first is the time since a frame before, or 0.
         steps, called = vector[1:], "(0018,1065) 'Frame Time Vector'"
         if len(vector) != len(one):
             return f"{called} has {len(vector)} values for {len(one)} frames"

@@ -13,7 +13,7 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.elements import Filter, Wanted
 from dcmdask.dicom.own_elements import DETECTORS, FRAME_INCREMENT_POINTER, VECTORS
 from dcmdask.errors import Note
-from dcmdask.geometry.planes import Floats, Integers, normal_of
+from dcmdask.geometry.planes import Floats, Integers, normal_of, spans_plane
 from dcmdask.images.meaning import Unplaced
 
 _POSITION, _ORIENTATION, _SPACING = 0x00200032, 0x00200037, 0x00180088
@@ -35,7 +35,7 @@ class Nuclear(Unplaced):
         facts["position"] = np.nan
         if (place := _place(one)) is not None and "z" in vectors:
             position, orientation, step = place
-            along = (vectors["z"] - 1) * step
+            along = (vectors["z"] - vectors["z"].min()) * step
             facts["position"] = position + np.outer(along, normal_of(orientation))
             facts["orientation"] = orientation
         indices = np.column_stack(list(vectors.values())).astype(np.uint32)
@@ -66,9 +66,14 @@ def _vectors(one: Described) -> dict[str, Integers] | str:
                 "is which is not known"
             )
         found[name] = values.astype(np.int64)
-    if len(one) > 1 and not found:
+    if len(one) == 1:
+        return found or {"z": np.ones(1, np.int64)}
+    if not found:
         return "(0028,0009) 'Frame Increment Pointer' names no vector of nuclear medicine"
-    return found or {"z": np.ones(1, np.int64)}
+    places = np.prod([len(np.unique(values)) for values in found.values()])
+    if not len(np.unique(list(found.values()), axis=1).T) == len(one) == places:
+        return f"the vectors of {', '.join(found)} do not give each frame a place in a full grid"
+    return found
 
 
 def _place(one: Described) -> tuple[Floats, Floats, float] | None:
@@ -76,14 +81,14 @@ def _place(one: Described) -> tuple[Floats, Floats, float] | None:
 
     The spacing is along the normal, and negative where slices go against it.
     """
-    spacing = one.own.numbers(_SPACING, "DS")
+    spacing = one.own.numbers(_SPACING, "DS")[:1]
     for item in one.own.items(DETECTORS, _PLACE)[:1]:
-        if item.keys() != {_POSITION, _ORIENTATION}:
-            return None
         position, orientation = (
-            np.array(numbers(item[tag].value, "DS", True)) for tag in (_POSITION, _ORIENTATION)
+            np.array(numbers(item[tag].value, "DS", True) if tag in item else ())
+            for tag in (_POSITION, _ORIENTATION)
         )
-        there = len(position) == 3 and len(orientation) == 6
-        if there and np.isfinite([*position, *orientation]).all() and spacing:
+        is_there = position.shape == (3,) and orientation.shape == (6,)
+        finite = np.isfinite([*position, *orientation, *spacing]).all()
+        if is_there and finite and spacing and spans_plane(orientation[np.newaxis]).all():
             return position, orientation, spacing[0]
     return None

@@ -14,8 +14,8 @@ from dcmdask.geometry.planes import Floats
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
 
-# Dimensions that are stored as c.
-CHANNELS = ("diffusion", "echo", "component")
+# Dimensions that are not stored as c.
+_OTHERS = frozenset({"t", "z", "y", "x", "frame", "sample"})
 _WHITE = "FFFFFF"
 _SAMPLES = {
     "RGB": (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF")),
@@ -33,17 +33,21 @@ class _Window(NamedTuple):
     inverted: bool = False
 
 
+def channels_of(dims: Sequence[str]) -> list[str]:
+    """Return the dimensions that are stored as c, such as echoes or energy windows."""
+    return [dim for dim in dims if dim not in _OTHERS]
+
+
 def labels(contents: Contents) -> list[str]:
     """Return a label for each c; one label without such an axis."""
-    for dim in CHANNELS:
-        if dim in contents.dims:
-            told = {
-                name: values
-                for name, (along, values, _) in contents.coordinates.items()
-                if along == (dim,)
-            }
-            count = contents.frames.shape[contents.dims.index(dim)]
-            return [_label(dim, {name: told[name][i] for name in told}, i) for i in range(count)]
+    for dim in channels_of(contents.dims):
+        told = {
+            name: values
+            for name, (along, values, _) in contents.coordinates.items()
+            if along == (dim,)
+        }
+        count = contents.frames.shape[contents.dims.index(dim)]
+        return [_label(dim, {name: told[name][i] for name in told}, i) for i in range(count)]
     if contents.colour:
         return [label for label, _ in _samples(contents)]
     return [str(contents.attributes.get("units") or contents.values)]
@@ -61,7 +65,7 @@ def _label(dim: str, told: dict[str, Any], number: int) -> str:
         along = ", ".join(f"{part:.3g}" for part in direction)
         weighting = f"b {told['b_value']:g} s/mm2"
         return f"{weighting} ({along})" if np.isfinite(direction).all() else weighting
-    return f"{dim} {number}"
+    return f"{dim} {told.get(dim, number)}"
 
 
 def _samples(contents: Contents) -> Sequence[tuple[str, str]]:

@@ -218,10 +218,10 @@ def _of_frames(
 def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
     """Return x and y of the frames of a file, as they are where they are arranged.
 
-    Not of frames that begin beside one another: x and y would be those of the first.
+    Not of frames that begin beside one another, such as tiles: x and y would be those of the first.
     """
     stacks = stacks_of(one.series_uid, (one,))
-    if len(stacks) > 1:
+    if len(stacks) > 1 or stacks[0].instances[0].tiles > 1:
         return {}
     (stack,) = stacks
     geometry = stack.geometry

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from dcmdask.arrays.labels import Labels
 from dcmdask.dicom.description import facts_of
@@ -22,7 +20,7 @@ from dcmdask.geometry.grid import Geometry, is_tilted
 from dcmdask.geometry.patient import patient_axes
 from dcmdask.geometry.planes import Floats
 from dcmdask.images.assembly import FILL, SPLIT
-from dcmdask.store.channels import CHANNELS, described, labels
+from dcmdask.store.channels import channels_of, described, labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
 
@@ -33,7 +31,6 @@ _THICK = 1.5
 # Times are even if they are off by less than this part of a step.
 _EVEN_TIMES = 1e-3
 _INSTEAD = Advice("format", "zarr", "stores it as it is")
-_FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
 
 
 class Axes(NamedTuple):
@@ -63,11 +60,11 @@ class Axes(NamedTuple):
 def axes(contents: Contents) -> Axes:
     """Return the axes of arranged frames in OME-Zarr.
 
-    Samples are stored as c, in front of the space, and so is a dimension of diffusion
-    weightings, echoes or components. Frames without a position are t if they are of one
-    instance that gives the time of each, or if there is just one. z is halved where its spacing
-    is at most 1.5 times that in the plane, the larger of two: halving y and x alone would make
-    them coarser than z.
+    Samples are stored as c, in front of the space, and so is a dimension that is neither time nor
+    space, such as diffusion weightings, echoes or energy windows. Frames without a position are t
+    if they are of one instance that gives the time of each, or if there is just one. z is halved
+    where its spacing is at most 1.5 times that in the plane, the larger of two: halving y and x
+    alone would make them coarser than z.
 
     Raises
     ------
@@ -79,7 +76,7 @@ def axes(contents: Contents) -> Axes:
     frames, geometry = contents.frames, _geometry(contents)
     own = contents.dims[: frames.frame_axes]
     lengths = dict(zip(contents.dims, frames.shape, strict=True))
-    stored_as = dict.fromkeys(CHANNELS, "c")
+    stored_as = dict.fromkeys(channels_of(own), "c")
     # A single frame has one time, even if it is not known.
     if own == ("frame",) and (len(frames) == 1 or _times(contents) is not None):
         stored_as["frame"] = "t"
@@ -276,8 +273,7 @@ def _origin(contents: Contents) -> dict[str, float]:
 def _times(contents: Contents) -> Floats | None:
     """Return the time of each t in ms from the first; None where it is not known.
 
-    Frames without a position have times if they are those of one instance, in its order: by
-    Frame Time Vector, Frame Time or Cine Rate (PS3.3 C.7.6.5), or else by their own times.
+    Frames without a position have their own times if they are those of one instance, in its order.
     """
     if contents.dims[0] != "frame":
         return contents.coordinates["t"][1] if "t" in contents.coordinates else None
@@ -286,39 +282,8 @@ def _times(contents: Contents) -> Floats | None:
         return None
     if not np.array_equal(arrangement.numbers, np.arange(count)):
         return None
-    times = _cine_times(contents.dataset, count)
-    if times is not None:
-        return times
     for column in MILLISECONDS:
         along, values, _ = contents.coordinates.get(column, ((), np.zeros(0), {}))
         if along == ("frame",) and (np.diff(values) > 0).all():
             return np.asarray(values - values[0])
     return None
-
-
-def _cine_times(dataset: Dataset, count: int) -> Floats | None:
-    pointers = _values(dataset, "FrameIncrementPointer")
-    if pointers and not {_FRAME_TIME, _FRAME_TIME_VECTOR}.intersection(pointers):
-        # Frames differ in another attribute than time.
-        return None
-    vector = np.array(_values(dataset, "FrameTimeVector"), np.float64)
-    if len(vector) == count and (vector[1:] > 0).all():
-        return np.asarray(np.cumsum(vector) - vector[0])
-    for keyword in ("FrameTime", "CineRate"):
-        for value in _values(dataset, keyword)[:1]:
-            if value > 0:
-                step = value if keyword == "FrameTime" else 1000 / value
-                return np.arange(count, dtype=np.float64) * step
-    return None
-
-
-def _values(dataset: Dataset, keyword: str) -> list[float]:
-    """Return the numbers of an element; none if one of them is invalid."""
-    try:
-        value = dataset.get(keyword)
-    except Exception:
-        # So damaged that pydicom raises anything.
-        return []
-    values = list(value) if isinstance(value, MultiValue) else [value]
-    finite = all(isinstance(one, int | float) and np.isfinite(one) for one in values)
-    return values if finite else []

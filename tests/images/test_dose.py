@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from made_series import AXIAL, OBLIQUE, SERIES, along, classic, normal
-from make_dicom import native, noise, saved
-from pydicom.uid import ImplicitVRLittleEndian, RTDoseStorage
+from made_images import FIRST, SCALING, dose
+from made_series import AXIAL, OBLIQUE, along, classic, normal
+from make_dicom import noise
 from real_files import corpus_files, packaged_files
 
 import dcmdask
@@ -25,43 +25,7 @@ from dcmdask import (
     scan,
 )
 
-SCALING = 3.7e-5
-FIRST = along(AXIAL, [0.0])[0]
 DOWN = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
-
-
-def dose(
-    folder: Path,
-    frames: np.ndarray | None = None,
-    offsets: Sequence[Any] | None = (0.0, 2.5, 5.0, 7.5),
-    *,
-    orientation: Sequence[float] = AXIAL,
-    name: str = "dose.dcm",
-    **elements: Any,
-) -> Path:
-    """An RT Dose of 32 bits, 4 planes of 6 x 8 pixels unless there are others."""
-    folder.mkdir(parents=True, exist_ok=True)
-    frames = noise(4, 6, 8, dtype="u4") if frames is None else frames
-    found = {
-        "SOPClassUID": RTDoseStorage,
-        "SOPInstanceUID": f"{SERIES}.{len(name)}",
-        "SeriesInstanceUID": SERIES,
-        "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.6",
-        "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.5",
-        "Modality": "RTDOSE",
-        "PixelSpacing": [0.5, 0.75],
-        "ImagePositionPatient": FIRST.tolist(),
-        "ImageOrientationPatient": list(orientation),
-        "FrameIncrementPointer": 0x3004000C,
-        "GridFrameOffsetVector": None if offsets is None else list(offsets),
-        "DoseUnits": "GY",
-        "DoseType": "PHYSICAL",
-        "DoseSummationType": "PLAN",
-        "DoseGridScaling": SCALING,
-        **elements,
-    }
-    here = {keyword: value for keyword, value in found.items() if value is not None}
-    return saved(folder, native(frames, ImplicitVRLittleEndian, **here), name)
 
 
 def stack_of(src: Path) -> Stack:

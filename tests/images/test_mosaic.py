@@ -7,8 +7,7 @@ import pickle
 import struct
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import ceil, sqrt
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ import pytest
 from counting import count_decodings
 from hypothesis import given
 from hypothesis import strategies as st
-from made_series import AXIAL, OBLIQUE, SERIES, along, normal
-from make_dicom import described, encoded, item, native_value, noise, part10, pixel_element
+from made_images import FIRST, GAP, SPACING, csa, mosaic, run_of, told
+from made_series import AXIAL, OBLIQUE, normal
+from make_dicom import noise
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless
 from real_files import DCM2NIIX
 
 import dcmdask
@@ -36,11 +35,6 @@ with warnings.catch_warnings():
     from nibabel.nicom.csareader import get_csa_header
     from nibabel.nicom.dicomwrappers import MosaicWrapper
 
-FIRST = along(AXIAL, [0.0])[0]
-SPACING = (0.5, 0.75)
-GAP = 3.25
-MR = 0x0019
-CSA = 0x0029
 FOLDERS = (
     "dcm_qa_nih/In/20180918Si",
     "dcm_qa_ts/In",
@@ -48,115 +42,6 @@ FOLDERS = (
     "dicom_parser/rsfmri",
     "nibabel/nicom",
 )
-
-
-def csa(elements: Mapping[str, tuple[str, Sequence[str]]], form: int = 2) -> bytes:
-    """A CSA header of either form, as nibabel's documentation describes them."""
-    least = 6  # items of each element, of which those behind the last value are empty
-    first = max(least, len(next(iter(elements.values()))[1])) if elements else least
-    out = bytearray(b"SV10\4\3\2\1" if form == 2 else b"")
-    out += struct.pack("<2I", len(elements), 77)
-    for name, (vr, values) in elements.items():
-        items = max(least, len(values))
-        out += struct.pack("<64si4s3i", name.encode(), len(values), vr.encode(), 0, items, 77)
-        for number in range(items):
-            value = values[number].encode() + b"\0" if number < len(values) else b""
-            length = len(value)
-            out += struct.pack("<4i", length + (0 if form == 2 else first), length, 77, length)
-            out += value + bytes(-length % 4)
-    return bytes(out)
-
-
-def told(
-    tiles: int, direction: Sequence[float], times: Sequence[float] | None = None
-) -> dict[str, tuple[str, Sequence[str]]]:
-    """Elements of a CSA header, with others between those that are read."""
-    times = [50.0 * number for number in range(tiles)] if times is None else times
-    return {
-        "EchoLinePosition": ("IS", ["32"]),
-        "NumberOfImagesInMosaic": ("US", [f"{tiles}".ljust(8)]),
-        "B_value": ("IS", []),
-        "SliceNormalVector": ("FD", [f"{x:.8f}" for x in direction]),
-        "ImaCoilString": ("LO", ["HEA;HEP"]),
-        "MosaicRefAcqTimes": ("FD", [f"{time:.8f}" for time in times]),
-    }
-
-
-def mosaic(
-    folder: Path,
-    tiles: np.ndarray,
-    *,
-    name: str = "0",
-    grid: tuple[int, int] | None = None,
-    form: int = 2,
-    private: dict[str, tuple[str, Sequence[str]]] | bytes | None = None,
-    block: int = 0x10,
-    orientation: Sequence[float] = AXIAL,
-    compressed: bool = False,
-    mr_header: int | None = None,
-    **elements: Any,
-) -> Path:
-    """A mosaic of `tiles` (n, rows, columns), the first with its first pixel at `FIRST`.
-
-    `private` are the elements of the CSA header; None for those that are right, empty for none.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    count, rows, columns = tiles.shape
-    side = ceil(sqrt(count))
-    down, across = grid or (side, side)
-    frame = np.zeros((1, down * rows, across * columns), tiles.dtype)
-    for number, tile in enumerate(tiles):
-        top, left = rows * (number // across), columns * (number % across)
-        frame[0, top : top + rows, left : left + columns] = tile
-    middle = np.multiply(orientation[:3], SPACING[1] * (frame.shape[2] - columns) / 2)
-    middle = middle + np.multiply(orientation[3:], SPACING[0] * (frame.shape[1] - rows) / 2)
-    found = {
-        "SOPClassUID": MRImageStorage,
-        "SOPInstanceUID": f"{SERIES}.1{name}",
-        "SeriesInstanceUID": SERIES,
-        "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.6",
-        "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.5",
-        "Modality": "MR",
-        "Manufacturer": "SIEMENS",
-        "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"],
-        "PixelSpacing": list(SPACING),
-        "ImageOrientationPatient": list(orientation),
-        "ImagePositionPatient": [f"{x:.10g}" for x in FIRST - middle],
-        "SliceThickness": 3,
-        "SpacingBetweenSlices": GAP,
-        "RepetitionTime": 2000,
-        "InstanceNumber": 1,
-        "NumberOfFrames": None,
-        **elements,
-    }
-    dataset = described(frame, **{key: value for key, value in found.items() if value is not None})
-    if found["NumberOfFrames"] is None:
-        del dataset.NumberOfFrames
-    if private is None:
-        private = told(count, normal(orientation))
-    if private:
-        data = private if isinstance(private, bytes) else csa(private, form)
-        dataset.add_new((CSA, block), "LO", "SIEMENS CSA HEADER")
-        dataset.add_new((CSA, block << 8 | 0x10), "OB", data)
-    if mr_header is not None:
-        dataset.add_new((MR, 0x12), "LO", "SIEMENS MR HEADER")
-        dataset.add_new((MR, 0x120A), "US", mr_header)
-    syntax = RLELossless if compressed else ExplicitVRLittleEndian
-    value = native_value(frame, syntax, "OW", dataset)
-    if compressed:
-        value = item(b"") + item(encoded(frame[0], syntax)) + b"\xfe\xff\xdd\xe0" + bytes(4)
-    path = folder / name
-    path.write_bytes(part10(dataset, syntax, pixel_element(value, syntax)))
-    return path
-
-
-def run_of(folder: Path, tiles: np.ndarray, **options: Any) -> Path:
-    """A file for each volume of `tiles` (t, z, y, x), 2 s apart."""
-    for number, volume in enumerate(tiles):
-        time = f"1000{2 * number:02}"
-        more = {"AcquisitionTime": time, "InstanceNumber": number + 1}
-        mosaic(folder, volume, name=str(number), **{**more, **options})
-    return folder
 
 
 def stack_of(src: Path) -> Stack:

@@ -393,7 +393,15 @@ FRAME_TIME, FRAME_TIME_VECTOR, SLICE_VECTOR = 0x00181063, 0x00181065, 0x00182005
         ({"FrameIncrementPointer": FRAME_TIME, "FrameTime": 40}, [0, 40, 80], 40),
         ({"FrameTimeVector": [0, 30, 30]}, [0, 30, 60], 30),
         ({"FrameTimeVector": [0, 30, 50], "FrameTime": 40}, [0, 30, 80], None),
-        ({"FrameTimeVector": [0, 30], "FrameTime": 40}, [0, 40, 80], 40),
+        (
+            {
+                "FrameTimeVector": [0, 30],
+                "FrameTime": 40,
+                "FrameIncrementPointer": FRAME_TIME,
+            },
+            [0, 40, 80],
+            40,
+        ),
         ({"CineRate": 20}, [0, 50, 100], 50),
     ],
 )
@@ -415,7 +423,6 @@ def test_a_cine_has_times(
     "elements",
     [
         {},
-        {"FrameTime": 0},
         {"FrameIncrementPointer": SLICE_VECTOR, "FrameTime": 40},
     ],
 )
@@ -430,6 +437,12 @@ def test_frames_that_are_neither_places_nor_times(elements: Any, tmp_path: Path)
     assert levels[0] == ([1, 0.2, 0.3], [0, 0, 0])
 
 
+def test_a_cine_without_times_is_frames(tmp_path: Path) -> None:
+    src = saved(tmp_path, native(noise(3, 5, 6), FrameTime=0))
+    with pytest.warns(DcmdaskWarning, match="frames have no times"):
+        assert prepared(src).plan.dims == ("frame", "y", "x")
+
+
 def test_frames_of_several_instances_are_no_cine(tmp_path: Path) -> None:
     for number in range(2):
         data = native(
@@ -440,8 +453,9 @@ def test_frames_of_several_instances_are_no_cine(tmp_path: Path) -> None:
             InstanceNumber=number + 1,
         )
         saved(tmp_path, data, f"{number}.dcm")
-    with pytest.warns(dcmdask.DcmdaskWarning, match="Instance Number"):
-        assert prepared(tmp_path).plan.dims == ("frame", "y", "x")
+    with pytest.raises(dcmdask.AmbiguousSourceError, match="2 stacks"):
+        prepared(tmp_path)
+    assert prepared(scan(tmp_path)[0].stacks[1]).plan.dims == ("t", "y", "x")
 
 
 @pytest.mark.parametrize("samples", [1, 3])
