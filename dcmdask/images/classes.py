@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.own_elements import NUCLEAR_MEDICINE, RT_DOSE, SEGMENTATIONS
+from dcmdask.dicom.own_elements import NUCLEAR_MEDICINE, RT_DOSE, SEGMENTATIONS, WHOLE_SLIDES
 from dcmdask.images.cine import Cine, is_cine
 from dcmdask.images.dose import Dose
 from dcmdask.images.meaning import Meaning, Unplaced
@@ -17,7 +17,7 @@ _UNPLACED: Final = Unplaced()
 _BY_SOP_CLASS: Final[dict[str, Meaning]] = {
     RT_DOSE: Dose(),
     NUCLEAR_MEDICINE: Nuclear(),
-    **dict.fromkeys(SEGMENTATIONS, _UNPLACED),
+    **dict.fromkeys((*SEGMENTATIONS, WHOLE_SLIDES), _UNPLACED),
 }
 
 
