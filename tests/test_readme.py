@@ -100,6 +100,7 @@ def test_there_is_something_to_run() -> None:
 def test_readme(blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each section runs on its own: one folder, one namespace, blocks in their order."""
     shutil.copy(packaged_file(CINE), tmp_path / "cine.dcm")
+    shutil.copy(packaged_file("liver_1frame.dcm"), tmp_path / "seg.dcm")
     shutil.copytree(packaged_file("DICOMDIR-nopatient").parent / SERIES, tmp_path / "series")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}

@@ -28,6 +28,7 @@ __all__ = [
     "RT_DOSE",
     "SEGMENTATIONS",
     "VECTORS",
+    "WHOLE_SLIDES",
     "OwnElements",
     "own_elements",
 ]
@@ -36,6 +37,7 @@ RT_DOSE: Final = "1.2.840.10008.5.1.4.1.1.481.2"
 NUCLEAR_MEDICINE: Final = "1.2.840.10008.5.1.4.1.1.20"
 # Segmentation, Label Map Segmentation.
 SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+WHOLE_SLIDES: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
 # Energy Window, Detector, Phase, Rotation, R-R Interval, Time Slot, Slice, Angular View and Time

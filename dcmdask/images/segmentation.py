@@ -15,7 +15,7 @@ from dcmdask.dicom.elements import Filter, RawValue, Wanted
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import distinct
 from dcmdask.geometry.coordinates import Coordinates
-from dcmdask.geometry.dimensions import Arrangement
+from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.planes import Floats, Integers
 from dcmdask.geometry.sparse import Places, arrange_sparse
 from dcmdask.images.meaning import Meaning
@@ -76,7 +76,8 @@ class Segmentation(Meaning):
             dims = {"segment": Places(places, len(segments))}
         found = arrange_sparse(layout.facts, dims, _others(layout), layout.tolerance)
         if found is None:
-            return super().arranged(layout)
+            # Tiles of a slide, for example.
+            return arrange(layout.facts, layout.stored)
         return replace(found, coordinates={**found.coordinates, **_coordinates(segments)})
 
     def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:

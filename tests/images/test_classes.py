@@ -16,10 +16,19 @@ from hypothesis import strategies as st
 from made_images import detector, dose, loop, mosaic, nuclear, run_of, vectors
 from made_series import AXIAL, SERIES, along, classic, enhanced
 from make_dicom import native, noise, saved
-from pydicom.uid import SegmentationStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    EnhancedXAImageStorage,
+    SegmentationStorage,
+    VLWholeSlideMicroscopyImageStorage,
+)
 
 import dcmdask
 from dcmdask import Stack, scan
+from dcmdask.batch.folder import Folder
+from dcmdask.batch.results import keep
+from dcmdask.batch.staging import Staging
 
 
 def planes(folder: Path) -> None:
@@ -190,3 +199,44 @@ def test_the_engine_of_xarray_opens_the_same(made: Made) -> None:
     v = stack_of(made[0]).to_xarray()
     with xr.open_dataset(made[0], engine="dcmdask") as opened:
         xr.testing.assert_equal(opened.pixels.compute(), v.compute().rename(opened.pixels.name))
+
+
+def test_a_result_of_a_job_holds_the_same(made: Made, tmp_path: Path) -> None:
+    v = scan(made[0])[0].to_xarray("modality")
+    staging = Staging(Folder.of(tmp_path), "1.2", "job")
+    keep({"a": v}, staging)
+    found = xr.open_zarr(staging.path("a.zarr")).load()
+    xr.testing.assert_equal(found.pixels, v.compute().rename("pixels"))
+
+
+@pytest.mark.parametrize("is_grid", [True, False])
+@pytest.mark.parametrize(
+    "sop_class", [SegmentationStorage, VLWholeSlideMicroscopyImageStorage, EnhancedXAImageStorage]
+)
+def test_dimension_indices_without_positions(tmp_path: Path, sop_class: UID, is_grid: bool) -> None:
+    """Frames lie in the full grid of their indices, unless they are segments or tiles."""
+    pointers = []
+    for tag in (0x00209057, 0x00209128):  # In-Stack Position Number, Temporal Position Index
+        pointers.append(Dataset())
+        pointers[-1].DimensionIndexPointer = tag
+    groups = []
+    for z, t in [(1, 1), (1, 2), (2, 1), (2, 2 if is_grid else 3)]:
+        content, group = Dataset(), Dataset()
+        content.DimensionIndexValues = [z, t]
+        group.FrameContentSequence = [content]
+        groups.append(group)
+    frames = noise(4, 6, 8)
+    made = native(
+        frames,
+        SOPClassUID=sop_class,
+        SeriesInstanceUID=SERIES,
+        DimensionIndexSequence=pointers,
+        PerFrameFunctionalGroupsSequence=groups,
+    )
+    stack = stack_of(saved(tmp_path, made))
+    if sop_class == EnhancedXAImageStorage and is_grid:
+        assert stack.dims == ("t", "z", "y", "x")
+        np.testing.assert_array_equal(stack.to_dask(), frames.reshape(2, 2, 6, 8).swapaxes(0, 1))
+    else:
+        assert stack.dims == ("frame", "y", "x")
+        np.testing.assert_array_equal(stack.to_dask(), frames)

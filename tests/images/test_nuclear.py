@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import SimpleITK
 from made_images import FIRST, detector, nuclear, vectors
 from made_series import AXIAL, OBLIQUE, along, normal
-from make_dicom import noise
+from make_dicom import DELIMITER, noise
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
@@ -71,6 +72,17 @@ def test_vectors_are_dimensions(tmp_path: Path, lengths: dict[str, int]) -> None
     np.testing.assert_array_equal(dcmdask.from_dicom(tmp_path / "0"), frames)
 
 
+def test_a_sequence_of_undefined_length(tmp_path: Path) -> None:
+    place = {"DetectorInformationSequence": [detector()], "SpacingBetweenSlices": 2.5}
+    path = nuclear(tmp_path, noise(3, 6, 8, dtype="u2"), vectors({"z": 3}), **place)
+    data = path.read_bytes()
+    begin = data.index(b"\x54\0\x22\0SQ\0\0") + 8
+    (length,) = struct.unpack_from("<L", data, begin)
+    end = begin + 4 + length
+    path.write_bytes(data[:begin] + b"\xff" * 4 + data[begin + 4 : end] + DELIMITER + data[end:])
+    np.testing.assert_allclose(stack_of(path).to_xarray()["z"], FIRST[2] + 2.5 * np.arange(3))
+
+
 def test_frames_in_any_order(tmp_path: Path) -> None:
     lengths = {"energy_window": 2, "time_slot": 3, "z": 4}
     order = np.random.default_rng(0).permutation(24)
@@ -81,9 +93,12 @@ def test_frames_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
-def test_transfer_syntaxes(tmp_path: Path, syntax: UID) -> None:
+@pytest.mark.parametrize("undefined", [False, True])
+def test_transfer_syntaxes(tmp_path: Path, syntax: UID, undefined: bool) -> None:
     frames = noise(6, 6, 8, dtype="u2")
-    place = {"DetectorInformationSequence": [detector()], "SpacingBetweenSlices": 2.5}
+    first = detector()
+    first.is_undefined_length_sequence_item = undefined
+    place = {"DetectorInformationSequence": [first], "SpacingBetweenSlices": 2.5}
     told = vectors({"phase": 2, "z": 3})
     v = stack_of(nuclear(tmp_path, frames, told, syntax=syntax, **place)).to_xarray()
     np.testing.assert_array_equal(v, frames.reshape(2, 3, 6, 8))
