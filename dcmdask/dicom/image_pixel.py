@@ -23,7 +23,7 @@ from pydicom.valuerep import IS
 
 from dcmdask.dicom import files
 from dcmdask.dicom.conversion import NUMBERS, code_string, first_number
-from dcmdask.errors import HeaderError, MissingElementError, Note, asked
+from dcmdask.errors import HeaderError, MissingElementError, Note, how_to_pass
 
 NUMBER_OF_FRAMES = 0x00280008
 ELEMENTS: Mapping[int, str] = {
@@ -366,7 +366,7 @@ def called(tag: int) -> str:
 
 def _missing(keyword: str, name: str) -> MissingElementError:
     return MissingElementError(
-        f"{called(_TAGS[keyword])} is missing; {asked(keyword)}",
+        f"{called(_TAGS[keyword])} is missing; {how_to_pass(keyword)}",
         source=name,
         code=keyword.replace("_", "-"),
     )
