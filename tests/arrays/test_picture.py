@@ -169,6 +169,13 @@ def test_numbers_as_large_as_can_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_the_suffix_of_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.jpg: a picture is a PNG file"):
+        contact_sheet(np.zeros((1, 4, 4), "u1"), tmp_path / "a.jpg")
+    contact_sheet(np.zeros((1, 4, 4), "u1"), tmp_path / "a.PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.PNG"]
+
+
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
