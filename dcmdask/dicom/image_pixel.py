@@ -183,7 +183,9 @@ def header_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def inflate_limit(options: Mapping[str, Any]) -> int:
     """Return how many bytes a source may take that is read as a whole, by these options."""
-    limit: int = options.get("inflate_limit", files.INFLATE_LIMIT)
+    limit: Any = options.get("inflate_limit", files.INFLATE_LIMIT)
+    if not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"inflate_limit is a number of bytes, not {limit!r}")
     return limit
 
 
@@ -204,6 +206,7 @@ def check_options(
     ------
     TypeError
     """
+    inflate_limit(options)
     known = sorted(among)
     for name in options.keys() - known:
         parameters = signature(function).parameters.values()
