@@ -88,7 +88,7 @@ class Advice(NamedTuple):
         return f"{self.option}={self.value!r} {self.effect}" if self.option else self.effect
 
 
-def asked(keyword: str) -> str:
+def how_to_pass(keyword: str) -> str:
     """Return how to pass an option, in Python and on the command line, for a message."""
     return f"pass {keyword} (--set {keyword}=...)"
 

@@ -63,16 +63,19 @@ def only_stack(found: Scan, on_duplicate: OnDuplicate = "error") -> Stack:
     return series.only_stack(on_duplicate)
 
 
+def check_found(found: Scan) -> None:
+    """Raise where a scan has found no series, with the first files that were left out."""
+    if not len(found):
+        head = f"there are no DICOM images; files looked at: {found.files}"
+        skipped = [f"- {one.path}: {one.reason}" for one in found.skipped[:_LISTED]]
+        raise AmbiguousSourceError("\n".join([head, *skipped]), source=found.name, code="no-image")
+
+
 def only_series(found: Scan) -> Series:
     """Return the one series of a scan."""
+    check_found(found)
     if len(found) != 1:
         series = [f"- {one.name}, {len(one)} instances" for one in found[:_LISTED]]
-        skipped = [f"- {one.path}: {one.reason}" for one in found.skipped[:_LISTED]]
-        if not series:
-            head = f"there are no DICOM images; files looked at: {found.files}"
-            raise AmbiguousSourceError(
-                "\n".join([head, *skipped]), source=found.name, code="no-image"
-            )
         series += [f"- and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
         listed = "\n".join(series)
         raise AmbiguousSourceError(

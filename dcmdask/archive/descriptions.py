@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from pydicom.uid import UID
 
 from dcmdask.archive.discovery import Skipped, empty, unreadable
+from dcmdask.archive.media import medium_of
 from dcmdask.dicom import files
 from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.description import Described, describe
@@ -77,6 +78,9 @@ def describe_files(
     ]
 
 
+_PACKED = "a packed file or an archive, which is read where it is the source itself"
+
+
 def describe_located(
     path: str,
     locate: Callable[[], files.Stored],
@@ -104,6 +108,9 @@ def describe_located(
             except NoPixelDataError:
                 return _without_pixels(path, source, options)
         except NotDicomError:
+            packed = "://" not in path and medium_of(path)
+            if packed:
+                return Skipped(path, _PACKED, "not DICOM", "packed")
             return Skipped(path, "not a DICOM file", "not DICOM", "not DICOM")
         except DcmdaskError as error:
             return Skipped(path, error.message, "doubtful", error.code)

@@ -102,8 +102,15 @@ def attributes(
     found: dict[str, Any] = {"values": values, "series_uid": uid(series_uid) or ""}
     if (modality := term(instances[0].modality, MODALITIES)) is not None:
         found["modality"] = modality
-    if (unit := units(instances, facts, values)) is not None:
-        found["units"] = unit
+    return found | physical(instances, facts, values)
+
+
+def physical(
+    instances: Sequence[Described], facts: npt.NDArray[Any], values: str
+) -> dict[str, Any]:
+    """Return those of :func:`attributes` that are units, spacings and parameters."""
+    unit = units(instances, facts, values)
+    found: dict[str, Any] = {} if unit is None else {"units": unit}
     return found | spacing_source(instances, facts) | parameters(facts)
 
 

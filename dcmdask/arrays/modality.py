@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.lookup_tables import Luts
-from dcmdask.errors import DecodeError, HeaderError, asked
+from dcmdask.errors import DecodeError, HeaderError, how_to_pass
 from dcmdask.pixels.array_like import ArrayLike, frame_numbers, inner_shape, split
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -240,7 +240,7 @@ class ModalityFrames(TransformedFrames):
         if low + intercept < fits.min or high + intercept > fits.max:
             raise DecodeError(
                 f"stored values reach from {low} to {high}, and (0028,0101) 'Bits Stored' says "
-                f"{bits} bits, for which {self.dtype} is made; {asked('bits_stored')}",
+                f"{bits} bits, for which {self.dtype} is made; {how_to_pass('bits_stored')}",
                 source=self.name,
             )
 

@@ -273,6 +273,9 @@ def _save(shown: npt.NDArray[Any], path: Path) -> None:
     if not isinstance(path, str | os.PathLike):
         picture.save(path, format="PNG")
         return
+    suffix = os.path.splitext(os.fsdecode(path))[1]
+    if suffix.lower() not in ("", ".png"):
+        raise ValueError(f"{os.fsdecode(path)}: a picture is a PNG file, and {suffix} is another")
     with whole_file(path) as name, open(name, "wb") as file:
         picture.save(file, format="PNG")
 

@@ -33,7 +33,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[str]:
     try:
         yield beside
         os.replace(beside, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.remove(beside)
+        if isinstance(error, OSError) and error.filename == beside:
+            # Nobody knows the other name.
+            error.filename = os.fsdecode(path)
         raise

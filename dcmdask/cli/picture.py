@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,7 +12,7 @@ from dcmdask.cli.choice import chosen
 from dcmdask.console import options
 from dcmdask.console.output import say
 from dcmdask.dicom.access import options_of
-from dcmdask.errors import DcmdaskWarning, GeometryError
+from dcmdask.errors import GeometryError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,22 +53,23 @@ def picture(
     if sum((sheet, mip is not None, frame is not None)) > 1:
         raise ValueError("--sheet, --mip and --frame: one of them at a time")
     shown = None if window is None else _window(window)
-    with warnings.catch_warnings():
-        # A picture shows what there is.
-        warnings.simplefilter("ignore", DcmdaskWarning)
-        storage = options_of(storage_option or ())
-        src = chosen(source, series, stack, storage, **options.overrides_of(set))
-        taken = src.only_stack("first") if isinstance(src, Series) else src
-        in_units = window is not None
-        array = taken.to_xarray("modality" if in_units else "display", on_irregular="keep")
-        if frame is not None:
-            _draw_frame(array, target, frame, shown)
-        elif mip is not None:
-            _first(array).dcm.projection(target, mip, window=shown)
-        elif sheet or not _is_volume(array):
-            array.dcm.contact_sheet(target, window=shown)
-        else:
-            _first(array).dcm.planes(target, window=shown)
+    storage = options_of(storage_option or ())
+    src = chosen(source, series, stack, storage, **options.overrides_of(set))
+    if os.path.realpath(target) in {os.path.realpath(one.source.name) for one in src.instances}:
+        raise ValueError(f"the target {target} is a file of the source: take another target")
+    if isinstance(src, Series):
+        src.warn_left_out()
+        src = src.only_stack("first")
+    in_units = window is not None
+    array = src.to_xarray("modality" if in_units else "display", on_irregular="keep")
+    if frame is not None:
+        _draw_frame(array, target, frame, shown)
+    elif mip is not None:
+        _first(array).dcm.projection(target, mip, window=shown)
+    elif sheet or not _is_volume(array):
+        array.dcm.contact_sheet(target, window=shown)
+    else:
+        _first(array).dcm.planes(target, window=shown)
 
 
 def _window(text: str) -> tuple[float, float]:

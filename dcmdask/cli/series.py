@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dcmdask.cli.choice import named
-from dcmdask.console.output import counted, listing, show, skipped_files
+from dcmdask.console.output import listing, show, skipped_files
 
 if TYPE_CHECKING:
     from dcmdask.archive.series import Series
@@ -26,13 +26,13 @@ def series_info(source: str, series: str | None, as_json: bool, **how: Any) -> N
     **how
         As for :func:`dcmdask.scan`.
     """
+    from dcmdask.archive.collection import check_found
     from dcmdask.archive.scan import scan
     from dcmdask.console.progress import counting
 
     with counting("files") as advance:
         found = scan(source, progress=advance, **how)
-    if not len(found):
-        raise ValueError(f"{source}: no DICOM images in {counted(found.files, 'file')}")
+    check_found(found)
     facts = [_facts(one) for one in (found if series is None else [named(found, series)])]
     if as_json:
         skipped = [one._asdict() for one in found.skipped]

@@ -14,7 +14,7 @@ from dcmdask.dicom.elements import UNDEFINED, Element
 from dcmdask.dicom.frame_facts import FACTS
 from dcmdask.dicom.header import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, Header
 from dcmdask.dicom.image_pixel import ImagePixel
-from dcmdask.errors import HeaderError, Note, PixelDataError, asked
+from dcmdask.errors import HeaderError, Note, PixelDataError, how_to_pass
 
 # Number of entries of an offset table that are looked up in a remote source, a request each;
 # every item is checked again when its frame is decoded.
@@ -97,7 +97,7 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
         raise HeaderError(
             f"{actual} bytes of pixel data are half as much again as the {expected} that "
             "(0028,0004) 'Photometric Interpretation' YBR_FULL_422 needs; it is probably "
-            f"'RGB' or 'YBR_FULL'; {asked('photometric_interpretation')}",
+            f"'RGB' or 'YBR_FULL'; {how_to_pass('photometric_interpretation')}",
             source=name,
             code="photometric-interpretation",
         )

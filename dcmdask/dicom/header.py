@@ -56,7 +56,7 @@ _NATIVE = {
     IMPLICIT_LITTLE: ImplicitVRLittleEndian,
     EXPLICIT_BIG: ExplicitVRBigEndian,
 }
-_GIVE_IT = errors.asked("transfer_syntax_uid")
+_GIVE_IT = errors.how_to_pass("transfer_syntax_uid")
 _FILE_META = Filter([Wanted((TRANSFER_SYNTAX_UID,), TRANSFER_SYNTAX_UID)])
 
 

@@ -23,7 +23,7 @@ from pydicom.valuerep import IS
 
 from dcmdask.dicom import files
 from dcmdask.dicom.conversion import NUMBERS, code_string, first_number
-from dcmdask.errors import HeaderError, MissingElementError, Note, asked
+from dcmdask.errors import HeaderError, MissingElementError, Note, how_to_pass
 
 NUMBER_OF_FRAMES = 0x00280008
 ELEMENTS: Mapping[int, str] = {
@@ -183,7 +183,9 @@ def header_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def inflate_limit(options: Mapping[str, Any]) -> int:
     """Return how many bytes a source may take that is read as a whole, by these options."""
-    limit: int = options.get("inflate_limit", files.INFLATE_LIMIT)
+    limit: Any = options.get("inflate_limit", files.INFLATE_LIMIT)
+    if not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"inflate_limit is a number of bytes, not {limit!r}")
     return limit
 
 
@@ -204,6 +206,7 @@ def check_options(
     ------
     TypeError
     """
+    inflate_limit(options)
     known = sorted(among)
     for name in options.keys() - known:
         parameters = signature(function).parameters.values()
@@ -366,7 +369,7 @@ def called(tag: int) -> str:
 
 def _missing(keyword: str, name: str) -> MissingElementError:
     return MissingElementError(
-        f"{called(_TAGS[keyword])} is missing; {asked(keyword)}",
+        f"{called(_TAGS[keyword])} is missing; {how_to_pass(keyword)}",
         source=name,
         code=keyword.replace("_", "-"),
     )

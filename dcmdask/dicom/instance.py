@@ -44,7 +44,7 @@ from dcmdask.errors import (
     Note,
     SourceChangedError,
     UnsupportedSyntaxError,
-    asked,
+    how_to_pass,
 )
 
 _SOP_INSTANCE_UID = 0x00080018
@@ -265,7 +265,7 @@ def _from_dataset(
     if not syntax:
         raise MissingElementError(
             "the data set's file_meta has no (0002,0010) 'Transfer Syntax UID'; "
-            f"{asked('transfer_syntax_uid')}",
+            f"{how_to_pass('transfer_syntax_uid')}",
             source=name,
             code="transfer-syntax-uid",
         )

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.tag import Tag
 
 from dcmdask.arrays.concatenation import common_type, types_of
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.frame_facts import TAGS
+from dcmdask.dicom.image_pixel import called
 from dcmdask.errors import Note
 from dcmdask.geometry.planes import common_spacing, is_out_of_reach, is_placed
 
@@ -57,8 +60,12 @@ def _without_spacing(instances: Sequence[Described], facts: npt.NDArray[Any]) ->
         return ""
     spacings = facts["spacing"]
     absent, unreadable = np.isnan(spacings).any(axis=1), is_out_of_reach(spacings)
-    if unreadable.any():
-        return f"the spacing of pixels of {unreadable.sum()} of {len(facts)} frames cannot be read"
+    for bad, why in (
+        (unreadable, "cannot be read"),
+        ((spacings <= 0).any(axis=1), "is not positive"),
+    ):
+        if bad.any():
+            return f"{_spacing_element(instances)} of {bad.sum()} of {len(facts)} frames {why}"
     if any(
         one.spacing_source == "SequenceOfUltrasoundRegions" and np.isnan(one.facts["spacing"]).any()
         for one in instances
@@ -70,6 +77,11 @@ def _without_spacing(instances: Sequence[Described], facts: npt.NDArray[Any]) ->
         return f"{absent.sum()} of {len(facts)} frames have no spacing of pixels"
     (y, x), (last_y, last_x) = spacings.min(axis=0), spacings.max(axis=0)
     return f"spacings of pixels are from {y:g} x {x:g} to {last_y:g} x {last_x:g} mm"
+
+
+def _spacing_element(instances: Sequence[Described]) -> str:
+    sources = {one.spacing_source for one in instances} - {""}
+    return called(Tag(sources.pop()) if len(sources) == 1 else TAGS["spacing"])
 
 
 def _counted(uids: set[str]) -> str:

@@ -21,6 +21,7 @@ from dcmdask.arrays.labels import (
     Labels,
     attributes,
     coordinates,
+    physical,
     with_units,
 )
 from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
@@ -186,11 +187,11 @@ def _of_frames(
     with_identifiers: bool,
 ) -> Contents:
     found: dict[str, Labels] = {}
-    told: dict[str, Any] = {"values": values}
+    told: dict[str, Any] = {}
     for one in described:
         if len(one) == len(frames):
             found = with_units(varying_coordinates(one.facts, ("frame",), np.arange(len(one))))
-            told = attributes(described, one.facts, values, one.series_uid)
+            told = physical(described, one.facts, values)
             found |= _in_plane(one, frames)
     how = stored.decoding
     syntaxes = [str(stored.transfer_syntax)]
@@ -201,6 +202,7 @@ def _of_frames(
         DIMENSION_NAMES[: frames.ndim],
         found,
         {
+            "values": values,
             **{name: jsonable(value) for name, value in told.items()},
             "source": {"token": frames.token, "decoding": decoding(how)},
             "header": technical_header(

@@ -292,6 +292,13 @@ def test_commands_refuse_a_keyword_twice(lacking: Path) -> None:
     assert "--number-of-frames is given too" in " ".join(said.split())
 
 
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "x", None])
+def test_a_limit_that_is_no_number_of_bytes(limit: Any, lacking: Path) -> None:
+    for open_ in (scan, dcmdask.from_dicom, dcmdask.open_frames):
+        with pytest.raises(ValueError, match="inflate_limit is a number of bytes"):
+            open_(lacking, inflate_limit=limit)
+
+
 def test_commands_take_every_option_of_a_scan(tmp_path: Path) -> None:
     path = saved(tmp_path, native(FRAMES).replace(b"IS\x02\x004 ", b"IS\x02\x002 "))
     for given, frames in (((), 4), (("--set", "allow_excess_frames=False"), 2)):

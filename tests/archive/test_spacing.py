@@ -200,6 +200,7 @@ def detector(spacing: float, **elements: Any) -> dict[str, Any]:
     ("first", "second", "why"),
     [
         (detector(0.1), {}, "1 of 2 frames have no spacing"),
+        (detector(0), detector(0), "'Imager Pixel Spacing' of 2 of 2 frames is not positive"),
         (detector(0.1), detector(0.3), "from 0.1 x 0.1 to 0.3 x 0.3 mm"),
         ({"PixelSpacing": ["0.1", "0.1"]}, {}, "1 of 2 frames have no spacing"),
     ],

@@ -157,6 +157,14 @@ def test_a_picture_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_names_the_picture_and_no_other_file(tmp_path: Path) -> None:
+    # Too long for a name beside it.
+    path = tmp_path / f"{'a' * 240}.png"
+    with pytest.raises(OSError, match="too long") as info:
+        pictures.frame(np.zeros((4, 4), "u1"), path)
+    assert info.value.filename == str(path)
+
+
 def test_numbers_as_large_as_can_be(tmp_path: Path) -> None:
     values = np.array([[-1.7e308, 1.7e308], [0, 1.7e308]])
     pictures.frame(values, tmp_path / "a.png")
@@ -169,6 +177,13 @@ def test_numbers_as_large_as_can_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_the_suffix_of_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.jpg: a picture is a PNG file"):
+        contact_sheet(np.zeros((1, 4, 4), "u1"), tmp_path / "a.jpg")
+    contact_sheet(np.zeros((1, 4, 4), "u1"), tmp_path / "a.PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.PNG"]
+
+
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

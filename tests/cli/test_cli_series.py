@@ -60,6 +60,13 @@ def test_scan_for_people(archive: Path) -> None:
     assert skipped[3].strip() == f"{archive / 'notes.txt'}: not a DICOM file"
 
 
+def test_packed_files_in_a_folder_are_named_as_such(archive: Path) -> None:
+    (archive / "a.dcm.gz").write_bytes(gzip.compress(next(archive.glob("a/deep/*")).read_bytes()))
+    assert "a packed file or an archive, which is read where it is the source itself" in (
+        run("scan", archive, code=1).stdout
+    )
+
+
 def test_only_dicom_that_cannot_be_read_is_a_failure(archive: Path) -> None:
     # An empty file or a pipe that stays would fail every later scan.
     (archive / "b" / "cut.dcm").unlink()
@@ -113,6 +120,8 @@ def test_info_of_a_folder(archive: Path) -> None:
     assert series["stacks"][0]["affine"] is None
     (archive / "none").mkdir()
     assert "no DICOM images" in run("info", archive / "none", code=2).stderr
+    wrong = run("info", archive / "a", "--set", "bits_stored=99", code=2).stderr
+    assert "'Bits Stored' must be from 1 to 16" in wrong
 
 
 @pytest.mark.slow
@@ -227,6 +236,22 @@ def test_pictures(archive: Path, tmp_path: Path) -> None:
     colour = packaged_file("examples_ybr_color.dcm")
     run("picture", colour, target, "--frame", "7")
     assert picture(target).shape == (240, 320, 3)
+
+
+def test_a_picture_never_replaces_its_source(archive: Path, tmp_path: Path) -> None:
+    source = min((archive / "a" / "deep").iterdir())
+    before = source.read_bytes()
+    (tmp_path / "link").symlink_to(source)
+    for target in (source, tmp_path / "link"):
+        done = run("picture", archive / "a", target, code=2)
+        assert "is a file of the source" in done.stderr
+    assert source.read_bytes() == before
+
+
+def test_a_picture_says_what_it_leaves_out(archive: Path, tmp_path: Path) -> None:
+    for series in ("1", "1.2.826.0.1.3680043.8.498.7.2"):
+        done = run("picture", archive, tmp_path / "a.png", "--series", series)
+        assert "left out (2)" in done.stderr and "cut.dcm: the header ends early" in done.stderr
 
 
 @pytest.mark.parametrize(

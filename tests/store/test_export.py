@@ -28,6 +28,7 @@ from hypothesis.extra.numpy import array_shapes
 from make_dicom import described, encapsulated, native, noise, saved
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -50,6 +51,7 @@ from dcmdask import (
     from_dicom,
     open_frames,
     pixel_array,
+    scan,
     to_zarr,
     write_array,
 )
@@ -177,8 +179,8 @@ def test_attributes(tmp_path: Path) -> None:
     dataset = dcmread(CINE, stop_before_pixels=True)
     assert list(zarr.open_group(tmp_path / "a.zarr", mode="r").attrs) == ["dcmdask"]
     assert about.keys() == {
-        *("arrays", "complete", "format", "header", "modality", "plan", "series_uid"),
-        *("source", "spacing_source", "values", "version", "versions"),
+        *("arrays", "complete", "format", "header"),
+        *("plan", "source", "spacing_source", "values", "version", "versions"),
     }
     assert about["spacing_source"] == "SequenceOfUltrasoundRegions"
     assert about["plan"]["source"] == about["source"]["token"]
@@ -197,6 +199,13 @@ def test_attributes(tmp_path: Path) -> None:
         "LossyImageCompression": "01",
         "LossyImageCompressionRatio": 19.0,
     }
+
+
+def test_a_file_has_the_units_of_its_series(tmp_path: Path) -> None:
+    path = get_testdata_file("CT_small.dcm")
+    for number, source in enumerate((path, scan(path)[0])):
+        to_zarr(source, tmp_path / f"{number}.zarr", values="modality")
+        assert told(tmp_path / f"{number}.zarr")["units"] == "HU"
 
 
 def shared(keyword: str, **elements: Any) -> dict[str, Any]:
