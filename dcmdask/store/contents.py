@@ -19,7 +19,6 @@ from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.concatenation import opening_of
 from dcmdask.arrays.labels import (
     Labels,
-    attributes,
     coordinates,
     physical,
     with_units,
