@@ -6,7 +6,7 @@ other has none of it. Lengths count bytes; items are padded to 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import isfinite, nan
 from struct import Struct
 from struct import error as StructError
@@ -29,10 +29,12 @@ _SPACING: Final = 0x00180088
 MOSAIC_ELEMENTS: Final = (
     private_tags(0x0029, _IMAGE_HEADER) | private_tags(0x0019, _NUMBER, _TIMES) | {_SPACING}
 )
-_COUNTS, _ELEMENT, _LENGTHS = Struct("<2I"), Struct("<64si4s3i"), Struct("<4i")
 _SIGNATURE: Final = b"SV10"
-# More elements than any such header has.
-_MOST: Final = 1 << 10
+# Name, multiplicity, VR, a type, the number of items, and a mark.
+_ELEMENT, _LENGTHS = Struct("<64si4s3i"), Struct("<4i")
+_ITEMS: Final = 4
+# The first element of the first form, behind the number of elements and a mark.
+_FIRST: Final = 8
 
 
 class Mosaic(NamedTuple):
@@ -72,11 +74,10 @@ def mosaic_of(values: Mapping[int, RawValue], encoding: Encoding) -> Mosaic:
     """
     blocks = private_blocks(values)
     header = private_value(values, blocks, _CSA, _IMAGE_HEADER)
-    told = dict(_elements(header.value)) if header else {}
 
     def found(name: bytes, number: int | None, vr: str) -> tuple[float, ...]:
-        if told.get(name):
-            return numbers(b"\\".join(told[name]), "DS", True)
+        if told := _values(header.value, name) if header else []:
+            return numbers(b"\\".join(told), "DS", True)
         raw = None if number is None else private_value(values, blocks, _MR, number)
         return private_numbers(raw, vr, encoding)
 
@@ -92,32 +93,32 @@ def mosaic_of(values: Mapping[int, RawValue], encoding: Encoding) -> Mosaic:
     )
 
 
-def _elements(data: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Yield names and values of a CSA header, as far as it is whole."""
+def _values(data: bytes, name: bytes) -> list[bytes]:
+    """Return the values of an element of a CSA header, as far as they are whole.
+
+    It is looked for by its name, since a walk over all elements takes longer than the rest of
+    a description.
+    """
     is_second = data.startswith(_SIGNATURE)
+    found: list[bytes] = []
+    at = data.find(name + b"\0")
+    if at < 0:
+        return found
     try:
-        at = 2 * len(_SIGNATURE) if is_second else 0
-        count, _ = _COUNTS.unpack_from(data, at)
-        at += _COUNTS.size
-        first = None
-        for _ in range(min(count, _MOST)):
-            name, _, _, _, items, _ = _ELEMENT.unpack_from(data, at)
-            at += _ELEMENT.size
-            first = items if first is None else first
-            values = []
-            for _ in range(items):
-                lengths = _LENGTHS.unpack_from(data, at)
-                at += _LENGTHS.size
-                # The first form counts the items of the first element to each length.
-                length = lengths[1] if is_second else lengths[0] - first
-                if not 0 <= length <= len(data) - at:
-                    if is_second:
-                        return
-                    # An item behind the last value may say anything in the first form.
-                    break
-                if length:
-                    values.append(data[at : at + length].split(b"\0")[0].strip())
-                at += length + -length % 4
-            yield name.split(b"\0")[0], [value for value in values if value]
+        # The first form adds the number of items of the first element to each length.
+        added = 0 if is_second else _ELEMENT.unpack_from(data, _FIRST)[_ITEMS]
+        items = _ELEMENT.unpack_from(data, at)[_ITEMS]
+        at += _ELEMENT.size
+        for _ in range(items):
+            lengths = _LENGTHS.unpack_from(data, at)
+            at += _LENGTHS.size
+            length = lengths[1] if is_second else lengths[0] - added
+            if not 0 <= length <= len(data) - at:
+                break
+            value = data[at : at + length].split(b"\0")[0].strip()
+            found += [value] if value else []
+            at += length + -length % 4
     except StructError:
-        return
+        # It is cut.
+        return found
+    return found

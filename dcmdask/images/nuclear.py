@@ -33,7 +33,8 @@ class Nuclear(Unplaced):
             return super().meant(one)
         facts = one.facts.copy()
         facts["position"] = np.nan
-        if (place := _place(one)) is not None and "z" in vectors:
+        place = _place(one)
+        if isinstance(place, tuple):
             position, orientation, step = place
             along = (vectors["z"] - vectors["z"].min()) * step
             facts["position"] = position + np.outer(along, normal_of(orientation))
@@ -44,11 +45,11 @@ class Nuclear(Unplaced):
         )
 
     def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
-        """Say why vectors tell no dimensions."""
-        for one in instances:
-            if isinstance(found := _vectors(one), str):
-                yield Note("frame-vectors", found)
-                return
+        """Say why vectors tell no dimensions, or slices have no place."""
+        for code, read in (("frame-vectors", _vectors), ("slice-positions", _place)):
+            reasons = (found for one in instances if isinstance(found := read(one), str))
+            if reason := next(reasons, ""):
+                yield Note(code, reason)
 
 
 def _vectors(one: Described) -> dict[str, Integers] | str:
@@ -76,12 +77,17 @@ def _vectors(one: Described) -> dict[str, Integers] | str:
     return found
 
 
-def _place(one: Described) -> tuple[Floats, Floats, float] | None:
+def _place(one: Described) -> tuple[Floats, Floats, float] | str | None:
     """Return position and orientation of the first slice, and the way from one to the next.
 
+    Why they are not known, where there is a position that cannot be used; None without one, and
+    of frames that are no slices.
     The spacing is along the normal, and negative where slices go against it.
     """
-    spacing = one.own.numbers(_SPACING, "DS")[:1]
+    vectors = _vectors(one)
+    if isinstance(vectors, str) or "z" not in vectors:
+        return None
+    spacing = one.own.numbers(_SPACING, "DS")[:1] if len(one) > 1 else (0.0,)
     for item in one.own.items(DETECTORS, _PLACE)[:1]:
         position, orientation = (
             np.array(numbers(item[tag].value, "DS", True) if tag in item else ())
@@ -91,4 +97,9 @@ def _place(one: Described) -> tuple[Floats, Floats, float] | None:
         finite = np.isfinite([*position, *orientation, *spacing]).all()
         if is_there and finite and spacing and spans_plane(orientation[np.newaxis]).all():
             return position, orientation, spacing[0]
+        if len(position):
+            return (
+                "position or orientation in (0054,0022) 'Detector Information Sequence', or "
+                "(0018,0088) 'Spacing Between Slices', cannot be used: slices have no place"
+            )
     return None

@@ -146,15 +146,6 @@ def test_what_dcm2niix_resamples_is_named(corpus: Path, tmp_path: Path) -> None:
     assert "tilt" in {note.code for note in stack.notes}
 
 
-def test_mosaics_are_named(corpus: Path) -> None:
-    found = [*scan(corpus / "dcm_qa_ts/In"), *scan(corpus / "dcm_qa_12bit/In")]
-    assert found
-    for series in found:
-        assert {stack.kind for stack in series.stacks} == {"mosaic"}
-        for stack in series.stacks:
-            assert stack.notes[0].code == "mosaic" and stack.dims[0] == "frame"
-
-
 # highdicom
 
 

@@ -196,6 +196,17 @@ def test_without_position_or_orientation_frames_are_plain(tmp_path: Path, missin
     assert stack.to_xarray("modality").attrs["units"] == "GY"
 
 
+@pytest.mark.parametrize(("value", "name"), [(b"-12.5", "Position"), (b"1.0\\0.0", "Orientation")])
+def test_a_place_that_cannot_be_read_is_named(tmp_path: Path, value: bytes, name: str) -> None:
+    path = dose(tmp_path)
+    path.write_bytes(path.read_bytes().replace(value, b"x" + value[1:], 1))
+    stack = stack_of(path)
+    (found,) = stack.irregularities
+    assert found.code == "unreadable" and name in found.text and stack.geometry is None
+    with pytest.raises(IrregularSeriesError, match=name):
+        stack.to_xarray()
+
+
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE])
 def test_geometry_is_that_of_simpleitk(tmp_path: Path, orientation: Any) -> None:
     path = dose(tmp_path, orientation=orientation)

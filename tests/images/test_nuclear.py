@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,14 @@ def test_single_frames_are_plain(tmp_path: Path) -> None:
     assert stack.dims == ("frame", "y", "x") and not stack.notes
 
 
+def test_views_of_a_placed_detector_are_no_slices(tmp_path: Path) -> None:
+    place = {"DetectorInformationSequence": [detector()]}
+    told = vectors({"angular_view": 4})
+    stack = stack_of(nuclear(tmp_path, noise(4, 6, 8, dtype="u2"), told, **place))
+    assert stack.dims == ("angular_view", "y", "x") and not stack.notes
+    assert stack.geometry is None
+
+
 def test_files_are_arrays_of_their_own(tmp_path: Path) -> None:
     for number in range(2):
         frames = noise(3, 6, 8, dtype="u2", seed=number)
@@ -212,31 +221,38 @@ def test_a_slice_in_each_file_is_a_volume(tmp_path: Path) -> None:
             {"z": [1]},
             name=str(number),
             DetectorInformationSequence=[detector(tuple(position))],
-            SpacingBetweenSlices=2.5,
         )
     np.testing.assert_array_equal(stack_of(tmp_path).to_xarray(), frames)
 
 
 @pytest.mark.parametrize(
-    "place",
+    ("place", "said"),
     [
-        {},
-        {"DetectorInformationSequence": []},
-        {"DetectorInformationSequence": [Dataset()]},
-        {"DetectorInformationSequence": [detector(None)]},
-        {"DetectorInformationSequence": [detector(tuple(FIRST), None)]},
-        {"DetectorInformationSequence": [detector(tuple(FIRST), (0,) * 6)]},
-        {"DetectorInformationSequence": [detector(tuple(FIRST)[:2])]},
-        {"DetectorInformationSequence": [detector()], "SpacingBetweenSlices": None},
+        ({}, []),
+        ({"DetectorInformationSequence": []}, []),
+        ({"DetectorInformationSequence": [Dataset()]}, []),
+        ({"DetectorInformationSequence": [detector(None)]}, []),
+        ({"DetectorInformationSequence": [detector(tuple(FIRST), None)]}, ["slice-positions"]),
+        ({"DetectorInformationSequence": [detector(tuple(FIRST), (0,) * 6)]}, ["slice-positions"]),
+        ({"DetectorInformationSequence": [detector(tuple(FIRST)[:2])]}, ["slice-positions"]),
+        (
+            {"DetectorInformationSequence": [detector()], "SpacingBetweenSlices": None},
+            ["slice-positions"],
+        ),
     ],
 )
-def test_slices_without_a_place_keep_their_order(tmp_path: Path, place: dict[str, Any]) -> None:
+def test_slices_without_a_place_keep_their_order(
+    tmp_path: Path, place: dict[str, Any], said: list[str]
+) -> None:
     frames = noise(4, 6, 8, dtype="u2")
     told = {"z": [2, 1, 3, 4]}
     path = nuclear(tmp_path, frames, told, **{"SpacingBetweenSlices": 2.5, **place})
     stack = stack_of(path)
-    v = stack.to_xarray()
-    assert v.dims == ("z", "y", "x") and stack.geometry is None and "z" not in v.coords
+    assert codes(stack) == said and stack.dims == ("z", "y", "x") and stack.geometry is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        v = stack.to_xarray()
+    assert "z" not in v.coords
     np.testing.assert_array_equal(v, frames[[1, 0, 2, 3]])
 
 
