@@ -238,12 +238,12 @@ def _of_gradient(b_value: float, gradient: tuple[float, ...]) -> _Gradient:
 def _in_patient(
     direction: Sequence[float], axes: _Axes, values: Mapping[int, RawValue], encoding: Encoding
 ) -> Sequence[float]:
-    """Return a direction on the patient's axes (LPS); NaN where the header does not tell."""
+    """Return a direction on the patient's axes (LPS); infinity where the header does not tell."""
     if axes == "patient" or not all(map(isfinite, direction)):
         return direction
     orientation = private_numbers(values.get(_ORIENTATION), "DS", encoding)
     if len(orientation) != 6 or not all(map(isfinite, orientation)):
-        return _NONE
+        return _UNREADABLE
     # Plain numbers: NumPy takes several times as long for three of them.
     a, b, c, d, e, f = orientation
     normal = b * f - c * e, c * d - a * f, a * e - b * d
@@ -251,7 +251,7 @@ def _in_patient(
     if axes == "scanner":
         phase_encoding = _value(values, _PHASE_ENCODING)
         if phase_encoding not in _SIGNS:
-            return _NONE
+            return _UNREADABLE
         if phase_encoding == b"ROW":
             x, y = y, x
         nearest = max(range(3), key=lambda axis: abs(normal[axis]))

@@ -81,13 +81,16 @@ def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregular
 
 def unreadable_weightings(stack: Layout) -> Iterator[Note]:
     """Yield notes on diffusion b-values and directions that are there and cannot be read."""
-    for column in ("b_value", "direction"):
+    for column, fails in (
+        ("b_value", "cannot be read"),
+        ("direction", "cannot be read, or cannot be turned to the patient's axes"),
+    ):
         values = stack.facts[column].reshape(len(stack.facts), -1)
         rows = np.flatnonzero((np.abs(values) >= ABSURD).any(axis=1))
         if len(rows):
             text = (
                 f"{called(TAGS[column])}, or the private element for it, of {len(rows)} of "
-                f"{len(values)} frames is there and cannot be read"
+                f"{len(values)} frames is there and {fails}"
             )
             (one,) = named([Irregularity("unreadable", text, tuple(rows.tolist()))], stack)
             yield Note("unreadable-weighting", one.text)

@@ -210,11 +210,20 @@ def test_canon_writes_the_b_value_into_a_comment(maker: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("phase_encoding", [None, "OTHER"])
-def test_directions_of_unknown_axes_are_none(phase_encoding: str | None, tmp_path: Path) -> None:
-    made(tmp_path, "GE MEDICAL SYSTEMS", ge, InPlanePhaseEncodingDirection=phase_encoding)
+@pytest.mark.parametrize("maker", ["GE", "Canon"])
+def test_directions_of_unknown_axes_are_unreadable(
+    maker: str, phase_encoding: str | None, tmp_path: Path
+) -> None:
+    """dcm2niix warns, and writes them as they are."""
+    name, fill = MAKERS[maker]
+    made(tmp_path, name, fill, InPlanePhaseEncodingDirection=phase_encoding)
+    (note,) = [one for one in scan(tmp_path)[0].notes if one.code == "unreadable-weighting"]
+    assert "24 of 28 frames" in note.text and "turned to the patient's axes" in note.text
     v = opened(tmp_path)
-    np.testing.assert_array_equal(v.b_value, B_VALUES)
-    assert np.isnan(v.direction_x).all()
+    np.testing.assert_array_equal(v.dcm.bvals, B_VALUES)
+    assert np.isnan(v.direction_x[0]) and np.isinf(v.direction_x[1:]).all()
+    with pytest.raises(GeometryError, match="cannot be read"):
+        _ = v.dcm.bvecs
 
 
 def test_elements_of_the_standard_come_first(tmp_path: Path) -> None:
