@@ -80,13 +80,18 @@ def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregular
 
 
 def unreadable_weightings(stack: Layout) -> Iterator[Note]:
-    """Yield notes on diffusion b-values and directions that are there and cannot be read."""
+    """Yield notes on diffusion b-values and directions that are there and cannot be read.
+
+    The direction of an unweighted frame says nothing.
+    """
+    weighted = stack.facts["b_value"] > 0
     for column, fails in (
         ("b_value", "cannot be read"),
         ("direction", "cannot be read, or cannot be turned to the patient's axes"),
     ):
         values = stack.facts[column].reshape(len(stack.facts), -1)
-        rows = np.flatnonzero((np.abs(values) >= ABSURD).any(axis=1))
+        unreadable = (np.abs(values) >= ABSURD).any(axis=1)
+        rows = np.flatnonzero(unreadable & weighted if column == "direction" else unreadable)
         if len(rows):
             text = (
                 f"{called(TAGS[column])}, or the private element for it, of {len(rows)} of "

@@ -192,6 +192,19 @@ def test_real_series(corpus: Path, tmp_path: Path) -> None:
     compare_with_dcm2niix(corpus / "dcm_qa_ge/01_Ax_DWI_TENSOR_R2", tmp_path)
 
 
+def test_the_direction_of_an_unweighted_frame_says_nothing(tmp_path: Path) -> None:
+    def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        dataset.DiffusionBValue = float(b)
+        dataset.DiffusionGradientOrientation = list(gradient) if b else [np.nan] * 3
+
+    gradients = made(tmp_path, "SIEMENS", fill)
+    (series,) = scan(tmp_path)
+    assert "unreadable-weighting" not in [note.code for note in series.notes]
+    v = opened(tmp_path)
+    np.testing.assert_allclose(v.direction_x[1:], gradients[1:, 0])
+    assert not v.dcm.bvecs[:, 0].any()
+
+
 @pytest.mark.parametrize("maker", ["CANON_MEC", "Canon Medical Systems"])
 def test_canon_writes_the_b_value_into_a_comment(maker: str, tmp_path: Path) -> None:
     def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
@@ -289,6 +302,9 @@ def of_ge(dataset: Dataset, b: Any, gradient: Any) -> None:
         (of_siemens, 1000, [0.6, 0.8], "(0018,9089)"),
         (of_the_standard, 1000.0, [0.6, 0.8], "(0018,9089)"),
         (of_the_standard, np.inf, [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_the_standard, np.nan, [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_the_standard, 1000.0, [np.nan] * 3, "(0018,9089)"),
+        (of_siemens, 1000, [np.nan] * 3, "(0018,9089)"),
     ],
 )
 def test_unreadable_weightings_are_not_taken_for_none(
