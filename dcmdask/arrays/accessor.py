@@ -345,7 +345,8 @@ class DicomAccessor:
     def bvecs(self) -> Floats:
         """(3, n): unit vectors of the gradients on the voxel axes, as FSL has them.
 
-        x is flipped where the axes of the NIfTI file are right-handed; zero without weighting.
+        x is flipped where the axes of the NIfTI file are right-handed; zero without weighting
+        or direction. The coordinates `direction_x` to `direction_z` keep the header's length.
         A direction that could not be read is a `GeometryError`.
         """
         return exchange.bvecs(self._array)

@@ -104,9 +104,11 @@ def bvals(array: xr.DataArray) -> Floats:
 def bvecs(array: xr.DataArray) -> Floats:
     """Return the directions of the gradients, as FSL has them."""
     patient = np.stack([_diffusion(array, f"direction_{axis}") for axis in "xyz"])
+    lengths = np.linalg.norm(patient, axis=0)
+    patient = np.divide(patient, lengths, out=np.zeros_like(patient), where=lengths > 0)
     affine = (_TO_RAS @ grid_of(array).affine)[:3, :3]
     axes = affine / np.linalg.norm(affine, axis=0)
-    found: Floats = np.linalg.solve(axes, _TO_RAS[:3, :3] @ np.nan_to_num(patient))
+    found: Floats = np.linalg.solve(axes, _TO_RAS[:3, :3] @ patient)
     if np.linalg.det(axes) > 0:
         found[0] = -found[0]
     return found + 0.0

@@ -294,6 +294,21 @@ def of_ge(dataset: Dataset, b: Any, gradient: Any) -> None:
     dataset[0x0043, 0x1039].value = [str(b), "8"]
 
 
+@pytest.mark.parametrize("fill", [siemens, of_the_standard])
+def test_gradients_are_unit_vectors(fill: Any, tmp_path: Path) -> None:
+    """As dcm2niix makes them, whatever their length in the header."""
+
+    def other(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        fill(dataset, float(b), [(0.5 if b > 1000 else 2.0) * part for part in gradient])
+
+    gradients = made(tmp_path / "in", "SIEMENS", other)
+    v = opened(tmp_path / "in")
+    found = in_patient(v.dcm.bvecs, LPS_TO_RAS @ v.dcm.affine)
+    np.testing.assert_allclose(found, gradients @ LPS_TO_RAS[:3, :3], atol=1e-9)
+    if fill is siemens:
+        compare_with_dcm2niix(tmp_path / "in", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("fill", "b", "gradient", "tag"),
     [
