@@ -14,7 +14,7 @@ from dcmdask.dicom.description import Described, text_of
 from dcmdask.dicom.frame_facts import TAGS
 from dcmdask.dicom.image_pixel import called
 from dcmdask.errors import Note
-from dcmdask.geometry.axes import ABSURD
+from dcmdask.geometry.axes import plausible
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.geometry.planes import Integers, is_out_of_reach
 
@@ -84,13 +84,14 @@ def unreadable_weightings(stack: Layout) -> Iterator[Note]:
 
     The direction of an unweighted frame says nothing.
     """
-    weighted = stack.facts["b_value"] > 0
+    facts = plausible(stack.facts)
+    weighted = facts["b_value"] > 0
     for column, fails in (
-        ("b_value", "cannot be read"),
+        ("b_value", "cannot be read, or is negative"),
         ("direction", "cannot be read, or cannot be turned to the patient's axes"),
     ):
-        values = stack.facts[column].reshape(len(stack.facts), -1)
-        unreadable = (np.abs(values) >= ABSURD).any(axis=1)
+        values = facts[column].reshape(len(facts), -1)
+        unreadable = np.isinf(values).any(axis=1)
         rows = np.flatnonzero(unreadable & weighted if column == "direction" else unreadable)
         if len(rows):
             text = (

@@ -259,6 +259,24 @@ def test_zeros_are_no_direction(tmp_path: Path) -> None:
     assert np.isnan(v.direction_x).all() and not v.dcm.bvecs.any()
 
 
+@pytest.mark.parametrize("maker", ["GE", "Canon"])
+@pytest.mark.parametrize("length", [0.0, 0.02])
+def test_a_gradient_without_length_leaves_the_b_value(
+    maker: str, length: float, tmp_path: Path
+) -> None:
+    """dcm2niix issues 245 and 690: a mean over directions, or an image without weighting."""
+    name, fill = MAKERS[maker]
+
+    def shorter(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        fill(dataset, b, [length * part for part in gradient] if b == 1000 else gradient)
+
+    made(tmp_path, name, shorter)
+    v = opened(tmp_path)
+    np.testing.assert_array_equal(v.b_value, B_VALUES)
+    assert np.isnan(v.direction_x).values.tolist() == [b in (0, 1000) for b in B_VALUES]
+    assert not v.dcm.bvecs[:, 3:6].any()
+
+
 def test_only_gradients_are_directions_of_ge(tmp_path: Path) -> None:
     """Other sequences have numbers of a user's own in these elements."""
     b_values = [None, 0, 700, 1000]
@@ -314,6 +332,8 @@ def test_gradients_are_unit_vectors(fill: Any, tmp_path: Path) -> None:
     [
         (of_ge, "abc", [0.0, 0.3, 0.4], "(0018,9087)"),
         (of_siemens, "abc", [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_siemens, -500, [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_the_standard, -500.0, [0.0, 0.6, 0.8], "(0018,9087)"),
         (of_siemens, 1000, [0.6, 0.8], "(0018,9089)"),
         (of_the_standard, 1000.0, [0.6, 0.8], "(0018,9089)"),
         (of_the_standard, np.inf, [0.0, 0.6, 0.8], "(0018,9087)"),
