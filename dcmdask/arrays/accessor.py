@@ -303,6 +303,7 @@ class DicomAccessor:
     def to_nifti(self, path: str | os.PathLike[str]) -> None:
         """Write a NIfTI file (.nii or .nii.gz); of diffusion also .bval and .bvec beside it.
 
+        These have a column for each volume of the file, also where there are more axes.
         Voxels keep their order: the affine says where they are. Needs nibabel:
         ``pip install 'dcmdask[nifti]'``.
 
@@ -315,6 +316,8 @@ class DicomAccessor:
         GeometryError
             There are no coordinates in the patient, or b-values or directions that could not be
             read.
+        FileExistsError
+            The array has no diffusion, and a .bval or .bvec file of this name is there.
         TypeError
             NIfTI has no place for the type.
         """

@@ -36,9 +36,16 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     if name not in (f"{stem}.nii", f"{stem}.nii.gz"):
         raise ValueError(f"{name}: a NIfTI file is called .nii or .nii.gz")
     grid = grid_of(array)
-    is_weighted = "diffusion" in array.dims and "b_value" in array.coords
-    # Before anything is written: they may be unreadable.
-    weightings = (bvals(array), bvecs(array)) if is_weighted else None
+    of_fsl = [f"{stem}.bval", f"{stem}.bvec"]
+    weightings = None
+    if "diffusion" in array.dims and "b_value" in array.coords:
+        # Before anything is written: they may be unreadable.
+        weightings = (bvals(array)[np.newaxis], bvecs(array))
+    elif there := [one for one in of_fsl if os.path.lexists(one)]:
+        raise FileExistsError(
+            f"the array has no diffusion, and {' and '.join(there)} of another one would belong "
+            "to it: remove them, or choose another name"
+        )
     volume = _with_axes(array, ("x", "y", "z"))
     others = [dim for dim in volume.dims if dim not in ("x", "y", "z", "sample")]
     # Time is the fourth dimension of NIfTI.
@@ -59,11 +66,11 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     with whole_file(name) as written:
         nibabel.save(image, written)
     if weightings is not None:
-        b_values, gradients = weightings
-        with whole_file(f"{stem}.bval") as written:
-            np.savetxt(written, b_values[np.newaxis], fmt="%.6g")
-        with whole_file(f"{stem}.bvec") as written:
-            np.savetxt(written, gradients, fmt="%.8g")
+        # A column for each volume: the first of the axes behind z is the fastest.
+        which = np.indices([volume.sizes[dim] for dim in others])[others.index("diffusion")]
+        for one, rows, digits in zip(of_fsl, weightings, ("%.6g", "%.8g"), strict=True):
+            with whole_file(one) as written:
+                np.savetxt(written, rows[:, which.ravel(order="F")], fmt=digits)
 
 
 def to_sitk(array: xr.DataArray) -> SimpleITK.Image:
