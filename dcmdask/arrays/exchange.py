@@ -62,7 +62,7 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     image.header.set_xyzt_units("mm", "msec")
     image.set_sform(image.affine, code="scanner")
     if "t" in others and (found := _steps(array, "t")) is not None:
-        image.header["pixdim"][4] = found
+        image.header["pixdim"][4] = abs(found)  # NIfTI has no times that go back
     with whole_file(name) as written:
         nibabel.save(image, written)
     if weightings is not None:

@@ -174,6 +174,14 @@ def test_nibabel_reads_the_same_places(
     np.testing.assert_allclose(lps, v.dcm.affine, atol=1e-4)
 
 
+def test_the_time_between_volumes_is_positive(times: xr.DataArray, tmp_path: Path) -> None:
+    v = times.assign_coords(t=2000.0 * np.arange(4))[::-1]
+    v.dcm.to_nifti(tmp_path / "v.nii")
+    image: Any = nibabel.load(tmp_path / "v.nii")
+    assert image.header.get_zooms()[3] == 2000
+    np.testing.assert_array_equal(np.asarray(image.dataobj).T, v.transpose("t", "z", "y", "x"))
+
+
 def test_a_nifti_file_that_fails_leaves_the_earlier_one(
     oblique: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
