@@ -319,6 +319,7 @@ class DicomAccessor:
     def to_nifti(self, path: str | os.PathLike[str]) -> None:
         """Write a NIfTI file (.nii or .nii.gz); of diffusion also .bval and .bvec beside it.
 
+        These have a column for each volume of the file, also where there are more axes.
         Voxels keep their order: the affine says where they are. Needs nibabel:
         ``pip install 'dcmdask[nifti]'``.
 
@@ -331,6 +332,8 @@ class DicomAccessor:
         GeometryError
             There are no coordinates in the patient, or b-values or directions that could not be
             read.
+        FileExistsError
+            The array has no diffusion, and a .bval or .bvec file of this name is there.
         TypeError
             NIfTI has no place for the type.
         """
@@ -361,7 +364,8 @@ class DicomAccessor:
     def bvecs(self) -> Floats:
         """(3, n): unit vectors of the gradients on the voxel axes, as FSL has them.
 
-        x is flipped where the axes of the NIfTI file are right-handed; zero without weighting.
+        x is flipped where the axes of the NIfTI file are right-handed; zero without weighting
+        or direction. The coordinates `direction_x` to `direction_z` keep the header's length.
         A direction that could not be read is a `GeometryError`.
         """
         return exchange.bvecs(self._array)

@@ -36,9 +36,16 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     if name not in (f"{stem}.nii", f"{stem}.nii.gz"):
         raise ValueError(f"{name}: a NIfTI file is called .nii or .nii.gz")
     grid = grid_of(array)
-    is_weighted = "diffusion" in array.dims and "b_value" in array.coords
-    # Before anything is written: they may be unreadable.
-    weightings = (bvals(array), bvecs(array)) if is_weighted else None
+    of_fsl = [f"{stem}.bval", f"{stem}.bvec"]
+    weightings = None
+    if "diffusion" in array.dims and "b_value" in array.coords:
+        # Before anything is written: they may be unreadable.
+        weightings = (bvals(array)[np.newaxis], bvecs(array))
+    elif there := [one for one in of_fsl if os.path.lexists(one)]:
+        raise FileExistsError(
+            f"the array has no diffusion, and {' and '.join(there)} of another one would belong "
+            "to it: remove them, or choose another name"
+        )
     volume = _with_axes(array, ("x", "y", "z"))
     others = [dim for dim in volume.dims if dim not in ("x", "y", "z", "sample")]
     # Time is the fourth dimension of NIfTI.
@@ -55,15 +62,15 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     image.header.set_xyzt_units("mm", "msec")
     image.set_sform(image.affine, code="scanner")
     if "t" in others and (found := _steps(array, "t")) is not None:
-        image.header["pixdim"][4] = found
+        image.header["pixdim"][4] = abs(found)  # NIfTI has no times that go back
     with whole_file(name) as written:
         nibabel.save(image, written)
     if weightings is not None:
-        b_values, gradients = weightings
-        with whole_file(f"{stem}.bval") as written:
-            np.savetxt(written, b_values[np.newaxis], fmt="%.6g")
-        with whole_file(f"{stem}.bvec") as written:
-            np.savetxt(written, gradients, fmt="%.8g")
+        # A column for each volume: the first of the axes behind z is the fastest.
+        which = np.indices([volume.sizes[dim] for dim in others])[others.index("diffusion")]
+        for one, rows, digits in zip(of_fsl, weightings, ("%.6g", "%.8g"), strict=True):
+            with whole_file(one) as written:
+                np.savetxt(written, rows[:, which.ravel(order="F")], fmt=digits)
 
 
 def to_sitk(array: xr.DataArray) -> SimpleITK.Image:
@@ -104,9 +111,11 @@ def bvals(array: xr.DataArray) -> Floats:
 def bvecs(array: xr.DataArray) -> Floats:
     """Return the directions of the gradients, as FSL has them."""
     patient = np.stack([_diffusion(array, f"direction_{axis}") for axis in "xyz"])
+    lengths = np.linalg.norm(patient, axis=0)
+    patient = np.divide(patient, lengths, out=np.zeros_like(patient), where=lengths > 0)
     affine = (_TO_RAS @ grid_of(array).affine)[:3, :3]
     axes = affine / np.linalg.norm(affine, axis=0)
-    found: Floats = np.linalg.solve(axes, _TO_RAS[:3, :3] @ np.nan_to_num(patient))
+    found: Floats = np.linalg.solve(axes, _TO_RAS[:3, :3] @ patient)
     if np.linalg.det(axes) > 0:
         found[0] = -found[0]
     return found + 0.0

@@ -1,9 +1,9 @@
 """Element values as numbers, times and terms.
 
 Every number, also of a date or time, is NaN where the value is absent, and infinity where it is
-there and cannot be read. pydicom's converters take longer than the walk over a whole header;
-numbers are those of pydicom, and a decimal comma is read as well. Text that is not a term of the
-standard may be a name, and is left out where results are shared.
+there and cannot be read, such as a NaN that is stored. pydicom's converters take longer than the
+walk over a whole header; numbers are those of pydicom, and a decimal comma is read as well. Text
+that is not a term of the standard may be a name, and is left out where results are shared.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
     (1.0, nan, inf)
     >>> numbers(b"\\x01\\x00\\x02\\x00", "US", True)
     (1.0, 2.0)
+    >>> numbers(b"\\x00\\x00\\xc0\\x7f", "FL", True)  # a NaN that is stored
+    (inf,)
     """
     if vr not in NUMBERS:
         found = tuple(map(_parsed, value.rstrip(b"\0").split(b"\\")))
@@ -93,7 +95,7 @@ def numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
     code = ("<" if little_endian else ">") + NUMBERS[vr]
     if len(value) % calcsize(code):
         return (inf,)
-    return tuple(inf if n == -inf else float(n) for (n,) in iter_unpack(code, value))
+    return tuple(float(n) if isfinite(n) else inf for (n,) in iter_unpack(code, value))
 
 
 def first_number(value: bytes, vr: str, little_endian: bool) -> float:

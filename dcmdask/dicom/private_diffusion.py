@@ -56,8 +56,9 @@ _UNREADABLE: Final = (inf, inf, inf)
 _GE_SURPLUS: Final = 10**9
 # As Canon writes it into Image Comments: b=2000(0.445,0.000,0.895)
 _COMMENT: Final = re.compile(rb"b=([\d.]+)(?:\(([-\d.]+),([-\d.]+),([-\d.]+)\))?")
-# Lengths of gradients of GE and Canon that scale the b-value; outside, rounding or nothing is
-# meant. The digits of the gradients would make many b-values of one: they are multiples of 5.
+# Lengths of gradients of GE and Canon that scale the b-value; shorter ones are no direction, and
+# longer ones are unit vectors but for rounding. The digits of the gradients would make many
+# b-values of one: they are multiples of 5.
 _SCALED: Final = (0.03, 0.97)
 _SCALED_STEP: Final = 5
 # Longer ones are numbers of a user's own, which these elements hold where nothing is weighted.
@@ -221,10 +222,12 @@ def _converted(
 def _of_gradient(b_value: float, gradient: tuple[float, ...]) -> _Gradient:
     """Return b-value and direction of a gradient of which the length may scale the b-value.
 
-    A gradient of which the length is none is a direction that cannot be read.
+    A gradient of which the length is none is a direction that cannot be read. The b-value of
+    one without a length stays: it may be of a mean over directions, not of an image without
+    weighting, which dcm2niix takes it for.
     """
     length = hypot(*gradient)
-    if not b_value > 0:
+    if not b_value > 0 or length <= _SCALED[0]:
         return b_value, _NONE
     if length > _LONGEST:
         return b_value, _UNREADABLE
@@ -238,12 +241,12 @@ def _of_gradient(b_value: float, gradient: tuple[float, ...]) -> _Gradient:
 def _in_patient(
     direction: Sequence[float], axes: _Axes, values: Mapping[int, RawValue], encoding: Encoding
 ) -> Sequence[float]:
-    """Return a direction on the patient's axes (LPS); NaN where the header does not tell."""
+    """Return a direction on the patient's axes (LPS); infinity where the header does not tell."""
     if axes == "patient" or not all(map(isfinite, direction)):
         return direction
     orientation = private_numbers(values.get(_ORIENTATION), "DS", encoding)
     if len(orientation) != 6 or not all(map(isfinite, orientation)):
-        return _NONE
+        return _UNREADABLE
     # Plain numbers: NumPy takes several times as long for three of them.
     a, b, c, d, e, f = orientation
     normal = b * f - c * e, c * d - a * f, a * e - b * d
@@ -251,7 +254,7 @@ def _in_patient(
     if axes == "scanner":
         phase_encoding = _value(values, _PHASE_ENCODING)
         if phase_encoding not in _SIGNS:
-            return _NONE
+            return _UNREADABLE
         if phase_encoding == b"ROW":
             x, y = y, x
         nearest = max(range(3), key=lambda axis: abs(normal[axis]))

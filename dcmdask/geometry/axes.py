@@ -96,14 +96,15 @@ def check_order_by(order_by: Sequence[str]) -> None:
 def plausible(facts: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the facts with NaN for numbers that are infinite or so large that none was meant.
 
-    Diffusion weightings have infinity instead.
+    Diffusion weightings have infinity instead, negative b-values too.
     """
-    absurd = [column for column in _COMPARED if (np.abs(facts[column]) >= ABSURD).any()]
-    if absurd:
-        facts = facts.copy()
-    for column in absurd:
-        replaced = np.inf if column in _WEIGHTINGS else np.nan
-        facts[column][np.abs(facts[column]) >= ABSURD] = replaced
+    implausible = {column: np.abs(facts[column]) >= ABSURD for column in _COMPARED}
+    implausible["b_value"] |= facts["b_value"] < 0
+    if not any(rows.any() for rows in implausible.values()):
+        return facts
+    facts = facts.copy()
+    for column, rows in implausible.items():
+        facts[column][rows] = np.inf if column in _WEIGHTINGS else np.nan
     return facts
 
 

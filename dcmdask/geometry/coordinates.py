@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.errors import Note
-from dcmdask.geometry.axes import Axis
+from dcmdask.geometry.axes import Axis, plausible
 from dcmdask.geometry.grid import Geometry
 from dcmdask.geometry.patient import NANOMETRES, along_axis
 from dcmdask.geometry.planes import Floats, Integers
@@ -88,6 +88,7 @@ def varying_coordinates(
     is infinity, which is not taken for no weighting.
     """
     found: Coordinates = {}
+    facts = plausible(facts)
     absent = numbers < 0
     columns = {column: facts[column] for column in _VARYING}
     columns |= {f"position_{axis}": facts["position"][:, i] for i, axis in enumerate("xyz")}

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.geometry.axes import plausible
 from dcmdask.geometry.coordinates import varying_coordinates, z_of
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.grid import Geometry, Irregularity, affine_of, same_position
@@ -48,7 +47,7 @@ def filled(
     numbers = np.full((*arrangement.numbers.shape[:-1], places[-1] + 1), -1, np.int64)
     numbers[..., places] = arrangement.numbers
     geometry = _without_gaps(geometry, places, arrangement.numbers, facts)
-    varying = varying_coordinates(plausible(facts), arrangement.dims, numbers)
+    varying = varying_coordinates(facts, arrangement.dims, numbers)
     names = arrangement.coordinates.keys() | {"missing"}
     coordinates = {name: found for name, found in varying.items() if name in names}
     for name, (dims, values) in arrangement.coordinates.items():

@@ -14,7 +14,7 @@ from dcmdask.dicom.description import Described, text_of
 from dcmdask.dicom.frame_facts import TAGS
 from dcmdask.dicom.image_pixel import called
 from dcmdask.errors import Note
-from dcmdask.geometry.axes import ABSURD
+from dcmdask.geometry.axes import plausible
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.geometry.planes import Integers, is_out_of_reach
 
@@ -80,14 +80,23 @@ def conflicts(instances: Sequence[Described], owner: Integers) -> list[Irregular
 
 
 def unreadable_weightings(stack: Layout) -> Iterator[Note]:
-    """Yield notes on diffusion b-values and directions that are there and cannot be read."""
-    for column in ("b_value", "direction"):
-        values = stack.facts[column].reshape(len(stack.facts), -1)
-        rows = np.flatnonzero((np.abs(values) >= ABSURD).any(axis=1))
+    """Yield notes on diffusion b-values and directions that are there and cannot be read.
+
+    The direction of an unweighted frame says nothing.
+    """
+    facts = plausible(stack.facts)
+    weighted = facts["b_value"] > 0
+    for column, fails in (
+        ("b_value", "cannot be read, or is negative"),
+        ("direction", "cannot be read, or cannot be turned to the patient's axes"),
+    ):
+        values = facts[column].reshape(len(facts), -1)
+        unreadable = np.isinf(values).any(axis=1)
+        rows = np.flatnonzero(unreadable & weighted if column == "direction" else unreadable)
         if len(rows):
             text = (
                 f"{called(TAGS[column])}, or the private element for it, of {len(rows)} of "
-                f"{len(values)} frames is there and cannot be read"
+                f"{len(values)} frames is there and {fails}"
             )
             (one,) = named([Irregularity("unreadable", text, tuple(rows.tolist()))], stack)
             yield Note("unreadable-weighting", one.text)

@@ -192,6 +192,19 @@ def test_real_series(corpus: Path, tmp_path: Path) -> None:
     compare_with_dcm2niix(corpus / "dcm_qa_ge/01_Ax_DWI_TENSOR_R2", tmp_path)
 
 
+def test_the_direction_of_an_unweighted_frame_says_nothing(tmp_path: Path) -> None:
+    def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        dataset.DiffusionBValue = float(b)
+        dataset.DiffusionGradientOrientation = list(gradient) if b else [np.nan] * 3
+
+    gradients = made(tmp_path, "SIEMENS", fill)
+    (series,) = scan(tmp_path)
+    assert "unreadable-weighting" not in [note.code for note in series.notes]
+    v = opened(tmp_path)
+    np.testing.assert_allclose(v.direction_x[1:], gradients[1:, 0])
+    assert not v.dcm.bvecs[:, 0].any()
+
+
 @pytest.mark.parametrize("maker", ["CANON_MEC", "Canon Medical Systems"])
 def test_canon_writes_the_b_value_into_a_comment(maker: str, tmp_path: Path) -> None:
     def fill(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
@@ -210,11 +223,20 @@ def test_canon_writes_the_b_value_into_a_comment(maker: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("phase_encoding", [None, "OTHER"])
-def test_directions_of_unknown_axes_are_none(phase_encoding: str | None, tmp_path: Path) -> None:
-    made(tmp_path, "GE MEDICAL SYSTEMS", ge, InPlanePhaseEncodingDirection=phase_encoding)
+@pytest.mark.parametrize("maker", ["GE", "Canon"])
+def test_directions_of_unknown_axes_are_unreadable(
+    maker: str, phase_encoding: str | None, tmp_path: Path
+) -> None:
+    """dcm2niix warns, and writes them as they are."""
+    name, fill = MAKERS[maker]
+    made(tmp_path, name, fill, InPlanePhaseEncodingDirection=phase_encoding)
+    (note,) = [one for one in scan(tmp_path)[0].notes if one.code == "unreadable-weighting"]
+    assert "24 of 28 frames" in note.text and "turned to the patient's axes" in note.text
     v = opened(tmp_path)
-    np.testing.assert_array_equal(v.b_value, B_VALUES)
-    assert np.isnan(v.direction_x).all()
+    np.testing.assert_array_equal(v.dcm.bvals, B_VALUES)
+    assert np.isnan(v.direction_x[0]) and np.isinf(v.direction_x[1:]).all()
+    with pytest.raises(GeometryError, match="cannot be read"):
+        _ = v.dcm.bvecs
 
 
 def test_elements_of_the_standard_come_first(tmp_path: Path) -> None:
@@ -235,6 +257,24 @@ def test_zeros_are_no_direction(tmp_path: Path) -> None:
     v = opened(tmp_path)
     np.testing.assert_array_equal(v.b_value, B_VALUES)
     assert np.isnan(v.direction_x).all() and not v.dcm.bvecs.any()
+
+
+@pytest.mark.parametrize("maker", ["GE", "Canon"])
+@pytest.mark.parametrize("length", [0.0, 0.02])
+def test_a_gradient_without_length_leaves_the_b_value(
+    maker: str, length: float, tmp_path: Path
+) -> None:
+    """dcm2niix issues 245 and 690: a mean over directions, or an image without weighting."""
+    name, fill = MAKERS[maker]
+
+    def shorter(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        fill(dataset, b, [length * part for part in gradient] if b == 1000 else gradient)
+
+    made(tmp_path, name, shorter)
+    v = opened(tmp_path)
+    np.testing.assert_array_equal(v.b_value, B_VALUES)
+    assert np.isnan(v.direction_x).values.tolist() == [b in (0, 1000) for b in B_VALUES]
+    assert not v.dcm.bvecs[:, 3:6].any()
 
 
 def test_only_gradients_are_directions_of_ge(tmp_path: Path) -> None:
@@ -272,14 +312,34 @@ def of_ge(dataset: Dataset, b: Any, gradient: Any) -> None:
     dataset[0x0043, 0x1039].value = [str(b), "8"]
 
 
+@pytest.mark.parametrize("fill", [siemens, of_the_standard])
+def test_gradients_are_unit_vectors(fill: Any, tmp_path: Path) -> None:
+    """As dcm2niix makes them, whatever their length in the header."""
+
+    def other(dataset: Dataset, b: int, gradient: Sequence[float]) -> None:
+        fill(dataset, float(b), [(0.5 if b > 1000 else 2.0) * part for part in gradient])
+
+    gradients = made(tmp_path / "in", "SIEMENS", other)
+    v = opened(tmp_path / "in")
+    found = in_patient(v.dcm.bvecs, LPS_TO_RAS @ v.dcm.affine)
+    np.testing.assert_allclose(found, gradients @ LPS_TO_RAS[:3, :3], atol=1e-9)
+    if fill is siemens:
+        compare_with_dcm2niix(tmp_path / "in", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("fill", "b", "gradient", "tag"),
     [
         (of_ge, "abc", [0.0, 0.3, 0.4], "(0018,9087)"),
         (of_siemens, "abc", [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_siemens, -500, [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_the_standard, -500.0, [0.0, 0.6, 0.8], "(0018,9087)"),
         (of_siemens, 1000, [0.6, 0.8], "(0018,9089)"),
         (of_the_standard, 1000.0, [0.6, 0.8], "(0018,9089)"),
         (of_the_standard, np.inf, [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_the_standard, np.nan, [0.0, 0.6, 0.8], "(0018,9087)"),
+        (of_the_standard, 1000.0, [np.nan] * 3, "(0018,9089)"),
+        (of_siemens, 1000, [np.nan] * 3, "(0018,9089)"),
     ],
 )
 def test_unreadable_weightings_are_not_taken_for_none(

@@ -174,6 +174,14 @@ def test_nibabel_reads_the_same_places(
     np.testing.assert_allclose(lps, v.dcm.affine, atol=1e-4)
 
 
+def test_the_time_between_volumes_is_positive(times: xr.DataArray, tmp_path: Path) -> None:
+    v = times.assign_coords(t=2000.0 * np.arange(4))[::-1]
+    v.dcm.to_nifti(tmp_path / "v.nii")
+    image: Any = nibabel.load(tmp_path / "v.nii")
+    assert image.header.get_zooms()[3] == 2000
+    np.testing.assert_array_equal(np.asarray(image.dataobj).T, v.transpose("t", "z", "y", "x"))
+
+
 def test_a_nifti_file_that_fails_leaves_the_earlier_one(
     oblique: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +255,25 @@ def test_gradients_as_fsl_has_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.loadtxt(tmp_path / "dwi.bvec"), v.dcm.bvecs, atol=1e-6)
     with pytest.raises(GeometryError, match="no coordinate b_value"):
         _ = v.isel(diffusion=0).drop_vars("b_value").dcm.bvals
+    # A column for each volume, whatever other axes there are.
+    several = (
+        xr.concat([v.astype("i2"), v.astype("i2") + 100], "echo").expand_dims(t=[0.0, 5.0]).dcm
+    )
+    several.to_nifti(tmp_path / "several.nii")
+    image: Any = nibabel.load(tmp_path / "several.nii")
+    volumes = np.asarray(image.dataobj).reshape(*image.shape[:3], -1, order="F")
+    b_values, gradients = (np.loadtxt(tmp_path / f"several.{end}") for end in ("bval", "bvec"))
+    assert b_values.shape == gradients.shape[1:] == volumes.shape[3:] == (12,)
+    for number, b_value in enumerate(b_values):
+        (index,) = np.flatnonzero(v.b_value == b_value)
+        found = volumes[..., number].T - v.values[index]
+        assert (found == 0).all() or (found == 100).all()
+        np.testing.assert_allclose(gradients[:, number], v.dcm.bvecs[:, index], atol=1e-6)
+    # Nor do they belong to an array without diffusion.
+    before = (tmp_path / "dwi.nii.gz").read_bytes()
+    with pytest.raises(FileExistsError, match=r"dwi\.bval and .*dwi\.bvec"):
+        v.isel(diffusion=0).dcm.to_nifti(tmp_path / "dwi.nii.gz")
+    assert (tmp_path / "dwi.nii.gz").read_bytes() == before
 
 
 # Other grids

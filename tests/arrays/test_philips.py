@@ -177,7 +177,13 @@ def test_a_store_has_no_window_of_other_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "code"), [(None, "scale-slope"), (0.0, "unreadable"), (np.inf, "unreadable")]
+    ("scale", "code"),
+    [
+        (None, "scale-slope"),
+        (0.0, "unreadable"),
+        (np.inf, "unreadable"),
+        (np.nan, "unreadable"),
+    ],
 )
 def test_without_a_scale_slope_nothing_is_guessed(
     scale: float | None, code: str, tmp_path: Path
