@@ -281,6 +281,8 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
             at.first("InversionTimes", "MRModifierSequence"), at.first("InversionTime")
         )
         row["field_strength"] = at.first("MagneticFieldStrength")
+        row["between"] = at.first("SpacingBetweenSlices", measures)
+        row["segment"] = at.first("ReferencedSegmentNumber", "SegmentIdentificationSequence")
     return facts
 
 

@@ -7,12 +7,12 @@ other has none of it. Lengths count bytes; items are padded to 4.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite, nan
+from math import isfinite
 from struct import Struct
 from struct import error as StructError
 from typing import Final, NamedTuple
 
-from dcmdask.dicom.conversion import first_number, numbers
+from dcmdask.dicom.conversion import numbers
 from dcmdask.dicom.elements import Encoding, RawValue
 from dcmdask.dicom.private_elements import (
     private_blocks,
@@ -25,10 +25,7 @@ __all__ = ["MOSAIC_ELEMENTS", "NO_MOSAIC", "Mosaic", "mosaic_of"]
 
 _CSA, _MR = (0x0029, b"SIEMENS CSA HEADER"), (0x0019, b"SIEMENS MR HEADER")
 _IMAGE_HEADER, _NUMBER, _TIMES = 0x10, 0x0A, 0x29
-_SPACING: Final = 0x00180088
-MOSAIC_ELEMENTS: Final = (
-    private_tags(0x0029, _IMAGE_HEADER) | private_tags(0x0019, _NUMBER, _TIMES) | {_SPACING}
-)
+MOSAIC_ELEMENTS: Final = private_tags(0x0029, _IMAGE_HEADER) | private_tags(0x0019, _NUMBER, _TIMES)
 _SIGNATURE: Final = b"SV10"
 # Name, multiplicity, VR, a type, the number of items, and a mark.
 _ELEMENT, _LENGTHS = Struct("<64si4s3i"), Struct("<4i")
@@ -45,18 +42,14 @@ class Mosaic(NamedTuple):
     tiles : int
         0 where the header does not tell.
     normal : tuple of float
-        Direction from each tile to the next, in the patient's axes; NaN where the header does not
-        tell.
-    spacing : float
-        Spacing Between Slices (0018,0088) in mm, from each tile to the next; NaN where the header
-        does not tell.
+        Direction from each tile to the next, in the patient's axes; empty where the header does
+        not tell.
     times : tuple of float
         Start of each tile in ms; empty where the header does not tell.
     """
 
     tiles: int = 0
-    normal: tuple[float, ...] = (nan, nan, nan)
-    spacing: float = nan
+    normal: tuple[float, ...] = ()
     times: tuple[float, ...] = ()
 
 
@@ -87,8 +80,7 @@ def mosaic_of(values: Mapping[int, RawValue], encoding: Encoding) -> Mosaic:
     is_number = bool(tiles) and tiles[0].is_integer() and tiles[0] >= 1
     return Mosaic(
         int(tiles[0]) if is_number else 0,
-        normal if len(normal) == 3 and all(map(isfinite, normal)) else (nan, nan, nan),
-        first_number(values[_SPACING].value, "DS", True) if _SPACING in values else nan,
+        normal if len(normal) == 3 and all(map(isfinite, normal)) else (),
         times if all(map(isfinite, times)) else (),
     )
 

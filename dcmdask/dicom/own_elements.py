@@ -61,7 +61,7 @@ _CINE: Final = frozenset(
 )
 _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     # Grid Frame Offset Vector, Dose Type, Dose Summation Type.
-    NUCLEAR_MEDICINE: frozenset({FRAME_INCREMENT_POINTER, *VECTORS, DETECTORS, 0x00180088}),
+    NUCLEAR_MEDICINE: frozenset({FRAME_INCREMENT_POINTER, *VECTORS, DETECTORS}),
     # Segmentation Type, Segment Sequence.
     **dict.fromkeys(SEGMENTATIONS, frozenset({_CHARACTER_SET, 0x00620001, 0x00620002})),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),

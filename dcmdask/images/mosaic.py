@@ -62,10 +62,10 @@ class Mosaic(Unplaced):
             if isinstance(found := _grid(one), str):
                 yield Note("mosaic", f"Siemens mosaics, left as they are stored: {found}")
             return
-        if np.isnan(one.mosaic.normal).any():
+        if not one.mosaic.normal:
             text = "the private header does not say in which direction slices follow one another"
             yield Note("mosaic-normal", f"{text}: that of the orientation is taken")
-        if not one.mosaic.spacing > 0:
+        if not 0 < one.facts["between"][0] < np.inf:
             text = "there is no (0018,0088) 'Spacing Between Slices': the thickness is taken"
             yield Note("mosaic-spacing", text)
         across, down = ceil(sqrt(one.tiles)), _least_rows(one.tiles)
@@ -95,8 +95,8 @@ def _grid(one: Described) -> tuple[int, int, int] | str:
     down = next((n for n in rows_of_tiles if one.rows % n == one.columns % across == 0), 0)
     if not down:
         return f"{one.rows} x {one.columns} pixels are no grid of {tiles} tiles"
-    is_plane = spans_plane(one.facts["orientation"]).all()
-    if is_plane and np.abs(np.dot(one.mosaic.normal, _normal(one))) < _PARALLEL:
+    is_known = bool(one.mosaic.normal) and spans_plane(one.facts["orientation"]).all()
+    if is_known and np.abs(np.dot(one.mosaic.normal, _normal(one))) < _PARALLEL:
         return "the private header has another orientation than (0020,0037) 'Image Orientation'"
     return tiles, down, across
 
@@ -116,14 +116,15 @@ def _positions(one: Described, tiles: int, rows: int, columns: int) -> Floats:
     The position in the header is that of a picture as large as the mosaic, with the same middle
     as the first tile.
     """
-    facts, mosaic = one.facts, one.mosaic
+    facts = one.facts
     along = facts["orientation"].reshape(-1, 2, 3)
     between_rows, between_columns = facts["spacing"].T
     across = along[:, 0] * (between_columns * (one.columns - columns) / 2)[:, np.newaxis]
     down = along[:, 1] * (between_rows * (one.rows - rows) / 2)[:, np.newaxis]
     normal = _normal(one)
-    if np.dot(mosaic.normal, normal) < 0:
+    if one.mosaic.normal and np.dot(one.mosaic.normal, normal) < 0:
         normal = -normal
-    step = normal * (mosaic.spacing if mosaic.spacing > 0 else facts["thickness"][0])
+    between, thickness = facts["between"][0], facts["thickness"][0]
+    step = normal * (between if 0 < between < np.inf else thickness)
     first = facts["position"] + across + down
     return np.asarray(first[:, np.newaxis] + np.arange(tiles)[:, np.newaxis] * step)

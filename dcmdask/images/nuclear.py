@@ -16,7 +16,7 @@ from dcmdask.errors import Note
 from dcmdask.geometry.planes import Floats, Integers, normal_of, spans_plane
 from dcmdask.images.meaning import Unplaced
 
-_POSITION, _ORIENTATION, _SPACING = 0x00200032, 0x00200037, 0x00180088
+_POSITION, _ORIENTATION = 0x00200032, 0x00200037
 _PLACE: Final = Filter(Wanted((tag,), tag, "DS") for tag in (_POSITION, _ORIENTATION))
 
 
@@ -87,16 +87,16 @@ def _place(one: Described) -> tuple[Floats, Floats, float] | str | None:
     vectors = _vectors(one)
     if isinstance(vectors, str) or "z" not in vectors:
         return None
-    spacing = one.own.numbers(_SPACING, "DS")[:1] if len(one) > 1 else (0.0,)
+    spacing = float(one.facts["between"][0]) if len(one) > 1 else 0.0
     for item in one.own.items(DETECTORS, _PLACE)[:1]:
         position, orientation = (
             np.array(numbers(item[tag].value, "DS", True) if tag in item else ())
             for tag in (_POSITION, _ORIENTATION)
         )
         is_there = position.shape == (3,) and orientation.shape == (6,)
-        finite = np.isfinite([*position, *orientation, *spacing]).all()
-        if is_there and finite and spacing and spans_plane(orientation[np.newaxis]).all():
-            return position, orientation, spacing[0]
+        finite = np.isfinite([*position, *orientation, spacing]).all()
+        if is_there and finite and spans_plane(orientation[np.newaxis]).all():
+            return position, orientation, spacing
         if len(position):
             return (
                 "position or orientation in (0054,0022) 'Detector Information Sequence', or "

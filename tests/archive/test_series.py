@@ -554,14 +554,6 @@ def test_labels_need_xarray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         one(tmp_path).to_xarray()
 
 
-def test_segmentations_are_plain_frames(corpus: Path) -> None:
-    series = one(corpus / "pydicom-data/data_store/data/liver.dcm")
-    (stack,) = series.stacks
-    assert stack.kind == "frames" and stack.dims == ("frame", "y", "x")
-    stored = dcmdask.pixel_array(corpus / "pydicom-data/data_store/data/liver.dcm")
-    np.testing.assert_array_equal(series.to_dask().compute(), stored)
-
-
 def test_a_dimension_index_that_lies(tmp_path: Path) -> None:
     enhanced(
         tmp_path, FRAMES, along(AXIAL, EVEN),

@@ -310,7 +310,7 @@ def test_damage_raises_nothing(at: list[int], values: list[int], form: int) -> N
         0x00291010: RawValue("OB", bytes(data)),
     }
     found = mosaic_of(elements, EXPLICIT_LITTLE)
-    assert found.tiles >= 0 and len(found.normal) == 3
+    assert found.tiles >= 0 and len(found.normal) in (0, 3)
 
 
 @pytest.mark.parametrize("number", ["0", "-5", "1000000000", "x", "50", "10", "5.5", ""])
