@@ -121,6 +121,10 @@ class DicomAccessor:
         ------
         GeometryError
             One of them lacks coordinates, or they have not the same frame of reference.
+        TypeError
+            The array has not real numbers.
+        ValueError
+            `fill_value` does not fit the type of the result.
         """
         return resampling.like(self._array, other, method, fill_value, ignore_frame_of_reference)
 
@@ -153,8 +157,11 @@ class DicomAccessor:
         GeometryError
             There are no coordinates in the patient, or the gantry is tilted:
             :meth:`untilted` first.
+        TypeError
+            The array has not real numbers.
         ValueError
-            `spacing` is not positive.
+            `spacing` is not positive, or so small that the result has more than 2**40 voxels, or
+            `fill_value` does not fit the type of the result.
         """
         return resampling.isotropic(self._array, spacing, method, fill_value)
 
@@ -177,6 +184,15 @@ class DicomAccessor:
         -------
         xarray.DataArray
             With the spacing of the image, and as many more rows or columns as hold all of it.
+
+        Raises
+        ------
+        GeometryError
+            There are no coordinates in the patient.
+        TypeError
+            The array has not real numbers.
+        ValueError
+            `fill_value` does not fit the type of the result.
         """
         return resampling.untilted(self._array, method, fill_value)
 
@@ -330,8 +346,8 @@ class DicomAccessor:
         Raises
         ------
         GeometryError
-            There are no coordinates in the patient, or b-values or directions that could not be
-            read.
+            There are no coordinates in the patient, b-values or directions could not be read, or
+            the array has more or longer axes than NIfTI.
         FileExistsError
             The array has no diffusion, and a .bval or .bvec file of this name is there.
         TypeError

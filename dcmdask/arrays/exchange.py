@@ -51,14 +51,25 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     # Time is the fourth dimension of NIfTI.
     others.sort(key=lambda dim: dim != "t")
     volume = volume.transpose("x", "y", "z", *others, ...)
+    lengths = [volume.sizes[dim] for dim in ("x", "y", "z", *others)]
+    if len(lengths) > 7 or max(lengths) > 2**15 - 1:
+        raise GeometryError(
+            f"NIfTI has 7 axes of at most {2**15 - 1}, and the array has {len(lengths)}, of "
+            f"{' x '.join(map(str, lengths))}",
+            code="dimensions",
+        )
+    kind = volume.dtype
+    if "sample" in volume.dims:
+        if kind != np.uint8 or volume.sizes["sample"] != 3:
+            raise TypeError(f"NIfTI has RGB of 8 bits, and none of {kind}")
+    elif not (kind.kind in "biu" or kind.char in "efdFD"):
+        raise TypeError(f"NIfTI has no place for the type {kind}")
     values = np.asarray(volume.values)
     if "sample" in volume.dims:
-        if values.dtype != np.uint8 or volume.sizes["sample"] != 3:
-            raise TypeError(f"NIfTI has RGB of 8 bits, and none of {values.dtype}")
         values = np.ascontiguousarray(values).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
     elif values.dtype.kind in _NIFTI_TYPES or values.dtype.char in _NIFTI_TYPES:
         values = values.astype(_NIFTI_TYPES.get(values.dtype.char, "u1"))
-    image = nibabel.Nifti1Image(values, _TO_RAS @ grid.affine)
+    image = nibabel.Nifti1Image(values, _TO_RAS @ grid.affine, dtype=values.dtype)
     image.header.set_xyzt_units("mm", "msec")
     image.set_sform(image.affine, code="scanner")
     if "t" in others and (found := _steps(array, "t")) is not None:

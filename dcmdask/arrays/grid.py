@@ -47,7 +47,7 @@ def grid_of(array: xr.DataArray) -> Grid:
     Raises
     ------
     GeometryError
-        Coordinates are missing, or are not evenly spaced.
+        Coordinates are missing, empty, no numbers, or not evenly spaced.
     """
     axes = axes_of(array)
     steps, lengths = {}, []
@@ -55,13 +55,23 @@ def grid_of(array: xr.DataArray) -> Grid:
         if dim not in array.coords:
             raise GeometryError(f"the array has no coordinate {dim}", code="no-coordinate")
         along = array.coords[dim]
-        values = np.atleast_1d(np.asarray(along.values, np.float64))
+        try:
+            values = np.atleast_1d(np.asarray(along.values, np.float64))
+            thickness = float(along.attrs.get("slice_thickness", 1.0))
+        except (TypeError, ValueError) as error:
+            raise GeometryError(
+                f"{dim}, or its attribute slice_thickness, is not in numbers of mm",
+                detail=str(error),
+                code="no-number",
+            ) from error
+        if not len(values):
+            raise GeometryError(f"the array is empty along {dim}", code="empty")
         if len(values) == 1 and dim != "z":
             raise GeometryError(
                 f"there is one {dim} only, which does not tell the size of a pixel",
                 code="one-coordinate",
             )
-        found = first_and_step(values, float(along.attrs.get("slice_thickness", 1.0)))
+        found = first_and_step(values, thickness)
         if found is None:
             steps_there = np.diff(values)
             raise GeometryError(

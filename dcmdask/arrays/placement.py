@@ -132,6 +132,8 @@ def fitting(fill_value: float, dtype: np.dtype[Any]) -> Any:
     number = float(fill_value)
     if dtype.kind == "f":
         fits = not math.isfinite(number) or abs(number) <= float(np.finfo(dtype).max)
+    elif dtype.kind == "b":
+        fits = number in (0, 1)
     else:
         limits = np.iinfo(dtype)
         fits = number.is_integer() and limits.min <= int(fill_value) <= limits.max

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.grid import Grid, grid_of
+from dcmdask.arrays.placement import fitting
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import GeometryError, Note
 from dcmdask.geometry.patient import PatientAxes, along_axis
@@ -24,6 +26,9 @@ _ORDERS = {"nearest": 0, "linear": 1}
 _SPATIAL = ("z", "y", "x")
 # Bytes of a block of the result, which scipy computes with 8 bytes a value.
 _BLOCK = 32 * 2**20
+# Voxels of a result on its own grid: more are no image but a slip of the unit, since one volume
+# of them is 4 TB in single precision.
+_MOST = 2**40
 # Indices that are closer are one.
 _SAME = 1e-6
 
@@ -105,6 +110,10 @@ def _on_own_grid(
 ) -> xr.DataArray:
     import xarray as xr
 
+    if math.prod(target.shape) > _MOST:
+        raise ValueError(
+            f"the result would have {' x '.join(map(str, target.shape))} voxels, more than {_MOST}"
+        )
     coordinates = {}
     for dim, (first, step), length in zip(
         _SPATIAL, (target.z, target.y, target.x), target.shape, strict=True
@@ -132,10 +141,14 @@ def _resampled(
     if method not in _ORDERS:
         raise ValueError(f"method is one of {', '.join(_ORDERS)}, not {method!r}")
     dtype = array.dtype
-    if method == "linear" and dtype.kind not in "f":
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise TypeError(f"resampling takes real numbers of at most 64 bits, and not {dtype}")
+    # SciPy has no half precision.
+    if (method == "linear" and dtype.kind != "f") or dtype == np.float16:
         dtype = np.dtype("f4" if dtype.itemsize <= 2 else "f8")
     if fill_value is None:
         fill_value = np.nan if dtype.kind == "f" else 0
+    fill_value = fitting(fill_value, dtype)
     volume = array.expand_dims([dim for dim in _SPATIAL if dim not in array.dims])
     others = [dim for dim in volume.dims if dim not in _SPATIAL]
     volume = volume.transpose(*others, *_SPATIAL)
@@ -235,7 +248,7 @@ def _block(
             values, matrix, offset, shape, found[place], order=order, mode="nearest"
         )
     if outside_of.any():
-        np.copyto(found, result.type(fill_value), where=outside_of)
+        np.copyto(found, fill_value, where=outside_of)
     return found
 
 

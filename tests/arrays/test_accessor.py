@@ -142,6 +142,10 @@ def test_directions_that_differ_leave_no_place(oblique: xr.DataArray, tmp_path: 
         (lambda v: v.isel(z=[0, 1, 3]), "uneven"),
         (lambda v: v.isel(x=[2]), "one-coordinate"),
         (lambda v: v.isel(x=2), "one-coordinate"),
+        (lambda v: v[:0], "empty"),
+        (lambda v: v[..., :0], "empty"),
+        (lambda v: v.assign_coords(z=list("abcdef")), "no-number"),
+        (lambda v: v[:1].assign_coords(z=("z", [1.0], {"slice_thickness": "x"})), "no-number"),
         (lambda v: v.assign_coords(patient=7), "no-patient"),
         (
             lambda v: v.assign_coords(patient=((), 7, {"orientation": [1, 0, 0, 1, 0, 0]})),
@@ -155,6 +159,9 @@ def test_what_is_missing_is_said(oblique: xr.DataArray, change: Any, code: str) 
         warnings.simplefilter("ignore", RuntimeWarning)
         with pytest.raises(GeometryError) as raised:
             _ = change(oblique).dcm.affine
+        for other in (lambda v: v.dcm.to_sitk(), lambda v: v.dcm.planes(io.BytesIO())):
+            with pytest.raises(GeometryError):
+                other(change(oblique))
     assert raised.value.code == f"GeometryError/{code}"
 
 
@@ -214,6 +221,22 @@ def test_colour_and_types_of_nifti(oblique: xr.DataArray, tmp_path: Path) -> Non
         rgb.astype("u2").dcm.to_nifti(tmp_path / "rgb.nii")
     with pytest.raises(ValueError, match=r"called \.nii or \.nii\.gz"):
         rgb.dcm.to_nifti(tmp_path / "rgb.img")
+    for type_ in ("i8", "u8", "c16", "f2"):
+        v = oblique.astype(type_) + np.array(2**60 if type_ in ("i8", "u8") else 0, type_)
+        v.dcm.to_nifti(tmp_path / "v.nii")
+        written: Any = nibabel.load(tmp_path / "v.nii")
+        found = np.asarray(written.dataobj)
+        assert found.dtype == ("f4" if type_ == "f2" else type_)
+        np.testing.assert_array_equal(found.T, v.values)
+    before = (tmp_path / "v.nii").read_bytes()
+    for type_, name in (("O", "object"), ("M8[ns]", "datetime64")):
+        with pytest.raises(TypeError, match=f"no place for the type {name}"):
+            oblique.astype(type_).dcm.to_nifti(tmp_path / "v.nii")
+    with pytest.raises(GeometryError, match="7 axes of at most 32767, and the array has 8"):
+        oblique.expand_dims(list("abcde")).dcm.to_nifti(tmp_path / "v.nii")
+    with pytest.raises(GeometryError, match="and the array has 4, of 10 x 8 x 6 x 32768"):
+        oblique.chunk().expand_dims(t=2**15).dcm.to_nifti(tmp_path / "v.nii")
+    assert (tmp_path / "v.nii").read_bytes() == before
 
 
 def test_simpleitk_has_the_same_places(oblique: xr.DataArray, tilted: xr.DataArray) -> None:
@@ -330,6 +353,51 @@ def test_isotropic(oblique: xr.DataArray) -> None:
     assert back.z[0] == v.z[-1] and back.sizes["z"] == 6
     with pytest.raises(ValueError, match="greater than 0"):
         v.dcm.isotropic(0)
+
+
+@pytest.mark.parametrize(
+    ("type_", "method", "fill_value"),
+    [
+        ("u2", "nearest", 0.5),
+        ("u2", "nearest", -1),
+        ("u2", "nearest", np.nan),
+        ("u2", "nearest", 70_000),
+        ("?", "nearest", 5),
+        ("u2", "linear", 1e40),
+        ("u2", "linear", "x"),
+    ],
+)
+def test_a_fill_value_fits(
+    oblique: xr.DataArray, tilted: xr.DataArray, type_: str, method: Any, fill_value: Any
+) -> None:
+    given: dict[str, Any] = {"method": method, "fill_value": fill_value}
+    v, leaning = oblique.astype(type_), tilted.astype(type_)
+    for resampled in (lambda: v.dcm.like(v, **given), lambda: leaning.dcm.untilted(**given)):
+        with pytest.raises(ValueError, match=r"does not fit|could not convert"):
+            resampled()
+    with pytest.raises(ValueError, match=r"does not fit|could not convert"):
+        v.dcm.isotropic(**given)
+
+
+def test_resampling_takes_real_numbers(oblique: xr.DataArray) -> None:
+    for type_ in ("c8", "M8[ns]", "O"):
+        with pytest.raises(TypeError, match="takes real numbers"):
+            oblique.astype(type_).dcm.isotropic(method="nearest")
+    far = oblique.assign_coords(z=oblique.z + 1000)
+    for fill_value in (True, 0, None):
+        filled = (oblique > 9).dcm.like(far, method="nearest", fill_value=fill_value)
+        assert filled.dtype == bool and (filled == bool(fill_value)).all()
+    same = (oblique > 9).dcm.like(oblique, method="nearest")
+    np.testing.assert_array_equal(same, oblique > 9)
+    for method in ("nearest", "linear"):
+        half = oblique.astype("f2").dcm.like(oblique, method=method)
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(half, oblique.astype("f2"), rtol=1e-6)
+
+
+def test_a_slip_of_the_unit_is_no_image(oblique: xr.DataArray) -> None:
+    with pytest.raises(ValueError, match="12500000001 x 3500000001 x 6750000001 voxels"):
+        oblique.dcm.isotropic(1e-9)
 
 
 def test_planes_and_volumes(oblique: xr.DataArray) -> None:
