@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.uid import RTDoseStorage
 from pydicom.valuerep import DA, DT, TM
 
 from dcmdask.dicom.description import FACTS
@@ -268,6 +269,8 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["component"] = at.component()
         row["slope"] = at.first("RescaleSlope", transformation)
         row["intercept"] = at.first("RescaleIntercept", transformation)
+        if dataset.get("SOPClassUID") == RTDoseStorage:
+            row["slope"], row["intercept"] = at.first("DoseGridScaling"), nan
         word = at.word("RescaleType", transformation)
         row["rescale_type"] = word if len(word) <= 16 else b""
         row["window_center"] = at.first("WindowCenter", window)

@@ -132,7 +132,7 @@ def assert_same(found: Described, dataset: Dataset) -> None:
         "series_uid": "SeriesInstanceUID",
         "frame_of_reference_uid": "FrameOfReferenceUID",
         "modality": "Modality",
-        "units": "Units",
+        "units": "DoseUnits" if "DoseUnits" in dataset else "Units",
         "photometric_interpretation": "PhotometricInterpretation",
     }
     for attribute, keyword in text.items():
