@@ -18,6 +18,8 @@ from pydicom.valuerep import DA, DT, TM
 
 from dcmdask.dicom.description import FACTS
 
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
 __all__ = ["facts_by_pydicom", "indices_by_pydicom"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -271,6 +273,9 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["intercept"] = at.first("RescaleIntercept", transformation)
         if dataset.get("SOPClassUID") == RTDoseStorage:
             row["slope"], row["intercept"] = at.first("DoseGridScaling"), nan
+        maximum = dataset.get("MaximumFractionalValue")
+        if dataset.get("SOPClassUID") in SEGMENTATIONS and maximum:
+            row["slope"] = 1 / maximum
         word = at.word("RescaleType", transformation)
         row["rescale_type"] = word if len(word) <= 16 else b""
         row["window_center"] = at.first("WindowCenter", window)
@@ -291,6 +296,7 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
 
 DIMENSIONS = {
     "stack": ["StackID"],
+    "segment": ["ReferencedSegmentNumber"],
     "z": ["InStackPositionNumber", "ImagePositionPatient"],
     "t": [
         "TemporalPositionIndex", "TemporalPositionTimeOffset", "NominalCardiacTriggerDelayTime",
