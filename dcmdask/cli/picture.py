@@ -65,8 +65,13 @@ def picture(
     if frame is not None:
         _draw_frame(array, target, frame, shown)
     elif mip is not None:
+        if not _is_placed(array):
+            raise ValueError(
+                "--mip: frames in colour, or without a common place in the patient, are no volume; "
+                "without --mip all are shown"
+            )
         _first(array).dcm.projection(target, mip, window=shown)
-    elif sheet or not _is_volume(array):
+    elif sheet or array.sizes.get("z", 1) == 1 or not _is_placed(array):
         array.dcm.contact_sheet(target, window=shown)
     else:
         _first(array).dcm.planes(target, window=shown)
@@ -82,12 +87,12 @@ def _window(text: str) -> tuple[float, float]:
     return center, width
 
 
-def _is_volume(array: xr.DataArray) -> bool:
+def _is_placed(array: xr.DataArray) -> bool:
     try:
         _ = array.dcm.affine
     except GeometryError:
         return False
-    return array.sizes.get("z", 1) > 1 and "sample" not in array.dims
+    return "sample" not in array.dims
 
 
 def _first(array: xr.DataArray) -> xr.DataArray:

@@ -234,6 +234,7 @@ def test_pictures(archive: Path, tmp_path: Path) -> None:
     # Positions of the other are not even: all frames side by side.
     run("picture", archive, target, "--series", "1")
     colour = packaged_file("examples_ybr_color.dcm")
+    assert "are no volume" in run("picture", colour, target, "--mip", "y", code=2).stderr
     run("picture", colour, target, "--frame", "7")
     assert picture(target).shape == (240, 320, 3)
 
