@@ -16,8 +16,6 @@ from math import inf, isfinite, nan
 from struct import calcsize, iter_unpack
 from typing import Final
 
-from pydicom.charset import convert_encodings, decode_bytes
-
 __all__ = [
     "LONGEST",
     "MODALITIES",
@@ -216,6 +214,9 @@ def plain(text: str) -> str:
 @lru_cache(maxsize=1024)  # so that the files of a series share one string
 def text(value: bytes, charset: bytes) -> str:
     """Return the text of a value in the character sets of (0008,0005), in one line."""
+    # The commands need this module for their help, and pydicom takes long to import.
+    from pydicom.charset import convert_encodings, decode_bytes
+
     names = [name.strip() for name in charset.decode("ascii", "replace").split("\\")]
     with warnings.catch_warnings():
         # Of unknown character sets and bytes; what can be read is shown.

@@ -84,7 +84,13 @@ def written(
         **options,
     )
     segmentation.save_as(path)
+    closed(segmentation)
     return path
+
+
+def closed(segmentation: hd.seg.Segmentation) -> None:
+    # highdicom leaves its database to the garbage collector, which Python warns of.
+    segmentation._db_con.close()
 
 
 def masks(seed: int = 0, segments: int = 3, overlapping: bool = False) -> np.ndarray:
@@ -107,7 +113,10 @@ def read(path: Path, **options: Any) -> xr.DataArray:
 def by_highdicom(path: Path) -> np.ndarray:
     """(segment, z, y, x), with z ascending along the normal."""
     segmentation = hd.seg.segread(path)
-    volume = segmentation.get_volume(combine_segments=False)
+    try:
+        volume = segmentation.get_volume(combine_segments=False)
+    finally:
+        closed(segmentation)
     array = np.moveaxis(volume.array, -1, 0)
     # Its planes are in either order.
     first, last = (np.asarray(volume.affine)[:3, :3] @ [k, 0, 0] for k in (0, 1))

@@ -151,7 +151,7 @@ def test_napari_makes_layers(tmp_path: Path) -> None:
         ("dcmqi/data/segmentations/ct-3slice", ("z", "y", "x")),
         ("dcm_qa_agfa/Siemens", ("t", "z", "y", "x")),
         ("dcm_qa_pdt2/In/Siemens/VE11", ("c", "z", "y", "x")),
-        ("pydicom-data/data_store/data/liver.dcm", ("frame", "y", "x")),
+        ("pydicom-data/data_store/data/liver.dcm", ("c", "z", "y", "x")),
         ("pydicom-data/data_store/data/693_J2KR.dcm", ("z", "y", "x")),
     ],
 )
