@@ -88,8 +88,13 @@ def _look(one: Described) -> dict[str, object]:
         "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
         "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
         "tiles of a mosaic": one.tiles,
-        "file": one.source.name if len(one) > 1 and meaning_of(one).is_separate else "",
+        "file": one.source.name if _is_separate(one) else "",
     }
+
+
+def _is_separate(one: Described) -> bool:
+    least = meaning_of(one).separate_from
+    return least is not None and len(one) >= least
 
 
 def _is_of_integers(one: Described) -> bool:

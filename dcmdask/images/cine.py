@@ -30,7 +30,7 @@ class Cine(Meaning):
     """A loop of frames."""
 
     kind = "loop"
-    is_separate = True
+    separate_from = 2
 
     def arranged(self, layout: Layout) -> Arrangement:
         """Return frames along ``t``, with times in ms from the first, if the header has them."""

@@ -29,7 +29,7 @@ class Dose(Meaning):
     """A grid of doses."""
 
     kind = "dose"
-    is_separate = True
+    separate_from = 2
 
     def meant(self, one: Described) -> Described:
         """Return a description with the position of each plane."""

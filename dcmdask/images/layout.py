@@ -65,7 +65,7 @@ class Layout:
 
     @property
     def meaning(self) -> Meaning:
-        """What the class of its instances means."""
+        """The class of its instances, as what it means."""
         return meaning_of(self.instances[0])
 
     def attributes(self, values: str) -> dict[str, Any]:

@@ -23,14 +23,14 @@ class Meaning:
     ----------
     kind : str
         Kind of the image, in a word or two; empty for what positions tell.
-    is_separate : bool
-        Whether an instance of several frames is an array of its own.
+    separate_from : int or None
+        Number of frames from which on an instance is an array of its own; None for never.
     empty : float or None
         Value where there is no frame, of a class that leaves out frames without any other.
     """
 
     kind = ""
-    is_separate = False
+    separate_from: int | None = None
     empty: float | None = None
 
     def meant(self, one: Described) -> Described:

@@ -24,7 +24,7 @@ class Nuclear(Unplaced):
     """Frames by energy window, detector, phase, rotation, gate, slice, view and time."""
 
     kind = "nuclear"
-    is_separate = True
+    separate_from = 2
 
     def meant(self, one: Described) -> Described:
         """Return a description with an index for each vector, and positions of reconstructions."""

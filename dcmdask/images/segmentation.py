@@ -61,7 +61,7 @@ class Segmentation(Meaning):
     """Segments of an image, each at the positions where it is."""
 
     kind = "segmentation"
-    is_separate = True
+    separate_from = 1
     empty = 0
 
     def arranged(self, layout: Layout) -> Arrangement:

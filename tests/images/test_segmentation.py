@@ -236,6 +236,20 @@ def test_labels_that_occur_twice_get_their_number(tmp_path: Path) -> None:
     assert v.segment.values.tolist() == ["Rib 1", "Liver", "Rib 3"]
 
 
+def test_files_of_one_frame_keep_their_own_segments(tmp_path: Path) -> None:
+    images = source(tmp_path / "ct")
+    (tmp_path / "seg").mkdir()
+    for place, label in ((1, "Liver"), (4, "Kidney")):
+        pixels = np.zeros((PLANES, ROWS, COLUMNS, 1), np.uint8)
+        pixels[place] = 1
+        path = written(tmp_path / "seg" / label, images, pixels, labels=(label,))
+        changed(path, lambda one, place=place: setattr(one, "SOPInstanceUID", f"1.2.{place}"))
+    (found,) = scan(tmp_path / "seg")
+    assert [len(one.frame_numbers) for one in found.stacks] == [1, 1]
+    labels = [stack.to_xarray().segment.item() for stack in found.stacks]
+    assert sorted(labels) == ["Kidney", "Liver"]
+
+
 def changed(path: Path, change: Any) -> Path:
     dataset = dcmread(path)
     change(dataset)
