@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pydicom import dcmread
 from real_files import ROOT, packaged_file
 
 README = ROOT / "README.md"
@@ -91,6 +92,19 @@ def run_commands(block: Block) -> None:
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
+def a_liver(path: Path, image: Path) -> None:
+    """Write a segmentation of a liver in one plane of a CT."""
+    liver, plane = dcmread(packaged_file("liver_1frame.dcm")), dcmread(image)
+    liver.Rows, liver.Columns, liver.PixelData = plane.Rows, plane.Columns, b"\1" * 32
+    liver.FrameOfReferenceUID = plane.FrameOfReferenceUID
+    shared = liver.SharedFunctionalGroupsSequence[0]
+    of_frame = liver.PerFrameFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence[0].PixelSpacing = plane.PixelSpacing
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = plane.ImageOrientationPatient
+    of_frame.PlanePositionSequence[0].ImagePositionPatient = plane.ImagePositionPatient
+    liver.save_as(path)
+
+
 def test_there_is_something_to_run() -> None:
     assert SECTIONS
     assert EXAMPLES
@@ -100,8 +114,8 @@ def test_there_is_something_to_run() -> None:
 def test_readme(blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each section runs on its own: one folder, one namespace, blocks in their order."""
     shutil.copy(packaged_file(CINE), tmp_path / "cine.dcm")
-    shutil.copy(packaged_file("liver_1frame.dcm"), tmp_path / "seg.dcm")
     shutil.copytree(packaged_file("DICOMDIR-nopatient").parent / SERIES, tmp_path / "series")
+    a_liver(tmp_path / "seg.dcm", min((tmp_path / "series").iterdir()))
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:

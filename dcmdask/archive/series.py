@@ -303,6 +303,8 @@ class Series:
         self,
         values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         *,
+        like: xr.DataArray | Series | Stack | None = None,
+        ignore_frame_of_reference: bool = False,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -320,6 +322,12 @@ class Series:
             units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
             them.
             ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        like : xarray.DataArray, Series or Stack, optional
+            Image of which the result has the x, y and z, such as that which a segmentation was
+            drawn on. Planes are put in their places, and others are empty; nothing is
+            interpolated: ``v.dcm.like(other)`` does that.
+        ignore_frame_of_reference : bool
+            Trust positions although the two have not the same Frame of Reference UID (0020,0052).
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -367,6 +375,8 @@ class Series:
             xarray is not installed.
         AmbiguousSourceError
             There are several stacks; the message lists them.
+        GeometryError
+            The stack and `like` have not one frame of reference, or their grids do not coincide.
 
         Examples
         --------
@@ -386,6 +396,8 @@ class Series:
         self.warn_left_out()
         return stack.to_xarray(
             values,
+            like=like.to_xarray() if isinstance(like, Series) else like,
+            ignore_frame_of_reference=ignore_frame_of_reference,
             on_irregular=on_irregular,
             order_by=order_by,
             tolerance=tolerance,

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcmdask.errors import GeometryError
+from dcmdask.dicom.instance import issue
+from dcmdask.errors import GeometryError, Note
 from dcmdask.geometry.patient import PatientAxes, first_and_step
-from dcmdask.geometry.planes import Floats
+from dcmdask.geometry.planes import Floats, Integers
 
 if TYPE_CHECKING:
     import xarray as xr
+
+# Part of a step by which a point may be off that of another grid: spacings that are rounded add up
+# to that over a field of view. What is more than rounded positions is said.
+_OFF, _ROUNDED = 0.25, 0.03
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,43 @@ class Grid:
     def affine(self) -> Floats:
         """(4, 4): takes (x, y, z) indices to the patient's LPS axes in mm."""
         return self.axes.affine(self.x, self.y, self.z)
+
+    def places_in(self, other: Grid) -> list[Integers]:
+        """Return the index in another grid of each plane, row and column of this one.
+
+        Returns
+        -------
+        list of ndarray
+            Along z, y and x; indices may be outside of the other grid.
+
+        Raises
+        ------
+        GeometryError
+            A point of this grid is no point of the other, extended without end (``grid``).
+        """
+        # x, y and z of the corners.
+        last = np.array(self.shape[::-1]) - 1
+        corners = np.stack(np.meshgrid(*zip(np.zeros(3), last, strict=True)), -1).reshape(-1, 3)
+        matrix = np.linalg.inv(other.affine) @ self.affine
+        found = corners @ matrix[:3, :3].T + matrix[:3, 3]
+        first = np.rint(matrix[:3, 3])
+        signs = np.where(np.diag(matrix) < 0, -1, 1)[:3]
+        off = np.abs(found - (first + corners * signs)).max(0)
+        if (off > _ROUNDED).any():
+            mm = off * np.linalg.norm(other.affine[:3, :3], axis=0)
+            listed = ", ".join(f"{name} {each:.3g}" for name, each in zip("xyz", mm, strict=True))
+            if (off > _OFF).any():
+                raise GeometryError(
+                    f"the two grids do not coincide: their points are up to {listed} mm apart; "
+                    'v.dcm.like(other, method="nearest") takes the nearest ones',
+                    code="grid",
+                )
+            text = f"points are up to {listed} mm beside those of the other image: taken as one"
+            issue(Note("grid", text), "array")
+        return [
+            (start + sign * np.arange(length)).astype(np.int64)
+            for start, sign, length in zip(first[::-1], signs[::-1], self.shape, strict=True)
+        ]
 
 
 def grid_of(array: xr.DataArray) -> Grid:
@@ -107,3 +149,34 @@ def axes_of(array: xr.DataArray) -> PatientAxes:
             detail=str(error),
             code="no-patient",
         ) from error
+
+
+def check_same_frame(array: xr.DataArray, other: xr.DataArray, trusted: bool) -> None:
+    """Raise where two arrays have not the same frame of reference; or issue a note.
+
+    Parameters
+    ----------
+    array, other : xarray.DataArray
+    trusted : bool
+        Trust positions all the same.
+
+    Raises
+    ------
+    GeometryError
+        They have not, and are not trusted (``frame-of-reference``).
+    """
+    uid = axes_of(array).frame_of_reference_uid
+    # Images of one series may have no UID of their frame of reference.
+    if (
+        uid == axes_of(other).frame_of_reference_uid != ""
+        or array.coords["patient"].item() == other.coords["patient"].item()
+    ):
+        return
+    text = "the two images have not the same Frame of Reference UID (0020,0052)"
+    if not trusted:
+        raise GeometryError(
+            f"{text}: their positions may have different origins; "
+            "ignore_frame_of_reference=True trusts them",
+            code="frame-of-reference",
+        )
+    issue(Note("frame-of-reference", f"{text}: positions are trusted"), f"array {array.name}")

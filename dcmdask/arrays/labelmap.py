@@ -87,7 +87,7 @@ def _lay(below: Array, above: Array, number: Any = None) -> None:
         if not over.max():
             continue
         where = over != 0
-        if (double := np.count_nonzero(under[where])) > 0:
+        if (double := np.count_nonzero(np.logical_and(under, where))) > 0:
             one = int(under[where].max())
             other = int(over.max() if number is None else number)
             raise ValueError(

@@ -105,18 +105,19 @@ class ArrangedFrames(ArrayLike):
         numbers = np.asarray(self.numbers[outer])
         shape, _ = inner_shape(inner, self.shape[self.frame_axes :])
         wanted = numbers.ravel()
-        frames, places = np.unique(wanted, return_inverse=True)
-        if len(frames) == len(wanted) and not (frames == ABSENT).any():
+        there = wanted != ABSENT
+        frames, places = np.unique(wanted[there], return_inverse=True)
+        if len(frames) == len(places):
             # In the order asked for there is nothing left to move.
-            out = self.frames[(wanted, *inner)].astype(self.dtype, copy=False)
+            out = self.frames[(wanted[there], *inner)]
         else:
-            there = wanted != ABSENT
-            skipped = int((frames == ABSENT).any())
-            decoded = self.frames[(frames[skipped:], *inner)]
-            out = np.empty((len(wanted), *shape), self.dtype)
-            out[there] = decoded[places[there] - skipped]
-            if skipped:
+            out = self.frames[(frames, *inner)][places]
+        out = out.astype(self.dtype, copy=False)
+        if not there.all():
+            some, out = out, np.zeros((len(wanted), *shape), self.dtype)
+            if self.fill_value != 0:
                 out[~there] = self.fill_value
+            out[there] = some
         selected: npt.NDArray[Any] = out.reshape((*numbers.shape, *shape))[()]
         return selected
 

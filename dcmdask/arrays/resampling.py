@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.grid import Grid, grid_of
+from dcmdask.arrays.grid import Grid, check_same_frame, grid_of
 from dcmdask.arrays.placement import fitting
-from dcmdask.dicom.instance import issue
-from dcmdask.errors import GeometryError, Note
+from dcmdask.errors import GeometryError
 from dcmdask.geometry.patient import PatientAxes, along_axis
 from dcmdask.geometry.planes import Floats
 
@@ -42,21 +41,7 @@ def like(
 ) -> xr.DataArray:
     """Return an array on the grid of another one."""
     source, target = grid_of(array), grid_of(other)
-    # Images of one series may have no UID of their frame of reference.
-    same = (
-        source.axes.frame_of_reference_uid == target.axes.frame_of_reference_uid != ""
-        or array.coords["patient"].item() == other.coords["patient"].item()
-    )
-    if not same:
-        text = "the two images have not the same Frame of Reference UID (0020,0052)"
-        if not ignore_frame_of_reference:
-            raise GeometryError(
-                f"{text}: their positions may have different origins; "
-                "ignore_frame_of_reference=True trusts them",
-                code="frame-of-reference",
-            )
-        note = Note("frame-of-reference", f"{text}: positions are trusted")
-        issue(note, f"array {array.name}")
+    check_same_frame(array, other, ignore_frame_of_reference)
     coordinates = {dim: other.coords[dim] for dim in (*_SPATIAL, "patient")}
     return _resampled(array, source, target, coordinates, method, fill_value)
 

@@ -27,11 +27,14 @@ class Meaning:
         Number of frames from which on an instance is an array of its own; None for never.
     empty : float or None
         Value where there is no frame, of a class that leaves out frames without any other.
+    whole : str
+        Dimension whose frames are in one chunk unless the user says otherwise; empty for none.
     """
 
     kind = ""
     separate_from: int | None = None
     empty: float | None = None
+    whole = ""
 
     def meant(self, one: Described) -> Described:
         """Return a description with the facts of the frames as the class means them."""

@@ -63,6 +63,8 @@ class Segmentation(Meaning):
     kind = "segmentation"
     separate_from = 1
     empty = 0
+    # Segments are compared and laid over one another plane by plane.
+    whole = "segment"
 
     def arranged(self, layout: Layout) -> Arrangement:
         """Return frames along ``segment`` and z; where there is none, the segment is not."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.placement import ArrangedFrames
+from dcmdask.arrays.transformation import fill_for
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.geometry.axes import check_order_by
@@ -195,12 +196,14 @@ class Stack(Layout):
         # Geometry alone need not wait for dask.array to be imported.
         from dcmdask.arrays.chunks import to_dask
 
-        return to_dask(frames, chunks)
+        return to_dask(frames, self._planned(chunks))
 
     def to_xarray(
         self,
         values: Literal["stored", "modality", "philips-float", "display"] = "stored",
         *,
+        like: xr.DataArray | Stack | None = None,
+        ignore_frame_of_reference: bool = False,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
         tolerance: float | None = None,
@@ -216,6 +219,12 @@ class Stack(Layout):
             As the decoder gives them; in units of the modality, such as Hounsfield units, by
             each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
             ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        like : xarray.DataArray or Stack, optional
+            Image of which the result has the x, y and z, such as that which a segmentation was
+            drawn on. Planes are put in their places, and others are empty; nothing is
+            interpolated: ``v.dcm.like(other)`` does that.
+        ignore_frame_of_reference : bool
+            Trust positions although the two have not the same Frame of Reference UID (0020,0052).
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -256,6 +265,8 @@ class Stack(Layout):
         ------
         IrregularSeriesError
             The stack is not regular, and `on_irregular` does not settle it.
+        GeometryError
+            The stack and `like` have not one frame of reference, or their grids do not coincide.
         ImportError
             xarray is not installed.
 
@@ -282,8 +293,25 @@ class Stack(Layout):
             fill_value=fill_value,
             **decoding_options,
         )
-        array = to_dask(frames, chunks)
-        return labelled(array, arrangement, stack.instances, stack.facts, stack.attributes(values))
+        what = arrangement, stack.instances, stack.facts, stack.attributes(values)
+        chunks = stack._planned(chunks)
+        if like is None:
+            return labelled(to_dask(frames, chunks), *what)
+        from dcmdask.images.placing import on_grid_of
+
+        if frames.fill_value is None:
+            fill_value = fill_for(frames, stack.instances, values)
+            frames = ArrangedFrames(frames.frames, frames.numbers, fill_value)
+        template = labelled(np.broadcast_to(frames.dtype.type(0), frames.shape), *what)
+        other = like.to_xarray() if isinstance(like, Stack) else like
+        return on_grid_of(other, template, frames, chunks, trusted=ignore_frame_of_reference)
+
+    def _planned(self, chunks: Any) -> Any:
+        """Return chunks as asked for; planned ones have all of `Meaning.whole` together."""
+        whole = self.meaning.whole
+        if chunks != "auto" or whole not in self.dims:
+            return chunks
+        return {self.dims.index(whole): -1}
 
     def flattened(
         self,
