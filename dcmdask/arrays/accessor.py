@@ -7,6 +7,7 @@ right after any selection, stride, flip or average.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ import xarray as xr
 from dcmdask.arrays import exchange, pictures, resampling
 from dcmdask.arrays.grid import Grid, grid_of
 from dcmdask.arrays.labelmap import labelmap
+from dcmdask.arrays.overlay import over
+from dcmdask.arrays.upright import upright
 from dcmdask.errors import GeometryError
 
 if TYPE_CHECKING:
@@ -202,9 +205,10 @@ class DicomAccessor:
         self,
         path: str | os.PathLike[str] | IO[bytes],
         *,
+        at: Mapping[str, float] | None = None,
         window: tuple[float, float] | None = None,
     ) -> tuple[float, float]:
-        """Write the axial, coronal and sagittal plane through the middle to a PNG file.
+        """Write the axial, coronal and sagittal plane through a point to a PNG file.
 
         The axes of the image are turned and flipped to those of the patient that they are
         nearest to, so that the head and the front are on top; nothing is interpolated.
@@ -212,6 +216,9 @@ class DicomAccessor:
         Parameters
         ----------
         path : path or binary file
+        at : mapping, optional
+            Coordinates of the point in mm by ``"z"``, ``"y"`` and ``"x"``, of which the nearest
+            planes are taken; by default the middle.
         window : (center, width), optional
             Range from black to white; by default the smallest to the largest value.
 
@@ -220,8 +227,13 @@ class DicomAccessor:
         tuple of float
             The values that are shown black and white.
         """
-        volume, spacing = self._upright()
-        return pictures.planes(volume, path, window=window, spacing=spacing)
+        volume, spacing = upright(self._array)
+        middle = [length // 2 for length in volume.shape]
+        for axis, dim in enumerate(volume.dims[:3]):
+            if at is not None and dim in at:
+                middle[axis] = int(np.abs(volume.coords[dim].values - at[str(dim)]).argmin())
+        place = middle[0], middle[1], middle[2]
+        return pictures.planes(volume, path, at=place, window=window, spacing=spacing)
 
     def projection(
         self,
@@ -248,7 +260,7 @@ class DicomAccessor:
         tuple of float
             The values that are shown black and white.
         """
-        volume, spacing = self._upright()
+        volume, spacing = upright(self._array)
         return pictures.projection(
             volume, path, along=along, how=how, window=window, spacing=spacing
         )
@@ -284,6 +296,49 @@ class DicomAccessor:
             frames = shown.expand_dims("picture")
         frames = frames.transpose("picture", "y", "x", ...)
         return pictures.contact_sheet(frames, path, columns=columns, window=window)
+
+    def over(
+        self,
+        image: xr.DataArray,
+        *,
+        window: tuple[float, float] | None = None,
+        opacity: float = 0.5,
+        ignore_frame_of_reference: bool = False,
+    ) -> xr.DataArray:
+        """Return segments, a label map or a dose in colours over an image, lazily.
+
+        Segments have the colours that the object recommends, others those of a palette; a dose
+        goes from blue to red at its maximum, and is shown from a tenth of it on. The result has
+        the grid of `image`: labels are taken from the nearest voxel, a dose is interpolated.
+
+        Parameters
+        ----------
+        image : xarray.DataArray
+            Grey values with coordinates in the patient.
+        window : (center, width), optional
+            Range of `image` from black to white; by default bytes are shown as they are, others
+            from the smallest to the largest value.
+        opacity : float
+            Of the colours, above 0 and at most 1.
+        ignore_frame_of_reference : bool
+            Trust positions although the two have not the same Frame of Reference UID
+            (0020,0052).
+
+        Returns
+        -------
+        xarray.DataArray
+            (z, y, x, sample) of RGB, uint8: what :meth:`planes` and
+            :meth:`contact_sheet` take.
+
+        Raises
+        ------
+        GeometryError
+            One of them has other axes or lacks coordinates, or they have not the same frame of
+            reference.
+        ValueError
+            `opacity` or `window` shows nothing.
+        """
+        return over(self._array, image, window, opacity, ignore_frame_of_reference)
 
     def plot(self, **options: Any) -> Any:
         """Draw a plane with matplotlib: grey, upright, and with the right aspect ratio.
@@ -385,30 +440,3 @@ class DicomAccessor:
         A direction that could not be read is a `GeometryError`.
         """
         return exchange.bvecs(self._array)
-
-    def _upright(self) -> tuple[xr.DataArray, tuple[float, float, float]]:
-        """Return the volume with axes towards the head, the back and the left, and its spacing."""
-        shape = {dim: n for dim, n in self._array.sizes.items() if dim not in ("z", "y", "x")}
-        if shape:
-            raise GeometryError(
-                f"a picture of a volume has z, y and x, and the array has also "
-                f"{', '.join(map(str, shape))}: select one, such as v.isel({next(iter(shape))}=0)"
-            )
-        volume = self._array
-        for dim in ("z", "y", "x"):
-            if dim not in volume.dims:
-                volume = volume.expand_dims(dim)
-        grid = grid_of(volume)
-        steps = dict(zip("xyz", (grid.x, grid.y, grid.z), strict=True))
-        # The image axis that is nearest to each of the patient's axes, and where it points.
-        directions = grid.axes.directions
-        order, flips = [], {}
-        for patient in (2, 1, 0):
-            free = [i for i in range(3) if "xyz"[i] not in order]
-            nearest = max(free, key=lambda i: abs(directions[patient, i]))
-            dim = "xyz"[nearest]
-            order.append(dim)
-            if directions[patient, nearest] * steps[dim][1] < 0:
-                flips[dim] = slice(None, None, -1)
-        spacing = [abs(steps[dim][1]) for dim in order]
-        return volume.transpose(*order).isel(flips), (spacing[0], spacing[1], spacing[2])

@@ -153,7 +153,8 @@ def planes(
     Parameters
     ----------
     volume : array-like
-        (z, y, x) of grey values; of a lazy one only the three planes are computed.
+        (z, y, x) of grey values, or (z, y, x, 3) of RGB; of a lazy one only the three planes are
+        computed.
     path : path or binary file
     at : tuple of int, optional
         Indices of the voxel; by default the middle.
@@ -171,7 +172,7 @@ def planes(
     Raises
     ------
     ValueError
-        `volume` is empty or has not three axes, the window shows nothing, or `spacing` is not
+        `volume` is empty or has not these axes, the window shows nothing, or `spacing` is not
         positive and finite, or would make a picture of more than 10 000 rows or columns.
     TypeError
         `volume` has no real numbers.
@@ -185,8 +186,8 @@ def planes(
     ...     planes(np.arange(60).reshape(3, 4, 5), f"{folder}/a.png", spacing=(2, 1, 1))
     (2.0, 57.0)
     """
-    _check_volume(volume)
-    z, y, x = (length // 2 for length in volume.shape) if at is None else at
+    _check_volume(volume, samples=(3,) * (len(volume.shape) == 4))
+    z, y, x = (length // 2 for length in volume.shape[:3]) if at is None else at
     dz, dy, dx = between = _spacing(spacing, volume, 3) or (1.0, 1.0, 1.0)
     _check_spacing(between)
     cut = [np.asarray(volume[z]), np.asarray(volume[::-1, y]), np.asarray(volume[::-1, :, x])]
@@ -200,7 +201,7 @@ def planes(
     ]
     height = max(len(plane) for plane in shown)
     width = sum(plane.shape[1] + GAP for plane in shown) - GAP
-    sheet = np.full((height, width), GREY, "u1")
+    sheet = np.full((height, width, *shown[0].shape[2:]), GREY, "u1")
     left = 0
     for plane in shown:
         sheet[: len(plane), left : left + plane.shape[1]] = plane
@@ -280,8 +281,8 @@ def _save(shown: npt.NDArray[Any], path: Path) -> None:
         picture.save(file, format="PNG")
 
 
-def _check_volume(volume: Any) -> None:
-    if len(volume.shape) != 3 or 0 in volume.shape:
+def _check_volume(volume: Any, samples: tuple[int, ...] = ()) -> None:
+    if len(volume.shape[:3]) != 3 or volume.shape[3:] != samples or 0 in volume.shape:
         raise ValueError(f"a volume has (z, y, x), all of them at least 1, and not {volume.shape}")
 
 

@@ -83,6 +83,7 @@ app.command(
     epilog="Examples:\n\n"
     "  dcmdask picture series/ planes.png --window 40,400\n\n"
     "  dcmdask picture archive/ front.png --series 3 --mip y\n\n"
+    "  dcmdask picture ct/ liver.png --overlay seg.dcm\n\n"
     "  dcmdask picture cine.dcm frame.png --frame 5"
 )(picture)
 app.command(

@@ -39,6 +39,12 @@ def picture(
     frame: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="One frame, counted from 0.")
     ] = None,
+    overlay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SRC", help="A segmentation or a dose, drawn in colours over the image."
+        ),
+    ] = None,
     series: options.Series = None,
     stack: options.Stack = None,
     set: options.Set = None,
@@ -52,20 +58,29 @@ def picture(
 
     if sum((sheet, mip is not None, frame is not None)) > 1:
         raise ValueError("--sheet, --mip and --frame: one of them at a time")
+    if overlay is not None and mip is not None:
+        raise ValueError("--mip is of one image: without it planes show the overlay")
     shown = None if window is None else _window(window)
     storage = options_of(storage_option or ())
     src = chosen(source, series, stack, storage, **options.overrides_of(set))
-    if os.path.realpath(target) in {os.path.realpath(one.source.name) for one in src.instances}:
-        raise ValueError(f"the target {target} is a file of the source: take another target")
+    over = None if overlay is None else chosen(overlay, None, None, storage)
+    for one in (*src.instances, *(() if over is None else over.instances)):
+        if os.path.realpath(target) == os.path.realpath(one.source.name):
+            raise ValueError(f"the target {target} is a file of the source: take another target")
     if isinstance(src, Series):
         src.warn_left_out()
         src = src.only_stack("first")
     in_units = window is not None
     array = src.to_xarray("modality" if in_units else "display", on_irregular="keep")
+    at = None
+    if over is not None:
+        coloured = over.to_xarray("modality")
+        array = coloured.dcm.over(_first(array), window=shown)
+        at, shown = _middle(coloured), None
     if frame is not None:
         _draw_frame(array, target, frame, shown)
     elif mip is not None:
-        if not _is_placed(array):
+        if not _is_placed(array) or "sample" in array.dims:
             raise ValueError(
                 "--mip: frames in colour, or without a common place in the patient, are no volume; "
                 "without --mip all are shown"
@@ -74,7 +89,7 @@ def picture(
     elif sheet or array.sizes.get("z", 1) == 1 or not _is_placed(array):
         array.dcm.contact_sheet(target, window=shown)
     else:
-        _first(array).dcm.planes(target, window=shown)
+        _first(array).dcm.planes(target, at=at, window=shown)
 
 
 def _window(text: str) -> tuple[float, float]:
@@ -92,7 +107,18 @@ def _is_placed(array: xr.DataArray) -> bool:
         _ = array.dcm.affine
     except GeometryError:
         return False
-    return "sample" not in array.dims
+    return True
+
+
+def _middle(array: xr.DataArray) -> dict[str, float]:
+    """Return the coordinates of the centre of what is in the middle plane of an overlay."""
+    plane = array.isel(z=array.sizes["z"] // 2)
+    weights = plane.max("segment") if "segment" in plane.dims else plane
+    weights = weights.astype("f8").compute()
+    found = {"z": float(plane.coords["z"])}
+    if weights.any():
+        found |= {dim: float((weights * plane[dim]).sum() / weights.sum()) for dim in ("y", "x")}
+    return found
 
 
 def _first(array: xr.DataArray) -> xr.DataArray:

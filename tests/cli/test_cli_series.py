@@ -12,10 +12,13 @@ from typing import Any
 import commands
 import numpy as np
 import pytest
+from made_segmentations import COLUMNS, PLANES, ROWS, source, written
 from made_series import AXIAL, SERIES, along, classic
 from make_dicom import noise
 from PIL import Image
 from real_files import packaged_file
+
+from dcmdask import scan
 
 FRAMES = noise(6, 5, 7, dtype="i2", bits=12)
 CANARY = "CANARY"
@@ -237,6 +240,25 @@ def test_pictures(archive: Path, tmp_path: Path) -> None:
     assert "are no volume" in run("picture", colour, target, "--mip", "y", code=2).stderr
     run("picture", colour, target, "--frame", "7")
     assert picture(target).shape == (240, 320, 3)
+
+
+def test_an_overlay_is_drawn_in_colours(tmp_path: Path) -> None:
+    ct, seg, target = tmp_path / "ct", tmp_path / "seg.dcm", tmp_path / "a.png"
+    pixels = np.zeros((PLANES, ROWS, COLUMNS, 1), np.uint8)
+    pixels[1, 2:4, 5:9] = 1
+    written(seg, source(ct), pixels, labels=("Liver",))
+    (colour,) = scan(seg)[0].to_xarray().segment_colour.values
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    run("picture", ct, target, "--overlay", seg, "--window", "10000,10")
+    shown = picture(target)
+    # The image is black in this window, and the plane is that of the segment.
+    half = [round(part / 2) for part in (red, green, blue)]
+    assert (np.abs(shown[2:4, 9:12].astype(int) - half) <= 1).all()
+    assert not shown[5:ROWS, :10].any()
+    run("picture", ct, target, "--overlay", seg, "--sheet")
+    assert picture(target).ndim == 3
+    assert "--mip" in run("picture", ct, target, "--overlay", seg, "--mip", "y", code=2).stderr
+    assert run("picture", ct, seg, "--overlay", seg, code=2).stderr.count("source")
 
 
 def test_a_picture_never_replaces_its_source(archive: Path, tmp_path: Path) -> None:

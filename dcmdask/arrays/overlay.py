@@ -1,0 +1,92 @@
+"""Segments, or a dose, in colours over a grey image."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from dcmdask.arrays.resampling import Method, like
+from dcmdask.errors import GeometryError
+
+# Colours of segments for which the object recommends none, told apart by most eyes (Okabe, Ito).
+_PALETTE: Final = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+# Colours of a dose from 0 to its maximum, and the part of that from which on it is shown.
+_RAMP: Final = np.array([[0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]], "f4")
+_FAINT: Final = 0.1
+
+
+def over(
+    array: xr.DataArray,
+    image: xr.DataArray,
+    window: tuple[float, float] | None,
+    opacity: float,
+    ignore_frame_of_reference: bool,
+) -> xr.DataArray:
+    """Return an array in colours over an image; see :meth:`DicomAccessor.over`."""
+    if not 0 < opacity <= 1:
+        raise ValueError(f"an opacity of {opacity}: above 0, and at most 1")
+    for one, which in ((array, "the array"), (image, "the image")):
+        if others := [dim for dim in one.dims if dim not in ("segment", "z", "y", "x")]:
+            raise GeometryError(
+                f"{which} has also {', '.join(map(str, others))}: select one, such as "
+                f"v.isel({others[0]}=0)"
+            )
+    layer, method = _layer(array)
+    layer = like(layer, image, method, 0.0, ignore_frame_of_reference)
+    colours, there = layer[..., :3], opacity * layer[..., 3]
+    made = _grey(image, window) * (1 - there) + opacity * colours
+    made = made.transpose("z", "y", "x", "sample", missing_dims="ignore")
+    made = made.round().clip(0, 255).astype("u1")
+    kept = {name: one for name, one in image.coords.items() if {*one.dims} <= {*image.dims}}
+    return xr.DataArray(made.data, kept, made.dims, "display", {"values": "display"})
+
+
+def _layer(array: xr.DataArray) -> tuple[xr.DataArray, Method]:
+    """Return colours times opacity, and opacity, along ``sample``, and how it is interpolated."""
+    method: Method = "nearest"
+    numbers = array.attrs.get("label_numbers")
+    if "segment" in array.dims:
+        weights, colours = array.astype("f4").clip(0, 1), _colours(array, array.sizes["segment"])
+    elif numbers is not None:
+        of_each = xr.DataArray(numbers, dims="segment")
+        weights, colours = (array == of_each).astype("f4"), _colours(array, len(numbers))
+    else:
+        method, colours = "linear", _RAMP
+        top = array.max()
+        part = (array / top.where(top > 0, 1)).astype("f4")
+        steps = xr.DataArray(np.arange(len(_RAMP), dtype="f4"), dims="segment")
+        # Linear between the colours of the ramp.
+        weights = (1 - abs(part * (len(_RAMP) - 1) - steps)).clip(0) * (part >= _FAINT)
+    total = weights.sum("segment")
+    # Where segments overlap, the mean of their colours.
+    mixed = xr.dot(weights, xr.DataArray(colours, dims=("segment", "sample")), dim="segment")
+    layer = xr.concat(
+        [mixed / total.clip(1), total.clip(0, 1).expand_dims("sample")], "sample", coords="minimal"
+    )
+    return layer.transpose(..., "sample"), method
+
+
+def _colours(array: xr.DataArray, count: int) -> np.ndarray[Any, Any]:
+    """Return the colour of each segment, (segments, 3)."""
+    given = array.coords.get("segment_colour")
+    recommended = [""] * count if given is None else np.atleast_1d(given).tolist()
+    found = []
+    for place, recommendation in enumerate(recommended):
+        text = recommendation or _PALETTE[place % len(_PALETTE)]
+        found.append([int(text[start : start + 2], 16) for start in (1, 3, 5)])
+    return np.array(found, "f4")
+
+
+def _grey(image: xr.DataArray, window: tuple[float, float] | None) -> xr.DataArray:
+    if window is None and image.dtype == np.uint8:
+        return image.astype("f4")
+    low, high = image.min(), image.max()
+    if window is not None:
+        center, width = window
+        if not 0 < width < np.inf:
+            raise ValueError(f"a window of center {center} and width {width} shows nothing")
+        low, high = xr.DataArray(center - width / 2), xr.DataArray(center + width / 2)
+    shown: xr.DataArray = ((image.astype("f4") - low) / (high - low) * 255).clip(0, 255).fillna(0)
+    return shown
