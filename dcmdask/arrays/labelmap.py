@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
+
+from dcmdask.arrays.placement import ABSENT, ArrangedFrames
+from dcmdask.pixels.array_like import ArrayLike, inner_shape, split
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
@@ -15,8 +21,67 @@ Array: TypeAlias = "npt.NDArray[Any]"
 _TOGETHER = 16
 
 
+class LabelMapFrames(ArrayLike):
+    """Numbers of segments, as an array (planes, rows, columns); 0 where there is none.
+
+    Each access decodes the segments that are in its planes, and nothing else.
+
+    Parameters
+    ----------
+    frames : ArrangedFrames
+        (segments, planes, rows, columns); not 0 is inside.
+    numbers : sequence of int
+        Number of each segment.
+
+    Raises
+    ------
+    ValueError
+        When it is indexed: segments overlap.
+    """
+
+    def __init__(self, frames: ArrangedFrames, numbers: Sequence[int]) -> None:
+        self.frames = frames
+        self.dtype = np.min_scalar_type(max(numbers, default=0))
+        self.numbers = np.array(numbers, self.dtype)
+        self.shape = frames.shape[1:]
+
+    @property
+    def name(self) -> str:
+        """Display name of the source."""
+        return self.frames.name
+
+    @property
+    def token(self) -> str:
+        """Hash of the frames below, and of the numbers."""
+        text = f"{type(self).__name__} {self.frames.token} {self.numbers.tolist()}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def __getitem__(self, key: Any) -> Array:
+        """Decode the segments in the planes that `key` names, and return their numbers there.
+
+        Raises
+        ------
+        IndexError, DecodeError, SourceChangedError
+            As the frames below do.
+        """
+        (outer,), inner = split(key, self.ndim)
+        planes = self.frames.numbers[:, outer].reshape(len(self.numbers), -1)
+        # Rows and columns stay axes until all is laid.
+        whole = self.frames.frames
+        shape, _ = inner_shape(inner, self.shape[1:])
+        out = np.zeros((planes.shape[1], *self.shape[1:]), self.dtype)
+        for below, numbers in zip(out, planes.T, strict=True):
+            there = numbers != ABSENT
+            for segment, number in zip(whole[numbers[there]], self.numbers[there], strict=True):
+                _lay(below, segment, number)
+        selected: Array = out[(slice(None), *inner)].reshape(-1, *shape)
+        return selected[0] if isinstance(outer, int) else selected
+
+
 def labelmap(array: xr.DataArray) -> xr.DataArray:
     """Return the numbers of segments as one array; see :meth:`DicomAccessor.labelmap`."""
+    import xarray as xr
+
     if "segment" not in array.dims or "segment_number" not in array.coords:
         raise ValueError("a label map is made of segments, and the array has no such dimension")
     if array.attrs.get("segmentation_type") == "FRACTIONAL" and array.dtype != bool:

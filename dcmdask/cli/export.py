@@ -118,6 +118,10 @@ def export(
             "--with-identifiers", help="Also store names, dates and the paths of the source."
         ),
     ] = False,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="SEG", help="Segmentation of the image, for labels of an OME-Zarr."),
+    ] = None,
     scheduler: options.Scheduler = None,
     workers: options.Workers = None,
     raw: options.Raw = False,
@@ -156,6 +160,7 @@ def export(
         "on_error": on_error,
         "fill_value": fill_value,
         "with_identifiers": with_identifiers,
+        "labels": labels,
         "storage_options": options_of(storage_option or ()),
         **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit, set),
     }
@@ -240,6 +245,7 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
             for name, level in zip(prepared.layout.names, plan.levels, strict=True)
         ],
         "coordinates": sorted({*prepared.coordinates, *filter(None, [prepared.layout.mask])}),
+        "labels": [one.layout.names[0].split("/")[1] for one in prepared.labels],
         "regions": prepared.layout.regions,
         "bytes_region": plan.region_bytes,
         "bytes_decoded": prepared.contents.frames.nbytes,
@@ -254,6 +260,8 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append((level["name"], text))
     if facts["coordinates"]:
         lines.append(("beside", ", ".join(facts["coordinates"])))
+    if facts["labels"]:
+        lines.append(("labels", ", ".join(facts["labels"])))
     region = f"{facts['regions']}, of up to {_size(facts['bytes_region'])}"
     return [*lines, ("regions", region), ("decoded", _size(facts["bytes_decoded"]))]
 

@@ -12,6 +12,7 @@ from dcmdask.arrays.grid import check_same_frame, grid_of
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import GeometryError, Note
+from dcmdask.geometry.planes import Integers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,23 +50,9 @@ def on_grid_of(
     """
     import xarray as xr
 
-    for one, which in ((template, "the stack"), (other, "the other image")):
-        if missing := [dim for dim in _SPATIAL if dim not in one.dims]:
-            raise GeometryError(f"{which} has no axis {missing[0]}", code="no-volume")
-    check_same_frame(template, other, trusted)
-    z, y, x = grid_of(template).places_in(grid_of(other))
+    z, y, x = places_in(other, template, trusted)
     axis = template.dims.index("z")
-    inside = (z >= 0) & (z < other.sizes["z"])
-    if not inside.all():
-        text = f"{np.count_nonzero(~inside)} of {len(z)} planes are outside of the other image"
-        issue(Note("outside", f"{text}, and left out"), frames.name)
-    fill = frames.fill_value
-    shape = list(frames.numbers.shape)
-    shape[axis] = other.sizes["z"]
-    numbers = np.full(shape, ABSENT)
-    # A view with z in front.
-    np.moveaxis(numbers, axis, 0)[z[inside]] = np.moveaxis(frames.numbers, axis, 0)[inside]
-    placed = to_dask(ArrangedFrames(frames.frames, numbers, fill), chunks)
+    placed = to_dask(on_planes(frames, axis, z, other.sizes["z"]), chunks)
     kept = {
         name: one
         for name, one in template.coords.items()
@@ -81,3 +68,26 @@ def on_grid_of(
             )
     coordinates = {name: other.coords[name] for name in (*_SPATIAL, "patient")}
     return made.assign_coords(coordinates)
+
+
+def places_in(other: xr.DataArray, template: xr.DataArray, trusted: bool) -> list[Integers]:
+    """Return the index in another array of each plane, row and column; see :func:`on_grid_of`."""
+    for one, which in ((template, "the stack"), (other, "the other image")):
+        if missing := [dim for dim in _SPATIAL if dim not in one.dims]:
+            raise GeometryError(f"{which} has no axis {missing[0]}", code="no-volume")
+    check_same_frame(template, other, trusted)
+    return grid_of(template).places_in(grid_of(other))
+
+
+def on_planes(frames: ArrangedFrames, axis: int, places: Integers, length: int) -> ArrangedFrames:
+    """Return frames of which those along an axis are at other places, with a note on the rest."""
+    inside = (places >= 0) & (places < length)
+    if not inside.all():
+        text = f"{np.count_nonzero(~inside)} of {len(places)} planes are outside of the other image"
+        issue(Note("outside", f"{text}, and left out"), frames.name)
+    shape = list(frames.numbers.shape)
+    shape[axis] = length
+    numbers = np.full(shape, ABSENT)
+    # A view with the axis in front.
+    np.moveaxis(numbers, axis, 0)[places[inside]] = np.moveaxis(frames.numbers, axis, 0)[inside]
+    return ArrangedFrames(frames.frames, numbers, frames.fill_value)

@@ -25,6 +25,7 @@ from dcmdask.arrays.transformation import Values
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
+from dcmdask.store.labels import FOLDER, LabelImage, label_images
 from dcmdask.store.ownership import files_below
 from dcmdask.store.plan import SMALL, Plan, Wanted, codecs, planned
 from dcmdask.store.provenance import decoding, versions
@@ -51,6 +52,8 @@ class Prepared:
         As zarr takes them.
     fill_value : float or None
         Value of frames that cannot be decoded; None where they end the export.
+    labels : tuple of Prepared
+        Images of labels below this one, each with the names and the attributes of its group.
     """
 
     contents: Contents
@@ -59,6 +62,7 @@ class Prepared:
     attributes: dict[str, Any]
     compressors: Any = field(repr=False)
     fill_value: float | None
+    labels: tuple[Prepared, ...] = ()
 
     def arrays(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name of each level, and its parameters for zarr."""
@@ -101,7 +105,23 @@ class Prepared:
         if self.layout.mask:
             made = self.mask()
             found[self.layout.mask] = grid_of(made["shape"], made["chunks"])
-        return found
+        for one in self.labels:
+            found |= one.grids()
+        return found | {name: [] for name in self.groups()}
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Return the attributes of each group below that of the store."""
+        names = [one.layout.names[0].rpartition("/")[0] for one in self.labels]
+        if not names:
+            return {}
+        listed = [name.rpartition("/")[2] for name in names]
+        return {
+            FOLDER: {"ome": {"version": ome.VERSION, "labels": listed}},
+            **{
+                name: {"ome": one.attributes["ome"]}
+                for name, one in zip(names, self.labels, strict=True)
+            },
+        }
 
     @property
     def absent(self) -> npt.NDArray[np.bool_] | None:
@@ -148,6 +168,7 @@ def prepare(
     on_error: OnError = "fail",
     fill_value: float | None = None,
     with_identifiers: bool = False,
+    labels: Any = None,
     storage_options: Mapping[str, Any] | None = None,
     **opening: Any,
 ) -> Prepared:
@@ -161,6 +182,8 @@ def prepare(
     as_ome = format == "ome-zarr"
     if not as_ome and levels not in ("auto", 1):
         raise ValueError("levels are for OME-Zarr: format='ome-zarr'")
+    if not as_ome and labels is not None:
+        raise ValueError("labels are for OME-Zarr: format='ome-zarr'")
     what = contents(
         src,
         arranged=as_ome,
@@ -223,9 +246,27 @@ def prepare(
     attributes = {MARK_KEY: json.loads(json.dumps(described))}
     if as_ome:
         attributes["ome"] = ome.metadata(what, plan, names)
-    prepared = Prepared(what, plan, layout, attributes, compressors, filling)
+    beside = [] if labels is None else label_images(labels, what, storage_options)
+    of_labels = tuple(_of_labels(one, len(plan.levels)) for one in beside)
+    if of_labels:
+        attributes[MARK_KEY]["plan"]["labels"] = [one.contents.frames.token for one in of_labels]
+    prepared = Prepared(what, plan, layout, attributes, compressors, filling, of_labels)
     attributes[MARK_KEY]["arrays"] = prepared.grids()
     return prepared
+
+
+def _of_labels(one: LabelImage, levels: int) -> Prepared:
+    """Return an image of labels with as many levels as the image that they are of."""
+    axes = ome.axes(one.contents)
+    dtype = one.contents.frames.dtype
+    plan = planned(dtype=dtype, levels=levels, **axes._asdict())
+    names = tuple(f"{FOLDER}/{one.name}/{level}" for level in range(levels))
+    told = ome.metadata(one.contents, plan, [name.rpartition("/")[2] for name in names])
+    told["image-label"] = one.described
+    ome.check_labels(told)
+    attributes = {MARK_KEY: {}, "ome": told}
+    compressors = codecs("auto", plan.levels[0].chunks, dtype)
+    return Prepared(one.contents, plan, Layout(plan, names), attributes, compressors, None)
 
 
 def _made(level: Level, plan: Plan, compressors: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ no type, which the format allows in the place of c.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ _UNEVEN = frozenset({"missing", "uneven", "duplicate", "position"})
 _THICK = 1.5
 # Times are even if they are off by less than this part of a step.
 _EVEN_TIMES = 1e-3
+VERSION = "0.5"
 _INSTEAD = Advice("format", "zarr", "stores it as it is")
 
 
@@ -168,13 +169,20 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
         multiscale["name"] = modality
     if len(names) > 1:
         multiscale["type"] = "first" if contents.is_label_map else "mean"
-    told: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
+    told: dict[str, Any] = {"version": VERSION, "multiscales": [multiscale]}
     if channels := described(contents, plan):
         told["omero"] = {"channels": channels}
     dumped: dict[str, Any] = v05.Image.model_validate(told).model_dump(
         mode="json", exclude_none=True
     )
     return dumped
+
+
+def check_labels(described: Mapping[str, Any]) -> None:
+    """Validate the metadata of an image of labels."""
+    from yaozarrs import v05
+
+    v05.LabelImage.model_validate(described)
 
 
 def coordinates(contents: Contents, dims: Sequence[str]) -> dict[str, Labels]:

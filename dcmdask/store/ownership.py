@@ -102,10 +102,10 @@ class StoreKeys(Container[str]):
     Parameters
     ----------
     document : bytes
-        Metadata of the group. ``"arrays"`` of its attribute ``dcmdask`` has, by the name of
-        each array, the number of objects along each axis. Without it dcmdask did not write the
-        store, and the only key is the temporary one of a process that was killed at its first
-        write.
+        Metadata of the group. ``"arrays"`` of its attribute ``dcmdask`` has, by the path of
+        each array, the number of objects along each axis, and of each group none. Without it
+        dcmdask did not write the store, and the only key is the temporary one of a process that
+        was killed at its first write.
     """
 
     def __init__(self, document: bytes) -> None:
@@ -124,13 +124,13 @@ class StoreKeys(Container[str]):
             final += ".json"
         if final == GROUP:
             return self._is_ours or final != key
-        name, _, rest = final.partition("/")
-        grid = self._arrays.get(name)
-        if not isinstance(grid, list):
-            return False
-        kind, *index = rest.split("/")
-        return rest == GROUP or (
-            kind == "c" and len(index) == len(grid) and all(map(_is_below, index, grid))
+        if final.endswith(f"/{GROUP}"):
+            return isinstance(self._arrays.get(final.removesuffix(f"/{GROUP}")), list)
+        # The key of an array without axes ends in "/c".
+        name, _, rest = f"{final}/".partition("/c/")
+        grid, index = self._arrays.get(name), rest[:-1].split("/") if rest else []
+        return isinstance(grid, list) and (
+            len(index) == len(grid) and all(map(_is_below, index, grid))
         )
 
 

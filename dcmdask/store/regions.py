@@ -321,7 +321,7 @@ def lacking(
         elif size == 0:
             yield key, "it is empty"
         elif size is not None:
-            least, most = lengths.get(key.partition("/")[0], (1, math.inf))
+            least, most = lengths.get(key.partition("/c/")[0], (1, math.inf))
             if not least <= size <= most:
                 much = f"{least}" if least == most else f"at least {least}"
                 yield key, f"it is damaged: it has {size} bytes, and should have {much}"

@@ -55,6 +55,7 @@ def to_zarr(
     resume: bool = False,
     overwrite: bool = False,
     with_identifiers: bool = False,
+    labels: Any = None,
     progress: Callable[[int, int | None], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     target_options: Mapping[str, Any] | None = None,
@@ -127,6 +128,11 @@ def to_zarr(
         replaced once the new one is whole; elsewhere the old one is removed first.
     with_identifiers : bool
         Also store identifiers of the patient and the examination, and names of source files.
+    labels : optional
+        Segmentation of the image, in any form that `src` may have, which becomes images of labels
+        in an OME-Zarr: ``labels/segments``, or one for each segment, such as
+        ``labels/segment-1``, where they overlap. Its planes are put where they are in the
+        image, and nothing is interpolated.
     progress : callable, optional
         Called with the number of regions written, and of all.
     raw : bool, optional
@@ -157,7 +163,10 @@ def to_zarr(
     StoreLostError
         Objects that were written are not in the store.
     LayoutError
-        OME-Zarr has no axis for a dimension of the frames. Nothing was written.
+        OME-Zarr has no axis for a dimension of the frames; or `labels` is no segmentation with the
+        rows and columns of the image. Nothing was written.
+    GeometryError
+        `labels` and the image have not one frame of reference, or their grids do not coincide.
     ValueError
         `store` is the source, holds it, or lies in it where a scan would find it; or a parameter
         is out of its range. Nothing was written.
@@ -216,13 +225,19 @@ def to_zarr(
         on_error=on_error,
         fill_value=fill_value,
         with_identifiers=with_identifiers,
+        labels=labels,
         storage_options=storage_options,
         **decoding_options,
     )
-    check_fits(prepared.plan, *room())
+    for one in (prepared, *prepared.labels):
+        check_fits(one.plan, *room())
     begun = opened(store, prepared.attributes, overwrite=overwrite, resume=resume)
     with reaching(target, TARGET_OPTION), begun as (group, place, there):
         written, failures = _write(prepared, group, place, there, progress)
+        for name, attributes in prepared.groups().items():
+            group.require_group(name).update_attributes(attributes)
+        for one in prepared.labels:
+            written += _write(one, group, place, there, progress)[0]
         complete(group)
         stored = bytes_stored(group.store)
     level, layout = prepared.plan.levels[0], prepared.layout
@@ -237,7 +252,7 @@ def to_zarr(
         token=prepared.contents.frames.token,
         shards=level.shards,
         levels=len(prepared.plan.levels),
-        regions=layout.regions,
+        regions=layout.regions + sum(one.layout.regions for one in prepared.labels),
         written=written,
         failures=tuple(failures),
     )

@@ -21,6 +21,7 @@ from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import Level
 from dcmdask.store.regions import Layout, grid_of, key_of, lacking
 from dcmdask.store.verification.comparison import Difference, error_text
+from dcmdask.store.verification.labels import check_group, is_of_labels
 
 _Check: TypeAlias = "Callable[[Any], bool]"
 
@@ -41,6 +42,8 @@ class Stored(NamedTuple):
         Marks of the frames that are missing.
     coordinates : dict
         Other arrays, by name.
+    labels : dict
+        Arrays of images of labels, by path.
     differences : list of Difference
         Faults of the metadata.
     """
@@ -51,6 +54,7 @@ class Stored(NamedTuple):
     arrays: tuple[zarr.Array[Any], ...]
     mask: zarr.Array[Any] | None
     coordinates: dict[str, zarr.Array[Any]]
+    labels: dict[str, zarr.Array[Any]]
     differences: list[Difference]
 
     @property
@@ -94,7 +98,7 @@ def open_stored(place: Place) -> Stored:
     plan, grids = described["plan"], described["arrays"]
     differences: list[Difference] = []
     consolidated = group.metadata.consolidated_metadata
-    members: dict[str, Any] = {} if consolidated is None else dict(consolidated.metadata)
+    members: dict[str, Any] = {} if consolidated is None else consolidated.flattened_metadata
     if consolidated is None and described.get("complete"):
         differences.append(Difference("zarr.json", "the consolidated metadata is missing"))
     for name in sorted(members.keys() - grids.keys()):
@@ -104,10 +108,16 @@ def open_stored(place: Place) -> Stored:
     masks = {MASK} if plan["on_error"] == "fill" else set()
     arrays: list[zarr.Array[Any]] = []
     others: dict[str, zarr.Array[Any]] = {}
+    labels: dict[str, zarr.Array[Any]] = {}
     for name in [*names, *sorted((grids.keys() | masks) - {*names})]:
         try:
+            if is_of_labels(name) and not grids[name]:
+                check_group(group, name)
+                continue
             array = _array(group, name, grids.get(name), members)
-            if name not in names:
+            if is_of_labels(name):
+                labels[name] = array
+            elif name not in names:
                 if name not in masks and array.nchunks > 1:
                     raise ValueError("a coordinate has several objects")
                 others[name] = array
@@ -117,7 +127,7 @@ def open_stored(place: Place) -> Stored:
         except ValueError as error:
             differences.append(Difference(f"{name}/zarr.json", str(error)))
     mask = others.pop(MASK, None) if masks else None
-    return Stored(group, described, names, tuple(arrays), mask, others, differences)
+    return Stored(group, described, names, tuple(arrays), mask, others, labels, differences)
 
 
 def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) -> zarr.Array[Any]:

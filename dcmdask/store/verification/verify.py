@@ -33,6 +33,7 @@ from dcmdask.store.verification.comparison import (
     error_text,
     unequal,
 )
+from dcmdask.store.verification.labels import label_differences
 from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
 from dcmdask.store.verification.source import Reopened, reopen
 
@@ -245,6 +246,13 @@ def _compared(
             )
             notes.append(Note("other-version", text))
     differences += [Difference(name, what) for name, what in faults.items()] + of_regions
+    if there.labels:
+        large = _too_large({name: (one, one.chunks) for name, one in there.labels.items()})
+        differences += [Difference(name, what) for name, what in large.items()]
+        differences += label_differences(there.labels, place.sizes(), large)
+        if found is not None:
+            text = "images of labels were read, and not compared with a segmentation"
+            notes.append(Note("labels", text))
     if not regions[0] and not differences:
         differences.append(Difference("regions", "none was checked"))
     differences += _coordinates(there, same_version, faults)

@@ -1,0 +1,62 @@
+"""Images of labels of a store: whether each object is there and decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dcmdask.store.group import check_reached
+from dcmdask.store.labels import FOLDER
+from dcmdask.store.regions import grid_of, key_of
+from dcmdask.store.verification.comparison import Difference, error_text
+
+
+def is_of_labels(name: str) -> bool:
+    """Return whether an array or a group is one of labels."""
+    return name == FOLDER or name.startswith(f"{FOLDER}/")
+
+
+def check_group(group: zarr.Group, name: str) -> None:
+    """Refuse a group of labels that has not the metadata of OME-Zarr.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        told: Any = zarr.open_group(group.store, path=name, mode="r", zarr_format=3).attrs["ome"]
+    except FileNotFoundError:
+        raise ValueError("it is missing") from None
+    except Exception as error:
+        check_reached(error)
+        raise ValueError(f"it is damaged: {error_text(error)}") from error
+    wanted = "labels" if name == FOLDER else "image-label"
+    if not isinstance(told, dict) or wanted not in told:
+        raise ValueError(f"its attribute 'ome' has no {wanted}")
+
+
+def label_differences(
+    arrays: Mapping[str, zarr.Array[Any]], there: Container[str], faults: Container[str]
+) -> Iterator[Difference]:
+    """Read each object of arrays without faults, and yield those that are missing or damaged."""
+    for name, array in arrays.items():
+        if name in faults:
+            continue
+        lengths = array.shards or array.chunks
+        for index in np.ndindex(*grid_of(array.shape, lengths)):
+            key = key_of(name, index)
+            if key not in there:
+                yield Difference(key, "it is missing")
+                continue
+            starts = [number * length for number, length in zip(index, lengths, strict=True)]
+            region = tuple(
+                slice(start, start + length) for start, length in zip(starts, lengths, strict=True)
+            )
+            try:
+                np.asarray(array[region])
+            except Exception as error:
+                check_reached(error)
+                yield Difference(key, f"it is damaged: {error_text(error)}")
