@@ -50,7 +50,6 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
     others = [dim for dim in volume.dims if dim not in ("x", "y", "z", "sample")]
     # Time is the fourth dimension of NIfTI.
     others.sort(key=lambda dim: dim != "t")
-    volume = volume.transpose("x", "y", "z", *others, ...)
     lengths = [volume.sizes[dim] for dim in ("x", "y", "z", *others)]
     if len(lengths) > 7 or max(lengths) > 2**15 - 1:
         raise GeometryError(
@@ -64,7 +63,8 @@ def to_nifti(array: xr.DataArray, path: str | os.PathLike[str]) -> None:
             raise TypeError(f"NIfTI has RGB of 8 bits, and none of {kind}")
     elif not (kind.kind in "biu" or kind.char in "efdFD"):
         raise TypeError(f"NIfTI has no place for the type {kind}")
-    values = np.asarray(volume.values)
+    # Turned when it is computed: blocks that are turned are put together voxel by voxel.
+    values = volume.compute().transpose("x", "y", "z", *others, ...).values
     if "sample" in volume.dims:
         values = np.ascontiguousarray(values).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
     elif values.dtype.kind in _NIFTI_TYPES or values.dtype.char in _NIFTI_TYPES:

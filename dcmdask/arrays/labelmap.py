@@ -148,15 +148,17 @@ def _lay(below: Array, above: Array, number: Any = None) -> None:
     """Lay a label map, or a segment of this number, over another label map."""
     rows = below.shape[-2:]
     for under, over in zip(below.reshape(-1, *rows), above.reshape(-1, *rows), strict=True):
-        # Most planes of most segments are empty.
+        # Most planes of most segments are empty, and most others nearly so.
         if not over.max():
             continue
-        where = over != 0
-        if (double := np.count_nonzero(np.logical_and(under, where))) > 0:
-            one = int(under[where].max())
+        there = np.flatnonzero(over.max(axis=1))
+        lines = slice(there[0], there[-1] + 1)
+        some, where = under[lines], over[lines] != 0
+        if (double := np.count_nonzero(some[where])) > 0:
+            one = int(some[where].max())
             other = int(over.max() if number is None else number)
             raise ValueError(
                 f"segments {min(one, other)} and {max(one, other)} overlap, in {double} voxels of "
                 "a plane: no label map holds both; leave one out by v.sel(segment=[...])"
             )
-        np.copyto(under, over if number is None else number, where=where)
+        np.copyto(some, over[lines] if number is None else number, where=where)

@@ -180,8 +180,14 @@ def grouped(group: Integers) -> list[Integers]:
 
 def normal_of(orientation: Floats) -> Floats:
     """Return the unit vector perpendicular to rows and columns with these direction cosines."""
-    normal = np.cross(*orientation.reshape(2, 3))
+    normal = _perpendicular(orientation)
     return np.asarray(normal / np.linalg.norm(normal))
+
+
+def _perpendicular(orientation: Floats) -> Floats:
+    """Return the cross product of rows and columns, (..., 6); that of NumPy takes twice as long."""
+    forth = orientation[..., [1, 2, 0]] * orientation[..., [5, 3, 4]]
+    return np.asarray(forth - orientation[..., [2, 0, 1]] * orientation[..., [4, 5, 3]])
 
 
 def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -194,8 +200,8 @@ def is_placed(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def spans_plane(orientation: Floats) -> npt.NDArray[np.bool_]:
     """Return which direction cosines of rows and columns, (n, 6), span a plane."""
     valid = np.asarray((np.abs(orientation) < FAR).all(1))
-    row, column = np.where(valid[:, np.newaxis], orientation, 0.0).reshape(-1, 2, 3).swapaxes(0, 1)
-    spans: npt.NDArray[np.bool_] = np.linalg.norm(np.cross(row, column), axis=1) > _A_PLANE
+    normal = _perpendicular(np.where(valid[:, np.newaxis], orientation, 0.0))
+    spans: npt.NDArray[np.bool_] = np.linalg.norm(normal, axis=1) > _A_PLANE
     return spans
 
 
