@@ -1,10 +1,13 @@
 """Segmentations are what highdicom reads and writes: its values, positions and segments."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import highdicom as hd
+import nibabel
 import numpy as np
 import pytest
 import xarray as xr
@@ -258,3 +261,49 @@ def test_segments_of_real_files_are_highdicoms(corpus: Path) -> None:
         np.testing.assert_array_equal(ours, theirs, corpus_id(path))
         compared += 1
     assert compared >= 11
+
+
+def by_dcmqi(path: Path, folder: Path) -> dict[int, int] | None:
+    """Voxels of each segment, by number; None where dcmqi does not read the file."""
+    folder.mkdir()
+    program = Path(sys.executable).with_name("segimage2itkimage")
+    options = ["--outputDirectory", folder, "--outputType", "nifti", "--prefix", "s"]
+    done = subprocess.run(
+        [program, "--inputDICOM", path, *options], check=False, capture_output=True
+    )
+    if done.returncode:
+        return None
+    found: dict[int, int] = {}
+    # Segments that do not overlap share a file, in which they have their numbers.
+    for one in folder.glob("*.nii.gz"):
+        image: Any = nibabel.load(one)
+        values, counts = np.unique(np.asarray(image.dataobj), return_counts=True)
+        found |= {int(n): int(c) for n, c in zip(values, counts, strict=True) if n}
+    return found
+
+
+@pytest.mark.parametrize("overlapping", [False, True], ids=["apart", "overlapping"])
+def test_segments_have_as_many_voxels_as_in_dcmqi(overlapping: bool, tmp_path: Path) -> None:
+    path = written(tmp_path / "seg.dcm", source(tmp_path / "ct", OBLIQUE), masks(0, 3, overlapping))
+    assert by_dcmqi(path, tmp_path / "out") == voxels(read(path))
+
+
+def voxels(v: xr.DataArray) -> dict[int, int]:
+    counts = v.sum([dim for dim in v.dims if dim != "segment"]).values.tolist()
+    return {int(n): int(c) for n, c in zip(v.segment_number.values, counts, strict=True) if c}
+
+
+def test_real_segments_have_as_many_voxels_as_in_dcmqi(corpus: Path, tmp_path: Path) -> None:
+    compared = 0
+    for number, path in enumerate(corpus_files()):
+        if b"1.2.840.10008.5.1.4.1.1.66.4" not in path.read_bytes()[:1024]:
+            continue
+        if not len(scan(path)):
+            continue
+        v = read(path)
+        if "segment" not in v.dims or v.attrs["segmentation_type"] != "BINARY":
+            continue
+        if (found := by_dcmqi(path, tmp_path / f"{number}")) is not None:
+            assert found == voxels(v), path
+            compared += 1
+    assert compared > 5
