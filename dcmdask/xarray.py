@@ -203,13 +203,13 @@ def _dataset(
 ) -> xr.Dataset:
     from dcmdask.arrays.chunks import plan_chunks
     from dcmdask.arrays.labels import labelled
-    from dcmdask.images.assembly import assemble
+    from dcmdask.images.assembly import assemble, planned
 
     stack, frames, arrangement = assemble(stack, values, on_irregular, **how)
     lazy = indexing.LazilyIndexedArray(_Frames(frames))
     array = labelled(lazy, arrangement, stack.instances, stack.facts, stack.attributes(values))
     array.encoding["preferred_chunks"] = dict(
-        zip(array.dims, plan_chunks(frames, "auto"), strict=True)
+        zip(array.dims, plan_chunks(frames, planned(stack, "auto")), strict=True)
     )
     dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
     return array.to_dataset(name="pixels").drop_vars(dropped, errors="ignore")

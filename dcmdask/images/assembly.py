@@ -94,3 +94,11 @@ def array_of(
     if fill_value is None and (numbers < 0).any():
         fill_value = fill_for(frames, stack.instances, values)
     return ArrangedFrames(frames, numbers, fill_value)
+
+
+def planned(stack: Stack, chunks: Any) -> Any:
+    """Return chunks as asked for; planned ones have all of `Meaning.whole` together."""
+    whole = stack.meaning.whole
+    if chunks != "auto" or whole not in stack.dims:
+        return chunks
+    return {stack.dims.index(whole): -1}

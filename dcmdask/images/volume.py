@@ -15,7 +15,7 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.geometry.axes import check_order_by
 from dcmdask.geometry.repair import parts
-from dcmdask.images.assembly import array_of, assemble, settled
+from dcmdask.images.assembly import array_of, assemble, planned, settled
 from dcmdask.images.layout import Layout
 from dcmdask.images.summary import HEADS, cells
 from dcmdask.pixels.notebook import html_table
@@ -196,7 +196,7 @@ class Stack(Layout):
         # Geometry alone need not wait for dask.array to be imported.
         from dcmdask.arrays.chunks import to_dask
 
-        return to_dask(frames, self._planned(chunks))
+        return to_dask(frames, planned(self, chunks))
 
     def to_xarray(
         self,
@@ -294,7 +294,7 @@ class Stack(Layout):
             **decoding_options,
         )
         what = arrangement, stack.instances, stack.facts, stack.attributes(values)
-        chunks = stack._planned(chunks)
+        chunks = planned(stack, chunks)
         if like is None:
             return labelled(to_dask(frames, chunks), *what)
         from dcmdask.images.placing import on_grid_of
@@ -305,13 +305,6 @@ class Stack(Layout):
         template = labelled(np.broadcast_to(frames.dtype.type(0), frames.shape), *what)
         other = like.to_xarray() if isinstance(like, Stack) else like
         return on_grid_of(other, template, frames, chunks, trusted=ignore_frame_of_reference)
-
-    def _planned(self, chunks: Any) -> Any:
-        """Return chunks as asked for; planned ones have all of `Meaning.whole` together."""
-        whole = self.meaning.whole
-        if chunks != "auto" or whole not in self.dims:
-            return chunks
-        return {self.dims.index(whole): -1}
 
     def flattened(
         self,

@@ -307,3 +307,13 @@ def test_real_segments_have_as_many_voxels_as_in_dcmqi(corpus: Path, tmp_path: P
             assert found == voxels(v), path
             compared += 1
     assert compared > 5
+
+
+def test_chunks_hold_all_segments_of_a_plane(tmp_path: Path) -> None:
+    path = written(tmp_path / "seg.dcm", source(tmp_path / "ct"), masks())
+    (stack,) = scan(path)[0].stacks
+    opened = xr.open_dataset(path, engine="dcmdask", chunks={}).pixels
+    for array in (stack.to_xarray(), stack.to_xarray(like=read(tmp_path / "ct")), opened):
+        assert array.chunksizes["segment"] == (3,)
+    assert stack.to_dask().chunks[0] == (3,)
+    assert stack.to_dask(chunks={0: 1}).chunks[0] == (1, 1, 1)
