@@ -46,6 +46,9 @@ def over(
 def _layer(array: xr.DataArray) -> tuple[xr.DataArray, Method]:
     """Return colours times opacity, and opacity, along ``sample``, and how it is interpolated."""
     method: Method = "nearest"
+    if "segment" in array.coords and "segment" not in array.dims:
+        # One was selected.
+        array = array.expand_dims("segment")
     numbers = array.attrs.get("label_numbers")
     if "segment" in array.dims:
         weights, colours = array.astype("f4").clip(0, 1), _colours(array, array.sizes["segment"])

@@ -75,6 +75,12 @@ def label_images(
         raise LayoutError(
             f"labels are the segments of a segmentation, and this {what}", source=found.frames.name
         )
+    others = [dim for dim in found.dims if dim not in ("segment", "z", "y", "x")]
+    if others:
+        raise LayoutError(
+            f"labels are segments in space, and the segmentation has also {', '.join(others)}",
+            source=found.frames.name,
+        )
     assert isinstance(found.frames, ArrangedFrames)
     frames = _on_grid(found, found.frames, image)
     if kind == "LABELMAP":

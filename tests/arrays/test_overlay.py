@@ -48,6 +48,9 @@ def test_segments_have_their_colours(
     expected = ct.values[..., np.newaxis] * (1 - there) + colour * there
     np.testing.assert_allclose(shown.astype("f8"), expected, atol=0.51)
     np.testing.assert_array_equal(shown.dcm.affine, ct.dcm.affine)
+    one, plane = seg.sel(segment="Kidney"), ct[2]
+    alone = seg.sel(segment=["Kidney"]).dcm.over(ct, opacity=opacity)
+    np.testing.assert_array_equal(one.dcm.over(plane, opacity=opacity), alone[2])
 
 
 def test_a_label_map_looks_like_its_segments(
