@@ -110,7 +110,7 @@ def _for_people(found: Scan, rows: Sequence[Mapping[str, Any]]) -> str:
             table(
                 HEADS,
                 shown,
-                shortened=("description", "folder", "notes"),
+                shortened=("what", "description", "folder", "notes"),
                 dropped=("files", "mm", "folder"),
             )
         )

@@ -72,6 +72,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
     }
     return {
         "kind": stack.kind,
+        "summary": stack.summary,
         "files": len(stack.instances),
         "dims": list(stack.dims),
         "shape": list(stack.shape),
@@ -99,7 +100,7 @@ def _lines(
 
     metadata, several = series["metadata"], len(series["stacks"]) > 1
     kind = UID(metadata["SOPClassUID"]).name if "SOPClassUID" in metadata else "several kinds"
-    what = ", ".join(filter(None, [kind, metadata.get("Modality"), stack["kind"]]))
+    what = ", ".join(filter(None, [kind, metadata.get("Modality"), stack["summary"]]))
     lengths = zip(stack["dims"], stack["shape"], strict=True)
     lines = [
         ("series", series["uid"] or "without a valid Series Instance UID"),

@@ -14,11 +14,13 @@ from dcmdask.errors import Note
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.planes import Floats
 from dcmdask.images.meaning import Meaning
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
 
 _CINE_RATE: Final = 0x00180040
+_ORIGINS: Final = {"US": "ultrasound ", "IVUS": "ultrasound ", "XA": "X-ray ", "RF": "X-ray "}
 # Changes of the angles of a positioner, in degrees, as the header has them for each frame.
 _ANGLES: Final = {
     "positioner_primary_angle_increment": 0x00181520,
@@ -50,6 +52,11 @@ class Cine(Meaning):
             if len(angles) == len(one) and np.isfinite(angles).all():
                 found[name] = (("t",), angles[numbers])
         return replace(arrangement, dims=("t",), coordinates=found)
+
+    def summary(self, layout: Layout) -> str:
+        """Return, say, ``ultrasound loop of 30 frames``."""
+        origin = _ORIGINS.get(layout.instances[0].modality, "")
+        return f"{origin}loop of {counted(layout.frame_numbers.size, 'frame')}"
 
     def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
         """Say why frames have no times."""

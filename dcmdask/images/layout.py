@@ -106,6 +106,16 @@ class Layout:
         return "frames" if self.arrangement.dims == ("frame",) else "volume"
 
     @property
+    def summary(self) -> str:
+        """A line that says what it is, such as ``volume of 100 times x 33 planes``."""
+        return self.meaning.summary(self)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Lengths of the dimensions in front of rows and columns, by their names."""
+        return dict(zip(self.arrangement.dims, self.arrangement.numbers.shape, strict=True))
+
+    @property
     def geometry(self) -> Geometry | None:
         """Geometry in the patient; None where the headers give no position."""
         return self.arrangement.geometry

@@ -15,6 +15,7 @@ from dcmdask.geometry.coordinates import reduced
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.planes import Floats, is_out_of_reach, is_placed, normal_of, spans_plane
 from dcmdask.images.meaning import Unplaced
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
@@ -54,6 +55,14 @@ class Mosaic(Unplaced):
         along, found = reduced(np.where(numbers < 0, np.nan, each[numbers]), arrangement.dims)
         coordinates = {**arrangement.coordinates, "slice_time": (along, found)}
         return replace(arrangement, coordinates=coordinates)
+
+    def summary(self, layout: Layout) -> str:
+        """Return, say, ``mosaic: 100 volumes of 33 slices``."""
+        tiles = layout.instances[0].tiles
+        frames = layout.frame_numbers.size
+        if tiles == 1:
+            return f"mosaic: {counted(frames, 'frame')} as stored"
+        return f"mosaic: {counted(frames // tiles, 'volume')} of {counted(tiles, 'slice')}"
 
     def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
         """Say why tiles are left together, and what of their positions the header does not say."""
