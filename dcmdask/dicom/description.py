@@ -283,7 +283,7 @@ def describe(
         header = read_header(source, WANTED, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:
-        raise no_pixel_data(source.name, header.stopped)
+        raise no_pixel_data(header)
     pixels, _ = pixels_of(header, element, overrides)
     excess = bool(options.get("allow_excess_frames", True))
     count = count_frames(header, element, pixels, excess)
