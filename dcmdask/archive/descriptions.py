@@ -36,6 +36,7 @@ _REPEATED = (
     "photometric_interpretation",
     "pixel_keyword",
     "units",
+    "own",
     "overrides",
 )
 _SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD = 0x00080016, 0x00280010, 0x00041200

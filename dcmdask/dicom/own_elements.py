@@ -16,6 +16,7 @@ from dcmdask.dicom.elements import (
     Wanted,
     Window,
 )
+from dcmdask.dicom.pixel_spacing import REGIONS
 from dcmdask.dicom.walk import read_items
 
 __all__ = [
@@ -135,6 +136,8 @@ def own_elements(
 ) -> OwnElements:
     """Return the elements that this SOP class has for itself, of those of a data set."""
     tags = _OF_CLASS.get(sop_class_uid, _CINE if frames > 1 else frozenset())
+    if REGIONS in values:
+        tags |= {REGIONS}
     if tags.isdisjoint(values):
         return NONE
     found = {tag: values[tag] for tag in sorted(tags & values.keys())}
