@@ -28,7 +28,7 @@ from dcmdask.dicom.header import (
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options, inflate_limit
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
-from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, mosaic_of
+from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
 from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
@@ -322,7 +322,7 @@ def describe(
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
-        mosaic=mosaic_of(values, header.encoding) if b"MOSAIC" in image_type else NO_MOSAIC,
+        mosaic=mosaic_of(values, header.encoding) if is_mosaic(image_type) else NO_MOSAIC,
         own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
         overrides=tuple(header_options(options).items()),
     )
