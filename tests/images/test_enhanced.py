@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import commands
 import highdicom as hd
 import numpy as np
 import pytest
 import xarray as xr
+from made_enhanced import in_patient, item, multi_frame, turned, ultrasound
 from made_series import AXIAL, OBLIQUE, SERIES, along, classic, normal
-from make_dicom import native, noise, saved
+from make_dicom import noise
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     BreastTomosynthesisImageStorage,
-    EnhancedUSVolumeStorage,
     EnhancedXAImageStorage,
     EnhancedXRFImageStorage,
     OphthalmicTomographyImageStorage,
@@ -28,79 +26,12 @@ from pydicom.uid import (
 )
 
 import dcmdask
-from dcmdask import GeometryError, Stack, scan
-
-POINTERS = {
-    "z": (0x00209057, 0x00209111),  # In-Stack Position Number
-    "t": (0x00209128, 0x00209111),  # Temporal Position Index
-    "position": (0x00209301, 0x0020930E),  # Image Position (Volume)
-    "data": (0x00189808, 0x00189807),  # Data Type
-}
-
-
-def item(**values: Any) -> Dataset:
-    found = Dataset()
-    for keyword, value in values.items():
-        setattr(found, keyword, value)
-    return found
-
-
-def multi_frame(
-    folder: Path,
-    frames: np.ndarray,
-    dimensions: Sequence[str],
-    indices: Sequence[Sequence[int]],
-    sop_class: UID,
-    groups: Sequence[Mapping[str, Dataset]],
-    shared: Mapping[str, Dataset] | None = None,
-    **elements: Any,
-) -> Path:
-    """A file whose frames have these Dimension Index Values and functional groups."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pointers = [
-        item(DimensionIndexPointer=tag, FunctionalGroupPointer=group)
-        for tag, group in (POINTERS[name] for name in dimensions)
-    ]
-    per_frame = []
-    for values, macros in zip(indices, groups, strict=True):
-        content = item(DimensionIndexValues=list(values))
-        for name, value in zip(dimensions, values, strict=True):
-            if name == "z":
-                content.StackID, content.InStackPositionNumber = "1", value
-            if name == "t":
-                content.TemporalPositionIndex = value
-        group = item(FrameContentSequence=[content])
-        for keyword, macro in macros.items():
-            setattr(group, keyword, [macro])
-        per_frame.append(group)
-    common = {"PixelMeasuresSequence": item(PixelSpacing=[0.5, 0.75], SliceThickness=2.5)}
-    all_frames = item(**{name: [macro] for name, macro in {**common, **(shared or {})}.items()})
-    found = {
-        "SOPClassUID": sop_class,
-        "SOPInstanceUID": f"{SERIES}.1",
-        "StudyInstanceUID": "1.2",
-        "SeriesInstanceUID": SERIES,
-        "FrameOfReferenceUID": "1.2.4",
-        "DimensionIndexSequence": pointers,
-        "SharedFunctionalGroupsSequence": [all_frames],
-        "PerFrameFunctionalGroupsSequence": per_frame,
-        **elements,
-    }
-    return saved(folder, native(frames, **found), "0")
+from dcmdask import DcmdaskWarning, GeometryError, Stack, scan
 
 
 def stack_of(src: Path) -> Stack:
     (stack,) = scan(src)[0].stacks
     return stack
-
-
-def in_patient(position: np.ndarray) -> dict[str, Dataset]:
-    return {"PlanePositionSequence": item(ImagePositionPatient=[f"{x:.9g}" for x in position])}
-
-
-def turned(orientation: Sequence[float]) -> dict[str, Dataset]:
-    text = [f"{x:.9g}" for x in orientation]
-    return {"PlaneOrientationSequence": item(ImageOrientationPatient=text)}
 
 
 # Classes with positions in the patient
@@ -164,33 +95,6 @@ def test_times_of_planes_in_the_patient(tmp_path: Path, sop_class: UID) -> None:
 
 
 # Enhanced ultrasound
-
-
-def ultrasound(
-    folder: Path,
-    frames: np.ndarray,
-    dimensions: Sequence[str],
-    indices: Sequence[Sequence[int]],
-    distances: Sequence[float],
-    orientation: Sequence[float] = AXIAL,
-    seconds: Sequence[float] | None = None,
-    **elements: Any,
-) -> Path:
-    groups: list[dict[str, Dataset]] = []
-    for number, position in enumerate(along(orientation, distances)):
-        groups.append({"PlanePositionVolumeSequence": item(ImagePositionVolume=position.tolist())})
-        if seconds is not None:
-            time = item(TemporalPositionTimeOffset=float(seconds[number]))
-            groups[-1]["TemporalPositionSequence"] = time
-        if "data" in dimensions:
-            kind = ("TISSUE_INTENSITY", "FLOW_VELOCITY")[indices[number][-1] - 1]
-            groups[-1]["ImageDataTypeSequence"] = item(DataType=kind, AliasedDataType="NO")
-    shared = {
-        "PlaneOrientationVolumeSequence": item(ImageOrientationVolume=list(map(float, orientation)))
-    }
-    how = {"VolumeFrameOfReferenceUID": "1.2.5", "Modality": "US", **elements}
-    sop_class = EnhancedUSVolumeStorage
-    return multi_frame(folder, frames, dimensions, indices, sop_class, groups, shared, **how)
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE])
@@ -391,3 +295,38 @@ def test_legacy_converted(tmp_path: Path, modality: str, orientation: tuple[floa
         np.testing.assert_allclose(v[axis], expected[axis])
     np.testing.assert_allclose(v.dcm.affine, expected.dcm.affine, atol=1e-6)
     assert stack.summary == "volume of 5 planes"
+
+
+# Input that is not as it should be
+
+
+@pytest.mark.parametrize("items", [4, 6])
+def test_groups_that_are_not_as_many_as_frames(tmp_path: Path, items: int) -> None:
+    """A frame without an item has what is shared, and no position; surplus ones are ignored."""
+    frames = noise(5, 6, 8)
+    places = along(AXIAL, 2.5 * np.arange(items))
+    groups = [in_patient(position) for position in places]
+    indices = [[number] for number in range(1, items + 1)]
+    sop_class = BreastTomosynthesisImageStorage
+    path = multi_frame(tmp_path, frames, ["z"], indices, sop_class, groups, turned(AXIAL))
+    series = scan(path)[0]
+    if items > len(frames):
+        np.testing.assert_array_equal(series.to_xarray(), frames)
+        return
+    assert [stack.shape for stack in series.stacks] == [(4, 6, 8), (1, 6, 8)]
+    with pytest.raises(dcmdask.AmbiguousSourceError):
+        series.to_xarray()
+
+
+def test_positions_that_contradict_the_indices(tmp_path: Path) -> None:
+    """Positions decide."""
+    frames = noise(4, 6, 8)
+    groups = [in_patient(position) for position in along(AXIAL, [0, 5, 2.5, 7.5])]
+    sop_class = XRay3DAngiographicImageStorage
+    path = multi_frame(
+        tmp_path, frames, ["z"], [[1], [2], [3], [4]], sop_class, groups, turned(AXIAL)
+    )
+    stack = stack_of(path)
+    assert [note.code for note in stack.notes] == ["position-number"]
+    with pytest.warns(DcmdaskWarning):
+        np.testing.assert_array_equal(stack.to_xarray(), frames[[0, 2, 1, 3]])

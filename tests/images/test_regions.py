@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 from made_images import LOOP, loop
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -183,3 +186,22 @@ def test_real_regions(corpus: Path) -> None:
     assert found["x_units"] == ["cm", "s"] and found["y_units"] == ["cm", "none"]
     assert found["x_delta"] == [one.PhysicalDeltaX for one in expected]
     assert found["y1"] == [one.RegionLocationMaxY1 for one in expected]
+
+
+@given(
+    at=st.lists(st.integers(0, 1 << 16), max_size=8),
+    values=st.lists(st.integers(0, 255), min_size=8, max_size=8),
+)
+def test_damage_raises_nothing(at: list[int], values: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = still(Path(folder), **BOTH)
+        data = bytearray(path.read_bytes())
+        start = data.index(b"\x18\x00\x12\x60")
+        stop = data.index(b"\x28\x00\x02\x00", start)
+        for place, value in zip(at, values, strict=False):
+            data[start + place % (stop - start)] = value
+        path.write_bytes(data)
+        for series in scan(path):
+            for stack in series.stacks:
+                assert stack.attributes("stored") and stack.summary
+                assert all(note.text for note in stack.notes)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_images import GAP, UIH, uih
 from made_series import AXIAL, OBLIQUE, along, normal
 from make_dicom import noise
@@ -19,6 +22,8 @@ from real_files import DCM2NIIX
 
 import dcmdask
 from dcmdask import DcmdaskWarning, Stack, scan
+from dcmdask.dicom.elements import EXPLICIT_LITTLE, RawValue
+from dcmdask.dicom.mosaic_header import mosaic_of
 
 
 def volume(count: int, seed: int = 0) -> np.ndarray:
@@ -181,3 +186,26 @@ def test_past_midnight(tmp_path: Path) -> None:
         item.AcquisitionTime = ("235959.8", "235959.9", "000000.0", "000000.1", "000000.2")[number]
     dataset.save_as(path)
     np.testing.assert_allclose(stack_of(path).to_xarray().slice_time, 100 * np.arange(5))
+
+
+@given(
+    at=st.lists(st.integers(0, 1 << 16), max_size=8),
+    values=st.lists(st.integers(0, 255), min_size=8, max_size=8),
+    vr=st.sampled_from(["SQ", "UN", None]),
+)
+def test_damage_raises_nothing(at: list[int], values: list[int], vr: str | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = uih(Path(folder), volume(5), along(AXIAL, GAP * np.arange(5)))
+        data = path.read_bytes()
+    start = data.index(b"\x65\x00\x51\x10SQ") + 12
+    sequence = bytearray(data[start : start + int.from_bytes(data[start - 4 : start], "little")])
+    for place, value in zip(at, values, strict=False):
+        sequence[place % len(sequence)] = value
+    elements = {
+        0x00650010: RawValue("LO", b"Image Private Header"),
+        0x00651050: RawValue("DS", b"5 "),
+        0x00651051: RawValue(vr, bytes(sequence)),
+    }
+    found = mosaic_of(elements, EXPLICIT_LITTLE)
+    assert found.tiles == 5
+    assert not found.positions or all(len(position) == 3 for position in found.positions)
