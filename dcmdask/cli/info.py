@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dcmdask.cli.series import series_info
 from dcmdask.console import options
-from dcmdask.console.output import counted, listing, show
+from dcmdask.console.output import listing, show
 from dcmdask.dicom.access import options_of
 from dcmdask.errors import DcmdaskWarning, HeaderError
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.dicom.files import Stored

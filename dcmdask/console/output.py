@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from dcmdask.dicom.conversion import plain
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan
@@ -123,11 +124,6 @@ def table(
     with console.capture() as captured:
         console.print(shown)
     return captured.get().rstrip("\n")
-
-
-def counted(number: int, noun: str) -> str:
-    """Return, say, ``1 frame`` or ``30 frames``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def skipped_files(found: Scan) -> str:

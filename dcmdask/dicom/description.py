@@ -123,9 +123,9 @@ class Described:
         The bytes of `facts`: in millions of instances, an array of each would count.
     dimensions : tuple of str
         Names by the pointers of the Dimension Index Sequence (0020,9222): ``"stack"``,
-        ``"z"``, ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``; for other pointers
-        the Dimension Description Label, in lower case, or ``"dimension_N"``. Empty unless
-        all frames have Dimension Index Values.
+        ``"z"``, ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``, ``"segment"``,
+        ``"data_type"``; for other pointers the Dimension Description Label, in lower case, or
+        ``"dimension_N"``. Empty unless all frames have Dimension Index Values.
     index_values : bytes
         (frames, dimensions) unsigned 32-bit integers.
     own : OwnElements
