@@ -109,8 +109,8 @@ def _grid(one: Described) -> tuple[int, int, int] | str:
     positions = one.mosaic.positions
     if positions is None:
         return "the private header has positions of tiles that cannot be read"
-    if positions and (len(positions) != tiles or len(one) > 1):
-        return f"the private header has positions of {len(positions)} tiles, and not of {tiles}"
+    if positions and len(positions) != tiles * len(one):
+        return f"the private header has positions of {len(positions)} tiles for {tiles * len(one)}"
     rows_of_tiles = (across,) * one.mosaic.is_square + (_least_rows(tiles),)
     down = next((n for n in rows_of_tiles if one.rows % n == one.columns % across == 0), 0)
     if not down:

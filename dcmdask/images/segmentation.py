@@ -102,7 +102,8 @@ class Segmentation(Meaning):
         found += f" of {counted(segments, 'segment')}"
         if lengths:
             found += f" on {places(lengths)}"
-        series = [text for text in one.own.word(REFERENCED_SERIES).split("\\") if uid(text)]
+        texts = one.own.raw(REFERENCED_SERIES).decode("ascii", "replace").split("\\")
+        series = [text for text in texts if uid(text)]
         if len(series) == 1:
             return f"{found} of series ...{series[0][-4:]}"
         return f"{found} of {len(series)} series" if series else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import commands
 import highdicom as hd
@@ -256,45 +257,70 @@ def legacy(modality: str, datasets: list[Dataset]) -> Dataset:
         )
 
 
+PATIENT = {
+    "PatientID": "1",
+    "PatientName": "",
+    "PatientBirthDate": "",
+    "PatientSex": "",
+    "StudyID": "",
+    "StudyDate": "20200101",
+    "StudyTime": "100000",
+    "AccessionNumber": "",
+    "ReferringPhysicianName": "",
+    "Manufacturer": "",
+    "SeriesNumber": 1,
+    "FrameOfReferenceUID": "1.2.4",
+    "PositionReferenceIndicator": "",
+}
+
+
+def converted(folder: Path, modality: str, paths: list[Path]) -> Stack:
+    made = legacy(modality, [dcmread(path) for path in paths])
+    folder.mkdir()
+    made.save_as(folder / "legacy.dcm")
+    return stack_of(folder)
+
+
+def check_same(stack: Stack, expected: xr.DataArray, values: Any) -> None:
+    v = stack.to_xarray(values)
+    assert v.dims == expected.dims
+    np.testing.assert_allclose(v, expected)
+    for axis in expected.dims:
+        np.testing.assert_allclose(v[axis], expected[axis])
+    np.testing.assert_allclose(v.dcm.affine, expected.dcm.affine, atol=1e-6)
+
+
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE])
 def test_legacy_converted(tmp_path: Path, modality: str, orientation: tuple[float, ...]) -> None:
-    frames = noise(5, 6, 8, dtype="i2", bits=12)
     pet = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.128", "Modality": "PT", "Units": "BQML"}
     paths = classic(
         tmp_path / "in",
-        frames,
+        noise(5, 6, 8, dtype="i2", bits=12),
         along(orientation, [0, 2.5, 5, 7.5, 10]),
         orientation=orientation,
         modality="MR" if modality == "MR" else "CT",
         each={"RescaleSlope": [1, 1.5, 2, 2.5, 3], "RescaleIntercept": [-3] * 5},
-        PatientID="1",
-        PatientName="",
-        PatientBirthDate="",
-        PatientSex="",
-        StudyID="",
-        StudyDate="20200101",
-        StudyTime="100000",
-        AccessionNumber="",
-        ReferringPhysicianName="",
-        Manufacturer="",
-        SeriesNumber=1,
-        FrameOfReferenceUID="1.2.4",
-        PositionReferenceIndicator="",
+        **PATIENT,
         **(pet if modality == "PT" else {}),
     )
-    made = legacy(modality, [dcmread(path) for path in paths])
-    (tmp_path / "out").mkdir()
-    made.save_as(tmp_path / "out" / "legacy.dcm")
-    expected = scan(tmp_path / "in")[0].to_xarray("modality")
-    stack = stack_of(tmp_path / "out" / "legacy.dcm")
-    v = stack.to_xarray("modality")
-    assert v.dims == expected.dims == ("z", "y", "x")
-    np.testing.assert_allclose(v, expected)
-    for axis in "xyz":
-        np.testing.assert_allclose(v[axis], expected[axis])
-    np.testing.assert_allclose(v.dcm.affine, expected.dcm.affine, atol=1e-6)
+    stack = converted(tmp_path / "out", modality, paths)
     assert stack.summary == "volume of 5 planes"
+    check_same(stack, scan(tmp_path / "in")[0].to_xarray("modality"), "modality")
+
+
+def test_echoes_that_are_legacy_converted(tmp_path: Path) -> None:
+    paths = classic(
+        tmp_path / "in",
+        noise(6, 6, 8, dtype="i2", bits=12),
+        np.repeat(along(AXIAL, [0, 2.5, 5]), 2, axis=0),
+        modality="MR",
+        each={"EchoTime": [12.5, 30] * 3, "EchoNumbers": [1, 2] * 3},
+        **PATIENT,
+    )
+    stack = converted(tmp_path / "out", "MR", paths)
+    assert stack.summary == "volume of 2 echoes x 3 planes"
+    check_same(stack, scan(tmp_path / "in")[0].to_xarray(), "stored")
 
 
 # Input that is not as it should be

@@ -150,9 +150,9 @@ def is_whole(stack: Stack, said: str) -> bool:
 def test_what_does_not_fit_stays_whole(tmp_path: Path) -> None:
     positions = along(AXIAL, GAP * np.arange(5))
     path = uih(tmp_path, volume(5), positions, number=4)
-    assert is_whole(stack_of(path), "positions of 5 tiles, and not of 4")
+    assert is_whole(stack_of(path), "positions of 5 tiles for 4")
     path = uih(tmp_path, volume(5), positions[:3])
-    assert is_whole(stack_of(path), "positions of 3 tiles, and not of 5")
+    assert is_whole(stack_of(path), "positions of 3 tiles for 5")
     path = uih(tmp_path, volume(5), None, number=50)
     assert is_whole(stack_of(path), "are no grid of 50 tiles")
     path = uih(tmp_path, volume(5), None, number=None)
