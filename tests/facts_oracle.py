@@ -228,6 +228,11 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row = facts[frame]
         row["position"] = at.numbers(3, "ImagePositionPatient", "PlanePositionSequence")
         row["orientation"] = at.numbers(6, "ImageOrientationPatient", "PlaneOrientationSequence")
+        if not at.find("ImagePositionPatient", "PlanePositionSequence"):
+            row["position"] = at.numbers(3, "ImagePositionVolume", "PlanePositionVolumeSequence")
+        if not at.find("ImageOrientationPatient", "PlaneOrientationSequence"):
+            turned = at.numbers(6, "ImageOrientationVolume", "PlaneOrientationVolumeSequence")
+            row["orientation"] = turned
         row["spacing"] = at.numbers(2, "PixelSpacing", measures)
         if not at.find("PixelSpacing", measures) and not at.groups:
             row["spacing"] = other_spacing(at)
@@ -288,6 +293,11 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["inversion_time"] = given(
             at.first("InversionTimes", "MRModifierSequence"), at.first("InversionTime")
         )
+        for name, keyword in (
+            ("positioner_primary_angle", "PositionerPrimaryAngle"),
+            ("positioner_secondary_angle", "PositionerSecondaryAngle"),
+        ):
+            row[name] = at.first(keyword, "PositionerPositionSequence")
         row["field_strength"] = at.first("MagneticFieldStrength")
         row["between"] = at.first("SpacingBetweenSlices", measures)
         row["segment"] = at.first("ReferencedSegmentNumber", "SegmentIdentificationSequence")

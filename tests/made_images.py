@@ -194,6 +194,77 @@ def run_of(folder: Path, tiles: np.ndarray, **options: Any) -> Path:
     return folder
 
 
+# Grids of UIH
+
+UIH = 0x0065
+
+
+def uih(
+    folder: Path,
+    tiles: np.ndarray,
+    positions: Sequence[Sequence[float]] | np.ndarray | None,
+    *,
+    name: str = "0",
+    orientation: Sequence[float] = AXIAL,
+    number: int | None = -1,
+    first: Sequence[float] | None = None,
+    syntax: UID = ExplicitVRLittleEndian,
+    **elements: Any,
+) -> Path:
+    """A grid of `tiles` (n, rows, columns), by (0065,1050) and (0065,1051) of dcm2niix's notes.
+
+    `number` is that of tiles in the header, -1 for the right one. They are 50 ms apart.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count, rows, columns = tiles.shape
+    across = ceil(sqrt(count))
+    down = ceil(count / across)
+    frame = np.zeros((1, down * rows, across * columns), tiles.dtype)
+    for place, tile in enumerate(tiles):
+        top, left = rows * (place // across), columns * (place % across)
+        frame[0, top : top + rows, left : left + columns] = tile
+    if first is None:
+        first = FIRST if positions is None else positions[0]
+    found = {
+        "SOPClassUID": MRImageStorage,
+        "SOPInstanceUID": f"{SERIES}.1{name}",
+        "SeriesInstanceUID": SERIES,
+        "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.6",
+        "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.5",
+        "Modality": "MR",
+        "Manufacturer": "UIH",
+        "ImageType": ["ORIGINAL", "PRIMARY", "M", "VFRAME"],
+        "PixelSpacing": list(SPACING),
+        "ImageOrientationPatient": [f"{x:.9g}" for x in orientation],
+        "ImagePositionPatient": [f"{x:.9g}" for x in first],
+        "SliceThickness": 3,
+        "SpacingBetweenSlices": GAP,
+        "RepetitionTime": 2000,
+        "SeriesNumber": 1,
+        "InstanceNumber": 1,
+        "AcquisitionDate": "20200101",
+        "AcquisitionTime": "100000.000",
+        **elements,
+    }
+    dataset = described(frame, **{key: value for key, value in found.items() if value is not None})
+    del dataset.NumberOfFrames
+    dataset.add_new((UIH, 0x10), "LO", "Image Private Header")
+    if number is not None:
+        dataset.add_new((UIH, 0x1050), "DS", str(count if number == -1 else number))
+    if positions is not None:
+        items = []
+        for place, position in enumerate(positions):
+            items.append(Dataset())
+            items[-1].AcquisitionDate = "20200101"
+            items[-1].AcquisitionTime = f"1000{place * 0.05:06.3f}"
+            items[-1].ImagePositionPatient = [f"{x:.9g}" for x in position]
+        dataset.add_new((UIH, 0x1051), "SQ", items)
+    path = folder / name
+    value = native_value(frame, syntax, "OW", dataset)
+    path.write_bytes(part10(dataset, syntax, pixel_element(value, syntax)))
+    return path
+
+
 # Loops
 
 LOOP = noise(4, 6, 8)

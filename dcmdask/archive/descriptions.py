@@ -19,6 +19,7 @@ from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.description import Described, describe
 from dcmdask.dicom.header import Header, read_header
 from dcmdask.dicom.image_pixel import inflate_limit
+from dcmdask.dicom.without_pixels import without_pixels
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError
 
 Outcome: TypeAlias = "Described | Skipped"
@@ -35,6 +36,7 @@ _REPEATED = (
     "photometric_interpretation",
     "pixel_keyword",
     "units",
+    "own",
     "overrides",
 )
 _SOP_CLASS, _ROWS, _FIRST_DIRECTORY_RECORD = 0x00080016, 0x00280010, 0x00041200
@@ -135,7 +137,8 @@ def _without_pixels(path: str, source: files.Stored, options: Mapping[str, Any])
     )
     why, stopped = _reason_for_pixels(header), header.stopped
     if not why:
-        return Skipped(path, "no pixel data", "no pixel data", "no pixel data")
+        reason = without_pixels(_sop_class(header)) or "no pixel data"
+        return Skipped(path, reason, "no pixel data", "no pixel data")
     cause = "it is probably truncated"
     if stopped is not None:
         cause = (
@@ -152,7 +155,7 @@ def _reason_for_pixels(header: Header) -> str:
         return ""
     if _SOP_CLASS not in values:
         return "there is no (0008,0016) 'SOP Class UID' either"
-    sop_class = UID(code_string(values[_SOP_CLASS].value))
+    sop_class = UID(_sop_class(header))
     name = sop_class.name
     if "Image" in name or name in _OF_PIXELS:
         return "the SOP class is one of images"
@@ -160,6 +163,11 @@ def _reason_for_pixels(header: Header) -> str:
     if name in (sop_class, _RT_DOSE) and _ROWS in values:
         return "(0028,0010) 'Rows' is there"
     return ""
+
+
+def _sop_class(header: Header) -> str:
+    raw = header.values.get(_SOP_CLASS)
+    return code_string(raw.value) if raw else ""
 
 
 def _sharing(one: Described, known: dict[Any, Any]) -> Described:

@@ -265,9 +265,9 @@ class Scan(Sequence[Series]):
         -------
         list of dict
             ``number`` is the place in this scan. ``kinds`` are those of the stacks. ``rows``,
-            ``columns``, ``samples`` and ``dtype`` are None where instances differ, ``dims``,
-            ``shape`` and ``spacing`` (z, y, x in mm, None where it is not known) where there is
-            not exactly one stack.
+            ``columns``, ``samples`` and ``dtype`` are None where instances differ, ``summary``
+            (a line that says what it is), ``dims``, ``shape`` and ``spacing`` (z, y, x in mm,
+            None where it is not known) where there is not exactly one stack.
             ``irregularities`` are in words.
         """
         return [row(number, series) for number, series in enumerate(self)]

@@ -31,6 +31,7 @@ COLUMNS = (
     "transfer_syntaxes",
     "stacks",
     "kinds",
+    "summary",
     "dims",
     "shape",
     "spacing",
@@ -66,6 +67,7 @@ def row(number: int, series: Series) -> dict[str, Any]:
         sorted({one.transfer_syntax for one in instances}),
         len(stacks),
         [one.kind for one in stacks],
+        stack.summary if stack else None,
         list(stack.dims) if stack else None,
         list(stack.shape) if stack else None,
         [float(mm) if mm == mm else None for mm in geometry.spacing] if geometry else None,
@@ -156,17 +158,16 @@ def _values(frame: pd.DataFrame, column: str) -> str:
 
 # Text
 
-HEADS = ("", "kind", "description", "files", "array", "mm", "folder", "notes")
+HEADS = ("", "what", "description", "files", "array", "mm", "folder", "notes")
 
 
 def cells(row: Mapping[str, Any], root: str) -> tuple[str, ...]:
     """Return what people read of a row, by `HEADS`; its folder as it is called from a root."""
-    odd = sorted({kind for kind in row["kinds"] if kind != "volume"})
     remarks = [*row["irregularities"], *row["notes"]]
     more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
     return (
         str(row["number"]),
-        " ".join(filter(None, [row["modality"], *(odd if row["stacks"] == 1 else [])])),
+        " ".join(filter(None, [row["modality"], row["summary"]])),
         row["description"] or "",
         str(row["instances"]),
         _array(row),

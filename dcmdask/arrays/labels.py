@@ -37,6 +37,10 @@ UNITS = {
     "echo": "ms",
     "echo_time": "ms",
     "b_value": "s/mm2",
+    "positioner_primary_angle": "deg",
+    "positioner_secondary_angle": "deg",
+    "positioner_primary_angle_increment": "deg",
+    "positioner_secondary_angle_increment": "deg",
 }
 
 # Attributes of an array where they are the same for all frames, and their columns in the facts:
@@ -152,7 +156,7 @@ def coordinates(
     found = with_units(arrangement.coordinates)
     geometry, origin = arrangement.geometry, (0.0, 0.0)
     spacing = _spacing(instances, facts) if geometry is None else geometry.spacing[1:]
-    if geometry is not None and (axes := _axes(geometry, instances)) is not None:
+    if geometry and geometry.in_patient and (axes := _axes(geometry, instances)) is not None:
         x, y, _ = axes.coordinates_of(geometry.origin).tolist()
         origin = y, x
         found["patient"] = ((), np.array(axes.identity(instances[0].series_uid)), axes.attributes())

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from dcmdask.cli.series import series_info
 from dcmdask.console import options
-from dcmdask.console.output import counted, listing, show
+from dcmdask.console.output import listing, show
 from dcmdask.dicom.access import options_of
-from dcmdask.errors import DcmdaskWarning
+from dcmdask.errors import DcmdaskWarning, HeaderError
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
+    from dcmdask.dicom.files import Stored
     from dcmdask.pixels.frame_array import FrameArray
 
 
@@ -55,8 +57,26 @@ def info(
         frames = open_frames(src, storage_options=storage_options, **opening)
     # A file that is read whole to be opened is held to the same limit here.
     source = files.locate(src, storage_options, limit)
-    facts = {"file": file, **_facts(frames), "bytes_file": source.size}
+    facts = {
+        "file": file,
+        "summary": _summary(source, opening),
+        **_facts(frames),
+        "bytes_file": source.size,
+    }
     show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
+
+
+def _summary(source: Stored, opening: Mapping[str, Any]) -> str:
+    """Return what the file is as an array, or why that is not known."""
+    from dcmdask.archive.series import Series
+    from dcmdask.dicom.description import describe
+
+    try:
+        described = describe(source, opening)
+    except HeaderError as error:
+        return error.message
+    series = Series(described.series_uid, [described])
+    return "; ".join(stack.summary for stack in series.stacks)
 
 
 def _facts(frames: FrameArray) -> dict[str, Any]:
@@ -114,7 +134,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     each = format_bytes(facts["bytes_decoded"] // frames * chunk)
     return [
         ("file", facts["file"]),
-        ("what", f"{kind}, {facts['modality']}" if facts["modality"] else kind),
+        ("what", ", ".join(filter(None, [kind, facts["modality"], facts["summary"]]))),
         ("array", f"({', '.join(map(str, facts['shape']))}) {facts['dtype']}"),
         ("pixels", f"{colours if colours == coded else f'{colours} from {coded}'}{bits}"),
         ("syntax", f"{UID(facts['transfer_syntax_uid']).name} ({facts['transfer_syntax_uid']})"),

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.console import options
-from dcmdask.console.output import FAILURES, counted, listing, show, table
+from dcmdask.console.output import FAILURES, listing, show, table
 from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.report.summary import Cause, Summary

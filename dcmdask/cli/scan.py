@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcmdask.console import options
-from dcmdask.console.output import FAILURES, counted, say, show, skipped_files, table
+from dcmdask.console.output import FAILURES, say, show, skipped_files, table
 from dcmdask.dicom.access import options_of
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan
@@ -110,7 +111,7 @@ def _for_people(found: Scan, rows: Sequence[Mapping[str, Any]]) -> str:
             table(
                 HEADS,
                 shown,
-                shortened=("description", "folder", "notes"),
+                shortened=("what", "description", "folder", "notes"),
                 dropped=("files", "mm", "folder"),
             )
         )

@@ -72,13 +72,14 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
     }
     return {
         "kind": stack.kind,
+        "summary": stack.summary,
         "files": len(stack.instances),
         "dims": list(stack.dims),
         "shape": list(stack.shape),
         "dtype": str(stack.dtype),
         "spacing": [_plain(mm) for mm in geometry.spacing] if geometry else None,
         "orientation": list(geometry.orientation) if geometry else None,
-        "codes": geometry.codes if geometry else None,
+        "codes": geometry.codes or None if geometry else None,
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
         "irregularities": list(map(str, without_conflicts(stack.irregularities))),
@@ -99,7 +100,7 @@ def _lines(
 
     metadata, several = series["metadata"], len(series["stacks"]) > 1
     kind = UID(metadata["SOPClassUID"]).name if "SOPClassUID" in metadata else "several kinds"
-    what = ", ".join(filter(None, [kind, metadata.get("Modality"), stack["kind"]]))
+    what = ", ".join(filter(None, [kind, metadata.get("Modality"), stack["summary"]]))
     lengths = zip(stack["dims"], stack["shape"], strict=True)
     lines = [
         ("series", series["uid"] or "without a valid Series Instance UID"),
@@ -109,12 +110,12 @@ def _lines(
         ("files", str(stack["files"])),
         ("syntax", ", ".join(UID(uid).name for uid in series["transfer_syntaxes"])),
     ]
-    if stack["codes"]:
+    if stack["spacing"]:
         spacing = " x ".join("?" if mm is None else f"{mm:.6g}" for mm in stack["spacing"])
-        lines += [
-            ("spacing", f"{spacing} mm (z, y, x)"),
-            ("order", f"x, y, z point to {', '.join(_PATIENT[code] for code in stack['codes'])}"),
-        ]
+        lines.append(("spacing", f"{spacing} mm (z, y, x)"))
+    if stack["codes"]:
+        directions = ", ".join(_PATIENT[code] for code in stack["codes"])
+        lines.append(("order", f"x, y, z point to {directions}"))
     for dim, values in stack["coordinates"].items():
         if len(values) > 1:
             lines.append((dim, _range(values, _UNITS.get(dim, ""))))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from dcmdask.dicom.conversion import plain
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan
@@ -125,15 +126,13 @@ def table(
     return captured.get().rstrip("\n")
 
 
-def counted(number: int, noun: str) -> str:
-    """Return, say, ``1 frame`` or ``30 frames``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def skipped_files(found: Scan) -> str:
     """Return how many files of a scan were left out and why, and name some, doubtful ones first."""
-    counts = Counter(one.code for one in found.skipped)
-    reasons = {one.code: one.reason for one in reversed(found.skipped)} | {"copy": "copy"}
+    # Objects without pixels have a reason for each SOP class.
+    codes = [one.reason if one.kind == "no pixel data" else one.code for one in found.skipped]
+    counts = Counter(codes)
+    firsts = zip(reversed(codes), reversed(found.skipped), strict=True)
+    reasons = {code: one.reason for code, one in firsts} | {"copy": "copy"}
     listed = ", ".join(f"{count} × {reasons[code]}" for code, count in counts.most_common(NAMED))
     named = sorted(found.skipped, key=lambda one: one.kind != "doubtful")
     lines = [f"skipped {counted(len(found.skipped), 'file')}: {listed}"]

@@ -28,7 +28,7 @@ from dcmdask.dicom.header import (
 )
 from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options, inflate_limit
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
-from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, mosaic_of
+from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
 from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
@@ -123,9 +123,9 @@ class Described:
         The bytes of `facts`: in millions of instances, an array of each would count.
     dimensions : tuple of str
         Names by the pointers of the Dimension Index Sequence (0020,9222): ``"stack"``,
-        ``"z"``, ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``; for other pointers
-        the Dimension Description Label, in lower case, or ``"dimension_N"``. Empty unless
-        all frames have Dimension Index Values.
+        ``"z"``, ``"t"``, ``"echo"``, ``"diffusion"``, ``"component"``, ``"segment"``,
+        ``"data_type"``; for other pointers the Dimension Description Label, in lower case, or
+        ``"dimension_N"``. Empty unless all frames have Dimension Index Values.
     index_values : bytes
         (frames, dimensions) unsigned 32-bit integers.
     own : OwnElements
@@ -283,7 +283,7 @@ def describe(
         header = read_header(source, WANTED, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:
-        raise no_pixel_data(source.name, header.stopped)
+        raise no_pixel_data(header)
     pixels, _ = pixels_of(header, element, overrides)
     excess = bool(options.get("allow_excess_frames", True))
     count = count_frames(header, element, pixels, excess)
@@ -322,7 +322,7 @@ def describe(
         table=frames.table,
         dimensions=frames.dimensions,
         index_values=frames.index_values,
-        mosaic=mosaic_of(values, header.encoding) if b"MOSAIC" in image_type else NO_MOSAIC,
+        mosaic=mosaic_of(values, header.encoding) if is_mosaic(image_type) else NO_MOSAIC,
         own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
         overrides=tuple(header_options(options).items()),
     )

@@ -73,9 +73,13 @@ class _Fact(NamedTuple):
 
 
 def _row(values: _Values, fact: _Fact, common: Common) -> tuple[float, ...]:
-    """Return all numbers of a value; infinity where one is not valid or there are others."""
+    """Return all numbers of the first value that is there.
+
+    Infinity where one is not valid or there are others.
+    """
     count = int(fact.format[:-1])
-    found = numbers(values[0], fact.elements[0][1], common.little_endian)
+    number = next((number for number, value in enumerate(values) if value), 0)
+    found = numbers(values[number], fact.elements[number][1], common.little_endian)
     if len(found) == count and all(map(isfinite, found)):
         return found
     return (nan if all(map(isnan, found)) else inf,) * count
@@ -157,7 +161,7 @@ def _component(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
 
 _CONTENT, _MEASURES, _TRANSFORMATION = (0x00209111,), (0x00289110,), (0x00289145,)
 _WINDOW, _DIFFUSION, _FRAME_TYPE = (0x00289132,), (0x00189117,), (0x00189226,)
-_TIMING = (0x00189112,)
+_TIMING, _POSITIONER = (0x00189112,), (0x00189405,)
 
 
 def _fact(
@@ -173,9 +177,22 @@ def _fact(
 # are NaN, those that are there and cannot be read are infinity; absent words are empty. Positions
 # and spacings are in mm and in patient axes, times in ms.
 _FACTS: Final = (
-    _fact("position", "3d", _row, (0x00200032, "DS", (0x00209113,))),  # of the first pixel's centre
+    # Of the first pixel's centre; of ultrasound in the axes of the volume.
+    _fact(
+        "position",
+        "3d",
+        _row,
+        (0x00200032, "DS", (0x00209113,)),
+        (0x00209301, "FD", (0x0020930E,)),
+    ),
     # Along a row, then along a column; between rows, then between columns.
-    _fact("orientation", "6d", _row, (0x00200037, "DS", (0x00209116,))),
+    _fact(
+        "orientation",
+        "6d",
+        _row,
+        (0x00200037, "DS", (0x00209116,)),
+        (0x00209302, "FD", (0x0020930F,)),
+    ),
     _fact("spacing", "2d", _row, (0x00280030, "DS", _MEASURES)),
     _fact("thickness", "d", _number, (0x00180050, "DS", _MEASURES)),
     _fact("instance_number", "d", _number, (0x00200013, "IS", ())),
@@ -226,6 +243,9 @@ _FACTS: Final = (
     _fact(
         "inversion_time", "d", _number, (0x00189079, "FD", (0x00189115,)), (0x00180082, "DS", ())
     ),
+    # In degrees.
+    _fact("positioner_primary_angle", "d", _number, (0x00181510, "DS", _POSITIONER)),
+    _fact("positioner_secondary_angle", "d", _number, (0x00181511, "DS", _POSITIONER)),
     _fact("field_strength", "d", _number, (0x00180087, "DS", ())),  # T
     _fact("between", "d", _number, (0x00180088, "DS", _MEASURES)),  # slices, as the header has it
     _fact("segment", "d", _number, (0x0062000B, "US", (0x0062000A,))),  # its number

@@ -57,6 +57,7 @@ _DIMENSIONS: Final = {
     0x00209056: "stack",  # Stack ID
     0x00209057: "z",  # In-Stack Position Number
     0x00200032: "z",  # Image Position (Patient)
+    0x00209301: "z",  # Image Position (Volume)
     0x00209128: "t",  # Temporal Position Index
     0x0020930D: "t",  # Temporal Position Time Offset
     0x00189153: "t",  # Nominal Cardiac Trigger Delay Time
@@ -65,6 +66,7 @@ _DIMENSIONS: Final = {
     0x00189089: "diffusion",  # Diffusion Gradient Orientation
     0x00089208: "component",  # Complex Image Component
     0x0062000B: "segment",  # Referenced Segment Number
+    0x00189808: "data_type",  # Data Type
 }
 # Names with a meaning of their own, which labels must not take.
 _TAKEN: Final = {*_DIMENSIONS.values(), "x", "y", "sample", "frame", "patient", "missing"}

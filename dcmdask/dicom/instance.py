@@ -36,6 +36,7 @@ from dcmdask.dicom.image_pixel import (
     image_pixel,
     inflate_limit,
 )
+from dcmdask.dicom.without_pixels import without_pixels
 from dcmdask.errors import (
     DcmdaskWarning,
     HeaderError,
@@ -47,9 +48,10 @@ from dcmdask.errors import (
     how_to_pass,
 )
 
-_SOP_INSTANCE_UID = 0x00080018
+_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 # The elements that an instance is opened by.
 WANTED = frozenset(ELEMENTS) | {
+    _SOP_CLASS_UID,
     _SOP_INSTANCE_UID,
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
@@ -195,7 +197,7 @@ def _from_file(
         )
     element = header.pixel_data
     if element is None:
-        raise no_pixel_data(name, header.stopped)
+        raise no_pixel_data(header)
     pixels, notes = pixels_of(header, element, options)
     return place_of(header, element, options), pixels, [*header.notes, *notes]
 
@@ -270,8 +272,9 @@ def _from_dataset(
             code="transfer-syntax-uid",
         )
     tags = [tag for tag in PIXEL_KEYWORDS if tag in dataset]
+    sop_class = str(dataset.get("SOPClassUID", ""))
     if not tags:
-        raise no_pixel_data(name)
+        raise _no_pixel_data(name, sop_class)
     if len(tags) > 1:
         both = " and ".join(PIXEL_KEYWORDS[tag] for tag in tags)
         raise HeaderError(
@@ -286,7 +289,7 @@ def _from_dataset(
         value = reader.read()
         reader.seek(position)
     if not value:
-        raise no_pixel_data(name)
+        raise _no_pixel_data(name, sop_class)
     # Bytes are not copied: a view of them is a view of the caller's.
     source = files.Memory(value if isinstance(value, bytes) else bytes(value), name)
     tables = options.get("extended_offsets")
@@ -300,22 +303,28 @@ def _from_dataset(
     return place, dataset, UID(syntax), found
 
 
-def no_pixel_data(name: str, stopped: NotUnderstood | None = None) -> NoPixelDataError:
-    """Return the error for a source without pixel data.
+def no_pixel_data(header: Header) -> NoPixelDataError:
+    """Return the error for a header without pixel data, read with its SOP Class UID."""
+    sop_class = header.values.get(_SOP_CLASS_UID)
+    text = code_string(sop_class.value) if sop_class else ""
+    return _no_pixel_data(header.source.name, text, header.stopped)
 
-    `stopped` is the reason why its elements were not understood, if they were not.
-    """
+
+def _no_pixel_data(
+    name: str, sop_class_uid: str, stopped: NotUnderstood | None = None
+) -> NoPixelDataError:
+    """Return the error; `stopped` is why the elements were not understood, if they were not."""
+    why = without_pixels(sop_class_uid) or (
+        "there is no pixel data: none of (7FE0,0010) 'Pixel Data', (7FE0,0008) 'Float Pixel "
+        "Data' and (7FE0,0009) 'Double Float Pixel Data' is in the data set"
+    )
     doubt = ""
     if stopped is not None:
         doubt = (
             f"; its elements are not understood from byte {stopped.offset} on "
             f"({stopped.reason}), and it may be behind that"
         )
-    return NoPixelDataError(
-        "there is no pixel data: none of (7FE0,0010) 'Pixel Data', (7FE0,0008) 'Float Pixel "
-        f"Data' and (7FE0,0009) 'Double Float Pixel Data' is in the data set{doubt}",
-        source=name,
-    )
+    return NoPixelDataError(f"{why}{doubt}", source=name)
 
 
 def _check_syntax(syntax: UID, name: str) -> None:

@@ -13,8 +13,10 @@ from dcmdask.dicom.elements import (
     Filter,
     NotUnderstood,
     RawValue,
+    Wanted,
     Window,
 )
+from dcmdask.dicom.pixel_spacing import REGIONS
 from dcmdask.dicom.walk import read_items
 
 __all__ = [
@@ -25,8 +27,10 @@ __all__ = [
     "NONE",
     "NUCLEAR_MEDICINE",
     "OWN",
+    "REFERENCED_SERIES",
     "RT_DOSE",
     "SEGMENTATIONS",
+    "ULTRASOUND_VOLUME",
     "VECTORS",
     "WHOLE_SLIDES",
     "OwnElements",
@@ -37,6 +41,7 @@ RT_DOSE: Final = "1.2.840.10008.5.1.4.1.1.481.2"
 NUCLEAR_MEDICINE: Final = "1.2.840.10008.5.1.4.1.1.20"
 # Segmentation, Label Map Segmentation.
 SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+ULTRASOUND_VOLUME: Final = "1.2.840.10008.5.1.4.1.1.6.2"
 WHOLE_SLIDES: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
@@ -54,6 +59,10 @@ VECTORS: Final = {
     0x00540100: "time_slice",
 }
 DETECTORS: Final = 0x00540022  # Detector Information Sequence
+REFERENCED_SERIES: Final = 0x00081115
+"""Referenced Series Sequence, of which the Series Instance UIDs alone are kept."""
+_SERIES: Final = 0x0020000E
+_SERIES_UIDS: Final = Filter([Wanted((_SERIES,), _SERIES)])
 _POSITION, _CHARACTER_SET = 0x00200032, 0x00080005
 # Cine Rate, Positioner Primary and Secondary Angle Increment.
 _CINE: Final = frozenset(
@@ -63,7 +72,9 @@ _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     # Grid Frame Offset Vector, Dose Type, Dose Summation Type.
     NUCLEAR_MEDICINE: frozenset({FRAME_INCREMENT_POINTER, *VECTORS, DETECTORS}),
     # Segmentation Type, Segment Sequence.
-    **dict.fromkeys(SEGMENTATIONS, frozenset({_CHARACTER_SET, 0x00620001, 0x00620002})),
+    **dict.fromkeys(
+        SEGMENTATIONS, frozenset({_CHARACTER_SET, REFERENCED_SERIES, 0x00620001, 0x00620002})
+    ),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())
@@ -127,6 +138,14 @@ def own_elements(
 ) -> OwnElements:
     """Return the elements that this SOP class has for itself, of those of a data set."""
     tags = _OF_CLASS.get(sop_class_uid, _CINE if frames > 1 else frozenset())
+    if REGIONS in values:
+        tags |= {REGIONS}
     if tags.isdisjoint(values):
         return NONE
-    return OwnElements(tuple((tag, values[tag]) for tag in sorted(tags & values.keys())), encoding)
+    found = {tag: values[tag] for tag in sorted(tags & values.keys())}
+    if REFERENCED_SERIES in found:
+        # Its items name each instance of a series.
+        items = OwnElements(tuple(found.items()), encoding).items(REFERENCED_SERIES, _SERIES_UIDS)
+        uids = [code_string(one[_SERIES].value).encode() for one in items if _SERIES in one]
+        found[REFERENCED_SERIES] = RawValue("UI", b"\\".join(uids))
+    return OwnElements(tuple(found.items()), encoding)

@@ -19,7 +19,10 @@ Coordinates: TypeAlias = "dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]"
 # Most telling first.
 MILLISECONDS = ("trigger_time", "reference_time", "acquisition_time")
 # Columns that become coordinates where they vary.
-_VARYING = (*MILLISECONDS, "echo_time", "b_value", "slope", "intercept")
+_VARYING = (
+    *(*MILLISECONDS, "echo_time", "b_value", "slope", "intercept"),
+    *("positioner_primary_angle", "positioner_secondary_angle"),
+)
 # Trigger Time is a time after the R wave (PS3.3 C.8.3.1). Beyond the longest heartbeat, in ms, it
 # is something else that a maker counts: GE counts 4 s for each 2 s of functional runs. Of other
 # multiples nothing of the kind is known: such images took several excitations, a repetition each.

@@ -128,7 +128,8 @@ def _by_indices(facts: npt.NDArray[Any], axes: Sequence[Axis]) -> Arrangement:
     numbers[tuple(axis.level for axis in axes)] = np.arange(len(facts))
     # Without positions nothing says where slices lie.
     others = [axis for axis in axes if axis.name != "z"]
-    return Arrangement(dims, numbers, labels(facts, dims, numbers, None, others), None)
+    coordinates = labels(facts, dims, numbers, None, others)
+    return Arrangement(dims, numbers, coordinates, None, tuple(_unreadable(facts)))
 
 
 def _in_number_order(

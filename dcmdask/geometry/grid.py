@@ -85,6 +85,9 @@ class Geometry:
         Empty where the grid is regular.
     tolerance : Tolerance
         Largest distance of `positions` from an even grid.
+    in_patient : bool
+        False of a volume of ultrasound with axes of its own, which stand for the patient's here;
+        their directions in the patient are not known.
 
     Examples
     --------
@@ -119,6 +122,7 @@ class Geometry:
     shear: tuple[float, ...] = (0.0, 0.0, 0.0)
     irregularities: tuple[Irregularity, ...] = ()
     tolerance: Tolerance = field(default_factory=Tolerance)
+    in_patient: bool = True
 
     @property
     def z(self) -> Floats:
@@ -135,8 +139,11 @@ class Geometry:
     def codes(self) -> str:
         """The patient's direction that each of x, y and z points to, such as ``"LPS"``.
 
-        Left, Right, Posterior, Anterior, Superior (head) or Inferior.
+        Left, Right, Posterior, Anterior, Superior (head) or Inferior; empty where the axes are
+        not the patient's.
         """
+        if not self.in_patient:
+            return ""
         row, column = np.array(self.orientation).reshape(2, 3)
         return "".join(
             "RAI LPS"[4 * (v[axis] > 0) + axis]

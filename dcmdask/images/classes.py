@@ -5,19 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.own_elements import NUCLEAR_MEDICINE, RT_DOSE, SEGMENTATIONS, WHOLE_SLIDES
+from dcmdask.dicom.own_elements import (
+    NUCLEAR_MEDICINE,
+    RT_DOSE,
+    SEGMENTATIONS,
+    ULTRASOUND_VOLUME,
+    WHOLE_SLIDES,
+)
 from dcmdask.images.cine import Cine, is_cine
 from dcmdask.images.dose import Dose
-from dcmdask.images.meaning import Meaning, Unplaced
+from dcmdask.images.meaning import Meaning
 from dcmdask.images.mosaic import Mosaic, is_mosaic
 from dcmdask.images.nuclear import Nuclear
 from dcmdask.images.segmentation import Segmentation
+from dcmdask.images.slide import Slide
+from dcmdask.images.ultrasound_volume import UltrasoundVolume
 
 _PLANES, _CINE, _MOSAIC = Meaning(), Cine(), Mosaic()
 _BY_SOP_CLASS: Final[dict[str, Meaning]] = {
     RT_DOSE: Dose(),
     NUCLEAR_MEDICINE: Nuclear(),
-    WHOLE_SLIDES: Unplaced(),
+    ULTRASOUND_VOLUME: UltrasoundVolume(),
+    WHOLE_SLIDES: Slide(),
     **dict.fromkeys(SEGMENTATIONS, Segmentation()),
 }
 

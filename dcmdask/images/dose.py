@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dcmdask.arrays.labels import units
 from dcmdask.dicom.conversion import term
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
 from dcmdask.geometry.planes import Floats, normal_of, spans_plane
 from dcmdask.images.meaning import Meaning
+from dcmdask.images.summary import places
+
+if TYPE_CHECKING:
+    from dcmdask.images.layout import Layout
 
 _POSITION, _OFFSETS = 0x00200032, 0x3004000C
 _ATTRIBUTES: Final = {
@@ -48,6 +53,14 @@ class Dose(Meaning):
             if len(words) == 1 and (word := words.pop()) is not None:
                 found[name] = word
         return found
+
+    def summary(self, layout: Layout) -> str:
+        """Return, say, ``dose in GY, PHYSICAL, of PLAN, on 100 planes``."""
+        found = self.attributes(layout.instances)
+        unit = units(layout.instances, layout.facts, "modality")
+        kind, summed = found.get("dose_type"), found.get("dose_summation_type")
+        words = (f"dose in {unit}" if unit else "dose", kind, f"of {summed}" if summed else None)
+        return ", ".join([*filter(None, words), f"on {places(layout.lengths)}"])
 
     def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
         """Say why planes have no positions."""

@@ -21,6 +21,8 @@ from dcmdask.images.classes import meaning_of
 from dcmdask.images.irregularities import conflicts, named, unreadable_weightings
 from dcmdask.images.meaning import Meaning
 from dcmdask.images.notes import notes_on
+from dcmdask.images.regions import region_attributes, region_notes, regions_of
+from dcmdask.images.summary import counted
 
 
 class Layout:
@@ -71,6 +73,7 @@ class Layout:
     def attributes(self, values: str) -> dict[str, Any]:
         """Return what the headers say of the array as a whole."""
         found = attributes(self.instances, self.facts, values, self.series_uid)
+        found |= region_attributes(self.instances)
         return found | self.meaning.attributes(self.instances)
 
     @cached_property
@@ -104,6 +107,18 @@ class Layout:
         if "LOCALIZER" in self.instances[0].image_type:
             return "localizer"
         return "frames" if self.arrangement.dims == ("frame",) else "volume"
+
+    @property
+    def summary(self) -> str:
+        """A line that says what it is, such as ``volume of 100 times x 33 planes``."""
+        regions = len(regions_of(self.instances[0]))
+        more = f", {counted(regions, 'region')}" if regions else ""
+        return self.meaning.summary(self) + more
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Lengths of the dimensions in front of rows and columns, by their names."""
+        return dict(zip(self.arrangement.dims, self.arrangement.numbers.shape, strict=True))
 
     @property
     def geometry(self) -> Geometry | None:
@@ -146,6 +161,7 @@ class Layout:
         weightings = unreadable_weightings(self)
         return (
             *notes_on(self.instances, self.facts),
+            *region_notes(self.instances),
             *weightings,
             *self.arrangement.notes,
             *self.meaning.notes(self.instances),

@@ -11,6 +11,7 @@ import numpy as np
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
 from dcmdask.geometry.dimensions import Arrangement, arrange
+from dcmdask.images.summary import places
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
@@ -48,6 +49,11 @@ class Meaning:
     def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:
         """Return what is to be said of an array as a whole."""
         return {}
+
+    def summary(self, layout: Layout) -> str:
+        """Return a line that says what the array is, without personal data."""
+        found = places(layout.lengths)
+        return found if layout.kind == "frames" else f"{layout.kind} of {found}"
 
     def notes(self, instances: Sequence[Described]) -> Iterable[Note]:
         """Yield notes on what keeps instances from being all that their class means."""

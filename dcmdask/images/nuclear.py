@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from dcmdask.dicom.own_elements import DETECTORS, FRAME_INCREMENT_POINTER, VECTO
 from dcmdask.errors import Note
 from dcmdask.geometry.planes import Floats, Integers, normal_of, spans_plane
 from dcmdask.images.meaning import Unplaced
+from dcmdask.images.summary import places
+
+if TYPE_CHECKING:
+    from dcmdask.images.layout import Layout
 
 _POSITION, _ORIENTATION = 0x00200032, 0x00200037
 _PLACE: Final = Filter(Wanted((tag,), tag, "DS") for tag in (_POSITION, _ORIENTATION))
@@ -43,6 +47,10 @@ class Nuclear(Unplaced):
         return replace(
             one, table=facts.tobytes(), dimensions=tuple(vectors), index_values=indices.tobytes()
         )
+
+    def summary(self, layout: Layout) -> str:
+        """Return, say, ``nuclear medicine: 2 detectors x 60 angular views``."""
+        return f"nuclear medicine: {places(layout.lengths)}"
 
     def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
         """Say why vectors tell no dimensions, or slices have no place."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from dcmdask.dicom.conversion import numbers, term
+from dcmdask.dicom.conversion import numbers, term, uid
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.elements import Filter, RawValue, Wanted
+from dcmdask.dicom.own_elements import REFERENCED_SERIES
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import distinct
 from dcmdask.geometry.coordinates import Coordinates
@@ -19,6 +20,7 @@ from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.planes import Floats, Integers
 from dcmdask.geometry.sparse import Places, arrange_sparse
 from dcmdask.images.meaning import Meaning
+from dcmdask.images.summary import counted, places
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
@@ -93,6 +95,20 @@ class Segmentation(Meaning):
             found["label_numbers"] = [each.number for each in segments]
             found["labels"] = [each.label for each in segments]
         return found
+
+    def summary(self, layout: Layout) -> str:
+        """Return, say, ``segmentation of 11 segments on 545 planes of series ...9256``."""
+        one, lengths = layout.instances[0], layout.lengths
+        segments = lengths.pop("segment", None) or len(_segments(one))
+        found = "label map" if one.own.word(_TYPE) == "LABELMAP" else "segmentation"
+        found += f" of {counted(segments, 'segment')}"
+        if lengths:
+            found += f" on {places(lengths)}"
+        texts = one.own.raw(REFERENCED_SERIES).decode("ascii", "replace").split("\\")
+        series = [text for text in texts if uid(text)]
+        if len(series) == 1:
+            return f"{found} of series ...{series[0][-4:]}"
+        return f"{found} of {len(series)} series" if series else found
 
     def notes(self, instances: Sequence[Described]) -> Iterator[Note]:
         """Say which frames and descriptions of segments have nothing to do with one another."""

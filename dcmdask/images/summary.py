@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout
 
-HEADS = ("kind", "array", "mm", "notes")
+HEADS = ("what", "array", "mm", "notes")
+# One of the places along a dimension, as a word.
+_NOUNS: Final = {
+    "z": "plane",
+    "t": "time",
+    "echo": "echo",
+    "diffusion": "diffusion weighting",
+    "segment": "segment",
+    "stack": "stack",
+    "frame": "frame",
+    "component": "component",
+    "energy_window": "energy window",
+    "detector": "detector",
+    "phase": "phase",
+    "rotation": "rotation",
+    "rr_interval": "R-R interval",
+    "time_slot": "time slot",
+    "angular_view": "angular view",
+    "time_slice": "time slice",
+}
+
+
+def counted(number: int, noun: str) -> str:
+    """Return, say, ``1 plane`` or ``3 echoes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("o") else "s"
+    return f"{number} {noun}{ending}"
+
+
+def places(lengths: Mapping[str, int]) -> str:
+    """Return the lengths of dimensions in words, such as ``2 detectors x 60 angular views``."""
+    return " x ".join(
+        counted(length, _NOUNS[dim]) if dim in _NOUNS else f"{length} along {dim}"
+        for dim, length in lengths.items()
+    )
 
 
 def cells(stack: Layout) -> tuple[str, ...]:
-    """Return the kind, array, spacing and remarks of a stack, by `HEADS`."""
+    """Return the summary, array, spacing and remarks of a stack, by `HEADS`."""
     spacing = stack.geometry.spacing if stack.geometry else ()
     return (
-        stack.kind,
+        stack.summary,
         array_text(stack.dims, stack.shape, stack.dtype),
         millimetres(spacing),
         "; ".join(map(str, [*stack.irregularities, *stack.notes])),

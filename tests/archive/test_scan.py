@@ -239,7 +239,7 @@ def test_what_should_have_pixels_is_doubtful_without(
     (tmp_path / "a").write_bytes(data)
     (one,) = scan(tmp_path).skipped
     assert one.kind == kind
-    assert one.reason.startswith("no pixel data")
+    assert "no pixel" in one.reason
     assert "CANARY" not in one.reason
     saved(tmp_path, [1])
     if kind == "doubtful":

@@ -99,7 +99,7 @@ def test_tables_of_a_notebook(found: dcmdask.Scan, tmp_path: Path) -> None:
     cells = Cells(found._repr_html_()).cells
     assert "<b>t1&t2</b>" in cells and "z:4 y:5 x:7 int16" in cells and "1 x 0.5 x 0.75" in cells
     assert "folder 2" in cells and str(tmp_path) in found._repr_html_()
-    assert "volume" in Cells(found[0]._repr_html_()).cells
+    assert "volume of 4 planes" in Cells(found[0]._repr_html_()).cells
     assert "z:4 y:5 x:7 int16" in Cells(found[0].stacks[0]._repr_html_()).cells
     many = dcmdask.Scan([found[0]] * 150, [], 9, "here")
     assert "50 more are not shown" in many._repr_html_()

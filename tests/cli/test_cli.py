@@ -61,7 +61,9 @@ def test_info() -> None:
     done = run("info", CINE)
     assert (done.returncode, done.stderr) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    assert lines["what"] == "Ultrasound Multi-frame Image Storage, US"
+    assert lines["what"] == (
+        "Ultrasound Multi-frame Image Storage, US, ultrasound loop of 30 frames"
+    )
     assert lines["array"] == "(30, 240, 320, 3) uint8"
     assert lines["pixels"] == "RGB from YBR_FULL_422, 8 bits stored"
     assert lines["syntax"] == "JPEG Baseline (Process 1) (1.2.840.10008.1.2.4.50)"

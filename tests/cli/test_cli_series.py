@@ -50,8 +50,10 @@ def archive(tmp_path: Path) -> Path:
 def test_scan_for_people(archive: Path) -> None:
     first, heads, regular, irregular, *skipped = run("scan", archive, code=1).stdout.splitlines()
     assert first == f"13 files, 2 series in {archive}"
-    assert heads.split() == ["kind", "description", "files", "array", "mm", "folder", "notes"]
-    assert " ".join(regular.split()) == ("0 CT Körper 6 z:6 y:5 x:7 int16 2.5 x 0.5 x 0.75 a/deep")
+    assert heads.split() == ["what", "description", "files", "array", "mm", "folder", "notes"]
+    assert " ".join(regular.split()) == (
+        "0 CT volume of 6 planes Körper 6 z:6 y:5 x:7 int16 2.5 x 0.5 x 0.75 a/deep"
+    )
     assert (
         irregular.startswith("1  MR")
         and "1 of 5 positions 1 mm apart are missing, at 3 mm" in irregular
@@ -109,7 +111,7 @@ def test_scan_of_nothing(tmp_path: Path) -> None:
 def test_info_of_a_folder(archive: Path) -> None:
     lines = dict(line.split(maxsplit=1) for line in run("info", archive / "a").stdout.splitlines())
     assert lines["series"] == SERIES
-    assert lines["what"] == "CT Image Storage, CT, volume"
+    assert lines["what"] == "CT Image Storage, CT, volume of 6 planes"
     assert lines["array"] == "z: 6, y: 5, x: 7  int16"
     assert lines["spacing"] == "2.5 x 0.5 x 0.75 mm (z, y, x)"
     assert lines["order"] == "x, y, z point to the left, the back, the head"

@@ -975,7 +975,7 @@ def test_files_without_frames() -> None:
     refused(b"no DICOM" * 100, NotDicomError)
     refused(part10(described(noise(1)), ExplicitVRLittleEndian, b""), NoPixelDataError)
     path = packaged_file("rtplan.dcm")
-    with pytest.raises(NoPixelDataError, match=r"rtplan\.dcm: there is no pixel data"):
+    with pytest.raises(NoPixelDataError, match=r"rtplan\.dcm: RT Plan Storage has no pixels"):
         describe(files.locate(path))
 
 

@@ -10,7 +10,9 @@ import pytest
 from made_images import LOOP, loop
 from make_dicom import noise
 from pydicom.uid import (
+    UID,
     XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
 )
 
 import dcmdask
@@ -123,19 +125,64 @@ def test_clips_are_never_behind_one_another(tmp_path: Path) -> None:
         scan(tmp_path)[0].to_xarray()
 
 
-def test_angles_of_a_rotation_are_a_coordinate(tmp_path: Path) -> None:
-    rotation = {
-        "SOPClassUID": XRayAngiographicImageStorage,
-        "Modality": "XA",
-        "FrameTime": 40,
+ROTATION = {"Modality": "XA", "FrameTime": 40, "PositionerPrimaryAngle": -30}
+PRIMARY, SECONDARY = "positioner_primary_angle", "positioner_secondary_angle"
+
+
+@pytest.mark.parametrize(
+    "sop_class", [XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage]
+)
+def test_angles_of_a_rotation_are_coordinates(tmp_path: Path, sop_class: UID) -> None:
+    """PS3.3 C.8.7.5.1.3: offsets from the angles of the first frame."""
+    told = {
         "PositionerPrimaryAngleIncrement": [0, 1.5, 3, 4.5],
-        "PositionerSecondaryAngleIncrement": [0, 0, 0],
+        "PositionerSecondaryAngle": 10,
+        "PositionerSecondaryAngleIncrement": [0, 0, -1, -1],
     }
-    v = stack_of(loop(tmp_path, **rotation)).to_xarray()
-    angles = v["positioner_primary_angle_increment"]
-    assert angles.dims == ("t",) and angles.values.tolist() == [0, 1.5, 3, 4.5]
-    # Not as many as frames.
-    assert "positioner_secondary_angle_increment" not in v.coords
+    stack = stack_of(loop(tmp_path, SOPClassUID=sop_class, **ROTATION, **told))
+    v = stack.to_xarray()
+    assert not stack.notes and v[PRIMARY].dims == ("t",) and v[PRIMARY].attrs["units"] == "deg"
+    assert v[PRIMARY].values.tolist() == [-30, -28.5, -27, -25.5]
+    assert v[f"{PRIMARY}_increment"].values.tolist() == [0, 1.5, 3, 4.5]
+    assert v[SECONDARY].values.tolist() == [10, 10, 9, 9]
+    np.testing.assert_array_equal(v[f"{SECONDARY}_increment"], [0, 0, -1, -1])
+
+
+def test_a_single_increment_is_that_of_each_frame(tmp_path: Path) -> None:
+    told = {"PositionerPrimaryAngleIncrement": 1.5, "PositionerSecondaryAngleIncrement": 0}
+    v = stack_of(loop(tmp_path, **ROTATION, **told)).to_xarray()
+    assert v[PRIMARY].values.tolist() == [-30, -28.5, -27, -25.5]
+    # The angle that they are changes of is not known.
+    assert SECONDARY not in v.coords and not v[f"{SECONDARY}_increment"].any()
+
+
+def test_angles_of_frames_without_times(tmp_path: Path) -> None:
+    told = {"PositionerPrimaryAngleIncrement": [0, 1, 2, 3], **ROTATION, "FrameTime": 0}
+    with pytest.warns(DcmdaskWarning, match="frames have no times"):
+        v = stack_of(loop(tmp_path, **told)).to_xarray()
+    assert v[PRIMARY].dims == ("frame",) and v[PRIMARY].values.tolist() == [-30, -29, -28, -27]
+
+
+@pytest.mark.parametrize("increments", [[0, 1.5, 3], [0, 1.5, 3, 4.5, 6]])
+def test_angles_that_are_not_as_many_as_frames(tmp_path: Path, increments: list[float]) -> None:
+    stack = stack_of(loop(tmp_path, PositionerPrimaryAngleIncrement=increments, **ROTATION))
+    (note,) = stack.notes
+    assert note.code == "positioner-angles"
+    assert f"has {len(increments)} values for 4 frames" in note.text
+    with pytest.warns(DcmdaskWarning, match="Positioner Primary Angle Increment"):
+        v = stack.to_xarray()
+    assert v.dims == ("t", "y", "x") and PRIMARY not in v.coords
+
+
+def test_angles_that_cannot_be_read(tmp_path: Path) -> None:
+    path = loop(tmp_path, PositionerPrimaryAngleIncrement=[0, 77.5, 3, 4], **ROTATION)
+    path.write_bytes(path.read_bytes().replace(b"77.5", b"ab.c"))
+    (note,) = stack_of(path).notes
+    assert note.code == "positioner-angles" and "ab.c" not in note.text
+    path = loop(tmp_path, PositionerPrimaryAngleIncrement=[0, 1, 3, 4], **ROTATION)
+    path.write_bytes(path.read_bytes().replace(b"-30.0 ", b"abc.d "))
+    v = stack_of(path).to_xarray()
+    assert PRIMARY not in v.coords and f"{PRIMARY}_increment" in v.coords
 
 
 def test_a_file_by_itself_keeps_its_frames(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import xarray as xr
 from counting import count_decodings
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_images import detector, dose, loop, mosaic, nuclear, run_of, vectors
+from made_enhanced import ultrasound
+from made_images import detector, dose, loop, mosaic, nuclear, run_of, uih, vectors
 from made_series import AXIAL, SERIES, along, classic, enhanced
 from make_dicom import native, noise, saved
 from pydicom.dataset import Dataset
@@ -73,6 +74,24 @@ def windows(folder: Path) -> None:
     nuclear(folder, noise(6, 6, 8, dtype="u2"), told)
 
 
+def grids(folder: Path) -> None:
+    for number in range(2):
+        tiles = noise(5, 6, 8, dtype="u2", bits=12, seed=number)
+        time = {"AcquisitionTime": f"1000{2 * number:02}", "InstanceNumber": number + 1}
+        uih(folder, tiles, along(AXIAL, 2.5 * np.arange(5)), name=str(number), **time)
+
+
+def ultrasound_volume(folder: Path) -> None:
+    places = [(t, z) for t in (1, 2) for z in (1, 2, 3)]
+    distances, seconds = [0.75 * z for _, z in places], [0.04 * t for t, _ in places]
+    ultrasound(folder, noise(6, 6, 8), ["t", "position"], places, distances, seconds=seconds)
+
+
+def rotation(folder: Path) -> None:
+    angles = {"PositionerPrimaryAngle": -30, "PositionerPrimaryAngleIncrement": [0, 1, 2, 3]}
+    loop(folder, FrameTime=40, Modality="XA", **angles)
+
+
 def segmentation(folder: Path) -> None:
     folder.mkdir()
     uids = {"SOPClassUID": SegmentationStorage, "SeriesInstanceUID": SERIES}
@@ -92,6 +111,9 @@ MADE: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], int]] = {
     "colours": (lambda folder: loop(folder, noise(4, 6, 8, 3), FrameTime=40), ("t",), 1),
     "gates": (gates, ("time_slot", "z"), 1),
     "energy windows": (windows, ("energy_window", "detector"), 1),
+    "grids": (grids, ("t", "z"), 5),
+    "ultrasound volume": (ultrasound_volume, ("t", "z"), 1),
+    "rotation": (rotation, ("t",), 1),
     "segmentation": (segmentation, ("frame",), 1),
 }
 

@@ -325,6 +325,13 @@ def test_a_normal_of_another_orientation_leaves_frames_plain(tmp_path: Path) -> 
     assert is_plain(stack) and "another orientation" in stack.notes[-1].text
 
 
+def test_times_that_are_not_as_many_as_tiles(tmp_path: Path) -> None:
+    private = told(5, normal(AXIAL), times=[0, 50, 100, 150])
+    v = stack_of(mosaic(tmp_path, volume(5), private=private)).to_xarray()
+    assert "slice_time" not in v.coords
+    np.testing.assert_array_equal(v, volume(5))
+
+
 def test_any_private_block(tmp_path: Path) -> None:
     path = mosaic(tmp_path, volume(5), block=0x42)
     np.testing.assert_array_equal(stack_of(path).to_dask(), volume(5))
