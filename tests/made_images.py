@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_series import AXIAL, SERIES, along, normal
+from highdicom import VOILUTTransformation
+from highdicom.pm import ParametricMap
+from made_series import AXIAL, SERIES, along, classic, normal
 from make_dicom import (
     DELIMITER,
     described,
@@ -23,6 +25,7 @@ from make_dicom import (
     pixel_element,
     saved,
 )
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
@@ -271,3 +274,42 @@ def nuclear(
     }
     here = {keyword: value for keyword, value in found.items() if value is not None}
     return saved(folder, native(frames, syntax, **here), name)
+
+
+# Parametric maps
+
+
+def parametric_map(folder: Path, pixels: np.ndarray, mappings: Sequence[Any]) -> Path:
+    """A parametric map by highdicom: a frame for each plane (planes, rows, columns[, channels])."""
+    frames = noise(*pixels.shape[:3], dtype="u2")
+    whose = {
+        "PatientID": "1",
+        "PatientBirthDate": "",
+        "PatientSex": "O",
+        "StudyID": "1",
+        "StudyDate": "20200101",
+        "StudyTime": "100000",
+        "AccessionNumber": "",
+        "ReferringPhysicianName": "",
+        "SliceThickness": 2.5,
+    }
+    positions = along(AXIAL, 2.5 * np.arange(len(frames)))
+    sources = classic(folder / "sources", frames, positions, seed=None, **whose)
+    made = ParametricMap(
+        [dcmread(path) for path in sources],
+        pixels,
+        series_instance_uid=f"{SERIES}.8",
+        series_number=8,
+        sop_instance_uid=f"{SERIES}.8.1",
+        instance_number=1,
+        manufacturer="maker",
+        manufacturer_model_name="model",
+        software_versions="1",
+        device_serial_number="1",
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=mappings,
+        voi_lut_transformations=[VOILUTTransformation(window_center=0, window_width=100)],
+    )
+    path = folder / "map.dcm"
+    made.save_as(path)
+    return path

@@ -117,7 +117,7 @@ class Stack(Layout):
 
     def to_dask(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -130,10 +130,11 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -199,7 +200,7 @@ class Stack(Layout):
 
     def to_xarray(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -212,10 +213,11 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -287,7 +289,7 @@ class Stack(Layout):
 
     def flattened(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"],
+        values: str,
         on_irregular: Literal["error", "keep", "fill"],
         *,
         order_by: str | Sequence[str] | None = None,
@@ -299,10 +301,11 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames that
             there are, in spatial order; or put `fill_value` where positions and frames are missing.
