@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from math import ceil, sqrt
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -293,10 +294,13 @@ def parametric_map(folder: Path, pixels: np.ndarray, mappings: Sequence[Any]) ->
         "ReferringPhysicianName": "",
         "SliceThickness": 2.5,
     }
+    folder.mkdir(parents=True, exist_ok=True)
     positions = along(AXIAL, 2.5 * np.arange(len(frames)))
-    sources = classic(folder / "sources", frames, positions, seed=None, **whose)
+    with TemporaryDirectory() as elsewhere:
+        sources = classic(Path(elsewhere), frames, positions, seed=None, **whose)
+        images = [dcmread(path) for path in sources]
     made = ParametricMap(
-        [dcmread(path) for path in sources],
+        images,
         pixels,
         series_instance_uid=f"{SERIES}.8",
         series_number=8,
@@ -313,3 +317,68 @@ def parametric_map(folder: Path, pixels: np.ndarray, mappings: Sequence[Any]) ->
     path = folder / "map.dcm"
     made.save_as(path)
     return path
+
+
+# PET
+
+# Of 350 MBq with a half-life of 2 h, 175 MBq are left after 2 h.
+INJECTION = {
+    "RadiopharmaceuticalStartTime": "080000",
+    "RadionuclideTotalDose": "350000000",
+    "RadionuclideHalfLife": "7200",
+}
+PET: dict[str, Any] = {
+    "Units": "BQML",
+    "DecayCorrection": "START",
+    "CorrectedImage": ["ATTN", "DECY"],
+    "PatientWeight": "70",
+    "PatientSize": "1.75",
+    "PatientSex": "M",
+    "SeriesDate": "20200229",
+    "SeriesTime": "100000",
+    "AcquisitionDate": "20200229",
+    "AcquisitionTime": "100000",
+    "RescaleIntercept": "0",
+}
+SLOPES = ["0.5", "2", "1.25"]
+PHILIPS, GE = (0x7053, "Philips PET Private Group"), (0x0009, "GEMS_PETD_01")
+Private = tuple[tuple[int, str], int, str, str]
+
+
+def pet(
+    folder: Path,
+    injections: list[Mapping[str, Any]] | None = None,
+    private: list[Private] | None = None,
+    each: Mapping[str, list[Any]] | None = None,
+    **elements: Any,
+) -> np.ndarray:
+    """Write a series of three frames; return its modality values."""
+    stored = noise(3, 4, 5, dtype="u2")
+    items = []
+    for injection in [INJECTION] if injections is None else injections:
+        items.append(Dataset())
+        for keyword, value in injection.items():
+            setattr(items[-1], keyword, value)
+    paths = classic(
+        folder,
+        stored,
+        along(AXIAL, 2.5 * np.arange(3)),
+        modality=elements.pop("Modality", "PT"),
+        each={"RescaleSlope": SLOPES, **(each or {})},
+        **{
+            **PET,
+            "RadiopharmaceuticalInformationSequence": items,
+            **{keyword: value for keyword, value in elements.items() if value is not None},
+        },
+    )
+    for path in paths:
+        dataset = dcmread(path)
+        for keyword, value in elements.items():
+            if value is None:
+                delattr(dataset, keyword)
+        for (group, creator), number, vr, value in private or ():
+            # In another block than the first.
+            dataset.private_block(group, "SOMEBODY ELSE", create=True)
+            dataset.private_block(group, creator, create=True).add_new(number, vr, value)
+        dataset.save_as(path)
+    return stored * np.array(SLOPES, float)[:, np.newaxis, np.newaxis]

@@ -25,6 +25,7 @@ __all__ = [
     "NONE",
     "NUCLEAR_MEDICINE",
     "OWN",
+    "PARAMETRIC_MAP",
     "RT_DOSE",
     "SEGMENTATIONS",
     "VECTORS",
@@ -37,6 +38,7 @@ RT_DOSE: Final = "1.2.840.10008.5.1.4.1.1.481.2"
 NUCLEAR_MEDICINE: Final = "1.2.840.10008.5.1.4.1.1.20"
 # Segmentation, Label Map Segmentation.
 SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
 WHOLE_SLIDES: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
@@ -64,6 +66,7 @@ _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     NUCLEAR_MEDICINE: frozenset({FRAME_INCREMENT_POINTER, *VECTORS, DETECTORS}),
     # Segmentation Type, Segment Sequence.
     **dict.fromkeys(SEGMENTATIONS, frozenset({_CHARACTER_SET, 0x00620001, 0x00620002})),
+    PARAMETRIC_MAP: frozenset({_CHARACTER_SET}),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())

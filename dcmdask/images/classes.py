@@ -5,18 +5,26 @@ from __future__ import annotations
 from typing import Final
 
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.own_elements import NUCLEAR_MEDICINE, RT_DOSE, SEGMENTATIONS, WHOLE_SLIDES
+from dcmdask.dicom.own_elements import (
+    NUCLEAR_MEDICINE,
+    PARAMETRIC_MAP,
+    RT_DOSE,
+    SEGMENTATIONS,
+    WHOLE_SLIDES,
+)
 from dcmdask.images.cine import Cine, is_cine
 from dcmdask.images.dose import Dose
 from dcmdask.images.meaning import Meaning, Unplaced
 from dcmdask.images.mosaic import Mosaic, is_mosaic
 from dcmdask.images.nuclear import Nuclear
+from dcmdask.images.parametric_map import ParametricMap
 from dcmdask.images.segmentation import Segmentation
 
 _PLANES, _CINE, _MOSAIC = Meaning(), Cine(), Mosaic()
 _BY_SOP_CLASS: Final[dict[str, Meaning]] = {
     RT_DOSE: Dose(),
     NUCLEAR_MEDICINE: Nuclear(),
+    PARAMETRIC_MAP: ParametricMap(),
     WHOLE_SLIDES: Unplaced(),
     **dict.fromkeys(SEGMENTATIONS, Segmentation()),
 }

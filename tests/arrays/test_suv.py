@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from commands import run
-from made_series import AXIAL, along, classic, enhanced
+from made_images import GE, INJECTION, PET, PHILIPS, Private, pet
+from made_series import AXIAL, along, enhanced
 from make_dicom import noise
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedPETImageStorage
@@ -22,26 +23,7 @@ from pydicom.uid import EnhancedPETImageStorage
 import dcmdask
 from dcmdask import DcmdaskWarning, HeaderError, scan
 
-# Of 350 MBq with a half-life of 2 h, 175 MBq are left after 2 h.
-INJECTION = {
-    "RadiopharmaceuticalStartTime": "080000",
-    "RadionuclideTotalDose": "350000000",
-    "RadionuclideHalfLife": "7200",
-}
-PET: dict[str, Any] = {
-    "Units": "BQML",
-    "DecayCorrection": "START",
-    "CorrectedImage": ["ATTN", "DECY"],
-    "PatientWeight": "70",
-    "PatientSize": "1.75",
-    "PatientSex": "M",
-    "SeriesDate": "20200229",
-    "SeriesTime": "100000",
-    "AcquisitionDate": "20200229",
-    "AcquisitionTime": "100000",
-    "RescaleIntercept": "0",
-}
-SLOPES = ["0.5", "2", "1.25"]
+LATER = {"SeriesDate": "20200301"}
 # 70 000 g / 175 MBq
 BY_WEIGHT = 4e-4
 # Lean body mass of James: 1.10 * 70 - 120 * (70/175)^2 = 57.8 kg; of women 1.07 * 70 - 148 * 0.16
@@ -49,47 +31,6 @@ BY_WEIGHT = 4e-4
 BY_MEN, BY_WOMEN = 57800 / 175e6, 51220 / 175e6
 # Du Bois: 71.84 * 70^0.425 * 175^0.725, of which the powers are 6.083684 and 42.28658.
 BY_SURFACE = 71.84 * 6.083684 * 42.28658 / 175e6
-PHILIPS, GE = (0x7053, "Philips PET Private Group"), (0x0009, "GEMS_PETD_01")
-Private = tuple[tuple[int, str], int, str, str]
-
-
-def series(
-    folder: Path,
-    injections: list[Mapping[str, Any]] | None = None,
-    private: list[Private] | None = None,
-    each: Mapping[str, list[Any]] | None = None,
-    **elements: Any,
-) -> np.ndarray:
-    """Write a series of three frames; return its modality values."""
-    stored = noise(3, 4, 5, dtype="u2")
-    items = []
-    for injection in [INJECTION] if injections is None else injections:
-        items.append(Dataset())
-        for keyword, value in injection.items():
-            setattr(items[-1], keyword, value)
-    paths = classic(
-        folder,
-        stored,
-        along(AXIAL, 2.5 * np.arange(3)),
-        modality=elements.pop("Modality", "PT"),
-        each={"RescaleSlope": SLOPES, **(each or {})},
-        **{
-            **PET,
-            "RadiopharmaceuticalInformationSequence": items,
-            **{keyword: value for keyword, value in elements.items() if value is not None},
-        },
-    )
-    for path in paths:
-        dataset = dcmread(path)
-        for keyword, value in elements.items():
-            if value is None:
-                delattr(dataset, keyword)
-        for (group, creator), number, vr, value in private or ():
-            # In another block than the first.
-            dataset.private_block(group, "SOMEBODY ELSE", create=True)
-            dataset.private_block(group, creator, create=True).add_new(number, vr, value)
-        dataset.save_as(path)
-    return stored * np.array(SLOPES, float)[:, np.newaxis, np.newaxis]
 
 
 def factor(folder: Path, expected: np.ndarray, values: str = "suv") -> np.ndarray:
@@ -114,7 +55,7 @@ def factor(folder: Path, expected: np.ndarray, values: str = "suv") -> np.ndarra
 def test_kinds(
     values: str, elements: dict[str, Any], expected: float, units: str, tmp_path: Path
 ) -> None:
-    modality = series(tmp_path, **elements)
+    modality = pet(tmp_path, **elements)
     v = scan(tmp_path)[0].to_xarray(values)
     assert v.attrs["units"] == units and v.attrs["values"] == values and v.dtype == np.float32
     np.testing.assert_allclose(v.values, modality * expected, rtol=2e-6)
@@ -171,12 +112,12 @@ def test_kinds(
 def test_ways_of_makers(
     elements: dict[str, Any], private: list[Private], expected: float, tmp_path: Path
 ) -> None:
-    modality = series(tmp_path, private=private, **elements)
+    modality = pet(tmp_path, private=private, **elements)
     np.testing.assert_allclose(factor(tmp_path, modality), expected, rtol=1e-5)
 
 
 def test_suv_of_philips_by_lean_body_mass(tmp_path: Path) -> None:
-    modality = series(tmp_path, private=[(PHILIPS, 0x00, "DS", "0.0375")], Units="CNTS")
+    modality = pet(tmp_path, private=[(PHILIPS, 0x00, "DS", "0.0375")], Units="CNTS")
     found = factor(tmp_path, modality, "suv-lbm")
     np.testing.assert_allclose(found, 0.0375 * 57.8 / 70, rtol=1e-5)
 
@@ -212,7 +153,7 @@ def test_suv_of_philips_by_lean_body_mass(tmp_path: Path) -> None:
 def test_time_of_the_injection(
     injection: dict[str, Any], elements: dict[str, Any], expected: float, tmp_path: Path
 ) -> None:
-    modality = series(tmp_path, [{**INJECTION, **injection}], **elements)
+    modality = pet(tmp_path, [{**INJECTION, **injection}], **elements)
     np.testing.assert_allclose(factor(tmp_path, modality), expected, rtol=1e-5)
 
 
@@ -220,7 +161,7 @@ def test_frames_that_are_not_corrected_for_decay(tmp_path: Path) -> None:
     """Each has the dose that was left when it was acquired: 175, 87.5 and 43.75 MBq."""
     none = {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"]}
     each = {"AcquisitionTime": ["100000", "120000", "140000"]}
-    modality = series(tmp_path, each=each, **none)
+    modality = pet(tmp_path, each=each, **none)
     found = factor(tmp_path, modality)
     np.testing.assert_allclose(found, [4e-4, 8e-4, 16e-4], rtol=1e-5)
 
@@ -228,7 +169,7 @@ def test_frames_that_are_not_corrected_for_decay(tmp_path: Path) -> None:
 def test_frames_of_a_duration_stand_for_their_average_count_rate(tmp_path: Path) -> None:
     """Of a frame of 2 h: ln(ln 2 / (1 - 1/2)) / ln 2 = 0.471234 half-lives after it began."""
     none = {"DecayCorrection": "NONE", "CorrectedImage": ["ATTN"]}
-    modality = series(tmp_path, ActualFrameDuration="7200000", **none)
+    modality = pet(tmp_path, ActualFrameDuration="7200000", **none)
     np.testing.assert_allclose(factor(tmp_path, modality), 4e-4 * 2**0.471234, rtol=1e-5)
 
 
@@ -263,10 +204,6 @@ def test_enhanced_pet(elements: dict[str, Any], expected: list[float], tmp_path:
     dataset.save_as(path)
     v = scan(tmp_path)[0].to_xarray("suv")
     np.testing.assert_allclose(np.median(v / (stored * 2.0), axis=(1, 2)), expected, rtol=1e-5)
-
-
-LATER = {"SeriesDate": "20200301"}
-ALONE = {"RadiopharmaceuticalStartTime": None}
 
 
 @pytest.mark.parametrize(
@@ -321,7 +258,7 @@ def test_nothing_is_guessed(
     named: str,
     tmp_path: Path,
 ) -> None:
-    series(tmp_path, [{**INJECTION, **injection}], **elements)
+    pet(tmp_path, [{**INJECTION, **injection}], **elements)
     with pytest.raises(HeaderError) as caught:
         scan(tmp_path)[0].to_xarray(values)
     assert caught.value.code == f"HeaderError/{code}" and named in caught.value.message
@@ -339,7 +276,7 @@ def test_nothing_is_guessed(
 def test_one_radiopharmaceutical(
     injections: list[Mapping[str, Any]], code: str, tmp_path: Path
 ) -> None:
-    series(tmp_path, injections)
+    pet(tmp_path, injections)
     with pytest.raises(HeaderError, match="0054,0016") as caught:
         scan(tmp_path)[0].to_xarray("suv")
     assert caught.value.code == f"HeaderError/{code}"
@@ -348,14 +285,14 @@ def test_one_radiopharmaceutical(
 def test_files_that_tell_different_doses(tmp_path: Path) -> None:
     """Frame Reference Time that counts from the bed position tells as many scans as these."""
     each = {"AcquisitionTime": ["100000", "100300", "100600"]}
-    series(tmp_path, each=each, FrameReferenceTime="90000", ActualFrameDuration="180000", **LATER)
+    pet(tmp_path, each=each, FrameReferenceTime="90000", ActualFrameDuration="180000", **LATER)
     with pytest.raises(HeaderError, match=r"doses that differ by 3\.53 %") as caught:
         scan(tmp_path)[0].to_xarray("suv")
     assert caught.value.code == "HeaderError/scan-time"
 
 
 def test_values_without_correction_of_attenuation_are_noted(tmp_path: Path) -> None:
-    series(tmp_path, CorrectedImage=["DECY"])
+    pet(tmp_path, CorrectedImage=["DECY"])
     with pytest.warns(DcmdaskWarning, match="ATTN") as caught:
         scan(tmp_path)[0].to_xarray("suv")
     assert [one.message.code for one in caught] == ["corrected-image"]
@@ -363,7 +300,7 @@ def test_values_without_correction_of_attenuation_are_noted(tmp_path: Path) -> N
 
 def test_an_injection_of_some_day(tmp_path: Path) -> None:
     """Of a half-life of 78 h, scans are made days later, and the time alone may be of any."""
-    modality = series(tmp_path, [{**INJECTION, "RadionuclideHalfLife": "282240"}])
+    modality = pet(tmp_path, [{**INJECTION, "RadionuclideHalfLife": "282240"}])
     with pytest.warns(DcmdaskWarning, match="earlier days"):
         found = factor(tmp_path, modality)
     np.testing.assert_allclose(found, 2e-4 * 2 ** (7200 / 282240), rtol=1e-5)
@@ -371,7 +308,7 @@ def test_an_injection_of_some_day(tmp_path: Path) -> None:
 
 def test_stores_and_messages_tell_nothing_of_the_patient(tmp_path: Path) -> None:
     injection = {**INJECTION, "RadionuclideTotalDose": "351234567"}
-    modality = series(
+    modality = pet(
         tmp_path / "in", [injection], PatientWeight="71.234", PatientSize="1.7654", PatientSex="F"
     )
     for values in ("suv", "suv-lbm", "suv-bsa"):
@@ -394,7 +331,7 @@ def test_stores_and_messages_tell_nothing_of_the_patient(tmp_path: Path) -> None
 
 def test_a_store_by_the_command_line(tmp_path: Path) -> None:
 
-    modality = series(tmp_path / "in")
+    modality = pet(tmp_path / "in")
     arguments = ["export", tmp_path / "in", tmp_path / "s.zarr", "--values"]
     done = run(*arguments, "suv")
     assert done.returncode == 0, done.stderr
@@ -405,7 +342,7 @@ def test_a_store_by_the_command_line(tmp_path: Path) -> None:
 
 
 def test_arrays_are_pickled_and_sliced(tmp_path: Path) -> None:
-    modality = series(tmp_path)
+    modality = pet(tmp_path)
     x = pickle.loads(pickle.dumps(scan(tmp_path)[0].to_dask("suv", chunks=1)))
     np.testing.assert_allclose(x[1, ::2].compute(), modality[1, ::2] * BY_WEIGHT, rtol=2e-6)
 
@@ -475,7 +412,7 @@ def test_factors_are_those_of_calculate_suv(tmp_path: Path) -> None:
     for (name, (injection, elements, private)), (found,) in zip(
         ORACLE.items(), theirs, strict=True
     ):
-        modality = series(tmp_path / name, [{**INJECTION, **injection}], private, **elements)
+        modality = pet(tmp_path / name, [{**INJECTION, **injection}], private, **elements)
         for values, key in names.items():
             # Their factors of other kinds take the counts of Philips, and SUV, for Bq/ml.
             if values == "suv" or elements.get("Units", "BQML") == "BQML":

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from counting import count_decodings
+from highdicom.pm import RealWorldValueMapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_images import detector, dose, loop, mosaic, nuclear, run_of, vectors
+from made_images import detector, dose, loop, mosaic, nuclear, parametric_map, run_of, vectors
 from made_series import AXIAL, SERIES, along, classic, enhanced
 from make_dicom import native, noise, saved
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import (
     UID,
     EnhancedXAImageStorage,
@@ -73,6 +75,16 @@ def windows(folder: Path) -> None:
     nuclear(folder, noise(6, 6, 8, dtype="u2"), told)
 
 
+def quantities(folder: Path) -> None:
+    units = {"ADC": codes.UCUM.SquareMillimeterPerSecond, "T1": codes.UCUM.Millisecond}
+    mappings = [
+        [RealWorldValueMapping(label, "", unit, (0, 65535), slope=0.5)]
+        for label, unit in units.items()
+    ]
+    pixels = noise(6, 6, 8, dtype="u2").reshape(3, 2, 6, 8).transpose(0, 2, 3, 1)
+    parametric_map(folder, pixels, mappings)
+
+
 def segmentation(folder: Path) -> None:
     folder.mkdir()
     uids = {"SOPClassUID": SegmentationStorage, "SeriesInstanceUID": SERIES}
@@ -92,6 +104,7 @@ MADE: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], int]] = {
     "colours": (lambda folder: loop(folder, noise(4, 6, 8, 3), FrameTime=40), ("t",), 1),
     "gates": (gates, ("time_slot", "z"), 1),
     "energy windows": (windows, ("energy_window", "detector"), 1),
+    "parametric map": (quantities, ("channel", "z"), 1),
     "segmentation": (segmentation, ("frame",), 1),
 }
 
