@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import exp, inf, isfinite, isnan, log
+from math import exp, inf, isfinite, isnan, log, nan
 from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
@@ -62,6 +62,8 @@ DOSE_ELEMENTS: Final = frozenset(
 _MOST_HALF_LIVES: Final = 10
 # A dynamic scan may begin some minutes before the injection.
 _BEFORE: Final = 10 * 60 * 1000
+# Of Series Time and Acquisition Time one may be written without fractions.
+_SECOND: Final = 1000
 _ADVICE: Final = Advice("values", "modality", "needs none")
 
 
@@ -143,11 +145,13 @@ class PetHeader:
         """Return the terms of a CS with several values."""
         return {code_string(word) for word in self.own.raw(tag).split(b"\\")} - {""}
 
-    def moment(self, name: str, code: int, raw: RawValue) -> float:
+    def moment(self, name: str, code: int | str, raw: RawValue | None) -> float:
         """Return the time of a DT."""
-        found = moment(self._local(raw.value), self.offset)
-        if not isfinite(found):
-            self.refuse(f"{name} is there and tells no time", code, raw)
+        found = nan if raw is None else moment(self._local(raw.value), self.offset)
+        if found == inf:
+            self.refuse(f"{name} is there and cannot be read", "unreadable", raw)
+        if isnan(found):
+            self.refuse(f"{name} is missing, or is a date without a time", code, raw)
         return found
 
     def _local(self, value: bytes) -> bytes:
@@ -192,8 +196,7 @@ def dose_of(pet: PetHeader) -> Dose:
     if correction == "START":
         until = np.full(len(pet.one), _scan_start(pet, half_life))
     elif correction == "DATETIME":
-        raw = pet.values.get(_DECAY_CORRECTION_TIME, RawValue(None, b""))
-        name = called(_DECAY_CORRECTION_TIME)
+        name, raw = called(_DECAY_CORRECTION_TIME), pet.values.get(_DECAY_CORRECTION_TIME)
         until = np.full(len(pet.one), pet.moment(name, _DECAY_CORRECTION_TIME, raw))
     else:
         until = _frame_times(pet, half_life)
@@ -237,12 +240,12 @@ def _decay_correction(pet: PetHeader) -> str:
 def _scan_start(pet: PetHeader, half_life: float) -> float:
     """Return when the scan began, to which START corrects."""
     series, acquired = pet.date_and_time(_SERIES), pet.date_and_time(_ACQUISITION)
-    if series is not None and acquired is not None and series <= acquired:
+    if series is not None and acquired is not None and series <= acquired + _SECOND:
         return series
     # Series Time may be that of later processing.
     raw = private_value(pet.values, pet.blocks, _GE, _SCAN_TIME)
     if raw is not None:
-        return pet.moment("(0009,xx0D) of GEMS_PETD_01", _DECAY_CORRECTION, raw)
+        return pet.moment("(0009,xx0D) of GEMS_PETD_01", "scan-time", raw)
     reference, duration = pet.positive_or_none(_REFERENCE_TIME), pet.positive_or_none(_DURATION)
     if acquired is not None and reference is not None and duration is not None:
         # From the start of the scan to the average count rate of the frame.

@@ -15,12 +15,13 @@ from pydicom.uid import UID
 
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.functional_groups import PER_FRAME, SHARED
-from dcmdask.dicom.header import read_whole_header
+from dcmdask.dicom.header import read_header, read_whole_header
 from dcmdask.errors import Advice, HeaderError
 
 REAL_WORLD: Final = "real-world"
 _MAPPINGS, _CHARACTER_SET = 0x00409096, 0x00080005
-_WANTED: Final = (_CHARACTER_SET, _MAPPINGS, SHARED, PER_FRAME)
+_WANTED: Final = frozenset({_CHARACTER_SET, _MAPPINGS})
+_GROUPS: Final = frozenset({SHARED, PER_FRAME})
 _NAME: Final = "Real World Value Mapping Sequence (0040,9096)"
 _ATOMS: Final = (
     "%|1|10\\*|\\[hnsf'U\\]|\\[ppm\\]|deg|min|h|d|u|"
@@ -100,7 +101,10 @@ def real_world_units(instances: Sequence[Described], values: str) -> str | None:
 
 def _of_instance(one: Described, label: str) -> list[RealWorldMapping]:
     """Return the mapping of each frame of an instance."""
-    dataset = read_whole_header(one.source, UID(one.transfer_syntax), _WANTED)
+    header = read_header(one.source, _WANTED, one.transfer_syntax, _GROUPS)
+    dataset = header.dataset()
+    if header.sequences or header.stopped is not None:
+        dataset = read_whole_header(one.source, UID(one.transfer_syntax), _WANTED | _GROUPS)
     try:
         shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
         common = _mappings(shared[0], one) or _mappings(dataset, one)
@@ -151,6 +155,8 @@ def _mappings(item: Dataset, one: Described) -> list[RealWorldMapping]:
 
 def _mapping(item: Dataset, one: Described) -> RealWorldMapping:
     first, last = (_limit(item, which, one) for which in ("First", "Last"))
+    if first is not None and last is not None and first > last:
+        raise _error(one, "maps values from a first one that is above the last one", "unreadable")
     label = str(item.get("LUTLabel") or "").strip()
     if (entries := item.get("RealWorldValueLUTData")) is None:
         numbers = [item.get(f"RealWorldValue{name}") for name in ("Slope", "Intercept")]
@@ -187,8 +193,9 @@ def _limit(item: Dataset, which: str, one: Described) -> float | None:
     if isinstance(value, bytes):
         value = int.from_bytes(value, "little" if _is_little_endian(one) else "big")
     number = int(value)
-    number %= 2**16
-    return float(number - 2**16 if one.signed and number >= 2**15 else number)
+    if one.signed and 2**15 <= number < 2**16:
+        return float(number - 2**16)
+    return float(number % 2**16 if not one.signed and -(2**15) <= number < 0 else number)
 
 
 def _is_little_endian(one: Described) -> bool:

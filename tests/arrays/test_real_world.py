@@ -206,6 +206,22 @@ def test_big_endian(by_table: bool, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.where(inside, mapped, np.nan), rtol=1e-6)
 
 
+def test_labels_have_the_character_set_of_the_data_set(tmp_path: Path) -> None:
+    one = item(0, 255, **LINEAR)
+    one.LUTLabel = "\xe4nd"
+    paths = classic(
+        tmp_path / "a", noise(1, 4, 4), along(AXIAL, [0]),
+        SpecificCharacterSet="ISO_IR 100", RealWorldValueMappingSequence=[one],
+    )  # fmt: skip
+    groups = enhanced(tmp_path / "b", noise(2, 4, 4), along(AXIAL, [0, 1]))
+    dataset = dcmread(groups)
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence = [one]
+    dataset.save_as(groups)
+    for path in (*paths, groups):
+        assert dcmdask.from_dicom(path, values="real-world:\xe4nd").dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("unit", "scheme", "told"),
     [
@@ -234,6 +250,7 @@ def test_units_are_those_of_ucum(unit: str, scheme: str, told: str | None, tmp_p
     ("items", "code", "text"),
     [
         ([], "real-world-value-mapping", "is missing"),
+        ([item(9, 0, **LINEAR)], "unreadable", "above the last one"),
         ([item(0, 9)], "unreadable", "neither slope and intercept nor a table"),
         ([item(0, 9, RealWorldValueLUTData=[1.0, 2.0])], "unreadable", "a table of 2 values"),
         (

@@ -69,6 +69,8 @@ def test_kinds(
     [
         # The acquisition came an hour after the series began, to which values are corrected.
         ({"AcquisitionTime": "110000"}, [], BY_WEIGHT),
+        # Its time has no fraction.
+        ({"SeriesTime": "100000.25"}, [], BY_WEIGHT * 2 ** (0.25 / 7200)),
         # GE, processed the next day: its scan began at 12:00, when 87.5 MBq were left.
         (
             {"SeriesDate": "20200301", "AcquisitionTime": "120500"},
@@ -233,6 +235,15 @@ def test_enhanced_pet(elements: dict[str, Any], expected: list[float], tmp_path:
         ("suv", {}, {"SeriesTime": None}, "series-time", "(0008,0031)"),
         ("suv", {}, {"AcquisitionDate": None}, "acquisition-time", "(0008,0022)"),
         ("suv", {}, LATER, "scan-time", "processed later"),
+        ("suv", {}, {"SeriesTime": "noon"}, "unreadable", "(0008,0031)"),
+        ("suv", {"RadiopharmaceuticalStartDateTime": "noon"}, {}, "unreadable", "(0018,1078)"),
+        (
+            "suv",
+            {"RadiopharmaceuticalStartDateTime": "20200229"},
+            {},
+            "radiopharmaceutical-start-date-time",
+            "without a time",
+        ),
         ("suv", {}, {"Modality": "CT"}, "modality", "is not PT"),
         (
             "suv",
