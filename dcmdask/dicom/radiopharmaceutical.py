@@ -41,6 +41,7 @@ from dcmdask.errors import Advice, HeaderError, Note
 __all__ = ["DOSE_ELEMENTS", "Dose", "PetHeader", "dose_of"]
 
 _Floats = npt.NDArray[np.float64]
+_ENHANCED: Final = "1.2.840.10008.5.1.4.1.1.130"  # Enhanced PET Image Storage
 CORRECTED_IMAGE, _DECAY_CORRECTION = 0x00280051, 0x00541102
 _DECAY_CORRECTED, _DECAY_CORRECTION_TIME = 0x00189758, 0x00189701
 _SERIES, _ACQUISITION, _OFFSET = (0x00080021, 0x00080031), (0x00080022, 0x00080032), 0x00080201
@@ -96,6 +97,7 @@ class PetHeader:
 
     def __init__(self, one: Described, header: Header, warned: set[str]) -> None:
         self.one, self.warned = one, warned
+        self.is_enhanced = one.sop_class_uid == _ENHANCED
         self.own = OwnElements(tuple(header.values.items()), header.encoding)
         self.values = header.values
         self.blocks = private_blocks(header.values)
@@ -156,8 +158,8 @@ class PetHeader:
 
     def _local(self, value: bytes) -> bytes:
         # Where a DA and TM beside it tell no offset from UTC, that of a DT is theirs.
-        has_offset = _OFFSET in self.values or _DECAY_CORRECTED in self.values
-        return value if has_offset else re.sub(rb"[+-]\d{4}[\0 ]*$", b"", value)
+        is_known = self.is_enhanced or _OFFSET in self.values
+        return value if is_known else re.sub(rb"[+-]\d{4}[\0 ]*$", b"", value)
 
     @property
     def offset(self) -> int:
@@ -226,7 +228,7 @@ def _radiopharmaceutical(pet: PetHeader) -> Mapping[int, RawValue]:
 def _decay_correction(pet: PetHeader) -> str:
     """Return START, ADMIN or NONE; of Enhanced PET DATETIME or NONE."""
     tag, kinds = _DECAY_CORRECTION, {word: word for word in ("START", "ADMIN", "NONE")}
-    if _DECAY_CORRECTED in pet.values:
+    if pet.is_enhanced:
         tag, kinds = _DECAY_CORRECTED, {"YES": "DATETIME", "NO": "NONE"}
     found = kinds.get(pet.own.word(tag))
     if found is None:
@@ -267,7 +269,7 @@ def _frame_times(pet: PetHeader, half_life: float) -> _Floats:
     It is that of the average count rate where the header tells how long the frame took, or else
     that of the acquisition.
     """
-    if _DECAY_CORRECTED in pet.values:
+    if pet.is_enhanced:
         facts = pet.one.facts
         # Times that are relative, or of a day that is not known, are below two days.
         found = np.where(
