@@ -2,9 +2,10 @@
 
 SUV is the activity in a ml of tissue per activity that was injected and is left, times the body
 weight in g, the lean body mass in g, or the body surface area in cm2. Lean body mass is by the
-formula of James (1976) with the multiplier 120 for men, as QIBA and "LBM" of SUV Type (0054,1006)
-have it: 1.10 w - 120 (w/h)^2 kg of men and 1.07 w - 148 (w/h)^2 kg of women, of a weight w in kg
-and a height h in cm. Body surface is that of Du Bois (1916): 71.84 w^0.425 h^0.725 cm2.
+formula of James with the multiplier 120 for men (Morgan 1994), as QIBA and "LBM" of SUV Type
+(0054,1006) have it: 1.10 w - 120 (w/h)^2 kg of men and 1.07 w - 148 (w/h)^2 kg of women, of a
+weight w in kg and a height h in cm; James (1976) himself had 128. Body surface is that of Du Bois
+(1916): 71.84 w^0.425 h^0.725 cm2.
 
 Weight, height, sex and times become part of the factor, and appear nowhere else.
 """
@@ -113,7 +114,11 @@ def _stored(pet: PetHeader) -> tuple[float, str | None]:
     if units == "BQML":
         return 1.0, None
     if units in _USUAL:
-        return 1.0, pet.own.word(_SUV_TYPE) or _USUAL[units]
+        stored = pet.own.word(_SUV_TYPE) or _USUAL[units]
+        if (stored == "BSA") is not (units == "CM2ML"):
+            raw = pet.values[_SUV_TYPE]
+            pet.refuse(f"{called(_UNITS)} is {units}, contrary to {called(_SUV_TYPE)}", _UNITS, raw)
+        return 1.0, stored
     if units == "CNTS":
         if (factor := pet.private_number(_PHILIPS, _SUV_FACTOR)) is not None:
             return factor, "BW"

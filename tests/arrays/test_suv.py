@@ -228,6 +228,7 @@ def test_enhanced_pet(elements: dict[str, Any], expected: list[float], tmp_path:
         ("suv", {}, {"Units": "PROPCNTS"}, "units", "is PROPCNTS"),
         ("suv", {}, {"Units": "SMITH"}, "units", "is another one"),
         ("suv", {}, {"Units": None}, "units", "is missing"),
+        ("suv", {}, {"Units": "GML", "SUVType": "BSA"}, "units", "contrary to"),
         ("suv", {}, {"Units": "GML", "SUVType": "IBW"}, "suvtype", "(0054,1006)"),
         ("suv", {}, {"DecayCorrection": None}, "decay-correction", "(0054,1102)"),
         ("suv", {}, {"DecayCorrection": "NONE"}, "decay-correction", "contradicts"),
