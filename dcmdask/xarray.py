@@ -55,7 +55,7 @@ class DicomBackend(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         on_irregular: Literal["error", "keep", "fill"] = "error",
         on_duplicate: Literal["error", "first"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -72,10 +72,11 @@ class DicomBackend(BackendEntrypoint):
             Path, URL or pattern of a file, a folder or an archive.
         drop_variables : str or iterable of str, optional
             Names of coordinates to leave out.
-        values : {"stored", "modality", "philips-float", "display"}
-            Values as the decoder gives them; in the units of the modality, such as Hounsfield
-            units; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are;
             or put `fill_value` where positions and frames are missing.
@@ -123,7 +124,7 @@ class DicomBackend(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         on_irregular: Literal["error", "keep", "fill"] = "keep",
         storage_options: Mapping[str, Any] | None = None,
         **decoding_options: Any,
@@ -136,10 +137,11 @@ class DicomBackend(BackendEntrypoint):
             Path, URL or pattern of files, folders or archives.
         drop_variables : str or iterable of str, optional
             Names of coordinates to leave out.
-        values : {"stored", "modality", "philips-float", "display"}
-            Values as the decoder gives them; in the units of the modality; or as a viewer shows
-            them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         storage_options : mapping, optional
             For the fsspec file system of a URL.
         on_irregular : {"error", "keep", "fill"}

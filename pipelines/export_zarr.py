@@ -10,7 +10,8 @@ a colour cine of several echoes for example; such a stack becomes a plain Zarr g
 column `plain` of the results counts these. --format zarr writes plain groups only.
 
 **--values** stored (the default) are the numbers in the files; modality are values in units,
-such as Hounsfield units; display are the 8 bits that a viewer shows.
+such as Hounsfield units; display are the 8 bits that a viewer shows; philips-float, suv, suv-lbm,
+suv-bsa, real-world and real-world:LABEL are those of `dcmdask.from_dicom`.
 
 **--on-irregular** is for gaps and duplicate positions: error (the default) reports the series
 as failed, keep takes the frames as they are (in plain groups, since OME-Zarr needs an even
@@ -28,7 +29,7 @@ from dcmdask import batch
 def process(
     series: dcmdask.Series,
     format: Literal["ome-zarr", "zarr"] = "ome-zarr",
-    values: Literal["stored", "modality", "display"] = "stored",
+    values: str = "stored",
     on_irregular: Literal["error", "keep", "fill", "split"] = "error",
 ) -> dict[str, int | None]:
     """Write the stacks of a series, and return their number and sizes."""

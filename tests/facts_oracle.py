@@ -241,6 +241,7 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["acquisition_number"] = given(
             at.first("FrameAcquisitionNumber", content), at.first("AcquisitionNumber")
         )
+        row["mapping"] = at.word("LUTLabel", "RealWorldValueMappingSequence")
         row["stack_id"] = at.word("StackID", content)
         row["position_index"] = at.first("InStackPositionNumber", content)
         row["temporal_position"] = given(

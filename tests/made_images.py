@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from math import ceil, sqrt
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from made_series import AXIAL, SERIES, along, normal
+from highdicom import VOILUTTransformation
+from highdicom.pm import ParametricMap
+from made_series import AXIAL, SERIES, along, classic, normal
 from make_dicom import (
     DELIMITER,
     described,
@@ -23,6 +26,7 @@ from make_dicom import (
     pixel_element,
     saved,
 )
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
@@ -342,3 +346,110 @@ def nuclear(
     }
     here = {keyword: value for keyword, value in found.items() if value is not None}
     return saved(folder, native(frames, syntax, **here), name)
+
+
+# Parametric maps
+
+
+def parametric_map(folder: Path, pixels: np.ndarray, mappings: Sequence[Any]) -> Path:
+    """A parametric map by highdicom: a frame for each plane (planes, rows, columns[, channels])."""
+    frames = noise(*pixels.shape[:3], dtype="u2")
+    whose = {
+        "PatientID": "1",
+        "PatientBirthDate": "",
+        "PatientSex": "O",
+        "StudyID": "1",
+        "StudyDate": "20200101",
+        "StudyTime": "100000",
+        "AccessionNumber": "",
+        "ReferringPhysicianName": "",
+        "SliceThickness": 2.5,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    positions = along(AXIAL, 2.5 * np.arange(len(frames)))
+    with TemporaryDirectory() as elsewhere:
+        sources = classic(Path(elsewhere), frames, positions, seed=None, **whose)
+        images = [dcmread(path) for path in sources]
+    made = ParametricMap(
+        images,
+        pixels,
+        series_instance_uid=f"{SERIES}.8",
+        series_number=8,
+        sop_instance_uid=f"{SERIES}.8.1",
+        instance_number=1,
+        manufacturer="maker",
+        manufacturer_model_name="model",
+        software_versions="1",
+        device_serial_number="1",
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=mappings,
+        voi_lut_transformations=[VOILUTTransformation(window_center=0, window_width=100)],
+    )
+    path = folder / "map.dcm"
+    made.save_as(path)
+    return path
+
+
+# PET
+
+# Of 350 MBq with a half-life of 2 h, 175 MBq are left after 2 h.
+INJECTION = {
+    "RadiopharmaceuticalStartTime": "080000",
+    "RadionuclideTotalDose": "350000000",
+    "RadionuclideHalfLife": "7200",
+}
+PET: dict[str, Any] = {
+    "Units": "BQML",
+    "DecayCorrection": "START",
+    "CorrectedImage": ["ATTN", "DECY"],
+    "PatientWeight": "70",
+    "PatientSize": "1.75",
+    "PatientSex": "M",
+    "SeriesDate": "20200229",
+    "SeriesTime": "100000",
+    "AcquisitionDate": "20200229",
+    "AcquisitionTime": "100000",
+    "RescaleIntercept": "0",
+}
+SLOPES = ["0.5", "2", "1.25"]
+PHILIPS, GE = (0x7053, "Philips PET Private Group"), (0x0009, "GEMS_PETD_01")
+Private = tuple[tuple[int, str], int, str, str]
+
+
+def pet(
+    folder: Path,
+    injections: list[Mapping[str, Any]] | None = None,
+    private: list[Private] | None = None,
+    each: Mapping[str, list[Any]] | None = None,
+    **elements: Any,
+) -> np.ndarray:
+    """Write a series of three frames; return its modality values."""
+    stored = noise(3, 4, 5, dtype="u2")
+    items = []
+    for injection in [INJECTION] if injections is None else injections:
+        items.append(Dataset())
+        for keyword, value in injection.items():
+            setattr(items[-1], keyword, value)
+    paths = classic(
+        folder,
+        stored,
+        along(AXIAL, 2.5 * np.arange(3)),
+        modality=elements.pop("Modality", "PT"),
+        each={"RescaleSlope": SLOPES, **(each or {})},
+        **{
+            **PET,
+            "RadiopharmaceuticalInformationSequence": items,
+            **{keyword: value for keyword, value in elements.items() if value is not None},
+        },
+    )
+    for path in paths:
+        dataset = dcmread(path)
+        for keyword, value in elements.items():
+            if value is None:
+                delattr(dataset, keyword)
+        for (group, creator), number, vr, value in private or ():
+            # In another block than the first.
+            dataset.private_block(group, "SOMEBODY ELSE", create=True)
+            dataset.private_block(group, creator, create=True).add_new(number, vr, value)
+        dataset.save_as(path)
+    return stored * np.array(SLOPES, float)[:, np.newaxis, np.newaxis]

@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 from make_dicom import native, noise
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 # Turned about two axes; orthonormal to ten digits.
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
 SERIES = "1.2.826.0.1.3680043.8.498.7"
-STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
+STORAGE = {
+    "CT": CTImageStorage,
+    "MR": MRImageStorage,
+    "PT": PositronEmissionTomographyImageStorage,
+}
 
 
 def normal(orientation: Sequence[float]) -> np.ndarray:

@@ -268,6 +268,34 @@ def test_who_asks_for_names_gets_them(folders: dict[str, Path], tmp_path: Path) 
     assert named["sources"] == sorted(map(str, folders["classic"].iterdir()))
 
 
+def test_suv_and_real_world_values(tmp_path: Path, told: list[str]) -> None:
+    """Weight, dose and times are in SUV; a unit is told if it is one."""
+    unit = item(CodeValue=CANARY, CodingSchemeDesignator="UCUM")
+    linear = {"RealWorldValueSlope": 2.0, "RealWorldValueIntercept": 1.0}
+    dose = fill(item(RadionuclideHalfLife="7200", RadionuclideTotalDose="19421942"))
+    pet = {
+        "Modality": "PT",
+        "Units": "BQML",
+        "DecayCorrection": "START",
+        "CorrectedImage": ["ATTN", "DECY", CANARY],
+        "PatientSize": "1.7",
+        "RadiopharmaceuticalInformationSequence": [dose],
+        "RealWorldValueMappingSequence": [
+            fill(item(MeasurementUnitsCodeSequence=[fill(unit)], **linear))
+        ],
+    }
+    with disable_value_validation():
+        folder = classic(tmp_path / "in", **pet)
+    for values in ("suv", "suv-bsa", "real-world"):
+        v = dcmdask.scan(folder)[0].to_xarray(values)
+        assert ("units" in v.attrs) is (values != "real-world")
+        told += [repr(v), v._repr_html_(), str(v.to_dict(data=False)), v.data.name]
+        store = tmp_path / f"{values}.zarr"
+        told.append(repr(dcmdask.to_zarr(folder, store, values=values, compressors=None)))
+        assert dcmdask.verify(store, folder).ok
+        told += [path.read_text("latin-1") for path in store.rglob("*") if path.is_file()]
+
+
 def test_pictures(folders: dict[str, Path], tmp_path: Path, told: list[str]) -> None:
     for name in ("classic", "enhanced"):
         v = dcmdask.scan(folders[name])[0].to_xarray("modality")

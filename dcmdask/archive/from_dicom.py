@@ -12,7 +12,7 @@ from dcmdask.archive.collection import is_collection, one_file, only_stack
 from dcmdask.archive.copies import check_on_duplicate
 from dcmdask.archive.scan import scan
 from dcmdask.arrays.chunks import to_dask
-from dcmdask.arrays.transformation import Values, check_values, with_values
+from dcmdask.arrays.transformation import check_values, with_values
 from dcmdask.dicom import description, files, instance
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_header
@@ -26,7 +26,7 @@ from dcmdask.pixels.frame_array import FrameArray, open_frames
 def from_dicom(
     src: Any,
     *,
-    values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+    values: str = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
     on_duplicate: Literal["error", "first"] = "error",
     order_by: str | Sequence[str] | None = None,
@@ -55,12 +55,25 @@ def from_dicom(
         a ZIP or TAR file, a DICOMDIR, or a URL of these, also inside an archive such as
         ``"zip://a/**::archive.zip"``, with one series of one stack in it: its frames in spatial
         order.
-    values : {"stored", "modality", "philips-float", "display"}
-        As the decoder gives them; in the units of the modality, such as Hounsfield units, by
-        each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
+    values : str
+        ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+        each frame's own slope and intercept; or ``"display"``, 8-bit grey or RGB as a viewer
+        shows them.
+
         ``"philips-float"`` are the precise values of Philips, (stored * Rescale Slope +
         Rescale Intercept) / (Rescale Slope * Scale Slope (2005,100E)), which can be compared
         between series; those of the modality are as the console displays them.
+
+        ``"suv"``, ``"suv-lbm"`` and ``"suv-bsa"`` are the standardized uptake values of PET, by
+        body weight in g/ml, by lean body mass (James, with 120 for men) in g/ml, and by body
+        surface area (Du Bois) in cm2/ml. The dose is what was injected, less its decay until the
+        time that the values are corrected to by Decay Correction (0054,1102): for START the
+        Series Time, where it is not after the Acquisition Time, and otherwise as in the
+        pseudocode of QIBA; for NONE the time of each frame; for ADMIN there is no decay.
+
+        ``"real-world"`` are those of the Real World Value Mapping (0040,9096) of each frame or of
+        the data set, and NaN where it does not map a stored value. Where a frame has several,
+        ``"real-world:LABEL"`` takes the one with this LUT Label (0040,9210).
     on_irregular : {"error", "keep", "fill"}
         For positions of a series that are missing, double or uneven: raise; keep the frames
         that there are, in spatial order; or put `fill_value` where frames are missing. Not for
@@ -174,7 +187,7 @@ chunktype=numpy.ndarray>
 
 def open_described(
     src: Any,
-    values: Values,
+    values: str,
     storage_options: Mapping[str, Any] | None = None,
     **opening: Any,
 ) -> tuple[FrameArray, list[Described]]:
@@ -183,8 +196,9 @@ def open_described(
     Parameters
     ----------
     src : str, path-like, file-like, bytes or pydicom.Dataset
-    values : {"stored", "modality", "philips-float", "display"}
-        Those that the frames are to have; stored values need no description.
+    values : str
+        Those that the frames are to have, as for :func:`from_dicom`; stored values need no
+        description.
     storage_options : mapping, optional
     **opening
         As for :func:`open_frames`.

@@ -224,7 +224,7 @@ class Series:
 
     def to_dask(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         on_duplicate: Literal["error", "first"] = "error",
@@ -238,11 +238,11 @@ class Series:
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            Values as the decoder gives them; in the units of the modality, such as Hounsfield
-            units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
-            them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -301,7 +301,7 @@ class Series:
 
     def to_xarray(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         *,
         like: xr.DataArray | Series | Stack | None = None,
         ignore_frame_of_reference: bool = False,
@@ -317,11 +317,11 @@ class Series:
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            Values as the decoder gives them; in the units of the modality, such as Hounsfield
-            units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
-            them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         like : xarray.DataArray, Series or Stack, optional
             Image of which the result has the x, y and z, such as that which a segmentation was
             drawn on. Planes are put in their places, and others are empty; nothing is

@@ -63,7 +63,7 @@ class DisplayFrames(TransformedFrames):
     """
 
     def __init__(self, frames: ArrayLike, transformation: Transformation) -> None:
-        super().__init__(frames, transformation)
+        super().__init__(frames, transformation.luts)
         function = np.char.upper(np.char.strip(np.asarray(transformation.function).astype("U")))
         function = np.where(function == "", "LINEAR", function)
         if not np.isin(function, FUNCTIONS).all():

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from dcmdask.dicom.conversion import MODALITIES, term, uid
 from dcmdask.dicom.conversion import UNITS as UNIT_TERMS
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.real_world import is_real_world, real_world_units
+from dcmdask.dicom.suv import SUV_UNITS
 from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import Geometry
@@ -89,7 +91,9 @@ def labelled(
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
     found = coordinates(array.shape, dims, arrangement, instances, facts)
     labels = {name: xr.Variable(*one) for name, one in found.items()}
-    return xr.DataArray(array, labels, dims, name=attributes["values"], attrs=dict(attributes))
+    # Without the label of a mapping, which files of other formats may not have in a name.
+    name = str(attributes["values"]).partition(":")[0]
+    return xr.DataArray(array, labels, dims, name=name, attrs=dict(attributes))
 
 
 def attributes(
@@ -197,10 +201,15 @@ def _spacing(instances: Sequence[Described], facts: npt.NDArray[Any]) -> Floats:
 def units(instances: Sequence[Described], facts: npt.NDArray[Any], values: str) -> str | None:
     """Return the unit of the values, or None where the header does not tell.
 
-    Of ``"modality"`` only, where it is that of all frames: (0054,1001) Units of PET;
+    Of ``"modality"``, where it is that of all frames: (0054,1001) Units of PET;
     (0028,1054) Rescale Type, where it is not ``"US"``, unspecified; Hounsfield units for CT
-    that is rescaled without one (PS3.3 C.8.2.1). A Modality LUT has none.
+    that is rescaled without one (PS3.3 C.8.2.1). A Modality LUT has none. Of SUV and real world
+    values in the notation of UCUM, those of the latter as the mappings of all frames have them.
     """
+    if values in SUV_UNITS:
+        return SUV_UNITS[values]
+    if is_real_world(values):
+        return real_world_units(instances, values)
     if values != "modality" or any(one.has_modality_lut for one in instances):
         return None
     types = {word.decode("ascii", "replace") for word in np.unique(facts["rescale_type"])}

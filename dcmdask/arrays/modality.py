@@ -75,9 +75,9 @@ class TransformedFrames(ArrayLike):
 
     _columns: tuple[Array, ...]
 
-    def __init__(self, frames: ArrayLike, transformation: Transformation) -> None:
+    def __init__(self, frames: ArrayLike, luts: Sequence[Luts | None]) -> None:
         self.frames = frames
-        self._luts = tuple(transformation.luts)
+        self._luts = tuple(luts)
         if self._luts and len(self._luts) != len(frames):
             raise ValueError(f"lookup tables for {len(self._luts)} frames of {len(frames)}")
 
@@ -182,7 +182,7 @@ class ModalityFrames(TransformedFrames):
     """
 
     def __init__(self, frames: ArrayLike, transformation: Transformation) -> None:
-        super().__init__(frames, transformation)
+        super().__init__(frames, transformation.luts)
         self._columns = rescaling(transformation, frames.dtype)
         self.shape = frames.shape
         self.dtype = self._decide(transformation.floating)
@@ -211,10 +211,7 @@ class ModalityFrames(TransformedFrames):
             exact = _smallest(bits, intercept, signed, 2**most - 1)
             if exact is not None:
                 return exact
-        with np.errstate(over="ignore"):
-            largest = np.abs(slope) * 2.0**bits + np.abs(intercept)
-        wide = np.any(bits > _FLOAT32_BITS) or np.any(largest > np.finfo(np.float32).max)
-        return np.dtype(np.float64 if wide else np.float32)
+        return floating_type(bits, slope, intercept)
 
     def _transform(self, parameters: tuple[Any, ...], stored: Array, out: Array) -> None:
         slope, intercept, bits, _, luts = parameters
@@ -266,6 +263,20 @@ def slope_and_intercept(slope: npt.ArrayLike, intercept: npt.ArrayLike) -> tuple
 def value_range(bits: int, signed: bool) -> tuple[int, int]:
     """Return the least and the greatest value that has so many bits."""
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def floating_type(
+    bits: npt.ArrayLike, slope: npt.ArrayLike, intercept: npt.ArrayLike, entry: float = 0.0
+) -> np.dtype[Any]:
+    """Return float32, or float64 where that cannot hold all values of so many bits.
+
+    `entry` is the largest absolute value of a table.
+    """
+    bits, slope, intercept = map(np.asarray, (bits, slope, intercept))
+    with np.errstate(over="ignore"):
+        largest = np.maximum(np.abs(slope) * 2.0**bits + np.abs(intercept), entry)
+    wide = np.any(bits > _FLOAT32_BITS) or np.any(largest > np.finfo(np.float32).max)
+    return np.dtype(np.float64 if wide else np.float32)
 
 
 def _smallest(bits: Array, intercept: Array, signed: Array, highest: int) -> np.dtype[Any] | None:

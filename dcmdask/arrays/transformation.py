@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf, isnan
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,37 +13,58 @@ from pydicom.uid import UID
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import ELEMENTS, Luts, luts
 from dcmdask.arrays.modality import ModalityFrames, Transformation, slope_and_intercept
+from dcmdask.arrays.real_world import RealWorldFrames
 from dcmdask.dicom.description import Described, check_readable, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
 from dcmdask.dicom.own_elements import RT_DOSE, SEGMENTATIONS
+from dcmdask.dicom.real_world import REAL_WORLD, is_real_world, real_world_mappings
 from dcmdask.dicom.scale_slope import scale_slopes
+from dcmdask.dicom.suv import SUV_UNITS, suv_factors
 from dcmdask.errors import Advice, HeaderError, MissingElementError, Note
 from dcmdask.pixels.array_like import ArrayLike
 
-Values: TypeAlias = Literal["stored", "modality", "philips-float", "display"]
-VALUES: tuple[str, ...] = get_args(Values)
-# Columns of the facts that are used.
+_RESCALING = ("slope", "intercept")
+# Kinds of values, and the columns of the facts that each is made of.
 _NEEDED: Mapping[str, tuple[str, ...]] = {
-    "modality": ("slope", "intercept"),
-    "philips-float": ("slope", "intercept"),
-    "display": ("slope", "intercept", "window_center", "window_width"),
+    "stored": (),
+    "modality": _RESCALING,
+    "philips-float": _RESCALING,
+    **dict.fromkeys(SUV_UNITS, _RESCALING),
+    REAL_WORLD: (),
+    "display": (*_RESCALING, "window_center", "window_width"),
 }
 # Elements besides Rescale Slope that values are scaled by, and what they become.
 _SCALES = {
     RT_DOSE: ("(3004,000E) 'Dose Grid Scaling'", "doses"),
     **dict.fromkeys(SEGMENTATIONS, ("(0062,000E) 'Maximum Fractional Value'", "fractions")),
 }
+_AS_IT_IS = Advice("values", "modality", "takes it as it is")
 _NO_SLOPE = Note(
     "rescale-slope",
     "(0028,1053) 'Rescale Slope' is 0: all values of such a frame are its Rescale Intercept",
 )
 
 
+def are_values(values: Any) -> bool:
+    """Return whether there are such values; a label is for real world values only.
+
+    Examples
+    --------
+    >>> are_values("real-world:ADC"), are_values("modality:ADC")
+    (True, False)
+    """
+    if not isinstance(values, str):
+        return False
+    kind, colon, label = values.partition(":")
+    return kind in _NEEDED and (not colon or (kind == REAL_WORLD and label != ""))
+
+
 def check_values(values: str, opening: Mapping[str, Any]) -> None:
     """Refuse values that do not exist, and those of which the colours are not known."""
-    if values not in VALUES:
-        raise ValueError(f"values is one of {', '.join(VALUES)}, not {values!r}")
+    if not are_values(values):
+        known = ", ".join(_NEEDED)
+        raise ValueError(f"values is one of {known} and real-world:LABEL, not {values!r}")
     coded = opening.get("raw") or opening.get("force_ybr") or opening.get("as_rgb") is False
     if coded and values != "stored":
         raise ValueError(
@@ -54,7 +75,7 @@ def check_values(values: str, opening: Mapping[str, Any]) -> None:
 def with_values(
     frames: ArrayLike,
     instances: Sequence[Described],
-    values: Values,
+    values: str,
     overrides: Mapping[str, Any],
 ) -> ArrayLike:
     """Return `frames` with the values that are asked for.
@@ -64,7 +85,8 @@ def with_values(
     frames : array-like
         (frames, rows, columns[, samples]) of stored values: all frames of `instances`.
     instances : sequence of Described
-    values : {"stored", "modality", "philips-float", "display"}
+    values : str
+        As for :func:`dcmdask.from_dicom`.
     overrides : mapping
         Options that replaced elements of the headers when the frames were opened.
 
@@ -72,13 +94,13 @@ def with_values(
     ------
     HeaderError
         There are more or fewer frames than the headers describe, or a header's lookup tables,
-        slope, intercept or window cannot be used; or the precise values of Philips are asked
-        for, and there is a Modality LUT or no Scale Slope.
+        slope, intercept or window cannot be used. Or it has no Scale Slope of Philips, no
+        Real World Value Mapping, not what SUV are made of, or a Modality LUT in its place.
 
     Warns
     -----
     DcmdaskWarning
-        A Rescale Slope is 0.
+        A Rescale Slope is 0, or an oddity of the elements that SUV are made of.
     """
     if values == "stored":
         return frames
@@ -90,6 +112,11 @@ def with_values(
             source=frames.name,
             advice=[Advice("values", "stored", "needs none")],
         )
+    counts = [len(one) for one in instances]
+    bits = overrides.get("bits_stored", np.repeat([one.bits_stored for one in instances], counts))
+    if is_real_world(values):
+        mappings = real_world_mappings(instances, values)
+        return RealWorldFrames(frames, mappings, bits)
     for one in instances:
         if one.sop_class_uid in _SCALES:
             _check_scaling(one)
@@ -104,21 +131,23 @@ def with_values(
     slope, intercept = facts["slope"], facts["intercept"]
     if values == "philips-float":
         slope, intercept = _precise(instances, slope, intercept)
+    elif values in SUV_UNITS:
+        _check_linear(instances, "SUV")
+        factors = suv_factors(instances, values)
+        slope, intercept = (part * factors for part in slope_and_intercept(slope, intercept))
     if (facts["slope"] == 0).any():
         issue(_NO_SLOPE, frames.name)
-    counts = [len(one) for one in instances]
     first = instances[0]
-    bits = [one.bits_stored for one in instances]
     interpretation = overrides.get("photometric_interpretation", first.photometric_interpretation)
     transformation = Transformation(
-        bits_stored=overrides.get("bits_stored", np.repeat(bits, counts)),
+        bits_stored=bits,
         slope=slope,
         intercept=intercept,
         center=facts["window_center"],
         width=facts["window_width"],
         function=np.char.decode(facts["window_function"], "ascii", "replace"),
         interpretation=interpretation if first.samples == 1 else "RGB",
-        floating=values == "philips-float",
+        floating=values not in ("modality", "display"),
         luts=_luts(instances, overrides.get("photometric_interpretation")),
         signed=overrides.get(
             "pixel_representation", np.repeat([one.signed for one in instances], counts)
@@ -143,25 +172,30 @@ def _check_scaling(one: Described) -> None:
         )
 
 
+def _check_linear(instances: Sequence[Described], what: str) -> None:
+    """Raise where modality values are not made by slope and intercept."""
+    for one in instances:
+        if one.has_modality_lut:
+            raise HeaderError(
+                f"it has a Modality LUT Sequence (0028,3000), and {what} need a slope",
+                source=one.source.name,
+                code="modality-lut",
+                advice=[_AS_IT_IS],
+            )
+
+
 def _precise(
     instances: Sequence[Described], slope: npt.NDArray[Any], intercept: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return slope and intercept of Philips's precise values."""
-    advice = [Advice("values", "modality", "takes it as it is")]
+    _check_linear(instances, "precise values")
     for one in instances:
-        if one.has_modality_lut:
-            raise HeaderError(
-                "it has a Modality LUT Sequence (0028,3000), and precise values need a slope",
-                source=one.source.name,
-                code="modality-lut",
-                advice=advice,
-            )
         if (one.facts["slope"] == 0).any():
             raise HeaderError(
                 "(0028,1053) 'Rescale Slope' is 0, and precise values are divided by it",
                 source=one.source.name,
                 code="rescale-slope",
-                advice=advice,
+                advice=[_AS_IT_IS],
             )
     scale = scale_slopes(instances)
     slope, intercept = slope_and_intercept(slope, intercept)
@@ -185,7 +219,7 @@ def _luts(instances: Sequence[Described], override: str | None) -> list[Luts | N
     return found if any(found) else []
 
 
-def fill_for(frames: ArrayLike, instances: Sequence[Described], values: Values) -> float:
+def fill_for(frames: ArrayLike, instances: Sequence[Described], values: str) -> float:
     """Return what stands for a missing frame: NaN, Pixel Padding Value in these units, or 0.
 
     Raises

@@ -48,11 +48,28 @@ Stack = Annotated[
         help="One stack of a series that has several, by its number in dcmdask info.",
     ),
 ]
+
+
+def _checked(values: str) -> str:
+    # Imported where it is used, since the help of a command does not wait for it.
+    from dcmdask.arrays.transformation import check_values
+
+    try:
+        check_values(values, {})
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return values
+
+
 Values = Annotated[
-    Literal["stored", "modality", "philips-float", "display"],
+    str,
     typer.Option(
-        help="As the decoder gives them, in the units of the modality, the precise ones of "
-        "Philips, or as a viewer shows them."
+        callback=_checked,
+        metavar="VALUES",
+        help="stored, as the decoder gives them; modality, such as Hounsfield units; "
+        "philips-float, the precise ones of Philips; suv, suv-lbm or suv-bsa, of PET; real-world "
+        "or real-world:LABEL, by the Real World Value Mapping of this LUT Label; or display, as "
+        "a viewer shows them.",
     ),
 ]
 OnIrregular = Annotated[

@@ -248,6 +248,8 @@ _FACTS: Final = (
     _fact("positioner_secondary_angle", "d", _number, (0x00181511, "DS", _POSITIONER)),
     _fact("field_strength", "d", _number, (0x00180087, "DS", ())),  # T
     _fact("between", "d", _number, (0x00180088, "DS", _MEASURES)),  # slices, as the header has it
+    # LUT Label of the first Real World Value Mapping; a hash where too long.
+    _fact("mapping", "16s", _identifier, (0x00409210, "SH", (0x00409096,))),
     _fact("segment", "d", _number, (0x0062000B, "US", (0x0062000A,))),  # its number
 )
 

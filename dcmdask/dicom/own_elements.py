@@ -27,6 +27,7 @@ __all__ = [
     "NONE",
     "NUCLEAR_MEDICINE",
     "OWN",
+    "PARAMETRIC_MAP",
     "REFERENCED_SERIES",
     "RT_DOSE",
     "SEGMENTATIONS",
@@ -42,6 +43,7 @@ NUCLEAR_MEDICINE: Final = "1.2.840.10008.5.1.4.1.1.20"
 # Segmentation, Label Map Segmentation.
 SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 ULTRASOUND_VOLUME: Final = "1.2.840.10008.5.1.4.1.1.6.2"
+PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
 WHOLE_SLIDES: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
@@ -75,6 +77,7 @@ _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     **dict.fromkeys(
         SEGMENTATIONS, frozenset({_CHARACTER_SET, REFERENCED_SERIES, 0x00620001, 0x00620002})
     ),
+    PARAMETRIC_MAP: frozenset({_CHARACTER_SET}),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())

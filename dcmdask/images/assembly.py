@@ -9,7 +9,7 @@ import numpy as np
 
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.placement import ArrangedFrames
-from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
+from dcmdask.arrays.transformation import check_values, fill_for, with_values
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import Advice, IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
@@ -32,7 +32,7 @@ _ADVICE = (
 
 def assemble(
     stack: Stack,
-    values: Values,
+    values: str,
     on_irregular: OnIrregular,
     *,
     order_by: str | Sequence[str] | None = None,
@@ -80,7 +80,7 @@ def settled(stack: Stack, on_irregular: OnIrregular) -> Arrangement:
 def array_of(
     stack: Stack,
     arrangement: Arrangement,
-    values: Values,
+    values: str,
     fill_value: float | None,
     decoding_options: Mapping[str, Any],
 ) -> ArrangedFrames:

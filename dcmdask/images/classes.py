@@ -7,6 +7,7 @@ from typing import Final
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.own_elements import (
     NUCLEAR_MEDICINE,
+    PARAMETRIC_MAP,
     RT_DOSE,
     SEGMENTATIONS,
     ULTRASOUND_VOLUME,
@@ -17,6 +18,7 @@ from dcmdask.images.dose import Dose
 from dcmdask.images.meaning import Meaning
 from dcmdask.images.mosaic import Mosaic, is_mosaic
 from dcmdask.images.nuclear import Nuclear
+from dcmdask.images.parametric_map import ParametricMap
 from dcmdask.images.segmentation import Segmentation
 from dcmdask.images.slide import Slide
 from dcmdask.images.ultrasound_volume import UltrasoundVolume
@@ -25,6 +27,7 @@ _PLANES, _CINE, _MOSAIC = Meaning(), Cine(), Mosaic()
 _BY_SOP_CLASS: Final[dict[str, Meaning]] = {
     RT_DOSE: Dose(),
     NUCLEAR_MEDICINE: Nuclear(),
+    PARAMETRIC_MAP: ParametricMap(),
     ULTRASOUND_VOLUME: UltrasoundVolume(),
     WHOLE_SLIDES: Slide(),
     **dict.fromkeys(SEGMENTATIONS, Segmentation()),

@@ -118,7 +118,7 @@ class Stack(Layout):
 
     def to_dask(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         *,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -131,10 +131,11 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames as they are,
             in spatial order (where a grid of several dimensions is not complete, its holes hold
@@ -200,7 +201,7 @@ class Stack(Layout):
 
     def to_xarray(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+        values: str = "stored",
         *,
         like: xr.DataArray | Stack | None = None,
         ignore_frame_of_reference: bool = False,
@@ -215,10 +216,11 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         like : xarray.DataArray or Stack, optional
             Image of which the result has the x, y and z, such as that which a segmentation was
             drawn on. Planes are put in their places, and others are empty; nothing is
@@ -308,7 +310,7 @@ class Stack(Layout):
 
     def flattened(
         self,
-        values: Literal["stored", "modality", "philips-float", "display"],
+        values: str,
         on_irregular: Literal["error", "keep", "fill"],
         *,
         order_by: str | Sequence[str] | None = None,
@@ -320,10 +322,11 @@ class Stack(Layout):
 
         Parameters
         ----------
-        values : {"stored", "modality", "philips-float", "display"}
-            As the decoder gives them; in units of the modality, such as Hounsfield units, by
-            each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows them.
-            ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+        values : str
+            ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+            each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+            them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+            or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
         on_irregular : {"error", "keep", "fill"}
             For positions that are missing, double or uneven: raise; keep the frames that
             there are, in spatial order; or put `fill_value` where positions and frames are missing.

@@ -116,7 +116,7 @@ def _window(contents: Contents, dtype: np.dtype[Any]) -> _Window | None:
     """
     if contents.values == "display":
         return _Window(0.0, 255.0, 0.0, 255.0)
-    if contents.values == "philips-float":
+    if contents.values not in ("stored", "modality"):
         return None
     instances, facts = contents.instances, facts_of(contents.instances)
     if any(one.pixel_keyword != "PixelData" for one in instances):

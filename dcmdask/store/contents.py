@@ -23,7 +23,7 @@ from dcmdask.arrays.labels import (
     physical,
     with_units,
 )
-from dcmdask.arrays.transformation import Values, check_values, fill_for, with_values
+from dcmdask.arrays.transformation import check_values, fill_for, with_values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options, inflate_limit
@@ -81,7 +81,7 @@ class Contents:
     coordinates: dict[str, Labels]
     attributes: dict[str, Json]
     dataset: Dataset = field(repr=False)
-    values: Values
+    values: str
     instances: Sequence[Described]
     opening: Mapping[str, Any]
     arrangement: Arrangement | None = None
@@ -115,7 +115,7 @@ def contents(
     src: Any,
     *,
     arranged: bool,
-    values: Values,
+    values: str,
     on_irregular: OnIrregular,
     on_duplicate: OnDuplicate = "error",
     order_by: str | Sequence[str] | None = None,
@@ -181,7 +181,7 @@ def _of_frames(
     stored: FrameArray,
     frames: ArrayLike,
     described: Sequence[Described],
-    values: Values,
+    values: str,
     opening: Mapping[str, Any],
     with_identifiers: bool,
 ) -> Contents:
@@ -243,7 +243,7 @@ def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
 
 def _of_stack(
     stack: Stack,
-    values: Values,
+    values: str,
     on_irregular: OnIrregular,
     fill_value: float | None,
     opening: Mapping[str, Any],

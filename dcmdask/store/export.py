@@ -21,7 +21,6 @@ from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.labels import PARAMETERS, Labels
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
-from dcmdask.arrays.transformation import Values
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
@@ -160,7 +159,7 @@ def prepare(
     shards: Wanted = "auto",
     compressors: Any = "auto",
     levels: int | str = "auto",
-    values: Values = "stored",
+    values: str = "stored",
     on_irregular: OnIrregular = "error",
     on_duplicate: OnDuplicate = "error",
     order_by: str | Sequence[str] | None = None,

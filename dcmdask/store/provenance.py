@@ -91,13 +91,8 @@ _JPEG = frozenset(syntax for syntax, one in SYNTAXES.items() if one.kind == "jpe
 _RESCALING = ("RescaleSlope", "RescaleIntercept", "BitsStored")
 _WITH_WINDOW = (*_RESCALING, "WindowCenter", "WindowWidth")
 # Elements that were applied to the stored values, or are not for what became of them.
-_APPLIED: Mapping[str, tuple[str, ...]] = {
-    "stored": (),
-    "modality": _RESCALING,
-    # The window is for values as the console displays them.
-    "philips-float": _WITH_WINDOW,
-    "display": _WITH_WINDOW,
-}
+# A window is for stored values that are rescaled (PS3.3 C.11.2.1.2).
+_APPLIED: Mapping[str, tuple[str, ...]] = {"stored": (), "modality": _RESCALING}
 
 
 def jsonable(value: Any) -> Json:
@@ -129,7 +124,7 @@ def technical_header(
         Decoding options.
     values : str
         Elements that were applied are left out: the rescaling of modality values, and also the
-        window of display values. The window is not for the precise values of Philips either.
+        window of all others.
     given : bool
         Whether the Photometric Interpretation in `how` is the caller's.
     """
@@ -140,7 +135,7 @@ def technical_header(
     if "bits_stored" in how:
         header["BitsStored"] = int(how["bits_stored"])
     header |= elements(dataset)
-    for keyword in _APPLIED[values]:
+    for keyword in _APPLIED.get(values, _WITH_WINDOW):
         header.pop(keyword, None)
     if values == "display" and header["PhotometricInterpretation"] != "RGB":
         grey = header["PhotometricInterpretation"] != "PALETTE COLOR"

@@ -45,7 +45,7 @@ def to_zarr(
     shards: str | int | Sequence[int] | None = "auto",
     compressors: Any = "auto",
     levels: int | str = "auto",
-    values: Literal["stored", "modality", "philips-float", "display"] = "stored",
+    values: str = "stored",
     on_irregular: Literal["error", "keep", "fill"] = "error",
     on_duplicate: Literal["error", "first"] = "error",
     order_by: str | Sequence[str] | None = None,
@@ -91,11 +91,11 @@ def to_zarr(
         None for no compression.
     levels : int or "auto"
         Number of levels of an OME-Zarr pyramid; by default until a frame fits in 256 x 256.
-    values : {"stored", "modality", "philips-float", "display"}
-        Values as the decoder gives them; in the units of the modality, such as Hounsfield
-        units, by each frame's own slope and intercept; or 8-bit grey or RGB as a viewer shows
-        them.
-        ``"philips-float"``: see :func:`dcmdask.from_dicom`.
+    values : str
+        ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
+        each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
+        them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
+        or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
     on_irregular : {"error", "keep", "fill"}
         If positions are missing, double or uneven: raise; keep the frames in spatial order
         (holes in a grid of several dimensions hold `fill_value`); or put `fill_value` where

@@ -31,10 +31,12 @@ from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import Lut, Luts, luts
 from dcmdask.arrays.modality import BLOCK, ModalityFrames, Transformation
+from dcmdask.arrays.real_world import RealWorldFrames
 from dcmdask.arrays.transformation import fill_for, with_values
 from dcmdask.dicom import files
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.header import read_whole_header
+from dcmdask.dicom.real_world import RealWorldMapping
 from dcmdask.errors import DecodeError, HeaderError, MissingElementError
 from dcmdask.pixels.frame_array import FrameArray, open_frames
 
@@ -446,6 +448,12 @@ VALUES: dict[str, Callable[[], Any]] = {
     "palette": lambda: DisplayFrames(
         Held(FRAMES), Transformation(12, interpretation="PALETTE COLOR", luts=[PALETTE] * 7)
     ),
+    "real world": lambda: RealWorldFrames(
+        Held(FRAMES), [RealWorldMapping("A", "", 9, 4000 - n, 0.5, n) for n in range(7)], 12
+    ),
+    "mapped by a table": lambda: RealWorldFrames(
+        Held(FRAMES), [RealWorldMapping("A", "", 0, 99, table=np.linspace(0, 1, 100))] * 7, 12
+    ),
     "big endian": lambda: ModalityFrames(Held(FRAMES.astype(">u2")), Transformation(12, 0.5)),
 }
 
@@ -504,7 +512,14 @@ def test_tokens_tell_parameters_apart() -> None:
             Transformation(12, interpretation="MONOCHROME1"),
         )
     }
-    assert len(tokens) == 2 * 9 + 4
+    mappings = [
+        RealWorldMapping("A", "", 0, 9, 1, 0),
+        RealWorldMapping("A", "", 0, 8, 1, 0),
+        RealWorldMapping("A", "", 0, 9, 2, 0),
+        RealWorldMapping("A", "", 0, 9, table=np.arange(10.0)),
+    ]
+    tokens |= {RealWorldFrames(held, [one] * 7, 12).token for one in mappings}
+    assert len(tokens) == 2 * 9 + 4 + 4
 
 
 def test_large_frames_are_done_block_by_block() -> None:

@@ -11,13 +11,25 @@ import numpy as np
 import pytest
 import xarray as xr
 from counting import count_decodings
+from highdicom.pm import RealWorldValueMapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_enhanced import ultrasound
-from made_images import detector, dose, loop, mosaic, nuclear, run_of, uih, vectors
+from made_images import (
+    detector,
+    dose,
+    loop,
+    mosaic,
+    nuclear,
+    parametric_map,
+    run_of,
+    uih,
+    vectors,
+)
 from made_series import AXIAL, SERIES, along, classic, enhanced
 from make_dicom import native, noise, saved
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import (
     UID,
     EnhancedXAImageStorage,
@@ -92,6 +104,17 @@ def rotation(folder: Path) -> None:
     loop(folder, FrameTime=40, Modality="XA", **angles)
 
 
+def quantities(folder: Path) -> None:
+    units = {"ADC": codes.UCUM.SquareMillimeterPerSecond, "T1": codes.UCUM.Millisecond}
+    mappings = [
+        [RealWorldValueMapping(label, "", unit, (0, 65535), slope=0.5)]
+        for label, unit in units.items()
+    ]
+    pixels = noise(6, 6, 8, dtype="u2").reshape(3, 2, 6, 8).transpose(0, 2, 3, 1)
+    parametric_map(folder, pixels, mappings)
+>>>>>>> cA
+
+
 def segmentation(folder: Path) -> None:
     folder.mkdir()
     uids = {"SOPClassUID": SegmentationStorage, "SeriesInstanceUID": SERIES}
@@ -111,9 +134,11 @@ MADE: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], int]] = {
     "colours": (lambda folder: loop(folder, noise(4, 6, 8, 3), FrameTime=40), ("t",), 1),
     "gates": (gates, ("time_slot", "z"), 1),
     "energy windows": (windows, ("energy_window", "detector"), 1),
+<<<<<<< HEAD
     "grids": (grids, ("t", "z"), 5),
     "ultrasound volume": (ultrasound_volume, ("t", "z"), 1),
     "rotation": (rotation, ("t",), 1),
+    "parametric map": (quantities, ("channel", "z"), 1),
     "segmentation": (segmentation, ("frame",), 1),
 }
 

@@ -17,8 +17,12 @@ import pytest
 import zarr
 from botocore.exceptions import EndpointConnectionError
 from distributed import Client, LocalCluster
+from highdicom.pm import RealWorldValueMapping
+from made_images import parametric_map
+from made_images import pet as activity_series
 from made_series import AXIAL, SERIES, along, classic
 from make_dicom import encapsulated, encoded, native, noise, saved
+from pydicom.sr.codedict import codes
 from pydicom.uid import (
     ExplicitVRBigEndian,
     JPEG2000Lossless,
@@ -57,6 +61,18 @@ def series(folder: Path, distances: Any = (0, 2.5, 5, 7.5, 10, 12.5), **more: An
 def pet(folder: Path) -> Path:
     slopes = {"RescaleSlope": [0.5, 1.5, 2, 3.25, 4, 5], "RescaleIntercept": [-3] * 6}
     return series(folder, each=slopes, WindowCenter=40, WindowWidth=400)
+
+
+def activities(folder: Path) -> Path:
+    activity_series(folder / "series")
+    return folder / "series"
+
+
+def quantities(folder: Path) -> Path:
+    """Two mappings, of which one has values for some stored values only."""
+    whole = RealWorldValueMapping("ADC", "", codes.UCUM.NoUnits, (0, 65535), slope=2.0)
+    part = RealWorldValueMapping("T1", "", codes.UCUM.Millisecond, (99, 20000), slope=0.1)
+    return parametric_map(folder, noise(4, 9, 7, dtype="u2"), [whole, part])
 
 
 def jpeg(folder: Path) -> Path:
@@ -99,6 +115,8 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "jpeg raw": (jpeg, {"raw": True}),
     "jpeg plugin": (jpeg, {"decoding_plugin": "imagecodecs"}),
     "modality": (pet, {"values": "modality", **OME}),
+    "suv": (activities, {"values": "suv-lbm", **OME}),
+    "real-world": (quantities, {"values": "real-world:T1"}),
     "display": (pet, {"values": "display", "chunks": (2, 9, 7)}),
     "identifiers": (series, {"with_identifiers": True}),
     "gap": (

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 import zarr
 
 from dcmdask.archive.discovery import MARK_KEY
-from dcmdask.arrays.transformation import Values
+from dcmdask.arrays.transformation import are_values
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store.export import MASK, Format, OnError, Prepared
@@ -259,7 +259,7 @@ _PLAN: Mapping[str, _Check] = {
     "options": _are_options,
     "order_by": lambda value: isinstance(value, list) and ORDER_BY.keys() >= set(map(str, value)),
     "source": _is(str),
-    "values": _one_of(*get_args(Values)),
+    "values": are_values,
     "with_identifiers": _is(bool),
 }
 
