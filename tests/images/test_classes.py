@@ -112,7 +112,6 @@ def quantities(folder: Path) -> None:
     ]
     pixels = noise(6, 6, 8, dtype="u2").reshape(3, 2, 6, 8).transpose(0, 2, 3, 1)
     parametric_map(folder, pixels, mappings)
->>>>>>> cA
 
 
 def segmentation(folder: Path) -> None:
@@ -134,7 +133,6 @@ MADE: dict[str, tuple[Callable[[Path], Any], tuple[str, ...], int]] = {
     "colours": (lambda folder: loop(folder, noise(4, 6, 8, 3), FrameTime=40), ("t",), 1),
     "gates": (gates, ("time_slot", "z"), 1),
     "energy windows": (windows, ("energy_window", "detector"), 1),
-<<<<<<< HEAD
     "grids": (grids, ("t", "z"), 5),
     "ultrasound volume": (ultrasound_volume, ("t", "z"), 1),
     "rotation": (rotation, ("t",), 1),
