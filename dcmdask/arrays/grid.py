@@ -154,6 +154,8 @@ def axes_of(array: xr.DataArray) -> PatientAxes:
 def check_same_frame(array: xr.DataArray, other: xr.DataArray, trusted: bool) -> None:
     """Raise where two arrays have not the same frame of reference; or issue a note.
 
+    A segmentation lies where the series lies that it refers to, whatever their UIDs are.
+
     Parameters
     ----------
     array, other : xarray.DataArray
@@ -166,10 +168,12 @@ def check_same_frame(array: xr.DataArray, other: xr.DataArray, trusted: bool) ->
         They have not, and are not trusted (``frame-of-reference``).
     """
     uid = axes_of(array).frame_of_reference_uid
+    referenced = np.atleast_1d(array.attrs.get("referenced_series", [])).tolist()
     # Images of one series may have no UID of their frame of reference.
     if (
         uid == axes_of(other).frame_of_reference_uid != ""
         or array.coords["patient"].item() == other.coords["patient"].item()
+        or other.attrs.get("series_uid", "") in referenced
     ):
         return
     text = "the two images have not the same Frame of Reference UID (0020,0052)"

@@ -85,9 +85,14 @@ class Segmentation(Meaning):
         return replace(found, coordinates={**found.coordinates, **_coordinates(segments)})
 
     def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:
-        """Return ``segmentation_type``; of a label map ``labels`` and ``label_numbers``."""
+        """Return ``segmentation_type``, ``referenced_series``; and of a label map its labels.
+
+        These are ``labels`` and ``label_numbers``. The UIDs are those of the series that the
+        segments were drawn on.
+        """
         one = instances[0]
-        found: dict[str, Any] = {}
+        series = _referenced_series(one)
+        found: dict[str, Any] = {"referenced_series": series} if series else {}
         if kind := term(one.own.word(_TYPE), "BINARY FRACTIONAL LABELMAP"):
             found["segmentation_type"] = kind
         if not np.isfinite(one.facts["segment"]).all():
@@ -104,8 +109,7 @@ class Segmentation(Meaning):
         found += f" of {counted(segments, 'segment')}"
         if lengths:
             found += f" on {places(lengths)}"
-        texts = one.own.raw(REFERENCED_SERIES).decode("ascii", "replace").split("\\")
-        series = [text for text in texts if uid(text)]
+        series = _referenced_series(one)
         if len(series) == 1:
             return f"{found} of series ...{series[0][-4:]}"
         return f"{found} of {len(series)} series" if series else found
@@ -128,6 +132,11 @@ class Segmentation(Meaning):
             lacking = int((~np.isfinite(numbers)).sum())
             text = f"{lacking} of {len(numbers)} frames do not say of which segment they are"
             yield Note("segments", text)
+
+
+def _referenced_series(one: Described) -> list[str]:
+    texts = one.own.raw(REFERENCED_SERIES).decode("ascii", "replace").split("\\")
+    return [text for text in texts if uid(text)]
 
 
 def _others(layout: Layout) -> dict[str, Integers]:

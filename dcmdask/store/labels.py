@@ -119,7 +119,7 @@ def _on_grid(found: Contents, frames: ArrangedFrames, image: Contents) -> Arrang
 
 
 def _labelled(one: Contents) -> xr.DataArray:
-    """Return the coordinates in the patient, on an array without values."""
+    """Return the coordinates in the patient and the attributes, on an array without values."""
     import xarray as xr
 
     known = {
@@ -128,7 +128,7 @@ def _labelled(one: Contents) -> xr.DataArray:
         if name in ("z", "y", "x", "patient")
     }
     nothing = np.broadcast_to(np.False_, one.frames.shape)
-    return xr.DataArray(nothing, known, one.dims, one.values)
+    return xr.DataArray(nothing, known, one.dims, one.values, one.attributes)
 
 
 def _overlap(found: Contents, frames: ArrangedFrames) -> bool:

@@ -57,6 +57,9 @@ def test_another_frame_of_reference_is_trusted_only_when_asked(tmp_path: Path) -
     path = written(tmp_path / "seg.dcm", images, masks())
     expected = read(path, like=read(tmp_path / "ct")).compute()
     changed(path, lambda one: setattr(one, "FrameOfReferenceUID", generate_uid()))
+    # It still refers to the series.
+    np.testing.assert_array_equal(read(path, like=read(tmp_path / "ct")), expected)
+    changed(path, lambda one: delattr(one, "ReferencedSeriesSequence"))
     ct, series = read(tmp_path / "ct"), scan(path)[0]
     with pytest.raises(GeometryError, match="Frame of Reference") as caught:
         series.to_xarray(like=ct)

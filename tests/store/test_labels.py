@@ -147,6 +147,8 @@ def test_what_is_no_label(images: list[Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels are for OME-Zarr"):
         stored(tmp_path, format="zarr", levels="auto")
     changed(path, lambda one: setattr(one, "FrameOfReferenceUID", "1.2.3"))
+    stored(tmp_path, tmp_path / "referred.zarr")
+    changed(path, lambda one: delattr(one, "ReferencedSeriesSequence"))
     with pytest.raises(GeometryError, match="Frame of Reference"):
         stored(tmp_path)
     assert not (tmp_path / "ct.zarr").exists()
