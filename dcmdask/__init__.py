@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan as Scan
     from dcmdask.archive.scan import scan as scan
     from dcmdask.archive.series import Series as Series
-    from dcmdask.arrays import pictures as pictures
     from dcmdask.geometry.grid import Geometry as Geometry
     from dcmdask.geometry.grid import Irregularity as Irregularity
     from dcmdask.images.volume import Stack as Stack
+    from dcmdask.labelled import pictures as pictures
     from dcmdask.pixels.frame_array import FrameArray as FrameArray
     from dcmdask.pixels.frame_array import open_frames as open_frames
     from dcmdask.pixels.pixel_array import iter_pixels as iter_pixels
@@ -62,7 +62,7 @@ _HOMES = {
 }
 
 # Modules that are public as they are.
-_MODULES = {"batch": "dcmdask.batch", "pictures": "dcmdask.arrays.pictures"}
+_MODULES = {"batch": "dcmdask.batch", "pictures": "dcmdask.labelled.pictures"}
 
 __all__ = [*errors.__all__, *_HOMES, *_MODULES, "__version__"]  # noqa: PLE0604  all of them are strings
 

@@ -18,8 +18,8 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from dcmdask.arrays.accessor import DicomAccessor
 from dcmdask.dicom.image_pixel import check_options, header_options
+from dcmdask.labelled.accessor import DicomAccessor
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -204,8 +204,8 @@ def _dataset(
     **how: Any,
 ) -> xr.Dataset:
     from dcmdask.arrays.chunks import plan_chunks
-    from dcmdask.arrays.labels import labelled
     from dcmdask.images.assembly import assemble, planned
+    from dcmdask.labelled.labels import labelled
 
     stack, frames, arrangement = assemble(stack, values, on_irregular, **how)
     lazy = indexing.LazilyIndexedArray(_Frames(frames))

@@ -9,8 +9,8 @@ from make_dicom import native, saved
 from pydicom.dataset import Dataset
 
 from dcmdask.dicom.description import Described, describe
-from dcmdask.dicom.files import locate
 from dcmdask.pixels.array_like import ArrayLike
+from dcmdask.sources.files import locate
 
 
 def instance(src: Path | bytes) -> Described:

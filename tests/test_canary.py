@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 import dcmdask
 from dcmdask import AmbiguousSourceError, HeaderError, IrregularSeriesError, Stack
-from dcmdask.arrays import pictures
 from dcmdask.cli import app
+from dcmdask.labelled import pictures
 
 FRAMES = noise(3, 5, 7, dtype="i2", bits=12)
 EVEN, GAP = (0, 2.5, 5), (0, 2.5, 7.5)

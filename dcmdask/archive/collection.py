@@ -14,10 +14,10 @@ from dcmdask.archive.discovery import local_path
 from dcmdask.archive.media import medium_of, unzipped
 from dcmdask.archive.scan import Scan
 from dcmdask.archive.series import Series
-from dcmdask.dicom import files
-from dcmdask.dicom.access import reaching
 from dcmdask.errors import Advice, AmbiguousSourceError
 from dcmdask.images.volume import Stack
+from dcmdask.sources import files
+from dcmdask.sources.access import reaching
 
 # Number of series or files that a message lists.
 _LISTED = 3

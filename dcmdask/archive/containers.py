@@ -17,11 +17,11 @@ from dcmdask.archive.descriptions import Outcome, describe_located
 from dcmdask.archive.discovery import Choice, Skipped, matches
 from dcmdask.archive.media import is_gzipped
 from dcmdask.archive.remote import members, url_of
-from dcmdask.dicom import files
-from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.inflation import ReadForward
 from dcmdask.errors import HeaderError
+from dcmdask.sources import files
+from dcmdask.sources.access import reaching
+from dcmdask.sources.inflation import ReadForward
 
 # Bytes of the beginning of a member that can be read twice without going back in the archive.
 _KEPT = 2**25

@@ -14,13 +14,13 @@ from pydicom.uid import UID
 
 from dcmdask.archive.discovery import Skipped, empty, unreadable
 from dcmdask.archive.media import medium_of
-from dcmdask.dicom import files
 from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.description import Described, describe
 from dcmdask.dicom.header import Header, read_header
 from dcmdask.dicom.image_pixel import inflate_limit
 from dcmdask.dicom.without_pixels import without_pixels
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError
+from dcmdask.sources import files
 
 Outcome: TypeAlias = "Described | Skipped"
 

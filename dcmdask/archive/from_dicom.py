@@ -13,7 +13,7 @@ from dcmdask.archive.copies import check_on_duplicate
 from dcmdask.archive.scan import scan
 from dcmdask.arrays.chunks import to_dask
 from dcmdask.arrays.transformation import check_values, with_values
-from dcmdask.dicom import description, files, instance
+from dcmdask.dicom import description, instance
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.header import read_header
 from dcmdask.dicom.image_pixel import check_options, header_options, inflate_limit
@@ -21,6 +21,7 @@ from dcmdask.errors import DcmdaskError
 from dcmdask.geometry.repair import check_on_irregular
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.sources import files
 
 
 def from_dicom(

@@ -13,12 +13,12 @@ from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.discovery import Skipped, folder_of
 from dcmdask.archive.processes import in_threads
 from dcmdask.archive.series import Series
-from dcmdask.dicom import files
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_index import PixelDataElement
 from dcmdask.dicom.header import read_header
 from dcmdask.geometry.grid import Irregularity
+from dcmdask.sources import files
 
 __all__ = ["by_series", "series_of"]
 

@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 from pydicom import dcmread
 from pydicom.multival import MultiValue
 
-from dcmdask.dicom import files
 from dcmdask.dicom.header import read_header
-from dcmdask.dicom.inflation import read_whole
 from dcmdask.errors import HeaderError, PixelDataError
+from dcmdask.sources import files
+from dcmdask.sources.inflation import read_whole
 
 Medium: TypeAlias = Literal["zip", "tar", "gzip", "directory"]
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from dcmdask.archive.discovery import MARKS, MOST, Choice, Skipped, is_readable_mark, written_by_us
-from dcmdask.dicom.access import reaching
+from dcmdask.sources.access import reaching
 
 
 def discover(

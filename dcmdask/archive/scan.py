@@ -32,11 +32,11 @@ from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.archive.series import Series
 from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, matching, row
-from dcmdask.dicom.access import reaching
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options, inflate_limit
 from dcmdask.errors import HeaderError
 from dcmdask.pixels.notebook import html_table
+from dcmdask.sources.access import reaching
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -364,7 +364,7 @@ class Series:
         xarray.DataArray
             Backed by a lazy Dask array, with the axes of :attr:`Stack.dims`. The coordinates
             ``x``, ``y`` and ``z`` are mm along rows, columns and the normal, from the origin of
-            the patient's axes; :class:`.dcm <dcmdask.arrays.accessor.DicomAccessor>` has the
+            the patient's axes; :class:`.dcm <dcmdask.labelled.accessor.DicomAccessor>` has the
             affine and what follows from it.
 
         Raises

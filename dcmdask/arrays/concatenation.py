@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dcmdask.arrays.tiles import TiledFrames
-from dcmdask.dicom import files
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
 from dcmdask.dicom.instance import open_instance
@@ -24,6 +23,7 @@ from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
 from dcmdask.pixels.decode import Decoding, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
+from dcmdask.sources import files
 
 # The scan found the number of frames, file by file.
 _OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})

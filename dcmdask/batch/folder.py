@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from dcmdask.dicom import files
+from dcmdask.sources import files
 from dcmdask.store.ownership import check_ours, files_below, locked
 
 # Errors of a path where there is no file: absent, a folder, or a loop of links.

@@ -23,7 +23,7 @@ from distributed.protocol import pickle
 from dcmdask.archive.series import Series
 from dcmdask.batch.code import code_of, module_name, normalised
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.files import LocalFile, opened
+from dcmdask.sources.files import LocalFile, opened
 
 _PLAIN = (bool, int, float, str, bytes, list, tuple, dict, set, frozenset)
 # Bytes that are read at once for a checksum.

@@ -37,9 +37,9 @@ from dcmdask.console.output import (
     say,
     show,
 )
-from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError
+from dcmdask.sources.access import TARGET_OPTION, options_of, reaching
 from dcmdask.store.scheduler import cluster, half_of_this_machine
 
 _CODES = "Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted."

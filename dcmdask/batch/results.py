@@ -15,11 +15,11 @@ import numpy as np
 from dask.base import compute
 
 from dcmdask.archive.series import Series
-from dcmdask.arrays.pictures import frame as picture_of
 from dcmdask.batch.outcome import COLUMNS
 from dcmdask.batch.staging import Staging
 from dcmdask.errors import DcmdaskWarning
 from dcmdask.images.volume import Stack
+from dcmdask.labelled.pictures import frame as picture_of
 from dcmdask.store.result_writer import result
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -30,9 +30,9 @@ from dcmdask.batch.records import Record, key_of, record_of
 from dcmdask.batch.selection import Selection, selected
 from dcmdask.batch.staging import settled
 from dcmdask.batch.workers import Requirements, Workers, check_workers
-from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
+from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.scheduler import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:

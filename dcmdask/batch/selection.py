@@ -29,10 +29,10 @@ from dcmdask.batch.identity import (
 )
 from dcmdask.batch.records import SCAN, Record, left_out, names_of, read_records, relative
 from dcmdask.batch.work import Job, Work
-from dcmdask.dicom.access import TARGET_OPTION, reaching
-from dcmdask.dicom.files import Stored
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import StoreExistsError
+from dcmdask.sources.access import TARGET_OPTION, reaching
+from dcmdask.sources.files import Stored
 from dcmdask.store.ownership import check_apart
 
 # Fields of a record that a selection does not need, and that take most of its memory.

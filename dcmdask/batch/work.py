@@ -24,7 +24,6 @@ from dcmdask.batch.outputs import in_use
 from dcmdask.batch.records import Record, cause_of, failed, key_of, record_of, thumbnail_key
 from dcmdask.batch.results import keep, thumbnail
 from dcmdask.batch.staging import Staging, settled
-from dcmdask.dicom.access import is_of_network
 from dcmdask.errors import (
     AlignmentError,
     AmbiguousSourceError,
@@ -37,6 +36,7 @@ from dcmdask.errors import (
     StoreExistsError,
     StoreLostError,
 )
+from dcmdask.sources.access import is_of_network
 
 # Stage of an error of dcmdask; the first class that fits.
 _STAGES: Mapping[type[DcmdaskError], str] = {

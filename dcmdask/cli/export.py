@@ -12,8 +12,8 @@ import typer
 from dcmdask.cli.verify import json_of
 from dcmdask.console import options
 from dcmdask.console.output import FAILURES, listing, show
-from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
+from dcmdask.sources.access import options_of
 
 if TYPE_CHECKING:
     from dcmdask.store.export import Prepared

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from dcmdask.cli.series import series_info
 from dcmdask.console import options
 from dcmdask.console.output import listing, show
-from dcmdask.dicom.access import options_of
 from dcmdask.errors import DcmdaskWarning, HeaderError
 from dcmdask.images.summary import counted
+from dcmdask.sources.access import options_of
 
 if TYPE_CHECKING:
-    from dcmdask.dicom.files import Stored
     from dcmdask.pixels.frame_array import FrameArray
+    from dcmdask.sources.files import Stored
 
 
 def info(
@@ -34,8 +34,9 @@ def info(
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
     from dcmdask.archive.collection import is_collection, one_file
-    from dcmdask.dicom import files, image_pixel
+    from dcmdask.dicom import image_pixel
     from dcmdask.pixels.frame_array import open_frames
+    from dcmdask.sources import files
 
     storage_options = options_of(storage_option or ())
     opening = options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit, set)

@@ -11,8 +11,8 @@ import typer
 from dcmdask.cli.choice import chosen
 from dcmdask.console import options
 from dcmdask.console.output import say
-from dcmdask.dicom.access import options_of
 from dcmdask.errors import GeometryError
+from dcmdask.sources.access import options_of
 
 if TYPE_CHECKING:
     import xarray as xr

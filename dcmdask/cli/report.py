@@ -9,9 +9,9 @@ import typer
 
 from dcmdask.console import options
 from dcmdask.console.output import FAILURES, listing, show, table
-from dcmdask.dicom.access import TARGET_OPTION, options_of, reaching
 from dcmdask.dicom.conversion import plain
 from dcmdask.images.summary import counted
+from dcmdask.sources.access import TARGET_OPTION, options_of, reaching
 
 if TYPE_CHECKING:
     from dcmdask.report.summary import Cause, Summary

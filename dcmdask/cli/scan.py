@@ -12,8 +12,8 @@ import typer
 
 from dcmdask.console import options
 from dcmdask.console.output import FAILURES, say, show, skipped_files, table
-from dcmdask.dicom.access import options_of
 from dcmdask.images.summary import counted
+from dcmdask.sources.access import options_of
 
 if TYPE_CHECKING:
     from dcmdask.archive.scan import Scan

@@ -10,8 +10,8 @@ import typer
 
 from dcmdask.console import options
 from dcmdask.console.output import FAILURES, show
-from dcmdask.dicom.access import options_of
 from dcmdask.dicom.conversion import plain
+from dcmdask.sources.access import options_of
 
 if TYPE_CHECKING:
     from dcmdask.store.verification.verify import VerifyReport

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.datadict import dictionary_VR
 
-from dcmdask.dicom import files, frame_facts
+from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, UNREADABLE, code_string, first_number, minutes, text
 from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
 from dcmdask.dicom.frame_index import count_frames
@@ -33,6 +33,7 @@ from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnEle
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.errors import HeaderError
+from dcmdask.sources import files
 
 __all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "text_of"]
 
@@ -247,7 +248,7 @@ def describe(
     Parameters
     ----------
     source : Stored
-        As :func:`dcmdask.dicom.files.locate` returns it.
+        As :func:`dcmdask.sources.files.locate` returns it.
     options : mapping, optional
         Overrides of group 0028, `transfer_syntax_uid`, `inflate_limit` and
         `allow_excess_frames`, as for

@@ -9,12 +9,13 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from pydicom.uid import UID, RLELossless
 
-from dcmdask.dicom import files, offsets
+from dcmdask.dicom import offsets
 from dcmdask.dicom.elements import UNDEFINED, Element
 from dcmdask.dicom.frame_facts import FACTS
 from dcmdask.dicom.header import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, Header
 from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.errors import HeaderError, Note, PixelDataError, how_to_pass
+from dcmdask.sources import files
 
 # Number of entries of an offset table that are looked up in a remote source, a request each;
 # every item is checked again when its frame is decoded.

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
-from dcmdask.dicom import files, frame_facts
+from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, NUMBERS, UNREADABLE, numbers
 from dcmdask.dicom.elements import (
     Element,
@@ -32,6 +32,7 @@ from dcmdask.dicom.frame_facts import FACTS, Common
 from dcmdask.dicom.header import Header, read_whole_header
 from dcmdask.dicom.walk import read_items
 from dcmdask.errors import HeaderError
+from dcmdask.sources import files
 
 __all__ = [
     "PER_FRAME",

@@ -23,7 +23,6 @@ from pydicom.uid import (
 )
 
 from dcmdask import errors
-from dcmdask.dicom import files
 from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.elements import (
     EXPLICIT_BIG,
@@ -43,6 +42,7 @@ from dcmdask.dicom.elements import (
 )
 from dcmdask.dicom.walk import read_elements
 from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError, Note
+from dcmdask.sources import files
 
 TRANSFER_SYNTAX_UID = 0x00020010
 EXTENDED_OFFSET_TABLE = 0x7FE00001

@@ -21,9 +21,9 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.valuerep import IS
 
-from dcmdask.dicom import files
 from dcmdask.dicom.conversion import NUMBERS, code_string, first_number
 from dcmdask.errors import HeaderError, MissingElementError, Note, how_to_pass
+from dcmdask.sources import files
 
 NUMBER_OF_FRAMES = 0x00280008
 ELEMENTS: Mapping[int, str] = {

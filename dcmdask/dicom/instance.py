@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from dcmdask.dicom import files, offsets
+from dcmdask.dicom import offsets
 from dcmdask.dicom.conversion import code_string, uid
 from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element, NotUnderstood
 from dcmdask.dicom.frame_index import (
@@ -47,6 +47,7 @@ from dcmdask.errors import (
     UnsupportedSyntaxError,
     how_to_pass,
 )
+from dcmdask.sources import files
 
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 # The elements that an instance is opened by.
@@ -121,7 +122,7 @@ def open_instance(
 
     Parameters
     ----------
-    src : Dataset, Header, or what :func:`dcmdask.dicom.files.locate` takes
+    src : Dataset, Header, or what :func:`dcmdask.sources.files.locate` takes
         A header with the elements of :data:`WANTED`.
     options : mapping
         Overrides of group 0028 and pydicom's decoding options.

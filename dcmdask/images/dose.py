@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dcmdask.arrays.labels import units
 from dcmdask.dicom.conversion import term
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
 from dcmdask.geometry.planes import Floats, normal_of, spans_plane
 from dcmdask.images.meaning import Meaning
 from dcmdask.images.summary import places
+from dcmdask.labelled.labels import units
 
 if TYPE_CHECKING:
     from dcmdask.images.layout import Layout

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import common_type, types_of
-from dcmdask.arrays.labels import attributes
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.errors import Note
@@ -23,6 +22,7 @@ from dcmdask.images.meaning import Meaning
 from dcmdask.images.notes import notes_on
 from dcmdask.images.regions import region_attributes, region_notes, regions_of
 from dcmdask.images.summary import counted
+from dcmdask.labelled.labels import attributes
 
 
 class Layout:

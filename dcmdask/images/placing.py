@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcmdask.arrays.chunks import to_dask
-from dcmdask.arrays.grid import check_same_frame, grid_of
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import GeometryError, Note
 from dcmdask.geometry.planes import Integers
+from dcmdask.labelled.grid import check_same_frame, grid_of
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -260,7 +260,7 @@ class Stack(Layout):
         xarray.DataArray
             Backed by a lazy Dask array, with the axes of `dims`. The coordinates
             ``x``, ``y`` and ``z`` are mm along rows, columns and the normal, from the origin of
-            the patient's axes; :class:`.dcm <dcmdask.arrays.accessor.DicomAccessor>` has the
+            the patient's axes; :class:`.dcm <dcmdask.labelled.accessor.DicomAccessor>` has the
             affine and what follows from it.
 
         Raises
@@ -283,7 +283,7 @@ class Stack(Layout):
         (('z', 'y', 'x'), 'HU')
         """
         from dcmdask.arrays.chunks import to_dask
-        from dcmdask.arrays.labels import labelled
+        from dcmdask.labelled.labels import labelled
 
         check_options(decoding_options, self.to_xarray)
         stack, frames, arrangement = assemble(

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.dicom import files, offsets
+from dcmdask.dicom import offsets
 from dcmdask.dicom.instance import Instance
 from dcmdask.pixels import shortcut
 from dcmdask.pixels.decode import Decoding, Encoded, Span, allocate, decode_into, examine
+from dcmdask.sources import files
 
 # Encoded bytes that one read holds in memory, unless one frame has more. For local files few
 # enough to be in the processor's cache when they are decoded.

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dcmdask.dicom import files
 from dcmdask.dicom.elements import PIXEL_DATA
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import check_options
@@ -28,6 +27,7 @@ from dcmdask.pixels.array_like import (
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
 from dcmdask.pixels.notebook import html_table
+from dcmdask.sources import files
 
 
 class FrameArray(ArrayLike):

@@ -19,7 +19,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_is_retired
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
-from dcmdask.dicom import files, offsets
+from dcmdask.dicom import offsets
 from dcmdask.dicom.header import (
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
@@ -37,6 +37,7 @@ from dcmdask.pixels.decode import (
     examine,
     general,
 )
+from dcmdask.sources import files
 
 # Decoded bytes of a task: enough to make handing it out cheap, few enough to keep
 # memory bounded and an interrupt quick.

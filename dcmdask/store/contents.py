@@ -17,12 +17,6 @@ from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.concatenation import opening_of
-from dcmdask.arrays.labels import (
-    Labels,
-    coordinates,
-    physical,
-    with_units,
-)
 from dcmdask.arrays.transformation import check_values, fill_for, with_values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
@@ -33,6 +27,12 @@ from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
 from dcmdask.images.volume import Stack
+from dcmdask.labelled.labels import (
+    Labels,
+    coordinates,
+    physical,
+    with_units,
+)
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.store.provenance import (

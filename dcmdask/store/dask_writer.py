@@ -19,8 +19,8 @@ from dask.base import compute
 from zarr.abc.store import Store
 
 from dcmdask.archive.discovery import MARK_KEY
-from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.errors import AlignmentError, StoreLostError
+from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import ExportReport, bytes_stored
 from dcmdask.store.group import CONFIG, complete, located, replaced, with_options
 from dcmdask.store.plan import codecs

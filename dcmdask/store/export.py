@@ -19,9 +19,9 @@ from zarr.storage import LocalStore
 from dcmdask import __version__
 from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.discovery import MARK_KEY
-from dcmdask.arrays.labels import PARAMETERS, Labels
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
 from dcmdask.geometry.repair import OnIrregular
+from dcmdask.labelled.labels import PARAMETERS, Labels
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.labels import FOLDER, LabelImage, label_images

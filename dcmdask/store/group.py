@@ -24,9 +24,9 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from dcmdask.archive.discovery import GROUP, MARK_KEY
-from dcmdask.dicom import files
-from dcmdask.dicom.access import is_of_network
 from dcmdask.errors import DcmdaskError, StoreExistsError
+from dcmdask.sources import files
+from dcmdask.sources.access import is_of_network
 from dcmdask.store.ownership import (
     TEMPORARY,
     StoreKeys,

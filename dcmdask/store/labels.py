@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dcmdask.arrays.labelmap import LabelMapFrames
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames
 from dcmdask.errors import Advice, LayoutError
 from dcmdask.images.placing import on_planes, places_in
+from dcmdask.labelled.labelmap import LabelMapFrames
 from dcmdask.store.contents import Contents, contents
 
 if TYPE_CHECKING:

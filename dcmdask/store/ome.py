@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcmdask.arrays.labels import Labels
 from dcmdask.dicom.description import facts_of
 from dcmdask.errors import Advice, IrregularSeriesError, LayoutError
 from dcmdask.geometry.coordinates import MILLISECONDS
@@ -20,6 +19,7 @@ from dcmdask.geometry.grid import Geometry, is_tilted
 from dcmdask.geometry.patient import patient_axes
 from dcmdask.geometry.planes import Floats
 from dcmdask.images.assembly import FILL, SPLIT
+from dcmdask.labelled.labels import Labels
 from dcmdask.store.channels import channels_of, described, labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan

@@ -24,8 +24,8 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from dcmdask.archive.discovery import GROUP, MARK_KEY, MARKS, is_mark
-from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.errors import StoreExistsError
+from dcmdask.sources.access import TARGET_OPTION, reaching
 
 # Suffix of zarr's local objects before they are renamed into place.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")

@@ -15,11 +15,11 @@ from zarr.abc.store import Store
 
 from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.series import Series
-from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
+from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
 from dcmdask.store.group import (
     CONFIG,

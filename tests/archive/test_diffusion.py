@@ -18,7 +18,7 @@ from real_files import DCM2NIIX
 
 from dcmdask import DcmdaskWarning, GeometryError, scan
 from dcmdask.dicom.description import describe
-from dcmdask.dicom.files import locate
+from dcmdask.sources.files import locate
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PLANES = {

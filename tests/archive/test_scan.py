@@ -43,8 +43,8 @@ import dcmdask.archive.scan as scanning
 from dcmdask.archive import descriptions, discovery, grouping, processes
 from dcmdask.archive.descriptions import describe_files
 from dcmdask.archive.scan import Scan, Skipped, scan
-from dcmdask.dicom import files
 from dcmdask.errors import DcmdaskWarning
+from dcmdask.sources import files
 
 FRAME = noise(1, 4, 6, dtype="u2")
 SERIES, OTHER_SERIES, STUDY = "1.2.4.10", "1.2.4.11", "1.2.5"

@@ -19,8 +19,8 @@ from pydicom.uid import (
 
 import dcmdask
 from dcmdask import DcmdaskWarning, scan
-from dcmdask.dicom import files
 from dcmdask.dicom.description import describe
+from dcmdask.sources import files
 
 ROWS, COLUMNS = 6, 8
 

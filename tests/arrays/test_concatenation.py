@@ -31,7 +31,6 @@ from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.transformation import with_values
 from dcmdask.dicom import frame_index
 from dcmdask.dicom.description import FACTS, describe
-from dcmdask.dicom.files import LocalFile, locate
 from dcmdask.errors import (
     DcmdaskWarning,
     DecodeError,
@@ -41,6 +40,7 @@ from dcmdask.errors import (
     SourceChangedError,
 )
 from dcmdask.pixels.frame_array import open_frames
+from dcmdask.sources.files import LocalFile, locate
 
 GREY = noise(9, 5, 6, dtype="u2", bits=12)
 SIGNED = noise(4, 5, 6, dtype="i2")

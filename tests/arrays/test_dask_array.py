@@ -30,13 +30,13 @@ from dcmdask.arrays.chunks import (
     SECONDS_PER_FRAME,
     plan_chunks,
 )
-from dcmdask.dicom.files import LocalFile
 from dcmdask.dicom.image_pixel import image_pixel
 from dcmdask.dicom.instance import Instance
 from dcmdask.dicom.offsets import ItemSpans
 from dcmdask.errors import DecodeError
 from dcmdask.pixels.decode import Decoding
 from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.sources.files import LocalFile
 
 FRAMES = noise(120, 12, 16, dtype="u2", bits=12)
 

@@ -33,12 +33,12 @@ from dcmdask.arrays.lookup_tables import Lut, Luts, luts
 from dcmdask.arrays.modality import BLOCK, ModalityFrames, Transformation
 from dcmdask.arrays.real_world import RealWorldFrames
 from dcmdask.arrays.transformation import fill_for, with_values
-from dcmdask.dicom import files
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.real_world import RealWorldMapping
 from dcmdask.errors import DecodeError, HeaderError, MissingElementError
 from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.sources import files
 
 TYPES = {
     "u1": (1, 8),

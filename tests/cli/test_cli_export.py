@@ -21,7 +21,7 @@ import dcmdask
 from dcmdask.cli import app
 from dcmdask.cli.export import numbers
 from dcmdask.console import progress
-from dcmdask.dicom import files
+from dcmdask.sources import files
 
 FRAMES = noise(12, 20, 24)
 

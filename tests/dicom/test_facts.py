@@ -46,7 +46,7 @@ from pydicom.uid import (
 )
 from real_files import corpus_files, packaged_file, packaged_files
 
-from dcmdask.dicom import files, functional_groups, header, instance
+from dcmdask.dicom import functional_groups, header, instance
 from dcmdask.dicom.description import FACTS, Described, describe, facts_of
 from dcmdask.errors import (
     DcmdaskError,
@@ -58,6 +58,7 @@ from dcmdask.errors import (
     UnsupportedSyntaxError,
 )
 from dcmdask.pixels.frame_array import open_frames
+from dcmdask.sources import files
 
 NAN, INF = float("nan"), float("inf")
 SYNTAXES = [*NATIVE, RLELossless]

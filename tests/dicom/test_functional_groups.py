@@ -23,7 +23,6 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
-from dcmdask.dicom import files
 from dcmdask.dicom.conversion import LONGEST, UNREADABLE
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.elements import (
@@ -39,6 +38,7 @@ from dcmdask.dicom.elements import (
 )
 from dcmdask.dicom.functional_groups import rows, rows_of_dataset, value_bytes
 from dcmdask.dicom.walk import read_elements
+from dcmdask.sources import files
 
 EVERYTHING = Filter(every=True)
 ENCODINGS = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG]

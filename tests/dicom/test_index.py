@@ -39,11 +39,11 @@ from pydicom.uid import (
 from dcmdask import from_dicom
 from dcmdask.dicom import frame_index
 from dcmdask.dicom.description import describe
-from dcmdask.dicom.files import locate
 from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.dicom.offsets import ItemSpans, walk_fragments
 from dcmdask.errors import DcmdaskWarning, HeaderError, PixelDataError
 from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.sources.files import locate
 
 NUMBER_OF_FRAMES = 0x00280008
 

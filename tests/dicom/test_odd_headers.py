@@ -27,8 +27,8 @@ from pydicom.uid import (
 
 from dcmdask import DcmdaskWarning, NoPixelDataError, NotDicomError, from_dicom, scan
 from dcmdask.dicom.description import describe
-from dcmdask.dicom.files import locate
 from dcmdask.pixels.frame_array import open_frames
+from dcmdask.sources.files import locate
 
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 

@@ -34,10 +34,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.dicom import files
 from dcmdask.errors import DecodeError, FrameNumberError
 from dcmdask.pixels import bulk
 from dcmdask.pixels.frame_array import FrameArray, open_frames
+from dcmdask.sources import files
 
 GREY = noise(7, 5, 6, dtype="i2")
 COLOUR = noise(4, 5, 6, 3)

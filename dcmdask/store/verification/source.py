@@ -12,12 +12,12 @@ from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.descriptions import quiet
 from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
-from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.dicom.image_pixel import header_options
 from dcmdask.errors import Note
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.guard import SYNTAXES
+from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import Prepared, prepare
 from dcmdask.store.group import located, with_options

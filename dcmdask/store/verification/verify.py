@@ -17,9 +17,9 @@ from zarr.abc.store import Store
 
 from dcmdask import __version__
 from dcmdask.archive.discovery import MARK_KEY
-from dcmdask.dicom.access import TARGET_OPTION, reaching
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import Note
+from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store import ome
 from dcmdask.store.export import MASK, Prepared
 from dcmdask.store.group import Place, check_reached, located, with_options

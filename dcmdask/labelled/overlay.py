@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from dcmdask.arrays.resampling import Method, like
 from dcmdask.errors import GeometryError
+from dcmdask.labelled.resampling import Method, like
 
 # Colours of segments for which the object recommends none, told apart by most eyes (Okabe, Ito).
 _PALETTE: Final = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")

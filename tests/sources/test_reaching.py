@@ -16,7 +16,7 @@ import dcmdask
 from dcmdask import UnreachableError, batch, cli
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record
-from dcmdask.dicom.access import options_of
+from dcmdask.sources.access import options_of
 
 KEYS = ["key=key", "secret=secret"]
 

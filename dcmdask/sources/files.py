@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from dcmdask.dicom.access import content_key, fetch_ranges, gives_ranges, is_http, reaching
-from dcmdask.dicom.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.errors import SourceChangedError
+from dcmdask.sources.access import content_key, fetch_ranges, gives_ranges, is_http, reaching
+from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
 
 # Bytes that one look into a remote header fetches.
 REMOTE_BLOCK = 256 * 1024

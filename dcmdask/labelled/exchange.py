@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcmdask.arrays.grid import grid_of
-from dcmdask.arrays.whole_file import whole_file
 from dcmdask.errors import GeometryError
 from dcmdask.geometry.patient import first_and_step
 from dcmdask.geometry.planes import Floats
+from dcmdask.labelled.grid import grid_of
+from dcmdask.labelled.whole_file import whole_file
 
 if TYPE_CHECKING:
     import SimpleITK

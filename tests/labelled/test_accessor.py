@@ -447,7 +447,7 @@ def test_resampling_holds_no_more_than_blocks(
     v = oblique.isel(z=[0] * 400)
     v = v.assign_coords(z=oblique.z.values[0] + 2.5 * np.arange(400)).chunk(z=10)
     # Ten planes of 2 x 3 pixels a block.
-    monkeypatch.setattr("dcmdask.arrays.resampling._BLOCK", 8 * 2 * 3 * 10)
+    monkeypatch.setattr("dcmdask.labelled.resampling._BLOCK", 8 * 2 * 3 * 10)
     asked: list[int] = []
 
     def watched(block: np.ndarray) -> np.ndarray:

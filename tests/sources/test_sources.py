@@ -29,7 +29,6 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dcmdask.dicom.access import COALESCE_GAP, COALESCE_LENGTH, coalesce
 from dcmdask.errors import (
     DcmdaskError,
     HeaderError,
@@ -39,6 +38,7 @@ from dcmdask.errors import (
 )
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
+from dcmdask.sources.access import COALESCE_GAP, COALESCE_LENGTH, coalesce
 
 FRAMES = noise(6, 9, 10, dtype="u2")
 KINDS = {

@@ -22,12 +22,13 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from dcmdask import from_dicom
 from dcmdask.cli.info import info
-from dcmdask.dicom import files, walk
 from dcmdask.dicom import header as reading
+from dcmdask.dicom import walk
 from dcmdask.dicom.description import describe
-from dcmdask.dicom.inflation import InflatedFile
 from dcmdask.errors import DcmdaskError, HeaderError, PixelDataError
 from dcmdask.pixels.frame_array import open_frames
+from dcmdask.sources import files
+from dcmdask.sources.inflation import InflatedFile
 
 pytest.importorskip("resource")
 

@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from dcmdask.arrays import pictures
-from dcmdask.arrays.pictures import GAP, GREY, contact_sheet, planes, projection
+from dcmdask.labelled import pictures
+from dcmdask.labelled.pictures import GAP, GREY, contact_sheet, planes, projection
 
 
 def sheet(path: Path) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dcmdask.arrays.grid import grid_of
 from dcmdask.errors import GeometryError
+from dcmdask.labelled.grid import grid_of
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,10 +7,10 @@ from make_dicom import native, noise
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from dcmdask.arrays.labels import UNITS, units
-from dcmdask.dicom import files
 from dcmdask.dicom.description import describe, facts_of
 from dcmdask.geometry.axes import TIMES
+from dcmdask.labelled.labels import UNITS, units
+from dcmdask.sources import files
 
 FRAME = noise(1, 2, 4, dtype="u2")
 CT, PT, MR = ({"Modality": modality} for modality in ("CT", "PT", "MR"))

@@ -86,7 +86,7 @@ def labelled(
     except ImportError as error:
         raise ImportError("labels need xarray: pip install 'dcmdask[xarray]'") from error
 
-    import dcmdask.arrays.accessor  # noqa: F401  results have `.dcm` from here on
+    import dcmdask.labelled.accessor  # noqa: F401  results have `.dcm` from here on
 
     dims = (*arrangement.dims, "y", "x", "sample")[: array.ndim]
     found = coordinates(array.shape, dims, arrangement, instances, facts)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dcmdask.arrays.grid import Grid, check_same_frame, grid_of
 from dcmdask.arrays.placement import fitting
 from dcmdask.errors import GeometryError
 from dcmdask.geometry.patient import PatientAxes, along_axis
 from dcmdask.geometry.planes import Floats
+from dcmdask.labelled.grid import Grid, check_same_frame, grid_of
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dcmdask.arrays.whole_file import whole_file
+from dcmdask.labelled.whole_file import whole_file
 
 __all__ = ["contact_sheet", "frame", "planes", "projection"]
 

@@ -13,12 +13,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from dcmdask.arrays import exchange, pictures, resampling
-from dcmdask.arrays.grid import Grid, grid_of
-from dcmdask.arrays.labelmap import labelmap
-from dcmdask.arrays.overlay import over
-from dcmdask.arrays.upright import upright
 from dcmdask.errors import GeometryError
+from dcmdask.labelled import exchange, pictures, resampling
+from dcmdask.labelled.grid import Grid, grid_of
+from dcmdask.labelled.labelmap import labelmap
+from dcmdask.labelled.overlay import over
+from dcmdask.labelled.upright import upright
 
 if TYPE_CHECKING:
     import SimpleITK

@@ -1,0 +1,1 @@
+"""Arrays with names and coordinates: labels, the accessor ``.dcm``, other grids, pictures."""
