@@ -62,7 +62,7 @@ def test_info() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert lines["what"] == (
-        "Ultrasound Multi-frame Image Storage, US, ultrasound loop of 30 frames"
+        "Ultrasound Multi-frame Image Storage, US, ultrasound loop of 30 frames, 1 region"
     )
     assert lines["array"] == "(30, 240, 320, 3) uint8"
     assert lines["pixels"] == "RGB from YBR_FULL_422, 8 bits stored"

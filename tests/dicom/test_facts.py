@@ -239,6 +239,8 @@ CLASSIC: dict[str, Any] = {
     "FlipAngle": "77",
     "InversionTime": "900",
     "MagneticFieldStrength": "1.5",
+    "PositionerPrimaryAngle": "-30.5",
+    "PositionerSecondaryAngle": "12",
     "SpacingBetweenSlices": "2.5",
 }
 
