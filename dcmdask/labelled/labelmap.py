@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.arrays.chunks import to_dask
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames
 from dcmdask.pixels.array_like import ArrayLike, inner_shape, split
 
 if TYPE_CHECKING:
+    import dask.array as da
     import xarray as xr
 
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -72,8 +74,7 @@ class LabelMapFrames(ArrayLike):
         out = np.zeros((planes.shape[1], *self.shape[1:]), self.dtype)
         for below, numbers in zip(out, planes.T, strict=True):
             there = numbers != ABSENT
-            for segment, number in zip(whole[numbers[there]], self.numbers[there], strict=True):
-                _lay(below, segment, number)
+            _lay(below, whole[numbers[there]], self.numbers[there])
         selected: Array = out[(slice(None), *inner)].reshape(-1, *shape)
         return selected[0] if isinstance(outer, int) else selected
 
@@ -94,8 +95,11 @@ def labelmap(array: xr.DataArray) -> xr.DataArray:
     dtype = np.min_scalar_type(int(numbers.max(initial=0)))
     across = numbers.astype(dtype).reshape(-1, *[1] * (array.ndim - 1))
     data: Any = array.data
+    laid: Any
     if isinstance(data, np.ndarray):
         laid = _laid_over(_numbered(data, across), (0,), False)
+    elif (frames := _frames_of(data)) is not None:
+        laid = to_dask(LabelMapFrames(frames, numbers.tolist()), (*data.chunks[1:],))
     else:
         import dask.array as da
 
@@ -123,6 +127,17 @@ def labelmap(array: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(laid, coordinates, array.dims[1:], "labels", attributes)
 
 
+def _frames_of(data: da.Array) -> ArrangedFrames | None:
+    """Return the frames that an array has all of, unchanged, where it has two axes of them.
+
+    Planes without a frame of a segment, which are most, are not made then.
+    """
+    found: Any = data.dask.get(f"original-{data.name}")
+    if isinstance(found, ArrangedFrames) and found.frame_axes == 2 and not found.fill_value:
+        return found
+    return None
+
+
 def _itself(part: Array, axis: Sequence[int], keepdims: bool) -> Array:
     return part
 
@@ -130,8 +145,8 @@ def _itself(part: Array, axis: Sequence[int], keepdims: bool) -> Array:
 def _numbered(segments: Array, numbers: Array) -> Array:
     """Return (1, ...): the number of the segment of each voxel, 0 where there is none."""
     out = np.zeros((1, *segments.shape[1:]), numbers.dtype)
-    for segment, number in zip(segments, numbers.reshape(-1), strict=True):
-        _lay(out[0], segment, number)
+    for plane in np.ndindex(segments.shape[1:-2]):
+        _lay(out[(0, *plane)], segments[(slice(None), *plane)], numbers.reshape(-1))
     return out
 
 
@@ -140,25 +155,29 @@ def _laid_over(parts: Any, axis: Sequence[int], keepdims: bool) -> Array:
     first, *others = parts if isinstance(parts, list) else [parts]
     # The first is no one else's.
     for other in others:
-        _lay(first[0], other[0])
+        for plane in np.ndindex(other.shape[1:-2]):
+            _lay(first[(0, *plane)], other[(slice(0, 1), *plane)])
     return np.asarray(first if keepdims else first[0])
 
 
-def _lay(below: Array, above: Array, number: Any = None) -> None:
-    """Lay a label map, or a segment of this number, over another label map."""
-    rows = below.shape[-2:]
-    for under, over in zip(below.reshape(-1, *rows), above.reshape(-1, *rows), strict=True):
-        # Most planes of most segments are empty, and most others nearly so.
-        if not over.max():
+def _lay(below: Array, layers: Array, numbers: Array | None = None) -> None:
+    """Lay label maps (n, rows, columns), or segments of these numbers, over a label map."""
+    # Of all at once: each call releases the interpreter's lock, and gets it back slowly.
+    filled = layers.max(axis=-1, initial=0) != 0
+    for place, (over, rows) in enumerate(zip(layers, filled, strict=True)):
+        # Most segments are empty in most rows.
+        there = np.flatnonzero(rows)
+        if not len(there):
             continue
-        there = np.flatnonzero(over.max(axis=1))
         lines = slice(there[0], there[-1] + 1)
-        some, where = under[lines], over[lines] != 0
-        if (double := np.count_nonzero(some[where])) > 0:
-            one = int(some[where].max())
-            other = int(over.max() if number is None else number)
+        under, upper = below[lines], over[lines]
+        where = upper != 0
+        number = None if numbers is None else numbers[place]
+        if (double := np.count_nonzero(under[where])) > 0:
+            one = int(under[where].max())
+            other = int(upper.max() if number is None else number)
             raise ValueError(
                 f"segments {min(one, other)} and {max(one, other)} overlap, in {double} voxels of "
                 "a plane: no label map holds both; leave one out by v.sel(segment=[...])"
             )
-        np.copyto(some, over[lines] if number is None else number, where=where)
+        np.copyto(under, upper if number is None else number, where=where)

@@ -107,10 +107,21 @@ def decode_frames(
     out : ndarray, optional
         (len(frames), *frame shape), C-contiguous.
     """
-    if _read_straight(instance, how):
+    is_local = isinstance(instance.source, files.LocalFile) and not how.plugin
+    if is_local and shortcut.is_stored_as_decoded(instance.pixels, how.raw):
         if out is None:
             out = np.empty((len(frames), *instance.pixels.frame_shape), instance.pixels.dtype)
         _read_native(instance, frames, out)
+        return out
+    if is_local and shortcut.is_stored_as_bits(instance.pixels, how.raw):
+        # All at once: each frame alone would wait for the interpreter's lock.
+        packed = np.empty((len(frames), instance.pixels.frame_bits // 8), np.uint8)
+        _read_native(instance, frames, packed)
+        unpacked = np.unpackbits(packed, axis=1, bitorder="little")
+        unpacked = unpacked.reshape(len(frames), *instance.pixels.frame_shape)
+        if out is None:
+            return unpacked
+        out[...] = unpacked
         return out
     for position, encoded in enumerate(encoded_frames(instance, frames)):
         if out is None:
@@ -119,15 +130,6 @@ def decode_frames(
     if out is None:
         out = np.empty((0, *instance.pixels.frame_shape), instance.pixels.dtype)
     return out
-
-
-def _read_straight(instance: Instance, how: Decoding) -> bool:
-    """Return whether the bytes of a local file are the decoded frames, but for unused bits."""
-    return (
-        not how.plugin
-        and isinstance(instance.source, files.LocalFile)
-        and shortcut.is_stored_as_decoded(instance.pixels, how.raw)
-    )
 
 
 def _read_native(instance: Instance, frames: Sequence[int], out: npt.NDArray[Any]) -> None:

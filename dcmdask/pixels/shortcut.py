@@ -53,11 +53,20 @@ def decode_native(
 
 def is_stored_as_decoded(pixels: ImagePixel, raw: bool) -> bool:
     """Return whether native bytes are the decoded frame, but for unused bits."""
+    return pixels.bits_allocated > 1 and _is_stored_plainly(pixels, raw)
+
+
+def is_stored_as_bits(pixels: ImagePixel, raw: bool) -> bool:
+    """Return whether native bytes are the bits of the decoded frame, and of no other frame."""
+    whole = pixels.bits_allocated == 1 and pixels.frame_bits % 8 == 0
+    return whole and _is_stored_plainly(pixels, raw)
+
+
+def _is_stored_plainly(pixels: ImagePixel, raw: bool) -> bool:
     return (
         not pixels.transfer_syntax.is_encapsulated
         and applies(pixels)
         and _is_plain_native(pixels, raw)
-        and pixels.bits_allocated > 1
         and not _is_by_plane(pixels)
     )
 

@@ -31,7 +31,9 @@ from real_files import corpus_files, corpus_id
 
 import dcmdask
 from dcmdask import scan
+from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.errors import GeometryError, HeaderError, IrregularSeriesError
+from dcmdask.labelled.labelmap import _frames_of
 
 
 def by_highdicom(path: Path) -> np.ndarray:
@@ -126,6 +128,15 @@ def test_a_label_map(tmp_path: Path) -> None:
     np.testing.assert_array_equal(made, labels[np.searchsorted(full, made.z.values - 1e-6)])
     assert made.dtype == np.uint8 and made.attrs["labels"] == ["Liver", "Kidney", "Spleen"]
     np.testing.assert_array_equal(segments.compute().dcm.labelmap(), made)
+    # Of the frames themselves, and of what was done to them.
+    assert isinstance(_frames_of(segments.data), ArrangedFrames)
+    changed_ones = segments + np.uint8(0)
+    assert _frames_of(changed_ones.data) is None and _frames_of(segments[:2].data) is None
+    np.testing.assert_array_equal(changed_ones.dcm.labelmap(), made)
+    np.testing.assert_array_equal(segments[:2].dcm.labelmap(), made.where(made < 3, 0))
+    np.testing.assert_array_equal(segments[::-1, 1:].dcm.labelmap(), made[1:])
+    on_image = read(tmp_path / "other.dcm", like=read(tmp_path / "ct"))
+    np.testing.assert_array_equal(on_image.dcm.labelmap(), labels)
 
 
 def test_segments_that_overlap_are_no_label_map(tmp_path: Path) -> None:
