@@ -78,13 +78,7 @@ def written(
         **options,
     )
     segmentation.save_as(path)
-    closed(segmentation)
     return path
-
-
-def closed(segmentation: hd.seg.Segmentation) -> None:
-    # highdicom leaves its database to the garbage collector, which Python warns of.
-    segmentation._db_con.close()
 
 
 def masks(seed: int = 0, segments: int = 3, overlapping: bool = False) -> np.ndarray:

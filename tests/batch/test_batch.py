@@ -232,7 +232,7 @@ def test_workers_that_are_killed(
     assert processed(log) == Counter([*range(SIZE), *batch_jobs.KILLED])
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_driver_that_is_killed(series: Path, calm: Path, tmp_path: Path, log: str) -> None:
     """With its workers, by the job itself: at a series, while others are being processed."""
     script = tmp_path / "job.py"

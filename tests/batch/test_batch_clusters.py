@@ -562,7 +562,7 @@ WAYS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_broken_input_of_every_kind(client: Client, tmp_path: Path, log: Path) -> None:
     root, target, ways = tmp_path / "archive", tmp_path / "out", tmp_path / "ways"
     good = archive(root, 40, frames=4)

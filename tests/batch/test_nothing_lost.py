@@ -251,7 +251,7 @@ def readable(target: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", ["nothing", "first"])
+@pytest.mark.parametrize("after", [pytest.param("nothing", marks=pytest.mark.rare), "first"])
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
     after: str, forks: Exporter, tmp_path: Path
 ) -> None:
@@ -607,6 +607,7 @@ def test_a_folder_with_files_of_somebody_becomes_no_target(folder: Folder) -> No
     assert len(folder.names("")) == 3
 
 
+@pytest.mark.rare
 def test_what_stands_in_the_way_of_an_output(client: Client, tmp_path: Path) -> None:
     archive(tmp_path / "source", 2)
     out = tmp_path / "out"

@@ -19,7 +19,6 @@ from made_segmentations import (
     PLANES,
     ROWS,
     changed,
-    closed,
     masks,
     read,
     source,
@@ -39,10 +38,7 @@ from dcmdask.labelled.labelmap import _frames_of
 def by_highdicom(path: Path) -> np.ndarray:
     """(segment, z, y, x), with z ascending along the normal."""
     segmentation = hd.seg.segread(path)
-    try:
-        volume = segmentation.get_volume(combine_segments=False)
-    finally:
-        closed(segmentation)
+    volume = segmentation.get_volume(combine_segments=False)
     array = np.moveaxis(volume.array, -1, 0)
     # Its planes are in either order.
     first, last = (np.asarray(volume.affine)[:3, :3] @ [k, 0, 0] for k in (0, 1))

@@ -150,6 +150,7 @@ def test_a_bucket_that_is_not_there(
     assert "s3://no-such-bucket/a.dcm" in told or "no-such-bucket/a.dcm: there is no" in told
 
 
+@pytest.mark.rare
 def test_options_reach_both_file_systems(server: Server, nobody: str, tmp_path: Path) -> None:
     """With nothing in the environment: a source and a target that only options lead to."""
 

@@ -16,7 +16,7 @@ from dcmdask import DcmdaskWarning, to_zarr, verify
 from dcmdask.errors import DcmdaskError
 
 # Bytes of a stack, decoded; and how many of them there are to be at least.
-LARGEST, LEAST = 600_000, 30
+LARGEST, LEAST = 300_000, 30
 
 
 @pytest.mark.slow

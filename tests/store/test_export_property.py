@@ -84,7 +84,7 @@ def source(folder: Path, made: dict[str, Any]) -> Path:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(request=requests())
 def test_stored_or_refused(
     request: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

@@ -127,7 +127,7 @@ def understood(store: Path) -> Any:
 
 @pytest.mark.slow
 @settings(
-    max_examples=12,
+    max_examples=6,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=(Phase.explicit, Phase.generate),
 )

@@ -193,6 +193,7 @@ def nothing(store: Path) -> None:
     """There is no store yet."""
 
 
+@pytest.mark.rare
 def test_killed_before_every_change(exporter: Exporter, tmp_path: Path, decoded: list[int]) -> None:
     changes = killed_everywhere(exporter, made(tmp_path, 6), 6, nothing, decoded, **SMALL)
     # Metadata of three nodes, nine objects, and twice the root; each is made and renamed.
