@@ -73,6 +73,12 @@ def test_resampling(folder: Path) -> None:
     assert "| isotropic(1.0) |" in printed and "| like(turned) " in printed
 
 
+def test_images(folder: Path) -> None:
+    few = ("--segments", "3", "--planes", "6", "--mosaics", "3", "--repeats", "1")
+    printed = run("images.py", folder, *few)
+    assert printed.count("times as fast") == 3 and "highdicom, s" in printed
+
+
 def test_exporting(folder: Path) -> None:
     few = ("--frames", "8", "--files", "4", "--most", "40", "--repeats", "1")
     printed = run("exporting.py", folder, *few)
