@@ -68,7 +68,9 @@ def _layer(array: xr.DataArray) -> tuple[xr.DataArray, Method]:
     layer = xr.concat(
         [mixed / total.clip(1), total.clip(0, 1).expand_dims("sample")], "sample", coords="minimal"
     )
-    return layer.transpose(..., "sample"), method
+    # Arithmetic of older releases of xarray drops the directions.
+    kept = {name: array.coords[name] for name in ("z", "y", "x", "patient") if name in array.coords}
+    return layer.assign_coords(kept).transpose(..., "sample"), method
 
 
 def _colours(array: xr.DataArray, count: int) -> np.ndarray[Any, Any]:

@@ -612,6 +612,7 @@ def run_script(path: Path, archive: Path, tmp_path: Path, *more: Any) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_script_without_a_guard(archive: Path, tmp_path: Path) -> None:
     path = script(
         tmp_path,

@@ -560,6 +560,7 @@ def test_a_target_that_a_link_of_the_source_leads_to(tmp_path: Path) -> None:
     assert listing(tmp_path) == before
 
 
+@pytest.mark.rare
 def test_a_target_inside_the_source_feeds_nothing(client: Client, tmp_path: Path) -> None:
     archive(tmp_path, 2)
 
