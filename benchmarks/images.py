@@ -1,6 +1,6 @@
 """Segmentations beside highdicom, and mosaics beside dcm2niix and nibabel.
 
-    python benchmarks/images.py [--segments 24] [--planes 100] [--mosaics 100] [--repeats 3]
+    python benchmarks/images.py [--segments 98] [--planes 300] [--mosaics 100] [--repeats 3]
 
 A segmentation has binary segments of 512 x 512 pixels that do not overlap, each on a third of the
 planes; it is read into one label map, from the path on. A run of mosaics has volumes of
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the files (%(default)s)")
-    parser.add_argument("--segments", type=int, default=24, help="(%(default)s)")
-    parser.add_argument("--planes", type=int, default=100, help="of the segments (%(default)s)")
+    parser.add_argument("--segments", type=int, default=98, help="(%(default)s)")
+    parser.add_argument("--planes", type=int, default=300, help="of the segments (%(default)s)")
     parser.add_argument("--mosaics", type=int, default=100, help="(%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
     options = parser.parse_args(arguments)
