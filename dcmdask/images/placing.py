@@ -61,6 +61,10 @@ def on_grid_of(
     made = xr.DataArray(placed, kept, template.dims, template.name, template.attrs)
     for dim, places in (("y", y), ("x", x)):
         wanted = np.arange(other.sizes[dim])
+        if (outside := ~np.isin(places, wanted)).any():
+            count = f"{outside.sum()} of {len(places)}"
+            text = f"{count} pixels along {dim} are outside of the other image"
+            issue(Note("outside", f"{text}, and left out"), frames.name)
         if not np.array_equal(places, wanted):
             # Cut out of the other image, or in the opposite direction.
             made = made.assign_coords({dim: places}).reindex(
@@ -72,6 +76,8 @@ def on_grid_of(
 
 def places_in(other: xr.DataArray, template: xr.DataArray, trusted: bool) -> list[Integers]:
     """Return the index in another array of each plane, row and column; see :func:`on_grid_of`."""
+    if not hasattr(other, "dims"):
+        raise TypeError(f"like is an xarray.DataArray, a Stack or a Series, not {type(other)}")
     for one, which in ((template, "the stack"), (other, "the other image")):
         if missing := [dim for dim in _SPATIAL if dim not in one.dims]:
             raise GeometryError(f"{which} has no axis {missing[0]}", code="no-volume")

@@ -87,8 +87,8 @@ class Segmentation(Meaning):
     def attributes(self, instances: Sequence[Described]) -> dict[str, Any]:
         """Return ``segmentation_type``, ``referenced_series``; and of a label map its labels.
 
-        These are ``labels`` and ``label_numbers``. The UIDs are those of the series that the
-        segments were drawn on.
+        These are ``labels``, ``label_numbers`` and ``label_colours``. The UIDs are those of the
+        series that the segments were drawn on.
         """
         one = instances[0]
         series = _referenced_series(one)
@@ -99,6 +99,7 @@ class Segmentation(Meaning):
             segments = _segments(one)
             found["label_numbers"] = [each.number for each in segments]
             found["labels"] = [each.label for each in segments]
+            found["label_colours"] = [each.colour for each in segments]
         return found
 
     def summary(self, layout: Layout) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,9 @@ class Grid:
         GeometryError
             A point of this grid is no point of the other, extended without end (``grid``).
         """
+        if other.shape[0] == 1:
+            # The step of one plane is its thickness, which is none.
+            other = replace(other, z=(other.z[0], float(np.copysign(self.z[1], other.z[1]))))
         # x, y and z of the corners.
         last = np.array(self.shape[::-1]) - 1
         corners = np.stack(np.meshgrid(*zip(np.zeros(3), last, strict=True)), -1).reshape(-1, 3)

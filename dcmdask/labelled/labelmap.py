@@ -90,6 +90,8 @@ def labelmap(array: xr.DataArray) -> xr.DataArray:
             "parts of fractions are in no segment or another: compare them first, such as "
             "(v > 0.5).dcm.labelmap()"
         )
+    if array.ndim < 3:
+        raise ValueError("a label map is made of planes, and the array has none: select later")
     array = array.transpose("segment", ...)
     numbers = np.asarray(array.coords["segment_number"].values)
     dtype = np.min_scalar_type(int(numbers.max(initial=0)))
@@ -123,6 +125,8 @@ def labelmap(array: xr.DataArray) -> xr.DataArray:
         "label_numbers": numbers.tolist(),
         "labels": list(map(str, array.coords["segment"].values)),
     }
+    if "segment_colour" in array.coords:
+        attributes["label_colours"] = array.coords["segment_colour"].values.tolist()
     coordinates = {name: array.coords[name] for name in names}
     return xr.DataArray(laid, coordinates, array.dims[1:], "labels", attributes)
 

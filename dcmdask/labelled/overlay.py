@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
 from dcmdask.errors import GeometryError
+from dcmdask.labelled.grid import grid_of
 from dcmdask.labelled.resampling import Method, like
 
 # Colours of segments for which the object recommends none, told apart by most eyes (Okabe, Ito).
@@ -27,12 +29,24 @@ def over(
     """Return an array in colours over an image; see :meth:`DicomAccessor.over`."""
     if not 0 < opacity <= 1:
         raise ValueError(f"an opacity of {opacity}: above 0, and at most 1")
+    if not isinstance(image, xr.DataArray):
+        raise TypeError(
+            f"the image is an xarray.DataArray, such as of to_xarray(): not {type(image)}"
+        )
+    if array.attrs.get("segmentation_type") == "FRACTIONAL" and array.dtype.kind in "iu":
+        raise ValueError(
+            "these are stored values of fractions: take those of to_xarray('modality')"
+        )
     for one, which in ((array, "the array"), (image, "the image")):
         if others := [dim for dim in one.dims if dim not in ("segment", "z", "y", "x")]:
             raise GeometryError(
                 f"{which} has also {', '.join(map(str, others))}: select one, such as "
                 f"v.isel({others[0]}=0)"
             )
+    if "z" in array.coords and array.coords["z"].size == 1 and image.coords["z"].size > 1:
+        # One plane is as thick as those of the image are apart, whatever Slice Thickness is.
+        attributes = {**array.coords["z"].attrs, "slice_thickness": abs(grid_of(image).z[1])}
+        array = array.assign_coords(z=array.coords["z"].assign_attrs(attributes))
     layer, method = _layer(array)
     layer = like(layer, image, method, 0.0, ignore_frame_of_reference)
     colours, there = layer[..., :3], opacity * layer[..., 3]
@@ -50,11 +64,14 @@ def _layer(array: xr.DataArray) -> tuple[xr.DataArray, Method]:
         # One was selected.
         array = array.expand_dims("segment")
     numbers = array.attrs.get("label_numbers")
+    if "segment" not in array.dims and numbers is not None:
+        return _looked_up(array, np.atleast_1d(numbers).tolist()), method
     if "segment" in array.dims:
-        weights, colours = array.astype("f4").clip(0, 1), _colours(array, array.sizes["segment"])
-    elif numbers is not None:
-        of_each = xr.DataArray(numbers, dims="segment")
-        weights, colours = (array == of_each).astype("f4"), _colours(array, len(numbers))
+        given = array.coords.get("segment_colour")
+        recommended = (
+            [""] * array.sizes["segment"] if given is None else np.atleast_1d(given).tolist()
+        )
+        weights, colours = array.astype("f4").clip(0, 1), _colours(recommended)
     else:
         method, colours = "linear", _RAMP
         top = array.max()
@@ -73,25 +90,43 @@ def _layer(array: xr.DataArray) -> tuple[xr.DataArray, Method]:
     return layer.assign_coords(kept).transpose(..., "sample"), method
 
 
-def _colours(array: xr.DataArray, count: int) -> np.ndarray[Any, Any]:
+def _looked_up(array: xr.DataArray, numbers: list[int]) -> xr.DataArray:
+    """Return the colours of a label map; 0 and numbers that are not described have none."""
+    inside = [number for number in numbers if number > 0]
+    given = np.atleast_1d(array.attrs.get("label_colours", [""] * len(numbers))).tolist()
+    recommended = [colour for number, colour in zip(numbers, given, strict=True) if number > 0]
+    table = np.zeros((max(inside, default=0) + 2, 4), "f4")
+    table[inside] = np.column_stack([_colours(recommended), np.ones(len(inside), "f4")])
+    layer: xr.DataArray = xr.apply_ufunc(
+        lambda block: table.take(block, axis=0, mode="clip"),
+        array,
+        output_core_dims=[["sample"]],
+        dask="parallelized",
+        output_dtypes=["f4"],
+        dask_gufunc_kwargs={"output_sizes": {"sample": 4}},
+    )
+    kept = {name: array.coords[name] for name in ("z", "y", "x", "patient") if name in array.coords}
+    return layer.assign_coords(kept)
+
+
+def _colours(recommended: Sequence[str]) -> np.ndarray[Any, Any]:
     """Return the colour of each segment, (segments, 3)."""
-    given = array.coords.get("segment_colour")
-    recommended = [""] * count if given is None else np.atleast_1d(given).tolist()
     found = []
     for place, recommendation in enumerate(recommended):
         text = recommendation or _PALETTE[place % len(_PALETTE)]
         found.append([int(text[start : start + 2], 16) for start in (1, 3, 5)])
-    return np.array(found, "f4")
+    return np.array(found, "f4").reshape(-1, 3)
 
 
 def _grey(image: xr.DataArray, window: tuple[float, float] | None) -> xr.DataArray:
     if window is None and image.dtype == np.uint8:
         return image.astype("f4")
+    image = image.astype("f4")
     low, high = image.min(), image.max()
     if window is not None:
         center, width = window
         if not 0 < width < np.inf:
             raise ValueError(f"a window of center {center} and width {width} shows nothing")
         low, high = xr.DataArray(center - width / 2), xr.DataArray(center + width / 2)
-    shown: xr.DataArray = ((image.astype("f4") - low) / (high - low) * 255).clip(0, 255).fillna(0)
+    shown: xr.DataArray = ((image - low) / (high - low) * 255).clip(0, 255).fillna(0)
     return shown

@@ -61,6 +61,8 @@ def label_images(
     GeometryError
         The two have not one frame of reference, or their grids do not coincide.
     """
+    if hasattr(src, "dims") and hasattr(src, "coords"):
+        raise TypeError("labels are a segmentation's files, series or stack, and not its array")
     found = contents(
         src,
         arranged=True,
@@ -178,8 +180,9 @@ def _segments(found: Contents) -> Iterator[dict[str, Any]]:
     if "labels" in told:
         numbers: Any = told["label_numbers"]
         labels: Any = told["labels"]
-        for number, label in zip(numbers, labels, strict=True):
-            yield {"label-value": number, "name": label}
+        colours: Any = told["label_colours"]
+        for number, label, colour in zip(numbers, labels, colours, strict=True):
+            yield {"label-value": number, "name": label, **({"colour": colour} if colour else {})}
         return
     columns = {
         name.removeprefix("segment_"): values.tolist()

@@ -134,7 +134,8 @@ def to_zarr(
         ``labels/segment-1``, where they overlap. Its planes are put where they are in the
         image, and nothing is interpolated.
     progress : callable, optional
-        Called with the number of regions written, and of all.
+        Called with the number of regions written, and of all: those of the image, and then of
+        each image of labels.
     raw : bool, optional
         Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
         values only.

@@ -96,6 +96,12 @@ def test_planes_outside_are_left_out_with_a_note(tmp_path: Path) -> None:
     with pytest.warns(DcmdaskWarning, match="outside of the other image"):
         v = scan(path)[0].to_xarray(like=ct[2:])
     np.testing.assert_array_equal(v, whole[:, 2:])
+    with pytest.warns(DcmdaskWarning, match="3 of 10 pixels along y are outside"):
+        v = scan(path)[0].to_xarray(like=ct[:, 3:])
+    np.testing.assert_array_equal(v, whole[:, :, 3:])
+    np.testing.assert_array_equal(read(path, like=ct[2:3]), whole[:, 2:3])
+    with pytest.raises(TypeError, match="like is"):
+        scan(path)[0].to_xarray(like="ct")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -12,6 +12,7 @@ from made_series import along, classic
 from make_dicom import noise
 from PIL import Image
 
+from dcmdask import scan
 from dcmdask.errors import GeometryError
 
 
@@ -57,8 +58,35 @@ def test_a_label_map_looks_like_its_segments(
     images: list[Any], ct: xr.DataArray, tmp_path: Path
 ) -> None:
     seg = read(written(tmp_path / "seg.dcm", images, masks()))
-    seg = seg.drop_vars("segment_colour")
-    np.testing.assert_array_equal(seg.dcm.labelmap().dcm.over(ct), seg.dcm.over(ct))
+    shown = seg.dcm.over(ct)
+    np.testing.assert_array_equal(seg.dcm.labelmap().dcm.over(ct), shown)
+    # highdicom describes the background as a segment of its own, of number 0.
+    pixels = (masks() * np.arange(1, 4)).max(-1).astype(np.uint8)
+    label_map = read(written(tmp_path / "map.dcm", images, pixels, kind="LABELMAP"))
+    assert 0 in label_map.attrs["label_numbers"]
+    np.testing.assert_array_equal(label_map.dcm.over(ct), shown)
+    plain = seg.drop_vars("segment_colour")
+    np.testing.assert_array_equal(plain.dcm.labelmap().dcm.over(ct), plain.dcm.over(ct))
+
+
+def test_one_plane_is_shown_where_it_is(images: list[Any], tmp_path: Path) -> None:
+    for image in images:
+        image.SliceThickness = 5
+    pixels = np.ones((1, ROWS, COLUMNS, 1), np.uint8)
+    path = written(tmp_path / "seg.dcm", images[2:3], pixels, labels=("Liver",))
+    ct = read(tmp_path / "ct") * 0
+    there = read(path).dcm.over(ct, window=(100, 10)).any(["y", "x", "sample"])
+    assert there.values.tolist() == [False, False, True, False, False, False]
+    assert read(path, like=ct[2:3])[0].all()
+
+
+def test_the_whole_range_of_a_type(ct: xr.DataArray, images: list[Any], tmp_path: Path) -> None:
+    seg = read(written(tmp_path / "seg.dcm", images, masks()))
+    values = ct.values.astype("i2") * 100
+    values[0, 0, :2] = -32768, 32000
+    image = ct.copy(data=values)
+    np.testing.assert_array_equal(seg.dcm.over(image), seg.dcm.over(image.astype("f8")))
+    assert seg.dcm.over(ct > 100).dtype == np.uint8
 
 
 def test_a_window_and_other_grids(images: list[Any], ct: xr.DataArray, tmp_path: Path) -> None:
@@ -112,6 +140,21 @@ def test_what_cannot_be_shown(images: list[Any], ct: xr.DataArray, tmp_path: Pat
     seg = read(written(tmp_path / "seg.dcm", images, masks()))
     with pytest.raises(ValueError, match="opacity"):
         seg.dcm.over(ct, opacity=0)
+    with pytest.raises(TypeError, match=r"xarray\.DataArray"):
+        seg.dcm.over(scan(tmp_path / "ct")[0])
+    assert (seg.isel(segment=[]).dcm.over(ct) == ct).all()
+    fractions = written(
+        tmp_path / "part.dcm",
+        images,
+        masks() * np.float32(0.5),
+        kind="FRACTIONAL",
+        fractional_type="PROBABILITY",
+    )
+    with pytest.raises(ValueError, match="modality"):
+        read(fractions).dcm.over(ct)
+    read(fractions, values="modality").dcm.over(ct)
+    with pytest.raises(ValueError, match="made of planes"):
+        seg[:, 0, 0].dcm.labelmap()
     with pytest.raises(ValueError, match="shows nothing"):
         seg.dcm.over(ct, window=(0, 0))
     with pytest.raises(GeometryError, match="the image has also t"):
