@@ -101,7 +101,7 @@ def test_planes_outside_are_left_out_with_a_note(tmp_path: Path) -> None:
     np.testing.assert_array_equal(v, whole[:, :, 3:])
     np.testing.assert_array_equal(read(path, like=ct[2:3]), whole[:, 2:3])
     with pytest.raises(TypeError, match="like is"):
-        scan(path)[0].to_xarray(like="ct")  # type: ignore[arg-type]
+        scan(path)[0].to_xarray(like="ct")
 
 
 @pytest.mark.parametrize("seed", range(8))
