@@ -14,7 +14,7 @@ from dcmdask.sources.files import locate
 
 
 def instance(src: Path | bytes) -> Described:
-    """What a scan keeps of a file."""
+    """Return the description that a scan keeps of a file."""
     return describe(locate(src))
 
 

@@ -276,7 +276,7 @@ def saved(folder: Path, data: bytes, name: str = "made.dcm") -> Path:
 
 
 def by_pydicom(data: bytes, **options: Any) -> np.ndarray:
-    """What pydicom makes of a file, always with a frame axis."""
+    """Return the frames that pydicom decodes, always with a frame axis."""
     dataset = dcmread(BytesIO(data), force=True)
     array = pixel_array(dataset, **options)
     frames = int(dataset.get("NumberOfFrames") or 1)

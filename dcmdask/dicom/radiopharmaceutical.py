@@ -157,7 +157,7 @@ class PetHeader:
         return found
 
     def _local(self, value: bytes) -> bytes:
-        # Where a DA and TM beside it tell no offset from UTC, that of a DT is theirs.
+        # A DA and TM that tell no offset from UTC have that of the DT beside them.
         is_known = self.is_enhanced or _OFFSET in self.values
         return value if is_known else re.sub(rb"[+-]\d{4}[\0 ]*$", b"", value)
 

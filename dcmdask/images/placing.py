@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dcmdask.arrays.chunks import to_dask
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames
@@ -61,10 +62,7 @@ def on_grid_of(
     made = xr.DataArray(placed, kept, template.dims, template.name, template.attrs)
     for dim, places in (("y", y), ("x", x)):
         wanted = np.arange(other.sizes[dim])
-        if (outside := ~np.isin(places, wanted)).any():
-            count = f"{outside.sum()} of {len(places)}"
-            text = f"{count} pixels along {dim} are outside of the other image"
-            issue(Note("outside", f"{text}, and left out"), frames.name)
+        _inside(places, len(wanted), f"pixels along {dim}", frames.name)
         if not np.array_equal(places, wanted):
             # Cut out of the other image, or in the opposite direction.
             made = made.assign_coords({dim: places}).reindex(
@@ -87,13 +85,19 @@ def places_in(other: xr.DataArray, template: xr.DataArray, trusted: bool) -> lis
 
 def on_planes(frames: ArrangedFrames, axis: int, places: Integers, length: int) -> ArrangedFrames:
     """Return frames of which those along an axis are at other places, with a note on the rest."""
-    inside = (places >= 0) & (places < length)
-    if not inside.all():
-        text = f"{np.count_nonzero(~inside)} of {len(places)} planes are outside of the other image"
-        issue(Note("outside", f"{text}, and left out"), frames.name)
+    inside = _inside(places, length, "planes", frames.name)
     shape = list(frames.numbers.shape)
     shape[axis] = length
     numbers = np.full(shape, ABSENT)
     # A view with the axis in front.
     np.moveaxis(numbers, axis, 0)[places[inside]] = np.moveaxis(frames.numbers, axis, 0)[inside]
     return ArrangedFrames(frames.frames, numbers, frames.fill_value)
+
+
+def _inside(places: Integers, length: int, what: str, name: str) -> npt.NDArray[np.bool_]:
+    """Return which places are inside of the other image, with a note on the others."""
+    inside = (places >= 0) & (places < length)
+    if not inside.all():
+        text = f"{np.count_nonzero(~inside)} of {len(places)} {what} are outside of the other image"
+        issue(Note("outside", f"{text}, and left out"), name)
+    return inside

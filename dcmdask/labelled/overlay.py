@@ -48,6 +48,9 @@ def over(
         attributes = {**array.coords["z"].attrs, "slice_thickness": abs(grid_of(image).z[1])}
         array = array.assign_coords(z=array.coords["z"].assign_attrs(attributes))
     layer, method = _layer(array)
+    # Arithmetic of older releases of xarray drops the directions.
+    places = [name for name in ("z", "y", "x", "patient") if name in array.coords]
+    layer = layer.assign_coords({name: array.coords[name] for name in places})
     layer = like(layer, image, method, 0.0, ignore_frame_of_reference)
     colours, there = layer[..., :3], opacity * layer[..., 3]
     made = _grey(image, window) * (1 - there) + opacity * colours
@@ -80,14 +83,12 @@ def _layer(array: xr.DataArray) -> tuple[xr.DataArray, Method]:
         # Linear between the colours of the ramp.
         weights = (1 - abs(part * (len(_RAMP) - 1) - steps)).clip(0) * (part >= _FAINT)
     total = weights.sum("segment")
-    # Where segments overlap, the mean of their colours.
+    # The mean of the colours of segments that overlap.
     mixed = xr.dot(weights, xr.DataArray(colours, dims=("segment", "sample")), dim="segment")
     layer = xr.concat(
         [mixed / total.clip(1), total.clip(0, 1).expand_dims("sample")], "sample", coords="minimal"
     )
-    # Arithmetic of older releases of xarray drops the directions.
-    kept = {name: array.coords[name] for name in ("z", "y", "x", "patient") if name in array.coords}
-    return layer.assign_coords(kept).transpose(..., "sample"), method
+    return layer.transpose(..., "sample"), method
 
 
 def _looked_up(array: xr.DataArray, numbers: list[int]) -> xr.DataArray:
@@ -105,8 +106,7 @@ def _looked_up(array: xr.DataArray, numbers: list[int]) -> xr.DataArray:
         output_dtypes=["f4"],
         dask_gufunc_kwargs={"output_sizes": {"sample": 4}},
     )
-    kept = {name: array.coords[name] for name in ("z", "y", "x", "patient") if name in array.coords}
-    return layer.assign_coords(kept)
+    return layer
 
 
 def _colours(recommended: Sequence[str]) -> np.ndarray[Any, Any]:

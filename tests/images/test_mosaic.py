@@ -80,7 +80,7 @@ def lone(stack: Stack) -> Iterator[tuple[Path, Stack]]:
 
 
 def converted(files: Sequence[Path], folder: Path) -> list[Any]:
-    """What dcm2niix makes of files."""
+    """Return the images that dcm2niix converts files to."""
     assert DCM2NIIX is not None
     (folder / "in").mkdir(parents=True)
     for number, path in enumerate(files):

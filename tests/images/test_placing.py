@@ -83,7 +83,7 @@ def test_positions_beside_the_grid_are_an_error(tmp_path: Path) -> None:
         scan(path)[0].to_xarray(like=slightly)
     with pytest.raises(GeometryError, match="no axis z"):
         scan(path)[0].to_xarray(like=ct[0])
-    # What the message advises.
+    # As the message advises.
     nearest = v.dcm.like(ct.assign_coords(z=("z", ct.z.values + 0.7)), method="nearest")
     there = np.flatnonzero(np.isin(ct.z.values, v.z.values))
     np.testing.assert_array_equal(nearest[:, there], v)

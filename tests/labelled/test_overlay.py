@@ -43,7 +43,7 @@ def test_segments_have_their_colours(
     assert shown.chunks is not None
     on = read(path, like=ct).values.astype("f8")
     count = on.sum(0)[..., np.newaxis]
-    # Where segments overlap, the mean of their colours.
+    # The mean of the colours of segments that overlap.
     colour = np.einsum("szyx,sc->zyxc", on, colours_of(seg)) / np.maximum(count, 1)
     there = opacity * (count > 0)
     expected = ct.values[..., np.newaxis] * (1 - there) + colour * there
