@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from dcmdask import batch as batch
     from dcmdask.archive.discovery import Skipped as Skipped
     from dcmdask.archive.from_dicom import from_dicom as from_dicom
+    from dcmdask.archive.open_slide import open_slide as open_slide
     from dcmdask.archive.scan import Scan as Scan
     from dcmdask.archive.scan import scan as scan
     from dcmdask.archive.series import Series as Series
     from dcmdask.geometry.grid import Geometry as Geometry
     from dcmdask.geometry.grid import Irregularity as Irregularity
+    from dcmdask.images.level import Level as Level
     from dcmdask.images.volume import Stack as Stack
+    from dcmdask.images.whole_slide import Slide as Slide
     from dcmdask.labelled import pictures as pictures
     from dcmdask.pixels.frame_array import FrameArray as FrameArray
     from dcmdask.pixels.frame_array import open_frames as open_frames
@@ -46,14 +49,17 @@ _HOMES = {
     "FrameArray": "dcmdask.pixels.frame_array",
     "Geometry": "dcmdask.geometry.grid",
     "Irregularity": "dcmdask.geometry.grid",
+    "Level": "dcmdask.images.level",
     "Scan": "dcmdask.archive.scan",
     "Series": "dcmdask.archive.series",
     "Skipped": "dcmdask.archive.discovery",
+    "Slide": "dcmdask.images.whole_slide",
     "Stack": "dcmdask.images.volume",
     "VerifyReport": "dcmdask.store.verification.verify",
     "from_dicom": "dcmdask.archive.from_dicom",
     "iter_pixels": "dcmdask.pixels.pixel_array",
     "open_frames": "dcmdask.pixels.frame_array",
+    "open_slide": "dcmdask.archive.open_slide",
     "pixel_array": "dcmdask.pixels.pixel_array",
     "scan": "dcmdask.archive.scan",
     "to_zarr": "dcmdask.store.writer",

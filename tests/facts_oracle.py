@@ -219,6 +219,7 @@ def ge_direction(dataset: Dataset) -> list[float]:
 def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
     """A row of `FACTS` for each frame of `dataset`."""
     frames = int(dataset.get("NumberOfFrames") or 1)
+    dataset = _shared_of_tiles(dataset)
     facts = np.empty(frames, FACTS)
     b_value, direction = vendor_diffusion(dataset)
     content, measures = "FrameContentSequence", "PixelMeasuresSequence"
@@ -302,7 +303,20 @@ def facts_by_pydicom(dataset: Dataset) -> np.ndarray:
         row["field_strength"] = at.first("MagneticFieldStrength")
         row["between"] = at.first("SpacingBetweenSlices", measures)
         row["segment"] = at.first("ReferencedSegmentNumber", "SegmentIdentificationSequence")
+        row["optical_path"] = at.word("OpticalPathIdentifier", "OpticalPathIdentificationSequence")
     return facts
+
+
+def _shared_of_tiles(dataset: Dataset) -> Dataset:
+    """The data set without what tells tiles apart, which is kept elsewhere."""
+    if "TotalPixelMatrixRows" not in dataset or "TotalPixelMatrixColumns" not in dataset:
+        return dataset
+    per_frame = ("PerFrameFunctionalGroupsSequence", "DimensionIndexSequence")
+    left = {tag: dataset.get_item(tag) for tag in dataset.keys()}  # noqa: SIM118
+    shared = Dataset({tag: left[tag] for tag in left if keyword_for_tag(tag) not in per_frame})
+    shared.is_implicit_VR = dataset.is_implicit_VR
+    shared.is_little_endian = dataset.is_little_endian
+    return shared
 
 
 DIMENSIONS = {
@@ -321,6 +335,7 @@ DIMENSIONS = {
 def indices_by_pydicom(dataset: Dataset) -> tuple[list[str], np.ndarray]:
     """Names of the dimensions, and the index values of all frames; none where one has none."""
     named = {keyword: name for name, keywords in DIMENSIONS.items() for keyword in keywords}
+    dataset = _shared_of_tiles(dataset)
     names: list[str] = []
     for number, one in enumerate(dataset.get("DimensionIndexSequence") or []):
         pointer = one.get("DimensionIndexPointer")

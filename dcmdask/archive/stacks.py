@@ -12,6 +12,8 @@ from dcmdask.dicom.description import Described, facts_of
 from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, share_positions
 from dcmdask.images.classes import meaning_of, meant
 from dcmdask.images.mosaic import is_mosaic
+from dcmdask.images.slide import flavour_of
+from dcmdask.images.tiled import with_planes
 from dcmdask.images.volume import Stack, compacted
 
 # Digits of direction cosines and spacings that are told.
@@ -31,7 +33,7 @@ def stacks_of(uid: str, instances: Sequence[Described]) -> tuple[Stack, ...]:
     least not one array.
     """
     looks: dict[tuple[object, ...], list[Described]] = {}
-    for one in map(meant, instances):
+    for one in map(meant, with_planes(instances)):
         looks.setdefault(tuple(_look(one).values()), []).append(one)
     stacks: list[Stack] = []
     for members in looks.values():
@@ -86,7 +88,8 @@ def _look(one: Described) -> dict[str, object]:
         "element of the pixels": one.pixel_keyword,
         "stored type": () if _is_of_integers(one) else (one.bits_allocated, one.signed),
         "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
-        "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one)),
+        "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one), flavour_of(one)),
+        "Pyramid UID": one.tiling.pyramid if one.tiling else "",
         "tiles of a mosaic": one.tiles,
         "file": one.source.name if _is_separate(one) else "",
     }

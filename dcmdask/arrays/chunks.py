@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.icc import SrgbFrames
+from dcmdask.arrays.matrix import TotalPixelMatrix
 from dcmdask.arrays.modality import TransformedFrames
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.pixels.array_like import ArrayLike
@@ -66,10 +68,11 @@ def to_dask(frames: ArrayLike, chunks: Chunks = "auto") -> da.Array:
 
 
 def plan_chunks(frames: ArrayLike, chunks: Chunks = "auto") -> tuple[tuple[int, ...], ...]:
-    """Return chunks of whole frames, as Dask writes them.
+    """Return chunks of whole frames, as Dask writes them; of total pixel matrices, of whole tiles.
 
     Where several axes number the frames, a number of frames or a size is for all of them
-    together: the last takes as many as it has, the one before it the rest, and so on.
+    together: the last takes as many as it has, the one before it the rest, and so on. Of total
+    pixel matrices a number is one of rows and of columns, and a chunk is of one plane.
 
     Parameters
     ----------
@@ -84,6 +87,8 @@ def plan_chunks(frames: ArrayLike, chunks: Chunks = "auto") -> tuple[tuple[int, 
         A chunk would not be made of whole frames, or chunks and frames do not add up.
     """
     axes = frames.frame_axes
+    if (matrix := _matrix_of(frames)) is not None:
+        return _plan_tiles(frames, matrix.tile, chunks)
     explicit, together = _along_frames(chunks, frames.shape, axes)
     along = {axis: _divided(frames.shape[axis], wanted) for axis, wanted in explicit.items()}
     left = min((_frames_at_once(wanted, frames) for wanted in together), default=1)
@@ -95,6 +100,67 @@ def plan_chunks(frames: ArrayLike, chunks: Chunks = "auto") -> tuple[tuple[int, 
             left //= step
     inner = ((length,) for length in frames.shape[axes:])
     return (*(along[axis] for axis in range(axes)), *inner)
+
+
+def _matrix_of(frames: ArrayLike) -> TotalPixelMatrix | None:
+    """Return the total pixel matrices that frames are planes of, if they are."""
+    while isinstance(frames, ArrangedFrames | TransformedFrames | SrgbFrames):
+        frames = frames.frames
+    return frames if isinstance(frames, TotalPixelMatrix) else None
+
+
+def _plan_tiles(
+    frames: ArrayLike, tile: tuple[int, int], chunks: Chunks
+) -> tuple[tuple[int, ...], ...]:
+    """Return chunks of whole tiles of one plane, about as wide as high."""
+    shape, axes = frames.shape, frames.frame_axes
+    plane = axes, axes + 1
+    if isinstance(chunks, Mapping):
+        if unknown := sorted(set(chunks) - set(range(len(shape))), key=str):
+            raise ValueError(f"chunks {chunks!r}: {unknown} are no axes of {shape}, by number")
+        wanted = [chunks.get(axis, "auto") for axis in range(len(shape))]
+    elif isinstance(chunks, Sequence) and not isinstance(chunks, str):
+        wanted = list(chunks)
+        if len(wanted) != len(shape):
+            raise ValueError(f"chunks {chunks!r} are for {len(wanted)} axes of {len(shape)}")
+    else:
+        wanted = [chunks if axis in plane else "auto" for axis in range(len(shape))]
+    sizes = [one for one in wanted if isinstance(one, str)]
+    tiles = min((_tiles_at_once(one, frames, tile) for one in sizes), default=1)
+    grid = [-(-shape[axis] // length) for axis, length in zip(plane, tile, strict=True)]
+    down = min(grid[0], max(1, math.isqrt(tiles)))
+    across = min(grid[1], max(1, tiles // down))
+    together = {plane[0]: down * tile[0], plane[1]: across * tile[1]}
+    found = []
+    for axis, (one, length) in enumerate(zip(wanted, shape, strict=True)):
+        if isinstance(one, str):
+            one = together.get(axis, 1 if axis < axes else -1)
+        along = _divided(length, -1 if one is None else one)
+        step = tile[plane.index(axis)] if axis in plane else 1 if axis < axes else length
+        if any(part % step for part in along[:-1]):
+            raise ValueError(
+                f"chunks {chunks!r} split tiles of {tile} along axis {axis} of {shape}, and a tile "
+                f"is decoded whole: use multiples of {step} and then .rechunk()"
+            )
+        found.append(along)
+    return tuple(found)
+
+
+def _tiles_at_once(wanted: str, frames: ArrayLike, tile: tuple[int, int]) -> int:
+    """Return how many tiles a chunk of this size has."""
+    import dask.config
+    from dask.utils import parse_bytes
+
+    inner = frames.shape[frames.frame_axes :]
+    tile_bytes = math.prod((*tile, *inner[2:])) * frames.dtype.itemsize
+    if wanted != "auto":
+        return max(1, parse_bytes(wanted) // tile_bytes)
+    limit = parse_bytes(dask.config.get("array.chunk-size")) // 4
+    count = math.prod(-(-n // length) for n, length in zip(inner, tile, strict=False))
+    count *= math.prod(frames.shape[: frames.frame_axes])
+    seconds = _seconds(frames)
+    by_count = max(count / LEAST_CHUNKS, LEAST_TASK_SECONDS / seconds)
+    return max(1, int(min(TASK_SECONDS / seconds, limit / tile_bytes, by_count)))
 
 
 def _along_frames(
@@ -186,12 +252,14 @@ def _decoded_together(frames: ArrayLike) -> int:
 
 
 def _seconds(frames: ArrayLike) -> float:
-    """Return what a frame takes on one thread, about."""
-    if isinstance(frames, ArrangedFrames):
+    """Return what a frame, or a tile of a total pixel matrix, takes on one thread, about."""
+    if isinstance(frames, ArrangedFrames | TotalPixelMatrix):
         return _seconds(frames.frames)
-    pixels = math.prod(frames.shape[1:])
-    if isinstance(frames, TransformedFrames):
+    if isinstance(frames, TransformedFrames | SrgbFrames):
+        matrix = _matrix_of(frames)
+        pixels = math.prod(frames.shape[1:] if matrix is None else matrix.tile)
         return _seconds(frames.frames) + SECONDS_PER_MEGAPIXEL_TRANSFORMED * pixels / 1e6
+    pixels = math.prod(frames.shape[1:])
     if isinstance(frames, JoinedFrames):
         syntaxes: Mapping[str, int] = frames.transfer_syntaxes
         opening = SECONDS_PER_OPENING * frames.read_singly / len(frames)

@@ -61,8 +61,6 @@ class ArrangedFrames(ArrayLike):
         self.shape = (*self.numbers.shape, *frames.shape[1:])
         self.dtype = frames.dtype.newbyteorder("=")
         self.fill_value = None if fill_value is None else fitting(fill_value, self.dtype)
-        if not self.frame_axes:
-            raise ValueError("numbers needs one dimension at least")
         wrong = (self.numbers < ABSENT) | (self.numbers >= len(frames))
         if wrong.any():
             raise ValueError(

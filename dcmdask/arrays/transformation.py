@@ -14,13 +14,14 @@ from dcmdask.arrays.display import DisplayFrames
 from dcmdask.arrays.lookup_tables import ELEMENTS, Luts, luts
 from dcmdask.arrays.modality import ModalityFrames, Transformation, slope_and_intercept
 from dcmdask.arrays.real_world import RealWorldFrames
-from dcmdask.dicom.description import Described, check_readable, facts_of
+from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
 from dcmdask.dicom.own_elements import RT_DOSE, SEGMENTATIONS
 from dcmdask.dicom.real_world import REAL_WORLD, is_real_world, real_world_mappings
 from dcmdask.dicom.scale_slope import scale_slopes
 from dcmdask.dicom.suv import SUV_UNITS, suv_factors
+from dcmdask.dicom.unreadable import check_readable
 from dcmdask.errors import Advice, HeaderError, MissingElementError, Note
 from dcmdask.pixels.array_like import ArrayLike
 

@@ -5,14 +5,13 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.datadict import dictionary_VR
 
 from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, UNREADABLE, code_string, first_number, minutes, text
@@ -26,21 +25,27 @@ from dcmdask.dicom.header import (
     Header,
     read_header,
 )
-from dcmdask.dicom.image_pixel import ELEMENTS, OVERRIDES, called, header_options, inflate_limit
+from dcmdask.dicom.image_pixel import (
+    ELEMENTS,
+    OVERRIDES,
+    ImagePixel,
+    header_options,
+    inflate_limit,
+)
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
 from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
 from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
-from dcmdask.errors import HeaderError
+from dcmdask.dicom.tiling import TILED, TILED_SEQUENCES, Tiling, is_tiled, tiling_of
 from dcmdask.sources import files
 
-__all__ = ["FACTS", "Described", "check_readable", "describe", "facts_of", "text_of"]
+__all__ = ["FACTS", "Described", "describe", "facts_of"]
 
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _ROW: Final = FACTS.itemsize
 _LUTS: Final = frozenset({_MODALITY_LUT, _VOI_LUT})
-SEQUENCES: Final = _LUTS | GROUPS
+SEQUENCES: Final = _LUTS | GROUPS | TILED_SEQUENCES
 _IMAGE_TYPE, _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080008, 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES, _FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200052
 _TIMEZONE_OFFSET, _PIXEL_PADDING, _UNITS = 0x00080201, 0x00280120, 0x00541001
@@ -67,6 +72,7 @@ WANTED: Final = frozenset(
         *PRIVATE_ELEMENTS,
         *MOSAIC_ELEMENTS,
         *OWN,
+        *TILED,
         *_WORDS,
         *(_IMAGE_TYPE, _TIMEZONE_OFFSET, _PIXEL_PADDING, _CHARACTER_SET, _SERIES_DESCRIPTION),
         *(
@@ -133,6 +139,11 @@ class Described:
         Elements that only its SOP class has.
     mosaic : Mosaic
         What a private header says of the tiles that a frame holds.
+    tiling : Tiling or None
+        Places of the frames in a total pixel matrix. `table` is one row then, of all frames.
+    stored : tuple of Described
+        Descriptions as they stand in the headers, of one that is changed to the planes of a
+        total pixel matrix: several for the parts of a concatenation.
     tiles : int
         Number of tiles that a frame is cut into. Rows, columns and facts are those of tiles then;
         a header is described with 1.
@@ -170,16 +181,25 @@ class Described:
     index_values: bytes = b""
     own: OwnElements = NONE
     mosaic: Mosaic = NO_MOSAIC
+    tiling: Tiling | None = None
+    stored: tuple[Described, ...] = ()
     tiles: int = 1
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
     def facts(self) -> npt.NDArray[Any]:
         """Facts of the frames, read-only, of dtype `FACTS`: a row for each frame."""
-        return np.frombuffer(self.table, FACTS)
+        rows = np.frombuffer(self.table, FACTS)
+        return rows if self.tiling is None or self.stored else np.broadcast_to(rows, len(self))
+
+    def rows_of_facts(self) -> bytes:
+        """Return the bytes of `facts`."""
+        return self.table if len(self.table) == len(self) * _ROW else self.facts.tobytes()
 
     def __len__(self) -> int:
-        return len(self.table) // _ROW
+        if self.tiling is None or self.stored:
+            return len(self.table) // _ROW
+        return self.tiling.frames
 
 
 _LEAP: Final = 1000
@@ -209,7 +229,7 @@ def facts_of(instances: Iterable[Described]) -> npt.NDArray[Any]:
     (2,)
     """
     # numpy.concatenate compares the fields of each with those of all before.
-    facts = np.frombuffer(bytearray().join([one.table for one in instances]), FACTS)
+    facts = np.frombuffer(bytearray().join([one.rows_of_facts() for one in instances]), FACTS)
     for times in (facts["acquisition_time"], facts["content_time"]):
         undated = (times >= 0) & (times < DAY + _LEAP)
         if undated.any():
@@ -292,7 +312,7 @@ def describe(
     words = {tag: code_string(values[tag].value) if tag in values else "" for tag in _WORDS}
     image_type = values[_IMAGE_TYPE].value if _IMAGE_TYPE in values else b""
     spacing = other_spacing(header)
-    frames = _facts(header, count, words, image_type, spacing.value)
+    frames, tiling = _facts(header, count, pixels, words, image_type, spacing.value)
     kinds = image_type.decode("ascii", "replace")
     return Described(
         source=source,
@@ -325,6 +345,7 @@ def describe(
         index_values=frames.index_values,
         mosaic=mosaic_of(values, header.encoding) if is_mosaic(image_type) else NO_MOSAIC,
         own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
+        tiling=tiling,
         overrides=tuple(header_options(options).items()),
     )
 
@@ -335,44 +356,6 @@ def _text(header: Header, tag: int) -> str:
     if raw is None or len(raw.value) > LONGEST:
         return ""
     return text(raw.value, charset.value if charset else b"")
-
-
-def check_readable(
-    instances: Sequence[Described], facts: npt.NDArray[Any], columns: Iterable[str]
-) -> None:
-    """Check that no number in these columns of the facts is one that cannot be read.
-
-    Raises
-    ------
-    HeaderError
-        One is there and is no number. Its text is in `detail`, unless it is inside a
-        functional group.
-    """
-    for column in columns:
-        rows = np.flatnonzero(np.isinf(facts[column].reshape(len(facts), -1)).any(axis=1))
-        if not len(rows):
-            continue
-        stops = np.cumsum([len(one) for one in instances])
-        number = int(np.searchsorted(stops, rows[0], "right"))
-        one, tag = instances[number], frame_facts.TAGS[column]
-        raise HeaderError(
-            f"{called(tag)} is there and is no number",
-            source=one.source.name,
-            frame=int(rows[0] - stops[number] + len(one)) if len(one) > 1 else None,
-            detail=text_of(one, tag),
-            code="unreadable",
-        )
-
-
-def text_of(one: Described, tag: int) -> str:
-    """Return the text of an element, for the detail of an error.
-
-    Empty for a sequence, and if the element is not at the top level of the data set.
-    """
-    if dictionary_VR(tag) == "SQ":
-        return ""
-    raw = read_header(one.source, (tag,), one.transfer_syntax).values.get(tag)
-    return f"its value is {raw.value!r}" if raw else ""
 
 
 def _padding(header: Header, signed: bool) -> float | None:
@@ -388,8 +371,13 @@ def _padding(header: Header, signed: bool) -> float | None:
 
 
 def _facts(
-    header: Header, frames: int, words: Mapping[int, str], kind: bytes, spacing: bytes
-) -> Frames:
+    header: Header,
+    frames: int,
+    pixels: ImagePixel,
+    words: Mapping[int, str],
+    kind: bytes,
+    spacing: bytes,
+) -> tuple[Frames, Tiling | None]:
     offset = header.values.get(_TIMEZONE_OFFSET)
     common = Common(header.encoding.little_endian, minutes(offset.value) if offset else 0)
     top = _top_level(header)
@@ -410,9 +398,12 @@ def _facts(
         top[NUMBER_OF[FRAME_TYPE]] = top[NUMBER_OF[FRAME_TYPE]] or kind
         for tag, value in private_diffusion(header.values, header.encoding).items():
             top[NUMBER_OF[tag]] = value
+    if is_tiled(header):
+        row, tiling = tiling_of(header, frames, (pixels.rows, pixels.columns), top, common)
+        return Frames(row), tiling
     if GROUPS.isdisjoint(header.sequences):
-        return Frames(frame_facts.packed(top, common) * frames)
-    return frame_table(header, frames, top, common)
+        return Frames(frame_facts.packed(top, common) * frames), None
+    return frame_table(header, frames, top, common), None
 
 
 def _top_level(header: Header) -> list[bytes]:

@@ -37,6 +37,7 @@ __all__ = [
     "NUMBER_OF",
     "TAGS",
     "Common",
+    "identifier",
     "packed",
     "update",
 ]
@@ -122,9 +123,14 @@ def _date_and_time(values: _Values, fact: _Fact, common: Common) -> tuple[float]
     )
 
 
+def identifier(value: bytes) -> bytes:
+    """Return a text of at most 16 bytes that stands for a value: itself, or a hash."""
+    value = value.strip(b"\0 ")
+    return value if len(value) <= 16 else blake2b(value, digest_size=8).hexdigest().encode()
+
+
 def _identifier(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
-    value = values[0].strip(b"\0 ")
-    return (value if len(value) <= 16 else blake2b(value, digest_size=8).hexdigest().encode(),)
+    return (identifier(values[0]),)
 
 
 def _word(values: _Values, fact: _Fact, common: Common) -> tuple[bytes]:
@@ -251,6 +257,7 @@ _FACTS: Final = (
     # LUT Label of the first Real World Value Mapping; a hash where too long.
     _fact("mapping", "16s", _identifier, (0x00409210, "SH", (0x00409096,))),
     _fact("segment", "d", _number, (0x0062000B, "US", (0x0062000A,))),  # its number
+    _fact("optical_path", "16s", _identifier, (0x00480106, "SH", (0x00480207,))),  # its identifier
 )
 
 

@@ -7,10 +7,10 @@ walk does not understand.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from itertools import islice
 from struct import pack
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -39,10 +39,13 @@ __all__ = [
     "SEQUENCES",
     "SHARED",
     "Frames",
+    "Read",
     "frame_table",
     "rows",
     "rows_of_dataset",
+    "shared_values",
     "value_bytes",
+    "with_items",
 ]
 
 SHARED, PER_FRAME, _DIMENSION_INDEX = 0x52009229, 0x52009230, 0x00209222
@@ -82,8 +85,9 @@ class Frames(NamedTuple):
     index_values: bytes = b""
 
 
-_Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
+Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
 """Function that yields the rows of the sequence with a tag; none if it is absent."""
+_Made = TypeVar("_Made")
 
 
 def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -> Frames:
@@ -103,7 +107,26 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
     HeaderError
         They are damaged.
     """
-    groups = header.sequences.keys() & SEQUENCES
+    return with_items(header, SEQUENCES, lambda read: _rows(read, frames, top, common))
+
+
+def with_items(header: Header, tags: Set[int], make: Callable[[Read], _Made]) -> _Made:
+    """Return what `make` makes of the items of sequences, as the walk or else pydicom reads them.
+
+    Parameters
+    ----------
+    header : Header
+    tags : set of int
+        Tags of the sequences, whose places the header has.
+    make : callable
+        It may be called twice.
+
+    Raises
+    ------
+    HeaderError
+        They are damaged.
+    """
+    groups = header.sequences.keys() & tags
     try:
         places = {tag: header.sequences[tag] for tag in groups}
         with files.opened(header.source) as file:
@@ -117,7 +140,7 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
                     raise NotUnderstood(0, "only pydicom could read the header")
                 return rows(window, place, header.encoding, wanted)
 
-            return _rows(read, frames, top, common)
+            return make(read)
     except NotUnderstood as error:
         reason = error
     dataset = read_whole_header(header.source, header.transfer_syntax, groups)
@@ -129,7 +152,7 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
         return rows_of_dataset(items, header.encoding, wanted)
 
     try:
-        return _rows(read_dataset, frames, top, common)
+        return make(read_dataset)
     except Exception as error:
         raise HeaderError(
             f"the functional groups are damaged: {reason}",
@@ -142,9 +165,9 @@ def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -
 _GROUPS: Final = Filter((*frame_facts.LEAVES, frame_facts.LUTS, frame_facts.INDEX_VALUES))
 
 
-def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
+def _rows(read: Read, frames: int, top: list[bytes], common: Common) -> Frames:
     """Return the facts: values of a frame come before shared ones, and these before `top`."""
-    shared = next(read(SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
+    shared = _shared(read)
     has_lut = frame_facts.LUTS.key in shared
     base = _laid_over(shared, top)
     dimensions = _dimensions(read, common.little_endian)
@@ -171,7 +194,16 @@ def _rows(read: _Read, frames: int, top: list[bytes], common: Common) -> Frames:
     return Frames(bytes(table), has_lut, dimensions, native.tobytes())
 
 
-def _dimensions(read: _Read, little_endian: bool) -> tuple[str, ...]:
+def _shared(read: Read) -> dict[int, bytes]:
+    return next(read(SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
+
+
+def shared_values(read: Read, top: list[bytes]) -> list[bytes]:
+    """Return the values that all frames share, which come before those of the data set itself."""
+    return _laid_over(_shared(read), top)
+
+
+def _dimensions(read: Read, little_endian: bool) -> tuple[str, ...]:
     """Return the names of the dimensions of an object, in the order of its indices."""
     found: list[str] = []
     items = islice(read(_DIMENSION_INDEX, _DIMENSION), _MOST_DIMENSIONS)

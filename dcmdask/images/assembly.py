@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.transformation import check_values, fill_for, with_values
 from dcmdask.dicom.instance import issue
@@ -15,6 +14,7 @@ from dcmdask.errors import Advice, IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
 from dcmdask.images.irregularities import detail_of, named
+from dcmdask.images.tiled import frames_of
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -86,8 +86,8 @@ def array_of(
 ) -> ArrangedFrames:
     """Return the frames of a stack in an arrangement as an array-like."""
     check_values(values, decoding_options)
-    joined = JoinedFrames(stack.instances, **decoding_options)
-    frames = with_values(joined, stack.instances, values, decoding_options)
+    stored = frames_of(stack.instances, decoding_options, fill_value)
+    frames = with_values(stored, stack.instances, values, decoding_options)
     numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
     if fill_value is None:
         fill_value = stack.meaning.empty

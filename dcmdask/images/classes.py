@@ -20,7 +20,7 @@ from dcmdask.images.mosaic import Mosaic, is_mosaic
 from dcmdask.images.nuclear import Nuclear
 from dcmdask.images.parametric_map import ParametricMap
 from dcmdask.images.segmentation import Segmentation
-from dcmdask.images.slide import Slide
+from dcmdask.images.slide import SlideMeaning
 from dcmdask.images.ultrasound_volume import UltrasoundVolume
 
 _PLANES, _CINE, _MOSAIC = Meaning(), Cine(), Mosaic()
@@ -29,7 +29,7 @@ _BY_SOP_CLASS: Final[dict[str, Meaning]] = {
     NUCLEAR_MEDICINE: Nuclear(),
     PARAMETRIC_MAP: ParametricMap(),
     ULTRASOUND_VOLUME: UltrasoundVolume(),
-    WHOLE_SLIDES: Slide(),
+    WHOLE_SLIDES: SlideMeaning(),
     **dict.fromkeys(SEGMENTATIONS, Segmentation()),
 }
 

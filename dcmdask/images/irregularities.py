@@ -10,9 +10,10 @@ import numpy as np
 from pydicom.tag import Tag
 
 from dcmdask.dicom.conversion import uid
-from dcmdask.dicom.description import Described, text_of
+from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_facts import TAGS
 from dcmdask.dicom.image_pixel import called
+from dcmdask.dicom.unreadable import text_of
 from dcmdask.errors import Note
 from dcmdask.geometry.axes import plausible
 from dcmdask.geometry.grid import Irregularity

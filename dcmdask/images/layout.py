@@ -22,6 +22,7 @@ from dcmdask.images.meaning import Meaning
 from dcmdask.images.notes import notes_on
 from dcmdask.images.regions import region_attributes, region_notes, regions_of
 from dcmdask.images.summary import counted
+from dcmdask.images.tiled import tile_notes
 from dcmdask.labelled.labels import attributes
 
 
@@ -162,6 +163,7 @@ class Layout:
         return (
             *notes_on(self.instances, self.facts),
             *region_notes(self.instances),
+            *tile_notes(self.instances),
             *weightings,
             *self.arrangement.notes,
             *self.meaning.notes(self.instances),

@@ -19,6 +19,7 @@ from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement, arrange
 from dcmdask.geometry.planes import Floats, Integers
 from dcmdask.geometry.sparse import Places, arrange_sparse
+from dcmdask.images.cielab import srgb_of
 from dcmdask.images.meaning import Meaning
 from dcmdask.images.summary import counted, places
 
@@ -35,15 +36,6 @@ _SEGMENT: Final = Filter(
         Wanted((_PROPERTY, _MEANING), _PROPERTY),
         Wanted((_PROPERTY, _CODE), _CODE),
     )
-)
-# White of CIELab in DICOM, and linear sRGB of XYZ that is adapted to it (Bradford).
-_D50: Final = np.array([0.9642, 1.0, 0.8249])
-_SRGB: Final = np.array(
-    [
-        [3.1338561, -1.6168667, -0.4906146],
-        [-0.9787684, 1.9161415, 0.0334540],
-        [0.0719453, -0.2289914, 1.4052427],
-    ]
 )
 
 
@@ -201,13 +193,5 @@ def _coordinates(segments: Sequence[Segment]) -> Coordinates:
 
 def _hexadecimal(cielab: Sequence[float]) -> str:
     """Return a Recommended Display CIELab Value (PS3.3 C.10.7.1.1) as sRGB, such as ``#dc8464``."""
-    if len(cielab) != 3 or not np.isfinite(cielab).all():
-        return ""
-    lightness = cielab[0] / 0xFFFF * 100
-    a, b = (value / 0xFFFF * 255 - 128 for value in cielab[1:])
-    y = (lightness + 16) / 116
-    scaled = np.array([y + a / 500, y, y - b / 200])
-    linear = np.where(scaled > 6 / 29, scaled**3, 3 * (6 / 29) ** 2 * (scaled - 4 / 29))
-    rgb = np.clip(_SRGB @ (linear * _D50), 0, 1)
-    coded = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
-    return "#" + "".join(f"{round(255 * part):02x}" for part in coded)
+    rgb = srgb_of(cielab)
+    return "" if rgb is None else "#" + "".join(f"{round(255 * part):02x}" for part in rgb)

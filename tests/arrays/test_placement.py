@@ -192,8 +192,6 @@ def test_numbers_that_cannot_be() -> None:
             ArrangedFrames(held, wrong, 0)
     with pytest.raises(ValueError, match="a fill_value is needed"):
         ArrangedFrames(held, [0, -1])
-    with pytest.raises(ValueError, match="one dimension at least"):
-        ArrangedFrames(held, 3)
     given = np.arange(3)
     frames = ArrangedFrames(held, given)
     given[:] = 5

@@ -1,0 +1,96 @@
+"""Tiled images of any class: descriptions of frames that are tiles become those of planes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.matrix import TotalPixelMatrix, rows_of
+from dcmdask.dicom.description import Described
+from dcmdask.errors import Note
+from dcmdask.images.cielab import srgb_of
+from dcmdask.pixels.array_like import ArrayLike
+
+
+def with_planes(instances: Iterable[Described]) -> Iterator[Described]:
+    """Yield descriptions, those of tiles as of the planes of their total pixel matrix.
+
+    The parts of a concatenation are one. Tiles whose places are not known stay as they are.
+    """
+    parts: dict[tuple[object, ...], list[Described]] = {}
+    for one in instances:
+        tiling = one.tiling
+        if tiling is None or tiling.fault or one.stored:
+            yield one
+        elif tiling.concatenation:
+            key = tiling.concatenation, tiling.matrix, tiling.tile, one.samples
+            parts.setdefault(key, []).append(one)
+        else:
+            yield planes_of([one])
+    for members in parts.values():
+        yield planes_of(members)
+
+
+def planes_of(parts: Sequence[Described]) -> Described:
+    """Return a description of the planes that the frames of some instances are tiles of."""
+    tilings = [(one.tiling, one) for one in parts if one.tiling is not None]
+    tilings.sort(key=lambda pair: pair[0].first)
+    rows = dict.fromkeys(row for tiling, _ in tilings for row in rows_of(tiling.table))
+    matrix = tilings[0][0].matrix
+    return replace(
+        tilings[0][1],
+        rows=matrix[0],
+        columns=matrix[1],
+        table=b"".join(rows),
+        stored=tuple(one for _, one in tilings),
+    )
+
+
+def tile_notes(instances: Sequence[Described]) -> Iterator[Note]:
+    """Yield notes on where tiles lie, and on why they stay frames."""
+    for one in instances:
+        if one.tiling is None:
+            continue
+        if one.tiling.fault and not one.stored:
+            yield Note("tiles", f"tiles are left as they are stored: {one.tiling.fault}")
+        for part in one.stored:
+            if part.tiling is not None:
+                yield from part.tiling.notes
+        tilings = [part.tiling for part in one.stored if part.tiling is not None]
+        there = sum(tiling.frames for tiling in tilings)
+        down, across = one.tiling.grid
+        needed = down * across * one.tiling.planes
+        if there < needed and not any(tiling.places for tiling in tilings):
+            text = f"{needed - there} of {needed} tiles are in parts that are not here"
+            yield Note("tiles", f"{text}: they are empty")
+
+
+def frames_of(
+    instances: Sequence[Described],
+    options: Mapping[str, Any],
+    fill_value: float | None = None,
+) -> JoinedFrames | TotalPixelMatrix:
+    """Return the stored frames of instances, or the planes that they are tiles of."""
+    parts = [part for one in instances for part in one.stored or (one,)]
+    joined = JoinedFrames(parts, **options)
+    if not instances[0].stored:
+        return joined
+    filled = absent_pixel(instances[0], joined) if fill_value is None else fill_value
+    return TotalPixelMatrix(joined, instances, filled)
+
+
+def absent_pixel(one: Described, frames: ArrayLike) -> Any:
+    """Return the value of pixels without a tile.
+
+    Of colour it is (0048,0015) Recommended Absent Pixel CIELab Value, or white as the glass of a
+    slide is; of grey it is 0.
+    """
+    if one.samples != 3 or frames.dtype.kind == "f":
+        return 0
+    absent = one.tiling.absent if one.tiling else ()
+    share = srgb_of(absent) or (1.0, 1.0, 1.0)
+    return np.rint(np.array(share) * (2**one.bits_stored - 1)).astype(frames.dtype)

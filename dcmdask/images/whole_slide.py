@@ -1,0 +1,337 @@
+"""`Slide`: the levels of a whole slide, and the pictures that belong to it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dcmdask.dicom.conversion import uid
+from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
+from dcmdask.images.level import Colour, Level
+from dcmdask.images.slide import flavour_of
+from dcmdask.images.volume import Stack
+from dcmdask.pixels.notebook import html_table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Pixels that the picture of a notebook is decoded of at most; of a coarser level it is quick.
+_QUICK = 2**24
+_HEADS = ("level", "array", "um", "tile", "optical paths", "focal planes", "syntax")
+
+
+class Slide:
+    """A whole slide: its levels, finest first, and its label, overview and thumbnail images.
+
+    Made by :func:`dcmdask.open_slide`.
+
+    Parameters
+    ----------
+    stacks : iterable of Stack
+        Of the images of one slide.
+
+    Attributes
+    ----------
+    levels : tuple of Level
+    notes : tuple of Note
+        Oddities of what belongs together.
+
+    Raises
+    ------
+    HeaderError, IrregularSeriesError, AmbiguousSourceError
+        As for :func:`dcmdask.open_slide`.
+    """
+
+    def __init__(self, stacks: Iterable[Stack]) -> None:
+        by_flavour: dict[str, list[Stack]] = {}
+        for stack in stacks:
+            by_flavour.setdefault(flavour_of(stack.instances[0]) or "VOLUME", []).append(stack)
+        volumes = by_flavour.pop("VOLUME", [])
+        self._pictures = by_flavour
+        if not volumes:
+            names = ", ".join(sorted(by_flavour)) or "nothing"
+            raise HeaderError(
+                f"there is no image of the slide itself (VOLUME in Image Type), only {names}",
+                code="slide",
+            )
+        for stack in volumes:
+            _check(stack)
+        volumes.sort(key=lambda one: -one.instances[0].rows * one.instances[0].columns)
+        self.levels = tuple(_levels(volumes))
+        self.notes = tuple(_notes(self.levels))
+
+    @property
+    def name(self) -> str:
+        """Display name."""
+        return self.levels[0].stack.name
+
+    @property
+    def pyramid_uid(self) -> str:
+        """(0008,0019) Pyramid UID; empty where there is none."""
+        tiling = self.levels[0].stack.instances[0].tiling
+        return (uid(tiling.pyramid) or "") if tiling else ""
+
+    def read_region(
+        self,
+        location: tuple[int, int],
+        level: int,
+        size: tuple[int, int],
+        *,
+        optical_path: int = 0,
+        focal_plane: int = 0,
+        color: Colour = "stored",
+    ) -> npt.NDArray[Any]:
+        """Return a part of a level, as OpenSlide counts it.
+
+        Parameters
+        ----------
+        location : (x, y)
+            Column and row of the first pixel **in the finest level**.
+        level : int
+            Number of the level, 0 for the finest.
+        size : (width, height)
+            Columns and rows of the result, in pixels of `level`.
+        optical_path, focal_plane : int, optional
+            Numbers of them, where there are several.
+        color : {"stored", "srgb"}
+            As the decoder gives colours, or by the ICC profile of the slide as sRGB.
+
+        Returns
+        -------
+        ndarray
+            (height, width) or (height, width, samples). What is outside of the slide has the value
+            of missing tiles: as :meth:`Level.frames` says.
+        """
+        one = self.levels[level]
+        width, height = size
+        if width < 0 or height < 0:
+            raise ValueError(f"a size of {width} x {height} cannot be")
+        numbers = {"optical_path": optical_path, "z": focal_plane}
+        for name, number in numbers.items():
+            length = dict(zip(one.dims, one.shape, strict=True)).get(name, 1)
+            if not 0 <= number < length:
+                raise IndexError(f"there is no {name} {number}: there are {length}")
+        plane = tuple(numbers[dim] for dim in one.dims if dim in numbers)
+        x, y = (round(position / one.downsample) for position in location)
+        return one.region((x, y), size, plane, color)
+
+    def best_level(self, downsample: float) -> int:
+        """Return the number of the coarsest level that is at least as fine as this.
+
+        Parameters
+        ----------
+        downsample : float
+            Size of the finest level, divided by the one that is needed.
+        """
+        fine = [n for n, one in enumerate(self.levels) if one.downsample <= downsample * 1.001]
+        return max(fine, default=0)
+
+    def thumbnail(self, size: int = 1024, *, color: Colour = "stored") -> Image.Image:
+        """Return a picture of the whole slide.
+
+        It is made of the coarsest level, or thumbnail image, that has as many pixels. Grey values
+        of more than 8 bits are stretched from the smallest to the largest.
+
+        Parameters
+        ----------
+        size : int
+            Pixels of its longer side; fewer where the slide has fewer.
+        color : {"stored", "srgb"}
+
+        Returns
+        -------
+        PIL.Image.Image
+            In mode ``"RGB"`` or ``"L"``, of the first optical path and focal plane.
+        """
+        if size < 1:
+            raise ValueError(f"a thumbnail of {size} pixels cannot be")
+        candidates = [*self.levels, *map(Level, self._pictures.get("THUMBNAIL", ()))]
+        candidates.sort(key=lambda one: max(one.size))
+        large = [one for one in candidates if max(one.size) >= size]
+        source = large[0] if large else candidates[-1]
+        rows, columns = self.levels[0].size
+        factor = min(1.0, size / max(rows, columns))
+        shape = max(1, round(columns * factor)), max(1, round(rows * factor))
+        picture = _picture(_whole(source, color))
+        return picture if picture.size == shape else picture.resize(shape, reducing_gap=2.0)
+
+    @property
+    def label(self) -> Image.Image | None:
+        """Picture of the label; it may show names. None where there is none."""
+        return self._picture("LABEL")
+
+    @property
+    def overview(self) -> Image.Image | None:
+        """Picture of the whole glass, which may show the label too. None where there is none."""
+        return self._picture("OVERVIEW")
+
+    def _picture(self, flavour: str) -> Image.Image | None:
+        stacks = self._pictures.get(flavour, ())
+        return _picture(_whole(Level(stacks[0]), "stored")) if stacks else None
+
+    def to_datatree(
+        self,
+        *,
+        color: Colour = "stored",
+        chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
+        **decoding_options: Any,
+    ) -> xr.DataTree:
+        """Return the slide as an :class:`xarray.DataTree`, with a node for each level.
+
+        Parameters
+        ----------
+        color : {"stored", "srgb"}
+            As the decoder gives colours, or by the ICC profiles of the slide as sRGB.
+        chunks : int, str, tuple or dict, optional
+            ``"auto"`` plans by the cost of decoding. A number is one of rows and of columns,
+            multiples of a tile; a size such as ``"64 MiB"`` is taken by as many tiles. Or, by
+            axis, a tuple or a dict.
+        raw : bool, optional
+            Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB.
+        decoding_plugin : str, optional
+            The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
+        **decoding_options
+            pydicom's decoding options, and overrides of group 0028 by pydicom's keywords, such as
+            `photometric_interpretation`.
+
+        Returns
+        -------
+        xarray.DataTree
+            Nodes ``"0"``, ``"1"``, ... finest first, each with a variable ``pixels`` as
+            :meth:`Level.to_xarray` gives it.
+        """
+        import xarray as xr
+
+        nodes = {
+            str(number): one.to_xarray(color=color, chunks=chunks, **decoding_options).to_dataset(
+                name="pixels"
+            )
+            for number, one in enumerate(self.levels)
+        }
+        tree = xr.DataTree.from_dict(nodes)
+        tree.attrs["series_uid"] = uid(self.levels[0].stack.series_uid) or ""
+        return tree
+
+    @cached_property
+    def _table(self) -> list[tuple[str, ...]]:
+        return [level_cells(number, one) for number, one in enumerate(self.levels)]
+
+    def _repr_html_(self) -> str:
+        table = html_table(f"Slide of {self.name}", _HEADS, self._table)
+        rows, columns = self.levels[-1].size
+        if rows * columns > _QUICK:
+            return table
+        buffer = io.BytesIO()
+        self.thumbnail(256).save(buffer, "PNG")
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return f'{table}<img alt="thumbnail" src="data:image/png;base64,{encoded}">'
+
+    def __repr__(self) -> str:
+        rows, columns = self.levels[0].size
+        found = f"<Slide {rows} x {columns}, {len(self.levels)} levels"
+        pictures = ", ".join(flavour.lower() for flavour in sorted(self._pictures))
+        return f"{found}, {pictures}>" if pictures else f"{found}>"
+
+
+def level_cells(number: int, level: Level) -> tuple[str, ...]:
+    """Return a row of a table of levels, by `_HEADS`."""
+    lengths = " ".join(f"{d}:{n}" for d, n in zip(level.dims, level.shape, strict=True))
+    down, across = level.tile
+    return (
+        str(number),
+        f"{lengths} {level.dtype}",
+        " x ".join("?" if math.isnan(um) else f"{um:.4g}" for um in level.mpp),
+        f"{down} x {across}",
+        str(len(level.optical_paths) or 1),
+        str(len(level.focal_planes)),
+        level.transfer_syntax.name,
+    )
+
+
+def _check(stack: Stack) -> None:
+    one = stack.instances[0]
+    if not one.stored:
+        fault = one.tiling.fault if one.tiling else "there is no total pixel matrix (0048,0006)"
+        raise HeaderError(
+            f"the tiles of a slide cannot be put together: {fault}",
+            source=one.source.name,
+            code="tiles",
+            advice=[Advice("", "", "dcmdask.from_dicom(path) gives the frames as they are stored")],
+        )
+    if stack.irregularities:
+        names = ", ".join(sorted({each.source.name for each in stack.instances}))
+        raise AmbiguousSourceError(
+            f"several images of {one.rows} x {one.columns} are of the same optical path and focal "
+            f"plane: {names}",
+            source=stack.name,
+            code="levels",
+            advice=[Advice("", "", "open_slide takes a list of the files of one pyramid")],
+        )
+
+
+def _levels(stacks: Sequence[Stack]) -> Iterator[Level]:
+    """Yield the levels; how much coarser than the first, as OpenSlide counts it.
+
+    That is the mean of both ratios of sizes, since sizes are rounded; where spacings of pixels say
+    something else by more than that, levels were padded, and spacings decide.
+    """
+    finest = stacks[0].instances[0]
+    spacing = stacks[0].facts["spacing"][0]
+    for stack in stacks:
+        one = stack.instances[0]
+        down, across = finest.rows / one.rows, finest.columns / one.columns
+        by_size = (down + across) / 2
+        by_spacing = float((stack.facts["spacing"][0] / spacing).mean())
+        agree = _agree(by_size, by_spacing, one.rows, one.columns)
+        yield Level(stack, by_size if agree else by_spacing)
+
+
+def _agree(by_size: float, by_spacing: float, rows: int, columns: int) -> bool:
+    """Return whether sizes are those that spacings say, up to a pixel; also without spacings."""
+    if not by_spacing > 0 or math.isinf(by_spacing):
+        return True
+    return abs(by_size / by_spacing - 1) <= 1 / rows + 1 / columns
+
+
+def _notes(levels: Sequence[Level]) -> Iterator[Note]:
+    yield from levels[0].stack.notes
+    finest = levels[0]
+    for number, one in enumerate(levels[1:], 1):
+        yield from one.stack.notes
+        down, across = (a / b for a, b in zip(finest.size, one.size, strict=True))
+        if not _agree(down, across, *one.size) or one.downsample != (down + across) / 2:
+            yield Note(
+                "levels",
+                f"level {number} of {one.size[0]} x {one.size[1]} pixels does not cover the field "
+                f"of the finest, {finest.size[0]} x {finest.size[1]}: positions are scaled by "
+                f"{one.downsample:.4g}",
+            )
+        for what in ("photometric_interpretation", "transfer_syntax", "dtype"):
+            a, b = getattr(finest, what), getattr(one, what)
+            if a != b:
+                names = [getattr(one, "name", one) for one in (b, a)]
+                yield Note("levels", f"level {number} is {names[0]}, the finest {names[1]}")
+
+
+def _whole(level: Level, color: Colour) -> npt.NDArray[Any]:
+    """Return the first plane of a level, decoded on all cores."""
+    lazy = level.to_dask(color=color)
+    first = (0,) * (lazy.ndim - 2 - (level.stack.instances[0].samples > 1))
+    found: npt.NDArray[Any] = lazy[first].compute()
+    return found
+
+
+def _picture(values: npt.NDArray[Any]) -> Image.Image:
+    """Return RGB or grey values as a picture of 8 bits."""
+    if values.dtype != np.uint8:
+        low, high = float(values.min()), float(values.max())
+        values = ((values - low) * (255 / ((high - low) or 1)) + 0.5).astype(np.uint8)
+    return Image.fromarray(values)
