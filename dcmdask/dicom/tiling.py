@@ -225,11 +225,13 @@ class _Maker:
         self.header, self.frames, self.tile, self.common = header, frames, tile, common
         self.matrix = self._count(_ROWS), self._count(_COLUMNS)
         self.first = self._count(_FIRST_FRAME)
+        self.paths: dict[str, int] = {}
 
     def make(self, read: Read, top: list[bytes]) -> tuple[bytes, Tiling]:
         """Return the facts that all frames share, as a row, and where frames lie."""
         shared = shared_values(read, top)
         paths = [self._path(item) for item in read(_PATHS, _PATH)]
+        self.paths = {path.identifier: number for number, path in enumerate(paths)}
         planes, places, fault, notes = self._arranged(read, paths)
         row = frame_facts.packed(shared, self.common)
         return row, Tiling(
@@ -372,6 +374,10 @@ class _Maker:
             text_ = f"{double} frames have the place of others: later ones lie over earlier ones"
             notes.append(Note("tiles", text_))
         found = [self._plane(key) for key in planes]
+        # In the order of TILED_FULL, whichever frames come first.
+        order = sorted(range(len(found)), key=lambda number: self._rank(found[number]))
+        places["plane"] = np.argsort(order)[places["plane"]]
+        found = [found[number] for number in order]
         full = _full(self.tile, self.matrix, len(found), self.first, self.frames)
         is_full = np.array_equal(places, full)
         return found, b"" if is_full else places.tobytes(), "", notes
@@ -385,6 +391,11 @@ class _Maker:
             z=first_number(z, "DS", little) * _MM_OF_Z,
             mapping=frame_facts.identifier(mapping),
         )
+
+    def _rank(self, plane: _Plane) -> tuple[Any, ...]:
+        path = self.paths.get(plane.path, len(self.paths))
+        numbers_ = (0.0 if isnan(one) else one for one in (plane.segment, plane.z))
+        return path, plane.path, plane.mapping, *numbers_
 
     def _facts(self, row: bytes, planes: list[_Plane], corner: dict[int, bytes]) -> bytes:
         """Return a row of facts for each plane: those of all, and what tells planes apart."""

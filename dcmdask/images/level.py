@@ -17,7 +17,6 @@ from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.dicom.tiling import OpticalPath
 from dcmdask.errors import Advice, MissingElementError
-from dcmdask.images.assembly import settled
 from dcmdask.images.tiled import frames_of
 from dcmdask.images.volume import Stack
 
@@ -152,7 +151,7 @@ class Level:
         if color not in ("stored", "srgb"):
             raise ValueError(f"color {color!r} is neither 'stored' nor 'srgb'")
         stack = self.stack
-        arrangement = settled(stack, "error")
+        arrangement = stack.arrangement
         frames: Any = frames_of(stack.instances, decoding_options, fill_value)
         if color == "srgb":
             frames = SrgbFrames(frames, self._profiles)

@@ -314,11 +314,13 @@ def _notes(levels: Sequence[Level]) -> Iterator[Note]:
                 f"of the finest, {finest.size[0]} x {finest.size[1]}: positions are scaled by "
                 f"{one.downsample:.4g}",
             )
-        for what in ("photometric_interpretation", "transfer_syntax", "dtype"):
-            a, b = getattr(finest, what), getattr(one, what)
-            if a != b:
-                names = [getattr(one, "name", one) for one in (b, a)]
-                yield Note("levels", f"level {number} is {names[0]}, the finest {names[1]}")
+        looks = zip(_look(one), _look(finest), strict=True)
+        if other := [f"{own} instead of {first}" for own, first in looks if own != first]:
+            yield Note("levels", f"level {number} is {', '.join(other)} as the finest is")
+
+
+def _look(level: Level) -> tuple[str, str, str]:
+    return level.photometric_interpretation, level.transfer_syntax.name, str(level.dtype)
 
 
 def _whole(level: Level, color: Colour) -> npt.NDArray[Any]:

@@ -1,0 +1,416 @@
+"""Whole slides: any region is that of the picture, whatever the organisation of the tiles."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_slides import ORIENTATION, ORIGIN, SPACING, Made, MadeSlide, made_slide
+from pydicom import dcmread
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+import dcmdask
+from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, HeaderError
+
+NATIVE = ExplicitVRLittleEndian
+ORGANISATIONS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "full-native": {"syntax": NATIVE, "table": "none"},
+    "no-table": {"table": "none"},
+    "extended": {"table": "extended", "syntax": JPEG2000Lossless},
+    "jpeg-ls": {"syntax": JPEGLSLossless},
+    "rle": {"syntax": RLELossless},
+    "rgb-jpeg": {"sampling": "RGB"},
+    "420": {"sampling": "420"},
+    "large-tile": {"tile": (256, 512)},
+    "sparse": {"organisation": "TILED_SPARSE"},
+    "shuffled": {"organisation": "TILED_SPARSE", "shuffled": True, "table": "none"},
+    "holes": {
+        "organisation": "TILED_SPARSE",
+        "shuffled": True,
+        "holes": [(0, 0, 0, 0), (0, 0, 1, 2), (0, 0, 2, 3)],
+    },
+    "planes": {"focal_planes": 2, "optical_paths": 3, "samples": 1, "bits": 16, "syntax": NATIVE},
+    "sparse-planes": {
+        "organisation": "TILED_SPARSE",
+        "shuffled": True,
+        "focal_planes": 2,
+        "optical_paths": 3,
+        "samples": 1,
+        "syntax": NATIVE,
+        "holes": [(1, 1, 0, 0), (2, 0, 1, 1)],
+    },
+    "parts": {"parts": 3},
+    "sparse-parts": {"parts": 2, "organisation": "TILED_SPARSE", "shuffled": True},
+}
+
+
+def expected(made: Made) -> np.ndarray:
+    """The pixels of a level: white, or 0 of grey, where there is no tile.
+
+    Focal planes go along the normal, which is towards the glass.
+    """
+    matrix = made.matrix.copy()
+    matrix[~made.present] = 255 if matrix.ndim == 5 else 0
+    matrix = matrix[:, ::-1]
+    return matrix.reshape([n for axis, n in enumerate(matrix.shape) if axis > 1 or n > 1])
+
+
+@pytest.fixture(scope="module", params=ORGANISATIONS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MadeSlide:
+    folder = tmp_path_factory.mktemp("slide")
+    return made_slide(folder, **{"downsamples": (1, 2, 4), **ORGANISATIONS[request.param]})
+
+
+def test_levels_are_the_pictures(made: MadeSlide) -> None:
+    slide = dcmdask.open_slide(made.folder)
+    assert slide.notes == ()
+    assert len(slide.levels) == 3
+    for level, one in zip(slide.levels, made.levels, strict=True):
+        lazy = level.to_dask()
+        np.testing.assert_array_equal(lazy, expected(one))
+        assert (lazy.shape, lazy.dtype) == (level.shape, level.dtype)
+        assert level.mpp == pytest.approx((one.spacing * 1000,) * 2)
+        assert level.downsample == pytest.approx(one.spacing / SPACING, rel=0.02)
+        frames = level.frames()
+        assert pickle.loads(pickle.dumps(frames)).token == frames.token
+    assert all("level 0" not in line for line in repr(slide).splitlines())
+
+
+def test_a_file_is_a_slide(made: MadeSlide) -> None:
+    if len(made.levels[1].paths) == 1:
+        (level,) = dcmdask.open_slide(made.levels[1].path).levels
+        np.testing.assert_array_equal(level.to_dask(), expected(made.levels[1]))
+    stored = dcmdask.from_dicom(made.levels[1].paths[0])
+    assert stored.ndim == 3 + (made.levels[0].matrix.ndim == 5)
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_index(made: MadeSlide, data: st.DataObject) -> None:
+    """An index of the array-like is that of the picture; a tile is decoded once."""
+    frames = known(made).levels[0].frames()
+    values = expected(made.levels[0])
+    key = (
+        tuple(data.draw(indices(n)) for n in values.shape[:-1])
+        if values.ndim > 2
+        else tuple(data.draw(indices(n)) for n in values.shape)
+    )
+    np.testing.assert_array_equal(frames[key], values[key])
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_region(made: MadeSlide, data: st.DataObject) -> None:
+    """A region is that of the picture, and beyond its edges it is filled."""
+    slide, number = known(made), data.draw(st.integers(0, 2))
+    level, whole = slide.levels[number], expected(made.levels[number])
+    x, y = (data.draw(st.integers(-80, n + 80)) for n in slide.levels[0].size[::-1])
+    width, height = (data.draw(st.integers(0, 150)) for _ in range(2))
+    planes = {"optical_path": 0, "z": 0}
+    for dim, length in zip(level.dims, level.shape, strict=True):
+        if dim in planes:
+            planes[dim] = data.draw(st.integers(0, length - 1))
+    plane = whole[tuple(planes[dim] for dim in level.dims if dim in planes)]
+    found = slide.read_region(
+        (x, y),
+        number,
+        (width, height),
+        optical_path=planes["optical_path"],
+        focal_plane=planes["z"],
+    )
+    left, top = (round(one / level.downsample) for one in (x, y))
+    room = np.full((height, width, *plane.shape[2:]), 255 if plane.ndim == 3 else 0, plane.dtype)
+    rows, columns = np.arange(top, top + height), np.arange(left, left + width)
+    inside = (rows >= 0) & (rows < plane.shape[0]), (columns >= 0) & (columns < plane.shape[1])
+    room[np.ix_(*inside)] = plane[np.ix_(rows[inside[0]], columns[inside[1]])]
+    np.testing.assert_array_equal(found, room)
+
+
+_KNOWN: dict[Path, Any] = {}
+
+
+def known(made: MadeSlide) -> Any:
+    if made.folder not in _KNOWN:
+        _KNOWN[made.folder] = dcmdask.open_slide(made.folder)
+    return _KNOWN[made.folder]
+
+
+def indices(length: int) -> st.SearchStrategy[Any]:
+    return st.one_of(st.integers(-length, length - 1), st.slices(length))
+
+
+def test_points_are_the_same_on_all_levels(tmp_path: Path) -> None:
+    """Millimetres on the slide are those of the header, on each level."""
+    made = made_slide(tmp_path, downsamples=(1, 2, 4))
+    slide = dcmdask.open_slide(tmp_path)
+    for level, one in zip(slide.levels, made.levels, strict=True):
+        v = level.to_xarray()
+        row, column = 7, 11
+        across, down = np.array(ORIENTATION).reshape(2, 3)
+        corner = np.array([*ORIGIN, 0])
+        point = corner + across * one.spacing * column + down * one.spacing * row
+        np.testing.assert_allclose((v.dcm.affine @ [column, row, 0, 1])[:3], point, atol=1e-9)
+        assert float(v.x[column]) == pytest.approx(float(across @ point))
+        assert float(v.y[row]) == pytest.approx(float(down @ point))
+        nearest = v.sel(x=float(v.x[column]) + 1e-7, y=float(v.y[row]), method="nearest")
+        np.testing.assert_array_equal(nearest, one.matrix[0, 0, row, column])
+
+
+def test_a_tree_has_a_node_for_each_level(tmp_path: Path) -> None:
+    made_slide(tmp_path, downsamples=(1, 2, 4), focal_planes=2, optical_paths=2, samples=1)
+    tree = dcmdask.open_slide(tmp_path).to_datatree()
+    assert list(tree.children) == ["0", "1", "2"]
+    pixels = tree["1/pixels"]
+    assert pixels.dims == ("optical_path", "z", "y", "x")
+    assert pixels.attrs["mpp"] == pytest.approx([1, 1])
+    assert pixels.optical_path.values.tolist() == tree["0/pixels"].optical_path.values.tolist()
+    assert math.prod(pixels.shape) == 4 * 75 * 105
+
+
+def test_a_chunk_is_a_group_of_whole_tiles(tmp_path: Path) -> None:
+    made_slide(tmp_path, (1000, 1500))
+    (level,) = dcmdask.open_slide(tmp_path).levels
+    for chunks in ("auto", 128, "100 KiB", -1, {0: 64}, (64, -1, 3)):
+        lazy = level.to_dask(chunks=chunks)
+        assert all(n % 64 == 0 for along in lazy.chunks[:2] for n in along[:-1])
+        assert lazy.chunks[2] == (3,)
+    for chunks in (100, {1: 65}, (64, 64), {5: 1}):
+        with pytest.raises(ValueError, match="chunks"):
+            level.to_dask(chunks=chunks)
+
+
+def test_only_tiles_that_are_touched_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_slide(tmp_path, (640, 640), organisation="TILED_SPARSE", holes=[(0, 0, 1, 1)])
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    frames: Any = level.frames().frames
+    asked: list[int] = []
+    own = type(frames.frames).__getitem__
+
+    def counted(self: Any, key: Any) -> Any:
+        asked.extend(np.atleast_1d(key).tolist())
+        return own(self, key)
+
+    monkeypatch.setattr(type(frames.frames), "__getitem__", counted)
+    cases = [((0, 1), (0, 1), 1), ((60, 70), (0, 64), 2), ((64, 128), (64, 128), 0)]
+    for rows, columns, tiles in cases:
+        asked.clear()
+        _ = frames[0, slice(*rows), slice(*columns)]
+        assert len(asked) == tiles
+    asked.clear()
+    # Between steps there are whole tiles.
+    _ = frames[0, ::320, ::320]
+    assert len(asked) == 4
+
+
+def test_pictures(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, downsamples=(1, 4), associated=("LABEL", "OVERVIEW", "THUMBNAIL"))
+    slide = dcmdask.open_slide(tmp_path)
+    assert slide.label is not None and slide.overview is not None
+    np.testing.assert_array_equal(slide.label, made.associated["LABEL"].matrix[0, 0])
+    np.testing.assert_array_equal(slide.overview, made.associated["OVERVIEW"].matrix[0, 0])
+    for size in (20, 42, 100, 210, 1000):
+        shown = slide.thumbnail(size)
+        assert max(shown.size) == min(size, 210)
+        small = np.asarray(shown.resize((21, 15)), float)
+        whole = slide.levels[0].to_dask().compute()
+        assert np.abs(small - whole[:150, :210].reshape(15, 10, 21, 10, 3).mean((1, 3))).mean() < 16
+    html = slide._repr_html_()
+    assert "data:image/png;base64," in html
+    assert len(dcmdask.open_slide(made.levels[0].path).levels) == 1
+    assert dcmdask.open_slide(made.levels[0].path).label is None
+    with pytest.raises(HeaderError, match="only LABEL"):
+        dcmdask.open_slide(made.associated["LABEL"].path)
+
+
+def test_sixteen_bits_are_shown(tmp_path: Path) -> None:
+    made_slide(tmp_path, samples=1, bits=16, syntax=NATIVE, optical_paths=2)
+    slide = dcmdask.open_slide(tmp_path)
+    assert slide.thumbnail(64).mode == "L"
+    assert len(slide.levels[0].optical_paths) == 2
+    assert "optical_path:2" in slide._repr_html_()
+
+
+def test_colours_by_the_profile(tmp_path: Path) -> None:
+    from PIL import Image, ImageCms
+
+    made = made_slide(tmp_path, syntax=NATIVE)
+    dataset = dcmread(made.levels[0].path)
+    # Blue-red swapped primaries would do; a gamma of 1 is enough to see that it is applied.
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    dataset.OpticalPathSequence[0].ICCProfile = lab
+    dataset.save_as(made.levels[0].path)
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    stored = level.to_dask().compute()
+    shown = level.to_dask(color="srgb").compute()
+    assert np.abs(shown.astype(int) - stored).max() <= 1
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    by_pillow = ImageCms.profileToProfile(Image.fromarray(stored), profile, profile)
+    assert np.abs(np.asarray(by_pillow).astype(int) - shown).max() <= 1
+    del dataset.OpticalPathSequence[0].ICCProfile
+    dataset.save_as(made.levels[0].path)
+    with pytest.raises(AttributeError, match="ICC Profile"):
+        dcmdask.open_slide(tmp_path).levels[0].to_dask(color="srgb")
+
+
+def changed(folder: Path, number: int = 0, **elements: Any) -> None:
+    path = folder / f"level-{number}.dcm"
+    dataset = dcmread(path)
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.save_as(path)
+
+
+def test_bad_tilings_are_named(tmp_path: Path) -> None:
+    """A picture that would be shifted is refused, with the numbers."""
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({}, {"TotalPixelMatrixRows": 400}, "28 tiles of 64 x 64"),
+        ({}, {"TotalPixelMatrixColumns": 0}, "150 x 0 rows and columns"),
+        ({}, {"DimensionOrganizationType": "TILED_SPARSE"}, "no frame has a position"),
+        ({"organisation": "TILED_SPARSE"}, {"TotalPixelMatrixRows": 100}, "begin outside"),
+    ]
+    for number, (how, elements, text) in enumerate(cases):
+        folder = tmp_path / str(number)
+        made_slide(folder, **how)
+        changed(folder, **elements)
+        with pytest.raises(HeaderError, match=text):
+            dcmdask.open_slide(folder)
+        # Frames can be had all the same.
+        stack = dcmdask.scan(folder)[0].stacks[0]
+        assert stack.shape == (12, 64, 64, 3)
+        assert any(note.code == "tiles" for note in stack.notes)
+
+
+def test_tiles_without_an_organisation(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, organisation="")
+    with pytest.warns(DcmdaskWarning, match="in the order of TILED_FULL"):
+        slide = dcmdask.open_slide(tmp_path)
+    np.testing.assert_array_equal(slide.levels[0].to_dask(), expected(made.levels[0]))
+
+
+def test_positions_may_count_from_anywhere_off_the_grid(tmp_path: Path) -> None:
+    """Tiles that overlap: later ones lie over earlier ones, and a note says if places are equal."""
+    made = made_slide(tmp_path, syntax=NATIVE, table="none", organisation="TILED_SPARSE")
+    path = made.levels[0].path
+    dataset = dcmread(path)
+    tiles = dataset.pixel_array
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    rng = np.random.default_rng(8)
+    places = rng.integers(0, (150, 210), (len(groups), 2))
+    places[3] = places[2]
+    out = np.full((150, 210, 3), 255, np.uint8)
+    for (top, left), group, tile in zip(places.tolist(), groups, tiles, strict=True):
+        position = group.PlanePositionSlideSequence[0]
+        position.RowPositionInTotalImagePixelMatrix = top + 1
+        position.ColumnPositionInTotalImagePixelMatrix = left + 1
+        room = out[top : top + 64, left : left + 64]
+        room[...] = tile[: room.shape[0], : room.shape[1]]
+    dataset.save_as(path)
+    with pytest.warns(DcmdaskWarning, match="1 frames have the place of others"):
+        slide = dcmdask.open_slide(path)
+    np.testing.assert_array_equal(slide.levels[0].to_dask(), out)
+    for _ in range(20):
+        top, left = rng.integers(0, (150, 210)).tolist()
+        region = slide.read_region((left, top), 0, (40, 30))
+        inside = out[top : top + 30, left : left + 40]
+        np.testing.assert_array_equal(region[: inside.shape[0], : inside.shape[1]], inside)
+
+
+def test_absent_pixels_have_the_colour_that_is_recommended(tmp_path: Path) -> None:
+    made_slide(
+        tmp_path,
+        organisation="TILED_SPARSE",
+        holes=[(0, 0, 0, 0)],
+        RecommendedAbsentPixelCIELabValue=[32768, 32896, 32896],
+    )
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    assert level.to_dask()[0, 0].compute().tolist() == [119, 119, 119]
+    assert level.to_dask(fill_value=7)[0, 0].compute().tolist() == [7, 7, 7]
+
+
+def test_levels_that_do_not_belong_together(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    made_slide(a)
+    made_slide(b, (100, 90), PyramidUID="1.2.3")
+    with pytest.raises(AmbiguousSourceError, match="2 slides where one is meant"):
+        dcmdask.open_slide(tmp_path)
+    # Two of one size.
+    changed(b, PyramidUID=dcmread(a / "level-0.dcm").PyramidUID)
+    made_slide(b, SOPInstanceUID="1.2.3.4")
+    with pytest.raises(AmbiguousSourceError, match="of the same optical path"):
+        dcmdask.open_slide(tmp_path)
+    with pytest.raises(AmbiguousSourceError, match="no image of a whole slide"):
+        from pydicom.data import get_testdata_file
+
+        dcmdask.open_slide(get_testdata_file("CT_small.dcm"))
+
+
+def test_levels_that_were_padded_are_scaled_by_their_spacing(tmp_path: Path) -> None:
+    made_slide(tmp_path, (256, 256), downsamples=(1, 2))
+    changed(tmp_path, 1, TotalPixelMatrixColumns=100)
+    with pytest.warns(DcmdaskWarning, match="does not cover the field"):
+        slide = dcmdask.open_slide(tmp_path)
+    assert slide.levels[1].downsample == pytest.approx(2)
+
+
+def test_levels_of_different_looks_are_named(tmp_path: Path) -> None:
+    made_slide(tmp_path, downsamples=(1,), pyramid=True)
+    made_slide(tmp_path / "b", (75, 105), syntax=JPEG2000Lossless, SOPInstanceUID="1.2.9")
+    changed(tmp_path / "b", SOPInstanceUID="1.2.9")
+    dataset = dcmread(tmp_path / "b" / "level-0.dcm")
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = [2 * SPACING] * 2
+    dataset.save_as(tmp_path / "b" / "level-0.dcm")
+    with pytest.warns(DcmdaskWarning, match="level 1 is YBR_RCT"):
+        dcmdask.open_slide(tmp_path)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, NATIVE])
+def test_regions_equal_those_of_other_readers(tmp_path: Path, syntax: Any) -> None:
+    openslide = pytest.importorskip("openslide")
+    wsidicom = pytest.importorskip("wsidicom")
+    from highdicom import imread
+
+    made_slide(tmp_path, (700, 900), (128, 128), downsamples=(1, 2, 4), syntax=syntax)
+    slide = dcmdask.open_slide(tmp_path)
+    path = str(tmp_path / "level-0.dcm")
+    seed = 15
+    rng = np.random.default_rng(seed)
+    with openslide.OpenSlide(path) as other, wsidicom.WsiDicom.open(tmp_path) as third:
+        assert [(w, h) for w, h in other.level_dimensions] == [
+            one.size[::-1] for one in slide.levels
+        ]
+        np.testing.assert_allclose(
+            other.level_downsamples, [one.downsample for one in slide.levels]
+        )
+        for number, level in enumerate(slide.levels):
+            whole = imread(tmp_path / f"level-{number}.dcm").get_total_pixel_matrix(
+                apply_icc_profile=False
+            )
+            own = level.to_dask().compute()
+            assert np.abs(own - whole).max() <= 1
+            for _ in range(10):
+                top, left = (int(rng.integers(0, n - 40)) for n in level.size)
+                x, y = left * 2**number, top * 2**number
+                found = slide.read_region((x, y), number, (30, 40)).astype(int)
+                theirs = np.asarray(other.read_region((x, y), number, (30, 40)))[..., :3]
+                assert np.abs(found - theirs).max() <= 3, (seed, number, x, y)
+                theirs = np.asarray(third.read_region((left, top), number, (30, 40)))
+                assert np.abs(found - theirs).max() <= 3, (seed, number, x, y)
