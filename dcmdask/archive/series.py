@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
+    from dcmdask.images.level import Level
+
 
 # Number of stacks that a message lists, and that a notebook shows.
 _LISTED, _SHOWN = 10, 50
@@ -303,7 +305,7 @@ class Series:
         self,
         values: str = "stored",
         *,
-        like: xr.DataArray | Series | Stack | None = None,
+        like: xr.DataArray | Series | Stack | Level | None = None,
         ignore_frame_of_reference: bool = False,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         on_duplicate: Literal["error", "first"] = "error",
@@ -322,7 +324,7 @@ class Series:
             each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
             them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
             or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
-        like : xarray.DataArray, Series or Stack, optional
+        like : xarray.DataArray, Series, Stack or Level, optional
             Image of which the result has the x, y and z, such as that which a segmentation was
             drawn on. Planes are put in their places, and others are empty; nothing is
             interpolated: ``v.dcm.like(other)`` does that.

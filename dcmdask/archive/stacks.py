@@ -76,8 +76,10 @@ def differences(stacks: Sequence[Stack]) -> str:
 
 
 def _size_and_name(stack: Stack) -> tuple[Any, ...]:
-    numbers = stack.frame_numbers
-    return -len(numbers), stack.instances[0].source.name, int(numbers[0])
+    numbers, one = stack.frame_numbers, stack.instances[0]
+    # A slide has a plane in each of its images.
+    size = len(numbers) * (one.rows * one.columns if one.stored else 1)
+    return -size, stack.instances[0].source.name, int(numbers[0])
 
 
 def _look(one: Described) -> dict[str, object]:

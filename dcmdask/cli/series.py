@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcmdask.cli.choice import named
 from dcmdask.console.output import listing, show, skipped_files
+from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
     from dcmdask.archive.series import Series
@@ -41,6 +42,9 @@ def series_info(source: str, series: str | None, as_json: bool, **how: Any) -> N
         return
     listings = []
     for one in facts:
+        if all(stack["tiles"] and stack["kind"] == "slide" for stack in one["stacks"]):
+            listings.append(listing(_slide_lines(one)))
+            continue
         for number, stack in enumerate(one["stacks"]):
             listings.append(listing(_lines(one, number, stack)))
     if found.skipped:
@@ -80,10 +84,29 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "spacing": [_plain(mm) for mm in geometry.spacing] if geometry else None,
         "orientation": list(geometry.orientation) if geometry else None,
         "codes": geometry.codes or None if geometry else None,
+        "tiles": _tile_facts(stack),
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
         "irregularities": list(map(str, without_conflicts(stack.irregularities))),
         "notes": list(map(str, stack.notes)),
+    }
+
+
+def _tile_facts(stack: Stack) -> dict[str, Any] | None:
+    """Return what is to be said of a total pixel matrix; None of other images."""
+    from dcmdask.images.slide import flavour_of
+
+    parts = [part for one in stack.instances for part in one.stored]
+    if not parts or parts[0].tiling is None:
+        return None
+    return {
+        "frames": sum(part.tiling.frames for part in parts if part.tiling),
+        "rows": parts[0].rows,
+        "columns": parts[0].columns,
+        "transfer_syntax": parts[0].transfer_syntax,
+        "flavour": flavour_of(parts[0]),
+        "pyramid_uid": parts[0].tiling.pyramid or None,
+        "optical_paths": [path.identifier for path in parts[0].tiling.paths],
     }
 
 
@@ -110,10 +133,13 @@ def _lines(
         ("files", str(stack["files"])),
         ("syntax", ", ".join(UID(uid).name for uid in series["transfer_syntaxes"])),
     ]
+    tiles = stack["tiles"]
+    if tiles:
+        lines.append(("tiles", f"{tiles['frames']} of {tiles['rows']} x {tiles['columns']} pixels"))
     if stack["spacing"]:
         spacing = " x ".join("?" if mm is None else f"{mm:.6g}" for mm in stack["spacing"])
         lines.append(("spacing", f"{spacing} mm (z, y, x)"))
-    if stack["codes"]:
+    if stack["codes"] and not tiles:
         directions = ", ".join(_PATIENT[code] for code in stack["codes"])
         lines.append(("order", f"x, y, z point to {directions}"))
     for dim, values in stack["coordinates"].items():
@@ -121,6 +147,34 @@ def _lines(
             lines.append((dim, _range(values, _UNITS.get(dim, ""))))
     lines += [("irregular", text) for text in [*series["conflicts"], *stack["irregularities"]]]
     return lines + [("note", note) for note in stack["notes"]]
+
+
+def _slide_lines(series: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return lines of a whole slide: one for each of its levels and other pictures."""
+    from pydicom.uid import UID
+
+    metadata = series["metadata"]
+    kind = UID(metadata["SOPClassUID"]).name if "SOPClassUID" in metadata else "whole slide"
+    lines = [("series", series["uid"] or "without a valid Series Instance UID"), ("what", kind)]
+    levels = 0
+    for stack in series["stacks"]:
+        flavour, tiles = stack["tiles"]["flavour"].lower(), stack["tiles"]
+        name = flavour
+        if flavour in ("", "volume"):
+            name, levels = f"level {levels}", levels + 1
+        lengths = zip(stack["dims"], stack["shape"], strict=True)
+        words = [", ".join(f"{dim}: {n}" for dim, n in lengths) + f" {stack['dtype']}"]
+        if stack["spacing"] and None not in stack["spacing"][1:]:
+            words.append(" x ".join(f"{1000 * mm:.4g}" for mm in stack["spacing"][1:]) + " um")
+        words.append(f"{counted(tiles['frames'], 'tile')} of {tiles['rows']} x {tiles['columns']}")
+        words.append(UID(tiles["transfer_syntax"]).name)
+        lines.append((name, "; ".join(words)))
+    odd = [
+        *series["conflicts"],
+        *(t for stack in series["stacks"] for t in stack["irregularities"]),
+    ]
+    lines += [("irregular", text) for text in odd]
+    return lines + [("note", text) for stack in series["stacks"] for text in stack["notes"]]
 
 
 _PATIENT = {

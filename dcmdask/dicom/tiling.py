@@ -375,9 +375,9 @@ class _Maker:
             notes.append(Note("tiles", text_))
         found = [self._plane(key) for key in planes]
         # In the order of TILED_FULL, whichever frames come first.
-        order = sorted(range(len(found)), key=lambda number: self._rank(found[number]))
-        places["plane"] = np.argsort(order)[places["plane"]]
-        found = [found[number] for number in order]
+        ranked = sorted(range(len(found)), key=lambda number: self._rank(found[number]))
+        places["plane"] = np.argsort(ranked)[places["plane"]]
+        found = [found[number] for number in ranked]
         full = _full(self.tile, self.matrix, len(found), self.first, self.frames)
         is_full = np.array_equal(places, full)
         return found, b"" if is_full else places.tobytes(), "", notes

@@ -51,6 +51,12 @@ def on_grid_of(
     """
     import xarray as xr
 
+    if not hasattr(other, "dims"):
+        raise TypeError(f"like is an xarray.DataArray, a Stack or a Series, not {type(other)}")
+    is_flat = "z" not in other.dims and "z" in other.coords and template.sizes.get("z") == 1
+    if is_flat:
+        # One plane, such as a level of a slide, has no thickness that heights could be compared by.
+        flat, other = other, other.drop_vars("z").expand_dims(z=template.coords["z"].values)
     z, y, x = places_in(other, template, trusted)
     axis = template.dims.index("z")
     placed = to_dask(on_planes(frames, axis, z, other.sizes["z"]), chunks)
@@ -68,14 +74,14 @@ def on_grid_of(
             made = made.assign_coords({dim: places}).reindex(
                 {dim: wanted}, fill_value=frames.fill_value
             )
+    if is_flat:
+        made, other = made.isel(z=0, drop=True), flat
     coordinates = {name: other.coords[name] for name in (*_SPATIAL, "patient")}
     return made.assign_coords(coordinates)
 
 
 def places_in(other: xr.DataArray, template: xr.DataArray, trusted: bool) -> list[Integers]:
     """Return the index in another array of each plane, row and column; see :func:`on_grid_of`."""
-    if not hasattr(other, "dims"):
-        raise TypeError(f"like is an xarray.DataArray, a Stack or a Series, not {type(other)}")
     for one, which in ((template, "the stack"), (other, "the other image")):
         if missing := [dim for dim in _SPATIAL if dim not in one.dims]:
             raise GeometryError(f"{which} has no axis {missing[0]}", code="no-volume")

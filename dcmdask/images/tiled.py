@@ -64,7 +64,7 @@ def tile_notes(instances: Sequence[Described]) -> Iterator[Note]:
         there = sum(tiling.frames for tiling in tilings)
         down, across = one.tiling.grid
         needed = down * across * one.tiling.planes
-        if there < needed and not any(tiling.places for tiling in tilings):
+        if one.tiling.concatenation and there < needed and not one.tiling.places:
             text = f"{needed - there} of {needed} tiles are in parts that are not here"
             yield Note("tiles", f"{text}: they are empty")
 

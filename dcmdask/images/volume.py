@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
+    from dcmdask.images.level import Level
+
 
 class Stack(Layout):
     """Frames of one look and orientation: what can be one array.
@@ -203,7 +205,7 @@ class Stack(Layout):
         self,
         values: str = "stored",
         *,
-        like: xr.DataArray | Stack | None = None,
+        like: xr.DataArray | Stack | Level | None = None,
         ignore_frame_of_reference: bool = False,
         on_irregular: Literal["error", "keep", "fill"] = "error",
         order_by: str | Sequence[str] | None = None,
@@ -221,7 +223,7 @@ class Stack(Layout):
             each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
             them; or ``"philips-float"``, ``"suv"``, ``"suv-lbm"``, ``"suv-bsa"``, ``"real-world"``
             or ``"real-world:LABEL"``, for which see :func:`dcmdask.from_dicom`.
-        like : xarray.DataArray or Stack, optional
+        like : xarray.DataArray, Stack or Level, optional
             Image of which the result has the x, y and z, such as that which a segmentation was
             drawn on. Planes are put in their places, and others are empty; nothing is
             interpolated: ``v.dcm.like(other)`` does that.
@@ -305,7 +307,8 @@ class Stack(Layout):
             fill_value = fill_for(frames, stack.instances, values)
             frames = ArrangedFrames(frames.frames, frames.numbers, fill_value)
         template = labelled(np.broadcast_to(frames.dtype.type(0), frames.shape), *what)
-        other = like.to_xarray() if isinstance(like, Stack) else like
+        # A level is made of a stack, and not known here.
+        other: Any = like.to_xarray() if hasattr(like, "to_xarray") else like
         return on_grid_of(other, template, frames, chunks, trusted=ignore_frame_of_reference)
 
     def flattened(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_segmentations import written
 from made_slides import ORIENTATION, ORIGIN, SPACING, Made, MadeSlide, made_slide
 from pydicom import dcmread
 from pydicom.uid import (
@@ -22,7 +23,7 @@ from pydicom.uid import (
 )
 
 import dcmdask
-from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, HeaderError
+from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, GeometryError, HeaderError
 
 NATIVE = ExplicitVRLittleEndian
 ORGANISATIONS: dict[str, dict[str, Any]] = {
@@ -183,6 +184,7 @@ def test_a_tree_has_a_node_for_each_level(tmp_path: Path) -> None:
 def test_a_chunk_is_a_group_of_whole_tiles(tmp_path: Path) -> None:
     made_slide(tmp_path, (1000, 1500))
     (level,) = dcmdask.open_slide(tmp_path).levels
+    chunks: Any
     for chunks in ("auto", 128, "100 KiB", -1, {0: 64}, (64, -1, 3)):
         lazy = level.to_dask(chunks=chunks)
         assert all(n % 64 == 0 for along in lazy.chunks[:2] for n in along[:-1])
@@ -414,3 +416,33 @@ def test_regions_equal_those_of_other_readers(tmp_path: Path, syntax: Any) -> No
                 assert np.abs(found - theirs).max() <= 3, (seed, number, x, y)
                 theirs = np.asarray(third.read_region((left, top), number, (30, 40)))
                 assert np.abs(found - theirs).max() <= 3, (seed, number, x, y)
+
+
+def test_tiled_segments_on_a_level(tmp_path: Path) -> None:
+    """Segments that highdicom writes as tiles lie on the level that they were drawn on."""
+    made = made_slide(tmp_path / "slide", downsamples=(1, 2))
+    drawn = np.zeros((1, 75, 105, 2), np.uint8)
+    drawn[0, 10:70, 20:90, 0] = 1
+    drawn[0, 5:30, 60:105, 1] = 1
+    source = dcmread(made.levels[1].path)
+    for organisation in ("TILED_SPARSE", "TILED_FULL"):
+        path = written(
+            tmp_path / f"{organisation}.dcm",
+            [source],
+            drawn,
+            labels=("Tumour", "Stroma"),
+            tile_pixel_array=True,
+            dimension_organization_type=organisation,
+            omit_empty_frames=organisation == "TILED_SPARSE",
+        )
+        slide = dcmdask.open_slide(tmp_path / "slide")
+        series = dcmdask.scan(path)[0]
+        v = series.to_xarray(like=slide.levels[1])
+        assert v.dims == ("segment", "y", "x")
+        np.testing.assert_array_equal(v, np.moveaxis(drawn[0], -1, 0))
+        assert v.segment.values.tolist() == ["Tumour", "Stroma"]
+        level = slide.levels[1].to_xarray()
+        inside = level.where(v.sel(segment="Tumour") == 1, 0).compute()
+        assert (inside[10:70, 20:90] == level[10:70, 20:90]).all()
+        with pytest.raises(GeometryError):
+            series.to_xarray(like=slide.levels[0])
