@@ -38,7 +38,7 @@ def with_tiff(data: bytes, kind: str, pages: Sequence[Page]) -> bytes:
     """
     order, big = "<" if kind.startswith("II") else ">", kind.endswith("+")
     number, count = ("Q", "Q") if big else ("L", "H")
-    room = struct.calcsize(number)
+    room = struct.calcsize(order + number)
     base = len(data) + 12
     body = bytearray()
     heads = []

@@ -297,11 +297,11 @@ def payload(span: bytes | memoryview) -> bytes | memoryview:
     Raises
     ------
     ValueError
-        The items do not fill the span exactly: the offset table it came from was wrong,
-        or the file is damaged.
+        The items do not fill the span exactly, or hold more than one frame: the offset table
+        it came from was wrong, or the file is damaged.
     """
     view = memoryview(span)
-    fragments = []
+    fragments: list[memoryview] = []
     position = 0
     while position < len(span):
         length = int.from_bytes(view[position + 4 : position + 8], "little")
@@ -311,6 +311,12 @@ def payload(span: bytes | memoryview) -> bytes | memoryview:
                 f"byte {position} of the {len(span)} that the frame takes is not the start of an "
                 "item that ends within them; the offset table is wrong or the data is damaged"
             )
-        fragments.append(view[position + 8 : stop])
+        fragment = view[position + 8 : stop]
+        if fragments and _START.match(fragment):
+            raise ValueError(
+                f"another frame begins at byte {position} of the {len(span)} that the frame "
+                "takes; the offset table is wrong or the data is damaged"
+            )
+        fragments.append(fragment)
         position = stop
     return fragments[0] if len(fragments) == 1 else b"".join(fragments)

@@ -117,6 +117,8 @@ class Codestream(NamedTuple):
         Start of the codestream: behind a JP2 header, otherwise 0.
     tiles : int
         The number of JPEG 2000 tiles; 1 for every other kind.
+    decompositions : int
+        JPEG 2000 decomposition levels of the main header.
     scan : int
         Offset of the first scan's data, for JPEG 2000 of its first tile-part.
     end : int
@@ -139,6 +141,7 @@ class Codestream(NamedTuple):
     interleave: int = 0
     offset: int = 0
     tiles: int = 1
+    decompositions: int = 0
     scan: int = 0
     end: int = -1
 
@@ -340,6 +343,7 @@ def _parse_j2k(data: Buffer) -> Codestream:
     if precision > 38:
         raise CodestreamError(f"a JPEG 2000 precision of {precision} bits is not possible")
 
+    decompositions = 0
     position = start + 4 + length
     while True:
         (marker, length) = unpack_from(">HH", data, position)
@@ -350,6 +354,8 @@ def _parse_j2k(data: Buffer) -> Codestream:
             )
         if marker == 0xFF90:  # SOT: the main header is over
             break
+        if marker == 0xFF52:  # COD (A.6.1)
+            (decompositions,) = unpack_from(">B", data, position + 9)
         position += 2 + length
     return Codestream(
         "jpeg2000",
@@ -362,6 +368,7 @@ def _parse_j2k(data: Buffer) -> Codestream:
         uniform=len(depths) == 1,
         offset=start,
         tiles=-(-(x1 - tile_x0) // tile_x) * -(-(y1 - tile_y0) // tile_y),
+        decompositions=decompositions,
         scan=position,
     )
 

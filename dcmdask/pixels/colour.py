@@ -6,7 +6,7 @@ from dcmdask.dicom.image_pixel import YBR, ImagePixel
 from dcmdask.errors import Note
 from dcmdask.pixels.codestream import Codestream
 
-__all__ = ["RGB_IDS", "coded_interpretation", "is_ycbcr", "unlike_header"]
+__all__ = ["RGB_IDS", "coded_interpretation", "is_rgb", "is_ycbcr", "unlike_header"]
 
 RGB_IDS = ((82, 71, 66), (114, 103, 98))  # "RGB" and "rgb" in ASCII
 
@@ -25,6 +25,13 @@ def is_ycbcr(codestream: Codestream, photometric_interpretation: str) -> bool:
         and codestream.component_ids not in RGB_IDS
         and (codestream.jfif or codestream.adobe_transform != 0)
     )
+
+
+def is_rgb(codestream: Codestream) -> bool:
+    """Return whether libjpeg takes a JPEG frame of three components for RGB."""
+    if codestream.jfif or codestream.adobe_transform is not None:
+        return not codestream.jfif and codestream.adobe_transform == 0
+    return codestream.component_ids == RGB_IDS[0]
 
 
 def coded_interpretation(codestream: Codestream, pixels: ImagePixel) -> str:

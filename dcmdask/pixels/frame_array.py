@@ -27,6 +27,7 @@ from dcmdask.pixels.array_like import (
 from dcmdask.pixels.bulk import decode_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
 from dcmdask.pixels.notebook import html_table
+from dcmdask.pixels.reduced import decode_reduced
 from dcmdask.sources import files
 
 
@@ -153,6 +154,33 @@ class FrameArray(ArrayLike):
             decode_frames(self._instance, self._how, frames, out)
         else:
             out[...] = decode_frames(self._instance, self._how, frames)
+
+    def reduced(self, frames: Sequence[int], factor: int) -> npt.NDArray[Any] | None:
+        """Decode `frames` at 1 / `factor` of their rows and columns, in the codec.
+
+        Parameters
+        ----------
+        frames : sequence of int
+            From 0.
+        factor : int
+            A power of 2: 2, 4 or 8 for JPEG, and as many resolutions as there are for JPEG 2000.
+
+        Returns
+        -------
+        ndarray or None
+            (len(frames), ceil(rows / factor), ceil(columns / factor)[, samples]), of this dtype.
+            Of JPEG it is close to the mean of blocks of pixels; two neighbours share the chroma
+            of 4:2:2. Of JPEG 2000, sample (i, j) is
+            centred on pixel (`factor` i, `factor` j): between 1/4 and 1/2 of a sample before
+            the mean's. None where the codec cannot do it, or does not decode a frame: for
+            other syntaxes, signed samples, palettes, `raw` YCbCr and a `decoding_plugin`.
+
+        Raises
+        ------
+        DecodeError
+            The items of a frame are not those that the frame index tells.
+        """
+        return decode_reduced(self._instance, self._how, frames, factor)
 
     def __repr__(self) -> str:
         return f"<FrameArray {self.shape} {self.dtype}, {self.transfer_syntax.name}, {self.name}>"
