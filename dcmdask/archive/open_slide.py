@@ -10,9 +10,8 @@ from dcmdask.archive.scan import scan
 from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.dicom.instance import issue
-from dcmdask.dicom.own_elements import WHOLE_SLIDES
 from dcmdask.errors import Advice, AmbiguousSourceError
-from dcmdask.images.slide import flavour_of
+from dcmdask.images.slide import flavour_of, is_slide
 from dcmdask.images.volume import Stack
 from dcmdask.images.whole_slide import Slide
 
@@ -81,12 +80,7 @@ def open_slide(
         found = scan(src, storage_options=storage_options, **decoding_options)
         check_found(found)
         every, name = list(found), found.name
-    stacks = [
-        stack
-        for series in every
-        for stack in series.stacks
-        if stack.instances[0].sop_class_uid == WHOLE_SLIDES
-    ]
+    stacks = [stack for series in every for stack in series.stacks if is_slide(stack)]
     if not stacks:
         raise AmbiguousSourceError("there is no image of a whole slide", source=name, code="slide")
     pyramids = _pyramids(stacks)

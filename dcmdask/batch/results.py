@@ -18,7 +18,9 @@ from dcmdask.archive.series import Series
 from dcmdask.batch.outcome import COLUMNS
 from dcmdask.batch.staging import Staging
 from dcmdask.errors import DcmdaskWarning
+from dcmdask.images.slide import is_slide
 from dcmdask.images.volume import Stack
+from dcmdask.images.whole_slide import Slide
 from dcmdask.labelled.pictures import frame as picture_of
 from dcmdask.store.result_writer import result
 
@@ -161,12 +163,18 @@ def _plain(key: str, value: Any) -> Any:
 def thumbnail(series: Series) -> bytes:
     """Return the middle frame of the largest stack, as a viewer shows it, as a small PNG.
 
+    Of a whole slide it is the whole of it, without its label.
+
     Raises
     ------
     DcmdaskError, OSError, ValueError
         The frame cannot be decoded or shown.
     """
     stack = series.stacks[0]
+    held = io.BytesIO()
+    if is_slide(stack):
+        Slide(series.stacks).thumbnail(_SIDE).save(held, "PNG")
+        return held.getvalue()
     with warnings.catch_warnings():
         # The job has seen them.
         warnings.simplefilter("ignore", DcmdaskWarning)
@@ -174,7 +182,6 @@ def thumbnail(series: Series) -> bytes:
     leading = stack.arrangement.numbers.shape
     frame = frames[tuple(length // 2 for length in leading)]
     step = math.ceil(max(frame.shape[:2]) / _SIDE)
-    held = io.BytesIO()
     picture_of(np.asarray(frame[::step, ::step]), held, spacing=_spacing(stack))
     return held.getvalue()
 

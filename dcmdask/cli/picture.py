@@ -17,6 +17,9 @@ from dcmdask.sources.access import options_of
 if TYPE_CHECKING:
     import xarray as xr
 
+# Longer side of the picture of a slide.
+_SIDE = 1024
+
 
 def picture(
     source: Annotated[
@@ -50,11 +53,13 @@ def picture(
     set: options.Set = None,
     storage_option: options.StorageOption = None,
 ) -> None:
-    """Draw a series or a file: three planes of a volume, otherwise all frames.
+    """Draw a series or a file: three planes of a volume, a whole slide, otherwise all frames.
 
     Planes and projections show the head or the front on top, and pixels have the right aspect.
     """
     from dcmdask.archive.series import Series
+    from dcmdask.images.slide import is_slide
+    from dcmdask.images.whole_slide import Slide
 
     if sum((sheet, mip is not None, frame is not None)) > 1:
         raise ValueError("--sheet, --mip and --frame: one of them at a time")
@@ -67,6 +72,12 @@ def picture(
     for one in (*src.instances, *(() if over is None else over.instances)):
         if os.path.realpath(target) == os.path.realpath(one.source.name):
             raise ValueError(f"the target {target} is a file of the source: take another target")
+    stacks = src.stacks if isinstance(src, Series) else (src,)
+    if is_slide(stacks[0]):
+        if shown or sheet or mip or frame is not None or over is not None:
+            raise ValueError("a whole slide is drawn as it is: no options of volumes and frames")
+        Slide(stacks).thumbnail(_SIDE).save(target, "PNG")
+        return
     if isinstance(src, Series):
         src.warn_left_out()
         src = src.only_stack("first")

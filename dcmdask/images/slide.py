@@ -63,6 +63,11 @@ class SlideMeaning(Unplaced):
         return ", ".join([f"{found}: {one.rows} x {one.columns} pixels", *more])
 
 
+def is_slide(stack: Layout) -> bool:
+    """Return whether a stack is an image of a whole slide, or of its label or overview."""
+    return stack.instances[0].sop_class_uid == WHOLE_SLIDES
+
+
 def flavour_of(one: Described) -> str:
     """Return VOLUME, LABEL, OVERVIEW, THUMBNAIL or LOCALIZER, by Image Type; empty for none."""
     if one.sop_class_uid != WHOLE_SLIDES:

@@ -23,6 +23,7 @@ import zarr
 from canaries import CANARY, file_of, fill, traces
 from distributed import Client, LocalCluster
 from made_series import AXIAL, SERIES, along, classic
+from made_slides import made_slide
 from make_dicom import described, noise
 from PIL import Image
 from pydicom.config import disable_value_validation
@@ -38,7 +39,7 @@ from dcmdask.batch.outputs import Shared, in_use
 from dcmdask.batch.staging import Staging
 
 PIPELINES = ROOT / "pipelines"
-NAMES = ("export_zarr", "projections", "quality", "training_set")
+NAMES = ("export_zarr", "projections", "quality", "tissue", "training_set")
 REAL = packaged_file("DICOMDIR-nopatient").parent
 # Of REAL: five regular CT frames of 16 x 16, four uneven ones, and two stacks of one frame.
 CT5N = REAL / "98892001/CT5N"
@@ -84,9 +85,9 @@ def record(target: Path, name: str) -> dict[str, Any]:
     return told
 
 
-def rows(path: Path) -> dict[str, dict[str, str]]:
+def rows(path: Path, key: str = "series") -> dict[str, dict[str, str]]:
     with path.open(newline="") as lines:
-        return {row["series"]: row for row in csv.DictReader(lines)}
+        return {row[key]: row for row in csv.DictReader(lines)}
 
 
 def stored(target: Path, series: str, key: str) -> zarr.Array[Any]:
@@ -444,6 +445,47 @@ def test_quality_of_the_corpus(
     assert float(row["deviation"]) == pytest.approx(np.std(values))
     assert int(row["frames"]) == len(values)
     assert row["geometry"] == verdict
+
+
+# Tissue of slides
+
+
+@pytest.mark.parametrize("form", ["zarr", "png"])
+def test_tissue(form: str, run: Any, tmp_path: Path) -> None:
+    made = made_slide(
+        tmp_path / "slides", (600, 900), (64, 64), downsamples=(1, 4), associated=("LABEL",)
+    )
+    (uid,) = {one.uid for one in dcmdask.scan(tmp_path / "slides")}
+    target = tmp_path / "out"
+    sizes = ("--size", 100, "--mask-size", 225, "--form", form, "--tissue", 0.6)
+    code, told = run("tissue", tmp_path / "slides", target, *sizes)
+    assert code == 0 and "patches of 1 slides" in told
+    listed = rows(target / "patches.csv", "patch")
+    assert listed and len(listed) == int(rows(target / "results.csv")[uid]["count"])
+    script = loaded("tissue")
+    mask = script["mask_of"](np.asarray(dcmdask.open_slide(made.folder).thumbnail(225)))
+    whole = np.kron(mask, np.ones((4, 4)))
+    matrix = made.levels[0].matrix[0, 0]
+    folder = target / "series" / uid
+    stored_ = None if form == "png" else zarr.open_group(folder / "patches.zarr", mode="r")
+    for number, one in enumerate(listed.values()):
+        top, left = int(one["top"]), int(one["left"])
+        assert (top % 100, left % 100, one["level"]) == (0, 0, "0")
+        expected = matrix[top : top + 100, left : left + 100]
+        if stored_ is None:
+            found = np.asarray(Image.open(folder / "patches.d" / f"{top:06d}_{left:06d}.png"))
+        else:
+            found = np.asarray(stored_["pixels"][number])
+        np.testing.assert_array_equal(found, expected)
+        assert float(one["tissue"]) >= 0.6
+        share = whole[top : top + 100, left : left + 100].mean()
+        assert abs(float(one["tissue"]) - share) < 0.05
+    assert np.asarray(Image.open(folder / "picture.png")).shape == (150, 225, 3)
+    # Fewer, and of another level.
+    more = (*sizes, "--most", 2, "--mpp", 2, "--size", 20)
+    code, told = run("tissue", tmp_path / "slides", target, *more, "--redo")
+    assert code == 0 and "2 patches of 1 slides" in told
+    assert {one["level"] for one in rows(target / "patches.csv", "patch").values()} == {"1"}
 
 
 # Training set
