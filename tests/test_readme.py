@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from pydicom import dcmread
+from made_slides import made_slide
 from real_files import ROOT, packaged_file
 
 README = ROOT / "README.md"
@@ -116,6 +117,7 @@ def test_readme(blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyP
     shutil.copy(packaged_file(CINE), tmp_path / "cine.dcm")
     shutil.copytree(packaged_file("DICOMDIR-nopatient").parent / SERIES, tmp_path / "series")
     a_liver(tmp_path / "seg.dcm", min((tmp_path / "series").iterdir()))
+    made_slide(tmp_path / "slide", (600, 900), downsamples=(1, 4), associated=("LABEL",))
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
