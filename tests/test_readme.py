@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from pydicom import dcmread
 from made_slides import made_slide
+from pydicom import dcmread
 from real_files import ROOT, packaged_file
 
 README = ROOT / "README.md"
