@@ -27,7 +27,7 @@ from dcmdask.store.contents import Contents, contents
 from dcmdask.store.labels import FOLDER, LabelImage, label_images
 from dcmdask.store.ownership import files_below
 from dcmdask.store.plan import SMALL, Plan, Wanted, codecs, planned
-from dcmdask.store.provenance import decoding, versions
+from dcmdask.store.provenance import decoding, versions, without_defaults
 from dcmdask.store.pyramid import Level
 from dcmdask.store.regions import Failure, Layout, grid_of
 
@@ -233,12 +233,14 @@ def prepare(
             "fill_value": None if filling is None else str(filling),
             "with_identifiers": with_identifiers,
             # Verification opens the source with these.
-            "options": {
-                "fill_value": None if fill_value is None else str(fill_value),
-                **({} if tolerance is None else {"tolerance": float(tolerance)}),
-                **({} if on_duplicate == "error" else {"on_duplicate": on_duplicate}),
-                **decoding(what.opening),
-            },
+            "options": without_defaults(
+                {
+                    "fill_value": None if fill_value is None else str(fill_value),
+                    "tolerance": None if tolerance is None else float(tolerance),
+                    "on_duplicate": on_duplicate,
+                    **decoding(what.opening),
+                }
+            ),
         },
         **what.attributes,
     }

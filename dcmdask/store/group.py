@@ -40,6 +40,7 @@ from dcmdask.store.ownership import (
     sync,
     sync_below,
 )
+from dcmdask.store.provenance import without_defaults
 
 # Blank chunks are written, too, so that an object that does not exist was not written.
 CONFIG: Any = {"write_empty_chunks": True}
@@ -309,7 +310,7 @@ def _gone_on_with(
             f"{place.root} is not a store of dcmdask's that could be resumed", code="no-plan"
         )
     wanted, begun = (
-        {**one["plan"], "arrays": one.get("arrays")}
+        {**_as_recorded(one["plan"]), "arrays": one.get("arrays")}
         for one in (json.loads(json.dumps(attributes[MARK_KEY])), there)
     )
     # The source last: options change its token, and their names say more.
@@ -330,6 +331,12 @@ def _gone_on_with(
     for key in temporary:
         del sizes[key]
     return group, sizes
+
+
+def _as_recorded(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan without the options that version 0.2 recorded though they were defaults."""
+    options = plan.get("options")
+    return {**plan, "options": without_defaults(options)} if isinstance(options, dict) else {**plan}
 
 
 def _in_place(place: Place, attributes: Mapping[str, Any], overwrite: bool) -> zarr.Group:

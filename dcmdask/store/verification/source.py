@@ -93,7 +93,7 @@ def reopen(
         on_duplicate = options.get("on_duplicate", "error")
         source, storage_options = only_stack(found, on_duplicate), None
     options = dict(plan["options"])
-    filling = options.pop("fill_value")
+    filling = options.pop("fill_value", None)
     common = {
         **{name: plan[name] for name in ("values", "on_irregular", "order_by", "with_identifiers")},
         "fill_value": None if filling is None else float(filling),
