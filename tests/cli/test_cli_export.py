@@ -94,6 +94,17 @@ def test_a_resume_with_nothing_to_do_claims_no_speed(series: Path, tmp_path: Pat
     assert "0 of 6 regions written" in again and "/s" not in again
 
 
+def test_ome_zarr_0_4(series: Path, tmp_path: Path) -> None:
+    store, asked = tmp_path / "a.zarr", ["--format", "ome-zarr", "--ome-version", "0.4"]
+    shown = run("export", series, store, *asked, "--dry-run", "--json")
+    assert json.loads(shown)["levels"][0]["shards"] is None and not store.exists()
+    run("export", series, store, *asked, "--compressor", "zstd", "--verify", 1)
+    assert zarr.open_group(store, mode="r").metadata.zarr_format == 2
+    assert about(store)["plan"]["codecs"] == [{"id": "zstd", "level": 0, "checksum": True}]
+    run("export", series, store, *asked, "--compressor", "zstd", "--resume")
+    assert "the same as the source" in run("verify", store, "--source", series)
+
+
 @pytest.mark.parametrize(
     "named",
     [[], ["--tolerance", "0.1"], ["--fill-value", "7"]],
