@@ -101,7 +101,8 @@ def dimensions_of(array: zarr.Array[Any]) -> tuple[Any, ...]:
     if metadata.zarr_format == 3:
         return tuple(metadata.dimension_names or ())
     found: Any = array.attrs.get(_DIMENSIONS)
-    return tuple(found) if isinstance(found, list) else ()
+    is_list = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    return tuple(found) if is_list else ()
 
 
 def attributes_of(array: zarr.Array[Any]) -> dict[str, Any]:

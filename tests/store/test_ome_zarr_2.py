@@ -302,7 +302,7 @@ def test_labels(tmp_path: Path) -> None:
     assert to_zarr(tmp_path / "ct", store, **options, resume=True).written == 1
     assert verify(store).ok and chunk.read_bytes() == whole
     (store / "labels" / ".zattrs").write_text("{}")
-    assert [one.where for one in verify(store).differences] == ["labels/.zarray"]
+    assert [one.where for one in verify(store).differences] == ["labels/.zattrs"]
 
 
 # Damage

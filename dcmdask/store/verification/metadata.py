@@ -27,6 +27,7 @@ from dcmdask.store.zarr_format import (
     CONSOLIDATED_2,
     ZarrFormat,
     dimensions_of,
+    document_of,
     key_of,
     metadata_key,
 )
@@ -123,8 +124,10 @@ def open_stored(place: Place) -> Stored:
     others: dict[str, zarr.Array[Any]] = {}
     labels: dict[str, zarr.Array[Any]] = {}
     for name in [*names, *sorted((grids.keys() | masks) - {*names})]:
+        where = metadata_key(name, zarr_format)
         try:
             if is_of_labels(name) and not grids[name]:
+                where = f"{name}/{document_of(zarr_format)}"
                 check_group(group, name)
                 continue
             array = _array(group, name, grids.get(name), members)
@@ -138,7 +141,7 @@ def open_stored(place: Place) -> Stored:
                 _check_level(array, plan, arrays)
                 arrays.append(array)
         except ValueError as error:
-            differences.append(Difference(metadata_key(name, zarr_format), str(error)))
+            differences.append(Difference(where, str(error)))
     mask = others.pop(MASK, None) if masks else None
     return Stored(group, described, names, tuple(arrays), mask, others, labels, differences)
 
