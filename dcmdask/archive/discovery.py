@@ -33,7 +33,9 @@ MARK_KEY = "dcmdask"
 JOB_MARK = "dcmdask.json"
 # The first file of a Zarr 3 group or array.
 GROUP = "zarr.json"
-MARKS = frozenset({JOB_MARK, GROUP})
+# The first file of a Zarr 2 group.
+ATTRIBUTES = ".zattrs"
+MARKS = frozenset({JOB_MARK, GROUP, ATTRIBUTES})
 # Bytes of such a file that are read; dcmdask writes none that is longer.
 MOST = 2**24
 

@@ -52,8 +52,12 @@ def export(
     ],
     format: Annotated[
         Literal["zarr", "ome-zarr"],
-        typer.Option(help="One array, or an OME-Zarr 0.5 pyramid."),
+        typer.Option(help="One array, or an OME-Zarr pyramid."),
     ] = "zarr",
+    ome_version: Annotated[
+        Literal["0.4", "0.5"],
+        typer.Option(help="Version of OME-Zarr; 0.4 is for readers of Zarr 2, and has no shards."),
+    ] = "0.5",
     chunks: Annotated[
         str,
         typer.Option(
@@ -69,7 +73,8 @@ def export(
     compressor: Annotated[
         Literal["auto", "zstd", "gzip", "none"],
         typer.Option(
-            help="Compression; auto is Blosc with Zstandard, bit shuffled, and a checksum."
+            help="Compression; auto is Blosc with Zstandard, bit shuffled, and a checksum (none in "
+            "OME-Zarr 0.4)."
         ),
     ] = "auto",
     series: options.Series = None,
@@ -133,7 +138,7 @@ def export(
     target_option: options.TargetOption = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Export a DICOM file or series to a Zarr 3 store.
+    """Export a DICOM file or series to a Zarr store.
 
     The frames of a file keep their order; those of a series become a volume (or more dimensions)
     in spatial order, and so do those of a file as OME-Zarr. A store that is not whole is marked
@@ -148,6 +153,7 @@ def export(
 
     asked: dict[str, Any] = {
         "format": format,
+        "ome_version": ome_version,
         "chunks": numbers(chunks, "--chunks"),
         "shards": numbers(shards, "--shards"),
         "compressors": compressor,

@@ -26,10 +26,17 @@ from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.labels import FOLDER, LabelImage, label_images
 from dcmdask.store.ownership import files_below
-from dcmdask.store.plan import SMALL, Plan, Wanted, codecs, planned
-from dcmdask.store.provenance import decoding, versions
+from dcmdask.store.plan import Plan, Wanted, planned
+from dcmdask.store.provenance import decoding, versions, without_defaults
 from dcmdask.store.pyramid import Level
 from dcmdask.store.regions import Failure, Layout, grid_of
+from dcmdask.store.zarr_format import (
+    array_parameters,
+    codecs,
+    recorded_codecs,
+    small,
+    storable,
+)
 
 Format: TypeAlias = Literal["zarr", "ome-zarr"]
 OnError: TypeAlias = Literal["fail", "fill"]
@@ -66,10 +73,8 @@ class Prepared:
     def arrays(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name of each level, and its parameters for zarr."""
         for name, level in zip(self.layout.names, self.plan.levels, strict=True):
-            made = _made(level, self.plan, self.compressors)
-            if level is self.plan.levels[0]:
-                made["attributes"] = self._described()
-            yield name, made
+            attributes = self._described() if level is self.plan.levels[0] else {}
+            yield name, _made(level, self.layout, self.compressors, attributes)
 
     def _described(self) -> dict[str, Any]:
         """Return the attributes that xarray reads: unit, parameters, names of other coordinates."""
@@ -85,13 +90,14 @@ class Prepared:
     def mask(self) -> dict[str, Any]:
         """Return the parameters for zarr of the array that marks missing frames."""
         unit, axes = self.plan.unit(0), self.plan.frame_axes
-        return {
-            "shape": tuple(self.plan.levels[0].shape[axis] for axis in axes),
-            "chunks": tuple(max(1, unit[axis]) for axis in axes),
-            "dtype": np.dtype(bool),
-            "compressors": SMALL,
-            "dimension_names": [self.plan.dims[axis] for axis in axes],
-        }
+        return array_parameters(
+            self.layout.zarr_format,
+            shape=tuple(self.plan.levels[0].shape[axis] for axis in axes),
+            chunks=tuple(max(1, unit[axis]) for axis in axes),
+            dtype=np.dtype(bool),
+            compressors=small(self.layout.zarr_format),
+            dimension_names=[self.plan.dims[axis] for axis in axes],
+        )
 
     def grids(self) -> dict[str, list[int]]:
         """Return the number of objects along each axis of each array that is written."""
@@ -114,13 +120,13 @@ class Prepared:
         if not names:
             return {}
         listed = [name.rpartition("/")[2] for name in names]
-        return {
-            FOLDER: {"ome": {"version": ome.VERSION, "labels": listed}},
-            **{
-                name: {"ome": one.attributes["ome"]}
-                for name, one in zip(names, self.labels, strict=True)
-            },
-        }
+        version: ome.OmeVersion = self.attributes[MARK_KEY]["plan"].get(
+            "ome_version", ome.DEFAULT_VERSION
+        )
+        found = {FOLDER: ome.of_labels(listed, version)}
+        for name, one in zip(names, self.labels, strict=True):
+            found[name] = {key: one.attributes[key] for key in one.attributes if key != MARK_KEY}
+        return found
 
     @property
     def absent(self) -> npt.NDArray[np.bool_] | None:
@@ -135,7 +141,7 @@ class Prepared:
     def coordinates(self) -> dict[str, Labels]:
         """Name to dims, values and attributes of each coordinate."""
         found = dict(self.contents.coordinates)
-        if "ome" in self.attributes:
+        if self.attributes.keys() != {MARK_KEY}:
             # An axis that is renamed keeps its coordinate under the own name of that.
             found |= ome.coordinates(self.contents, self.plan.dims)
         stored = [self.plan.dims[axis] for axis in self.plan.frame_axes]
@@ -143,7 +149,7 @@ class Prepared:
         return {
             name: (
                 tuple(renamed.get(dim, dim) for dim in dims),
-                _storable(values),
+                storable(values, self.layout.zarr_format),
                 attributes,
             )
             for name, (dims, values, attributes) in found.items()
@@ -155,6 +161,7 @@ def prepare(
     src: Any,
     *,
     format: Format = "zarr",
+    ome_version: ome.OmeVersion = ome.DEFAULT_VERSION,
     chunks: Wanted = "auto",
     shards: Wanted = "auto",
     compressors: Any = "auto",
@@ -175,7 +182,11 @@ def prepare(
 
     Parameters are those of :func:`dcmdask.to_zarr`.
     """
-    for name, value, choices in (("format", format, Format), ("on_error", on_error, OnError)):
+    for name, value, choices in (
+        ("format", format, Format),
+        ("ome_version", ome_version, ome.OmeVersion),
+        ("on_error", on_error, OnError),
+    ):
         if value not in get_args(choices):
             raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}")
     as_ome = format == "ome-zarr"
@@ -183,6 +194,13 @@ def prepare(
         raise ValueError("levels are for OME-Zarr: format='ome-zarr'")
     if not as_ome and labels is not None:
         raise ValueError("labels are for OME-Zarr: format='ome-zarr'")
+    if not as_ome and ome_version != ome.DEFAULT_VERSION:
+        raise ValueError("ome_version is for OME-Zarr: format='ome-zarr'")
+    zarr_format = ome.zarr_format_of(ome_version)
+    if zarr_format == 2:
+        if shards not in (None, "auto"):
+            raise ValueError(f"OME-Zarr {ome_version} is stored in Zarr 2, which has no shards")
+        shards = None
     what = contents(
         src,
         arranged=as_ome,
@@ -205,10 +223,12 @@ def prepare(
         axes = ome.Axes(frames.shape, what.dims, tuple(range(frames.frame_axes)), samples, ())
     plan = planned(dtype=dtype, chunks=chunks, shards=shards, levels=levels, **axes._asdict())
     names = tuple(map(str, range(len(plan.levels)))) if as_ome else ("pixels",)
-    layout = Layout(plan, names, MASK if on_error == "fill" else "")
-    compressors = codecs(compressors, plan.levels[0].chunks, dtype)
+    layout = Layout(plan, names, MASK if on_error == "fill" else "", zarr_format)
+    compressors = codecs(compressors, plan.levels[0].chunks, dtype, zarr_format)
     # Zarr refuses parameters here, before the target is touched.
-    tried = zarr.create_array({}, **_made(plan.levels[0], plan, compressors))
+    tried = zarr.create_array(
+        {}, **_made(plan.levels[0], layout, compressors), zarr_format=zarr_format
+    )
     filling = what.fill_value(fill_value) if on_error == "fill" else None
     if filling is not None:
         fitting(filling, dtype)
@@ -220,33 +240,36 @@ def prepare(
         "plan": {
             "source": frames.token,
             "format": format,
+            **({} if ome_version == ome.DEFAULT_VERSION else {"ome_version": ome_version}),
             "values": values,
             "shape": plan.levels[0].shape,
             "dtype": dtype.str,
             "chunks": plan.levels[0].chunks,
             "shards": plan.levels[0].shards,
             "levels": len(plan.levels),
-            "codecs": tried.metadata.to_dict()["codecs"],
+            "codecs": recorded_codecs(tried),
             "on_irregular": on_irregular,
             "order_by": [order_by] if isinstance(order_by, str) else list(order_by or ()),
             "on_error": on_error,
             "fill_value": None if filling is None else str(filling),
             "with_identifiers": with_identifiers,
             # Verification opens the source with these.
-            "options": {
-                "fill_value": None if fill_value is None else str(fill_value),
-                **({} if tolerance is None else {"tolerance": float(tolerance)}),
-                **({} if on_duplicate == "error" else {"on_duplicate": on_duplicate}),
-                **decoding(what.opening),
-            },
+            "options": without_defaults(
+                {
+                    "fill_value": None if fill_value is None else str(fill_value),
+                    "tolerance": None if tolerance is None else float(tolerance),
+                    "on_duplicate": on_duplicate,
+                    **decoding(what.opening),
+                }
+            ),
         },
         **what.attributes,
     }
     attributes = {MARK_KEY: json.loads(json.dumps(described))}
     if as_ome:
-        attributes["ome"] = ome.metadata(what, plan, names)
+        attributes |= ome.metadata(what, plan, names, ome_version)
     beside = [] if labels is None else label_images(labels, what, storage_options)
-    of_labels = tuple(_of_labels(one, len(plan.levels)) for one in beside)
+    of_labels = tuple(_of_labels(one, len(plan.levels), ome_version) for one in beside)
     if of_labels:
         attributes[MARK_KEY]["plan"]["labels"] = [one.contents.frames.token for one in of_labels]
     prepared = Prepared(what, plan, layout, attributes, compressors, filling, of_labels)
@@ -254,36 +277,33 @@ def prepare(
     return prepared
 
 
-def _of_labels(one: LabelImage, levels: int) -> Prepared:
+def _of_labels(one: LabelImage, levels: int, version: ome.OmeVersion) -> Prepared:
     """Return an image of labels with as many levels as the image that they are of."""
     axes = ome.axes(one.contents)
-    dtype = one.contents.frames.dtype
-    plan = planned(dtype=dtype, levels=levels, **axes._asdict())
+    dtype, zarr_format = one.contents.frames.dtype, ome.zarr_format_of(version)
+    shards = "auto" if zarr_format == 3 else None
+    plan = planned(dtype=dtype, levels=levels, shards=shards, **axes._asdict())
     names = tuple(f"{FOLDER}/{one.name}/{level}" for level in range(levels))
-    told = ome.metadata(one.contents, plan, [name.rpartition("/")[2] for name in names])
-    told["image-label"] = one.described
-    ome.check_labels(told)
-    attributes = {MARK_KEY: {}, "ome": told}
-    compressors = codecs("auto", plan.levels[0].chunks, dtype)
-    return Prepared(one.contents, plan, Layout(plan, names), attributes, compressors, None)
+    own = [name.rpartition("/")[2] for name in names]
+    told = ome.metadata(one.contents, plan, own, version, one.described)
+    compressors = codecs("auto", plan.levels[0].chunks, dtype, zarr_format)
+    layout = Layout(plan, names, zarr_format=zarr_format)
+    return Prepared(one.contents, plan, layout, {MARK_KEY: {}, **told}, compressors, None)
 
 
-def _made(level: Level, plan: Plan, compressors: Any) -> dict[str, Any]:
-    return {
-        "shape": level.shape,
-        "chunks": level.chunks,
-        "shards": level.shards,
-        "dtype": plan.dtype,
-        "dimension_names": plan.dims,
-        "compressors": compressors,
-    }
-
-
-def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return values in a type that the Zarr 3 specification has."""
-    if values.dtype.kind == "U":
-        return values.astype(np.dtypes.StringDType())
-    return np.asarray(values, order="C")
+def _made(
+    level: Level, layout: Layout, compressors: Any, attributes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    return array_parameters(
+        layout.zarr_format,
+        shape=level.shape,
+        chunks=level.chunks,
+        shards=level.shards,
+        dtype=layout.plan.dtype,
+        dimension_names=layout.plan.dims,
+        compressors=compressors,
+        attributes=attributes,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,33 +6,26 @@ written. A later export with the same ``"plan"`` can go on with the store.
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import json
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
-import fsspec
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
-from dcmdask.archive.discovery import GROUP, MARK_KEY
-from dcmdask.errors import DcmdaskError, StoreExistsError
-from dcmdask.sources import files
-from dcmdask.sources.access import is_of_network
+from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY, is_mark
+from dcmdask.errors import StoreExistsError
 from dcmdask.store.ownership import (
     TEMPORARY,
     StoreKeys,
     check_ours,
     check_replaceable,
-    check_store,
     hidden,
     locked,
     recover,
@@ -40,133 +33,31 @@ from dcmdask.store.ownership import (
     sync,
     sync_below,
 )
+from dcmdask.store.place import Place, Target, check_reached, located
+from dcmdask.store.provenance import without_defaults
+from dcmdask.store.zarr_format import (
+    CONSOLIDATED_2,
+    EMPTY_GROUP_2,
+    GROUP_2,
+    METADATA,
+    ZarrFormat,
+)
 
 # Blank chunks are written, too, so that an object that does not exist was not written.
 CONFIG: Any = {"write_empty_chunks": True}
 # Protocols of file systems that put an object whole or not at all.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"})
-# Errors of a path at which no file can be.
-_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FILTERS = threading.Lock()
-Target: TypeAlias = "str | os.PathLike[str] | Store"
-
-
-class Place(NamedTuple):
-    """A store and its place on a file system, where objects are listed and removed.
-
-    Attributes
-    ----------
-    store : zarr.abc.store.Store
-    fs : fsspec.AbstractFileSystem or None
-        None for a store of zarr's without a file system.
-    root : str
-        Path on `fs`.
-    """
-
-    store: Store
-    fs: Any
-    root: str
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a local folder."""
-        return isinstance(self.store, LocalStore)
-
-    @property
-    def url(self) -> str:
-        """Display name."""
-        return (
-            self.root if self.fs is None or self.is_local else self.fs.unstrip_protocol(self.root)
-        )
-
-    def sizes(self) -> dict[str, int | None]:
-        """Return the bytes of each object, by key; None where a store does not know them."""
-        if self.fs is None:
-            # In another thread: in a notebook, this one has a loop that runs.
-            with ThreadPoolExecutor(1) as thread:
-                return dict.fromkeys(thread.submit(asyncio.run, _keys(self.store)).result())
-        self.fs.invalidate_cache()
-        found = self.fs.find(self.root, detail=True)
-        start = len(self.root.rstrip("/")) + 1
-        return {path[start:]: int(entry["size"]) for path, entry in found.items()}
-
-    def check_ours(self, keys: Iterable[str]) -> None:
-        """Refuse a store if one of its keys is of an object that dcmdask did not write."""
-        if self.is_local:
-            check_store(Path(self.root))
-            return
-        if self.fs is None:
-            group = zarr.open_group(self.store, mode="r", zarr_format=3, use_consolidated=False)
-            document = json.dumps({"attributes": group.attrs.asdict()}).encode()
-        else:
-            document = self.fs.cat_file(f"{self.root.rstrip('/')}/{GROUP}")
-        check_ours(self.url, keys, StoreKeys(document))
-
-    def remove(self, keys: list[str]) -> None:
-        """Remove objects."""
-        for key in keys:
-            self.fs.rm_file(f"{self.root.rstrip('/')}/{key}")
-
-
-async def _keys(store: Store) -> list[str]:
-    return [key async for key in store.list()]
-
-
-def check_reached(error: Exception) -> None:
-    """Raise an error of a disk or a server on: it says nothing about what is stored there."""
-    if isinstance(error, DcmdaskError | PermissionError | TimeoutError | ConnectionError):
-        raise error
-    # Codecs raise an OSError without a number where bytes are damaged.
-    is_of_disk = isinstance(error, OSError) and error.errno not in (None, *_NO_OBJECT)
-    if is_of_disk or is_of_network(error):
-        raise error
-
-
-def with_options(store: Target, target_options: Mapping[str, Any] | None) -> Target:
-    """Return a store, on a file system with these options if it is a URL and there are any."""
-    if not target_options:
-        return store
-    if not isinstance(store, str) or "://" not in store:
-        raise ValueError(f"target_options are for URLs, and {store} is none")
-    return FsspecStore.from_url(store, storage_options=dict(target_options))
-
-
-def located(store: Target) -> Place:
-    """Return the place of a local path, a URL for fsspec, or a store of zarr's."""
-    if isinstance(store, LocalStore):
-        return Place(store, fsspec.filesystem("file"), os.path.realpath(store.root))
-    if isinstance(store, FsspecStore):
-        return Place(store, _synchronous(store.fs), store.path)
-    if isinstance(store, Store):
-        return Place(store, None, str(store))
-    path = os.fspath(store)
-    if not path:
-        raise ValueError("the store has no name")
-    if isinstance(store, str) and "://" in path:
-        fs, root = fsspec.core.url_to_fs(path)
-        if not files.is_local(fs):
-            return Place(FsspecStore.from_url(path), fs, root)
-        path = root
-    path = os.path.expanduser(path)
-    # A link is followed: the store that it leads to is written, and not the link.
-    path = os.path.realpath(path)
-    if not os.path.basename(path):
-        raise ValueError(f"{path} cannot be a store: it has no name")
-    return Place(LocalStore(path), fsspec.filesystem("file"), path)
-
-
-def _synchronous(fs: Any) -> Any:
-    """Return a synchronous file system for the asynchronous one of a store of zarr's."""
-    wrapped = getattr(fs, "sync_fs", None)
-    if wrapped is not None:
-        return wrapped
-    options = {key: fs.storage_options[key] for key in fs.storage_options if key != "asynchronous"}
-    return type(fs)(*fs.storage_args, **options)
 
 
 @contextmanager
 def opened(
-    store: Target, attributes: Mapping[str, Any], *, overwrite: bool, resume: bool
+    store: Target,
+    attributes: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    resume: bool,
+    zarr_format: ZarrFormat,
 ) -> Iterator[tuple[zarr.Group, Place, Mapping[str, int | None]]]:
     """Give a group to write to, and the objects that were there before with their sizes.
 
@@ -182,6 +73,7 @@ def opened(
         Replace an existing Zarr store, if dcmdask wrote everything in it.
     resume : bool
         Go on with an existing store of the same plan.
+    zarr_format : {2, 3}
 
     Raises
     ------
@@ -190,15 +82,17 @@ def opened(
     """
     place = located(store)
     if not place.is_local:
+        _mend(place)
         if resume and _is_complete(place.store) is not None:
             check_resumable(place)
             group, sizes = _gone_on_with(place, attributes)
             yield group, place, sizes
         else:
-            yield _in_place(place, attributes, overwrite), place, {}
+            yield _in_place(place, attributes, overwrite, zarr_format), place, {}
         return
     path = Path(place.root)
     with _locked(path):
+        _mend(place)
         begun = StoreKeys(b"")
         if path.is_dir() and all(entry.name in begun for entry in path.iterdir()):
             # Empty, or left by a process that was killed at its first write.
@@ -211,10 +105,10 @@ def opened(
         elif overwrite and path.is_dir() and any(path.iterdir()):
             with replacing(path, overwrite=True) as folder:
                 beside = Place(LocalStore(folder), place.fs, os.fspath(folder))
-                yield zarr.create_group(beside.store, attributes=dict(attributes)), beside, {}
+                yield _begun(beside, attributes, zarr_format), beside, {}
             return
         check_replaceable(path, overwrite)
-        yield zarr.create_group(place.store, attributes=dict(attributes)), place, {}
+        yield _begun(place, attributes, zarr_format), place, {}
 
 
 @contextmanager
@@ -224,7 +118,7 @@ def replaced(
     """Give a group to write to; at a local path it appears only once the body has ended."""
     place = located(store)
     if not place.is_local or isinstance(store, Store):
-        yield _in_place(place, attributes, overwrite)
+        yield _in_place(place, attributes, overwrite, 3)
         return
     path = Path(place.root)
     with _locked(path), replacing(path, overwrite=overwrite) as folder:
@@ -245,7 +139,7 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
     place = located(store)
     group = json.loads(made[GROUP])
     for key, data in made.items():
-        path = f"{place.root.rstrip('/')}/{key}"
+        path = place.path_of(key)
         if key == GROUP:
             with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
                 there = json.loads(place.fs.cat_file(path))["attributes"]
@@ -295,11 +189,11 @@ def _gone_on_with(
     """Return an existing group with the plan in `attributes`, and the sizes of its objects."""
     try:
         # Arrays may have been removed since the metadata was consolidated.
-        group = zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
+        group = zarr.open_group(place.store, mode="r+", use_consolidated=False)
     except Exception as error:
         check_reached(error)
         raise StoreExistsError(
-            f"{place.url} is not a Zarr 3 store that could be resumed",
+            f"{place.url} is not a Zarr store that could be resumed",
             detail=str(error),
             code="no-zarr",
         ) from None
@@ -309,7 +203,7 @@ def _gone_on_with(
             f"{place.root} is not a store of dcmdask's that could be resumed", code="no-plan"
         )
     wanted, begun = (
-        {**one["plan"], "arrays": one.get("arrays")}
+        {**_as_recorded(one["plan"]), "arrays": one.get("arrays")}
         for one in (json.loads(json.dumps(attributes[MARK_KEY])), there)
     )
     # The source last: options change its token, and their names say more.
@@ -327,16 +221,55 @@ def _gone_on_with(
     temporary = sorted(filter(TEMPORARY.search, sizes))
     place.remove(temporary)
     group.update_attributes(dict(attributes))
-    for key in temporary:
+    # A copy, by which readers of Zarr 2 take the store for complete.
+    copied = [key for key in (CONSOLIDATED_2,) if key in sizes]
+    place.remove(copied)
+    for key in (*temporary, *copied):
         del sizes[key]
     return group, sizes
 
 
-def _in_place(place: Place, attributes: Mapping[str, Any], overwrite: bool) -> zarr.Group:
+def _as_recorded(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan without the options that version 0.2 recorded though they were defaults."""
+    options = plan.get("options")
+    return {**plan, "options": without_defaults(options)} if isinstance(options, dict) else {**plan}
+
+
+def _begun(place: Place, attributes: Mapping[str, Any], zarr_format: ZarrFormat) -> zarr.Group:
+    """Return a new group.
+
+    Raises
+    ------
+    FileExistsError
+        Something is there.
+    """
+    kept = dict(attributes)
+    if zarr_format == 2 and place.fs is not None:
+        # Zarr puts the two files of a group in any order; this one says who wrote it.
+        place.fs.invalidate_cache()
+        if place.fs.exists(place.root) and place.fs.ls(place.root):
+            raise FileExistsError(place.root)
+        place.put(ATTRIBUTES, json.dumps(kept).encode())
+        return zarr.create_group(place.store, zarr_format=2, attributes=kept)
+    return zarr.open_group(place.store, mode="w-", zarr_format=zarr_format, attributes=kept)
+
+
+def _mend(place: Place) -> None:
+    """Complete a Zarr 2 group of a process that was killed between its two files."""
+    if place.fs is None:
+        return
+    there = place.read(ATTRIBUTES)
+    if there is not None and is_mark(ATTRIBUTES, there) and place.read(GROUP_2) is None:
+        place.put(GROUP_2, EMPTY_GROUP_2)
+
+
+def _in_place(
+    place: Place, attributes: Mapping[str, Any], overwrite: bool, zarr_format: ZarrFormat
+) -> zarr.Group:
     if place.fs is not None and not place.is_local:
         _check_begins_as_store(place)
     try:
-        return zarr.open_group(place.store, mode="w-", zarr_format=3, attributes=dict(attributes))
+        return _begun(place, attributes, zarr_format)
     except FileExistsError as error:
         if not overwrite:
             code, state = {
@@ -352,7 +285,11 @@ def _in_place(place: Place, attributes: Mapping[str, Any], overwrite: bool) -> z
             }[_is_complete(place.store)]
             raise StoreExistsError(f"{place.url} holds {state}", code=code) from error
     place.check_ours(place.sizes())
-    return zarr.open_group(place.store, mode="w", zarr_format=3, attributes=dict(attributes))
+    if zarr_format == 2 and place.fs is not None:
+        place.fs.rm(place.root, recursive=True)
+        return _begun(place, attributes, zarr_format)
+    kept = dict(attributes)
+    return zarr.open_group(place.store, mode="w", zarr_format=zarr_format, attributes=kept)
 
 
 def _check_begins_as_store(place: Place) -> None:
@@ -360,14 +297,14 @@ def _check_begins_as_store(place: Place) -> None:
     place.fs.invalidate_cache()
     with suppress(FileNotFoundError):
         names = [path.rpartition("/")[2] for path in place.fs.ls(place.root, detail=False)]
-        if GROUP not in names:
+        if GROUP not in names and ATTRIBUTES not in names:
             check_ours(place.url, names, ())
 
 
 def _is_complete(store: Store) -> bool | None:
     """Return whether a group is complete; None for one that dcmdask did not write."""
     try:
-        mark = zarr.open_group(store, mode="r", zarr_format=3).attrs[MARK_KEY]
+        mark = zarr.open_group(store, mode="r").attrs[MARK_KEY]
     except Exception as error:
         # For damaged metadata zarr raises anything.
         check_reached(error)
@@ -389,5 +326,7 @@ def complete(group: zarr.Group) -> None:
         sync_below(local)
     group.update_attributes({MARK_KEY: {**mark, "complete": True}})
     if local is not None:
-        sync(local / GROUP)
+        for name in METADATA[group.metadata.zarr_format]:
+            if (local / name).exists():
+                sync(local / name)
         sync(local)

@@ -1,4 +1,4 @@
-"""Metadata of OME-Zarr 0.5: axes, scales, translations, channels.
+"""Metadata of OME-Zarr 0.5 and 0.4: axes, scales, translations, channels.
 
 An image of OME-Zarr has at most the axes t, c, z, y and x, each of them even. Other images are
 refused. An axis of frames that differ in neither position nor time is called ``frame`` and has
@@ -8,7 +8,7 @@ no type, which the format allows in the place of c.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from dcmdask.labelled.labels import Labels
 from dcmdask.store.channels import channels_of, described, labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.plan import Plan
+from dcmdask.store.zarr_format import ZarrFormat
 
 # Irregularities of a grid that scale and translation cannot express.
 _UNEVEN = frozenset({"missing", "uneven", "duplicate", "position"})
@@ -30,7 +31,13 @@ _UNEVEN = frozenset({"missing", "uneven", "duplicate", "position"})
 _THICK = 1.5
 # Times are even if they are off by less than this part of a step.
 _EVEN_TIMES = 1e-3
-VERSION = "0.5"
+OmeVersion: TypeAlias = Literal["0.4", "0.5"]
+DEFAULT_VERSION: OmeVersion = "0.5"
+# Attributes of a group that are the metadata of an image; 0.5 has them in the first one.
+KEYS: Mapping[OmeVersion, tuple[str, ...]] = {
+    "0.4": ("multiscales", "omero", "image-label"),
+    "0.5": ("ome",),
+}
 _INSTEAD = Advice("format", "zarr", "stores it as it is")
 
 
@@ -114,8 +121,19 @@ def axes(contents: Contents) -> Axes:
     )
 
 
-def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, Any]:
-    """Return the value of the group's attribute ``ome``, validated.
+def zarr_format_of(version: str) -> ZarrFormat:
+    """Return the Zarr format that a version of OME-Zarr is stored in."""
+    return 2 if version == "0.4" else 3
+
+
+def metadata(
+    contents: Contents,
+    plan: Plan,
+    names: Sequence[str],
+    version: OmeVersion = DEFAULT_VERSION,
+    image_label: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the attributes of the group of an image, validated.
 
     Lengths are in millimetres and times in milliseconds; an axis of which the spacing is
     not known, or which is not even in time, has the scale 1 and no unit. A translation is the
@@ -130,6 +148,9 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
         Plan with the axes of :func:`axes`.
     names : sequence of str
         Names of the arrays, one for each level.
+    version : {"0.5", "0.4"}
+    image_label : mapping, optional
+        What an image of labels says of them.
 
     Raises
     ------
@@ -137,7 +158,7 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
         yaozarrs is not installed.
     """
     try:
-        from yaozarrs import v05
+        from yaozarrs import v04, v05
     except ImportError as error:
         raise ImportError("OME-Zarr needs yaozarrs: pip install 'dcmdask[ome]'") from error
 
@@ -169,20 +190,38 @@ def metadata(contents: Contents, plan: Plan, names: Sequence[str]) -> dict[str, 
         multiscale["name"] = modality
     if len(names) > 1:
         multiscale["type"] = "first" if contents.is_label_map else "mean"
-    told: dict[str, Any] = {"version": VERSION, "multiscales": [multiscale]}
+    told: dict[str, Any] = {"multiscales": [multiscale]}
     if channels := described(contents, plan):
         told["omero"] = {"channels": channels}
-    dumped: dict[str, Any] = v05.Image.model_validate(told).model_dump(
+    if version == "0.4":
+        multiscale["version"] = version
+    else:
+        told["version"] = version
+    of_image = v04.Image if version == "0.4" else v05.Image
+    dumped: dict[str, Any] = of_image.model_validate(told).model_dump(
         mode="json", exclude_none=True
     )
-    return dumped
+    if image_label is not None:
+        dumped["image-label"] = dict(image_label)
+        if version == "0.4":
+            dumped["image-label"]["version"] = version
+        (v04.LabelImage if version == "0.4" else v05.LabelImage).model_validate(dumped)
+    return _attributes(dumped, version)
 
 
-def check_labels(described: Mapping[str, Any]) -> None:
-    """Validate the metadata of an image of labels."""
-    from yaozarrs import v05
+def of_labels(names: Sequence[str], version: OmeVersion) -> dict[str, Any]:
+    """Return the attributes of the group that lists images of labels."""
+    told: dict[str, Any] = {"labels": list(names)}
+    return _attributes(told if version == "0.4" else {"version": version, **told}, version)
 
-    v05.LabelImage.model_validate(described)
+
+def _attributes(told: dict[str, Any], version: OmeVersion) -> dict[str, Any]:
+    return told if version == "0.4" else {"ome": told}
+
+
+def told_in(attributes: Mapping[str, Any]) -> Any:
+    """Return the metadata among the attributes of a group, of either version."""
+    return attributes.get("ome", attributes)
 
 
 def coordinates(contents: Contents, dims: Sequence[str]) -> dict[str, Labels]:

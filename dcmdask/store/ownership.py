@@ -7,7 +7,6 @@ is, holds or is found in the source that it is made from.
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import shutil
@@ -23,9 +22,10 @@ from typing import Any
 import fsspec
 from filelock import FileLock, Timeout
 
-from dcmdask.archive.discovery import GROUP, MARK_KEY, MARKS, is_mark
+from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY, MARKS, is_mark
 from dcmdask.errors import StoreExistsError
 from dcmdask.sources.access import TARGET_OPTION, reaching
+from dcmdask.store.zarr_format import METADATA, attributes_in, key_of
 
 # Suffix of zarr's local objects before they are renamed into place.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")
@@ -102,16 +102,16 @@ class StoreKeys(Container[str]):
     Parameters
     ----------
     document : bytes
-        Metadata of the group. ``"arrays"`` of its attribute ``dcmdask`` has, by the path of
-        each array, the number of objects along each axis, and of each group none. Without it
-        dcmdask did not write the store, and the only key is the temporary one of a process that
-        was killed at its first write.
+        Metadata of the group, or in Zarr 2 its attributes. ``"arrays"`` of the attribute
+        ``dcmdask`` has, by the path of each array, the number of objects along each axis, and of
+        each group none. Without it dcmdask did not write the store, and the only key is the
+        temporary one of a process that was killed at its first write.
     """
 
     def __init__(self, document: bytes) -> None:
-        arrays = None
-        with suppress(ValueError, KeyError, TypeError, RecursionError):
-            arrays = json.loads(document)["attributes"][MARK_KEY]["arrays"]
+        attributes, self._format = attributes_in(document)
+        mark = attributes.get(MARK_KEY)
+        arrays = mark.get("arrays") if isinstance(mark, dict) else None
         self._is_ours = isinstance(arrays, dict)
         self._arrays: Mapping[str, Any] = arrays if isinstance(arrays, dict) else {}
 
@@ -122,16 +122,22 @@ class StoreKeys(Container[str]):
         if final != key and final.rpartition("/")[2] == "zarr":
             # The names of zarr's temporary objects lack the suffix.
             final += ".json"
-        if final == GROUP:
-            return self._is_ours or final != key
-        if final.endswith(f"/{GROUP}"):
-            return isinstance(self._arrays.get(final.removesuffix(f"/{GROUP}")), list)
-        # The key of an array without axes ends in "/c".
-        name, _, rest = f"{final}/".partition("/c/")
-        grid, index = self._arrays.get(name), rest[:-1].split("/") if rest else []
-        return isinstance(grid, list) and (
-            len(index) == len(grid) and all(map(_is_below, index, grid))
-        )
+        above, _, file = final.rpartition("/")
+        if not above and any(file in names for names in METADATA.values()):
+            return final != key or (self._is_ours and file in METADATA[self._format])
+        if file in METADATA[self._format]:
+            return isinstance(self._arrays.get(above), list)
+        parts = final.split("/")
+        names = ["/".join(parts[:count]) for count in range(1, len(parts))]
+        return any(self._is_object(final, name, parts) for name in names)
+
+    def _is_object(self, key: str, name: str, parts: list[str]) -> bool:
+        """Return whether a key is of an object of this array; its last parts are its numbers."""
+        grid = self._arrays.get(name)
+        if not isinstance(grid, list) or len(grid) > len(parts):
+            return False
+        index = parts[len(parts) - len(grid) :]
+        return key == key_of(name, index, self._format) and all(map(_is_below, index, grid))
 
 
 def _is_below(number: str, count: Any) -> bool:
@@ -225,7 +231,8 @@ def _is_left_out(target: str, storage_options: Mapping[str, Any]) -> bool:
 
 # A folder that is replaced whole or not at all
 
-# While a store is being written, `GROUP` also tells tasks that it is still wanted.
+# While a store is being written, the file with its attributes also tells tasks that it is still
+# wanted.
 # Name of that file in a store that is discarded, as if it were being written.
 _DISCARDED = f"zarr.{'0' * 32}.partial"
 # Name of a folder that is to take the place of another.
@@ -303,11 +310,12 @@ def hidden(target: Path, purpose: str) -> Path:
 def discard(partial: Path) -> None:
     """Remove a store that is no longer wanted while tasks may still write to it.
 
-    `GROUP` goes first: a task that finds it gone after its last write, which may have made
+    Its attributes go first: a task that finds it gone after its last write, which may have made
     folders anew, calls this itself.
     """
-    with suppress(OSError):
-        os.replace(partial / GROUP, partial / _DISCARDED)
+    for name in (GROUP, ATTRIBUTES):
+        with suppress(OSError):
+            os.replace(partial / name, partial / _DISCARDED)
     _remove(partial)
     # A write that zarr's thread has begun makes its folders anew.
     for _ in range(_LATE_WRITES):
@@ -336,7 +344,7 @@ def check_store(folder: Path) -> None:
     if folder.is_symlink() or not folder.is_dir():
         check_ours(os.fspath(folder.parent), [folder.name], ())
     document = b""
-    for name in (_DISCARDED, GROUP):
+    for name in (_DISCARDED, ATTRIBUTES, GROUP):
         if (folder / name).is_file():
             document = (folder / name).read_bytes()
     there = (
@@ -390,9 +398,10 @@ def check_replaceable(target: Path, overwrite: bool) -> None:
         check_store(target)
         return
     unfinished = False
-    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        document = json.loads((target / GROUP).read_bytes())
-        unfinished = document["attributes"][MARK_KEY]["complete"] is False
+    for name in (GROUP, ATTRIBUTES):
+        with suppress(OSError):
+            mark = attributes_in((target / name).read_bytes())[0].get(MARK_KEY)
+            unfinished |= isinstance(mark, dict) and mark.get("complete") is False
     state = ", an export that was not finished (resume goes on with it)" if unfinished else ""
     raise StoreExistsError(
         f"{target} exists{state}, and nothing is replaced without overwrite",

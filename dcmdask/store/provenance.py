@@ -28,6 +28,7 @@ from dcmdask.dicom.conversion import MODALITIES
 from dcmdask.dicom.frame_facts import DAY
 from dcmdask.dicom.image_pixel import YBR
 from dcmdask.pixels.guard import SYNTAXES
+from dcmdask.sources.files import INFLATE_LIMIT
 
 Json: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
 
@@ -87,6 +88,16 @@ SHARED: Mapping[str, str] = {
     "WindowCenter": "FrameVOILUTSequence",
     "WindowWidth": "FrameVOILUTSequence",
 }
+# Whether they were named, by the command or by a caller, says nothing of a store.
+_DEFAULTS: Mapping[str, Any] = {
+    "allow_excess_frames": True,
+    "decoding_plugin": "",
+    "fill_value": None,
+    "inflate_limit": INFLATE_LIMIT,
+    "on_duplicate": "error",
+    "raw": False,
+    "tolerance": None,
+}
 _JPEG = frozenset(syntax for syntax, one in SYNTAXES.items() if one.kind == "jpeg")
 _RESCALING = ("RescaleSlope", "RescaleIntercept", "BitsStored")
 _WITH_WINDOW = (*_RESCALING, "WindowCenter", "WindowWidth")
@@ -104,10 +115,25 @@ def jsonable(value: Any) -> Json:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an export that differ from their defaults.
+
+    Examples
+    --------
+    >>> without_defaults({"raw": False, "fill_value": None, "bits_stored": 12})
+    {'bits_stored': 12}
+    """
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in _DEFAULTS or value != _DEFAULTS[name]
+    }
+
+
 def decoding(how: Mapping[str, Any]) -> dict[str, Json]:
-    """Return the decoding options that JSON has types for."""
+    """Return the decoding options that JSON has types for, and that differ from their defaults."""
     plain = bool | int | float | str
-    return {key: value for key, value in how.items() if isinstance(value, plain)}
+    return without_defaults({key: how[key] for key in how if isinstance(how[key], plain)})
 
 
 def technical_header(

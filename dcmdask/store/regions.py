@@ -8,22 +8,31 @@ whether one was cut by a power failure.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
-from dcmdask.archive.discovery import GROUP
 from dcmdask.errors import AlignmentError, DcmdaskError, StoreLostError
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.store.ownership import PARTIAL, discard
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
+from dcmdask.store.zarr_format import (
+    ZarrFormat,
+    check_length,
+    document_of,
+    key_of,
+    prefix_of,
+    reads_beyond,
+)
 
 Key: TypeAlias = tuple[slice, ...]
 
@@ -200,8 +209,8 @@ def _check_there(array: zarr.Array[Any]) -> None:
 
     On another machine the folder may never have existed.
     """
-    store = array.store
-    if isinstance(store, LocalStore) and not (store.root / GROUP).exists():
+    store, document = array.store, document_of(array.metadata.zarr_format)
+    if isinstance(store, LocalStore) and not (store.root / document).exists():
         if PARTIAL.search(store.root.name):
             # A folder of another name may have been made by somebody else.
             discard(store.root)
@@ -227,27 +236,34 @@ class Layout(NamedTuple):
     mask : str
         Name of the array that marks missing frames; empty without one. One of its objects
         belongs to each region of level 0.
+    zarr_format : {2, 3}
     """
 
     plan: Plan
     names: tuple[str, ...]
     mask: str = ""
+    zarr_format: ZarrFormat = 3
 
     def keys(self, level: int, number: int) -> Iterator[str]:
         """Yield the keys of the objects of a region; one of level 0 also writes level 1."""
         plan = self.plan
         region = plan.region(level, number)
-        yield from (key_of(self.names[level], index) for index in plan.objects(level, region))
+        yield from (self.key(level, index) for index in plan.objects(level, region))
         if level == 0 and len(plan.levels) > 1:
             above = plan.objects(1, plan.above(region))
-            yield from (key_of(self.names[1], index) for index in above)
+            yield from (self.key(1, index) for index in above)
         if level == 0 and self.mask:
             yield self.mask_key(region)
+
+    def key(self, level: int, index: Sequence[int]) -> str:
+        """Return the key of an object of `level`."""
+        return key_of(self.names[level], index, self.zarr_format)
 
     def mask_key(self, region: Sequence[slice]) -> str:
         """Return the key of the object that marks the missing frames of a region of level 0."""
         unit, axes = self.plan.unit(0), self.plan.frame_axes
-        return key_of(self.mask, [region[axis].start // max(1, unit[axis]) for axis in axes])
+        index = [region[axis].start // max(1, unit[axis]) for axis in axes]
+        return key_of(self.mask, index, self.zarr_format)
 
     def all_keys(self) -> Iterator[str]:
         """Yield the keys of all objects."""
@@ -303,7 +319,7 @@ def lacking(
 
     Lengths are compared: an object has at least one byte, a shard at least its index, and a chunk
     that is not compressed exactly its values. Checksums, and the length in Blosc's header, need
-    a request for each object and are left to :func:`dcmdask.verify`.
+    a request for each object: see `cut_short`, and :func:`dcmdask.verify`.
 
     Parameters
     ----------
@@ -313,7 +329,10 @@ def lacking(
     sizes : mapping
         Bytes of each object of the store by key; None where that is not known.
     """
-    lengths = {name: _length(array) for name, array in zip(layout.names, arrays, strict=True)}
+    lengths = {
+        prefix_of(name, layout.zarr_format): _length(array)
+        for name, array in zip(layout.names, arrays, strict=True)
+    }
     for key in layout.all_keys():
         size = sizes.get(key, 0)
         if key not in sizes:
@@ -321,10 +340,33 @@ def lacking(
         elif size == 0:
             yield key, "it is empty"
         elif size is not None:
-            least, most = lengths.get(key.partition("/c/")[0], (1, math.inf))
+            least, most = lengths.get(key.rsplit("/", len(layout.plan.dims))[0], (1, math.inf))
             if not least <= size <= most:
                 much = f"{least}" if least == most else f"at least {least}"
                 yield key, f"it is damaged: it has {size} bytes, and should have {much}"
+
+
+def cut_short(
+    layout: Layout, arrays: Sequence[zarr.Array[Any]], there: Container[str]
+) -> dict[str, str]:
+    """Return the keys of objects on a local disk that a power failure cut, and the fault.
+
+    Only those that must not be decoded to make another level: without a checksum behind it,
+    Blosc reads memory beyond what there is.
+    """
+    found = {}
+    for name, array in zip(layout.names, arrays, strict=True):
+        if not (isinstance(array.store, LocalStore) and reads_beyond(array)):
+            continue
+        fs, root = fsspec.filesystem("file"), os.fspath(array.store.root)
+        for index in np.ndindex(*grid_of(array.shape, array.chunks)):
+            key = key_of(name, index, layout.zarr_format)
+            if key in there:
+                try:
+                    check_length(fs, os.path.join(root, key))
+                except ValueError as error:
+                    found[key] = str(error)
+    return found
 
 
 def _length(array: zarr.Array[Any]) -> tuple[int, float]:
@@ -337,12 +379,6 @@ def _length(array: zarr.Array[Any]) -> tuple[int, float]:
         return 1, math.inf
     whole = math.prod(array.chunks) * array.dtype.itemsize
     return whole, whole
-
-
-def key_of(name: str, index: Sequence[int]) -> str:
-    """Return the key of an object of an array: a shard, or a chunk where there are none."""
-    # Zarr's default chunk key encoding.
-    return "/".join([name, "c", *map(str, index)])
 
 
 def grid_of(shape: Sequence[int], lengths: Sequence[int]) -> list[int]:

@@ -21,19 +21,13 @@ from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
-from dcmdask.store.group import (
-    CONFIG,
-    Place,
-    check_reached,
-    complete,
-    located,
-    opened,
-    with_options,
-)
+from dcmdask.store.group import CONFIG, complete, opened
 from dcmdask.store.ownership import check_apart
-from dcmdask.store.plan import SMALL, check_fits
-from dcmdask.store.regions import Failure, Job, lacking, left, write_region
+from dcmdask.store.place import Place, check_reached, located, with_options
+from dcmdask.store.plan import check_fits
+from dcmdask.store.regions import Failure, Job, cut_short, lacking, left, write_region
 from dcmdask.store.scheduler import room, run_levels
+from dcmdask.store.zarr_format import array_parameters, small
 
 
 def to_zarr(
@@ -41,6 +35,7 @@ def to_zarr(
     store: str | os.PathLike[str] | Store,
     *,
     format: Literal["zarr", "ome-zarr"] = "zarr",
+    ome_version: Literal["0.4", "0.5"] = "0.5",
     chunks: str | int | Sequence[int] | None = "auto",
     shards: str | int | Sequence[int] | None = "auto",
     compressors: Any = "auto",
@@ -61,7 +56,7 @@ def to_zarr(
     target_options: Mapping[str, Any] | None = None,
     **decoding_options: Any,
 ) -> ExportReport:
-    """Write DICOM frames to a Zarr 3 group, whole or marked as incomplete.
+    """Write DICOM frames to a Zarr group, whole or marked as incomplete.
 
     Each frame is decoded once (again if another one of its region is filled), and each object
     is written once, by the scheduler that Dask is set to. An export that ends early keeps what
@@ -78,8 +73,11 @@ def to_zarr(
         A local path, a URL for fsspec, or a store of zarr's, which all worker processes
         reach.
     format : {"zarr", "ome-zarr"}
-        One array, ``pixels``; or OME-Zarr 0.5: arrays ``0``, ``1``, ... of a pyramid with
-        axes t, c, z, y, x.
+        One array, ``pixels``; or OME-Zarr: arrays ``0``, ``1``, ... of a pyramid with axes t, c,
+        z, y, x.
+    ome_version : {"0.5", "0.4"}
+        Version of OME-Zarr: 0.5 is stored in Zarr 3; 0.4 in Zarr 2, without shards, for readers
+        that know nothing else.
     chunks : "auto", int or sequence of int
         A number for each axis of the stored array but the samples; an int is a number of
         whole frames. By default about half a MiB; those of a volume span several frames.
@@ -88,7 +86,9 @@ def to_zarr(
         64 MiB of whole frames, where there are more than 64 chunks.
     compressors : optional
         As zarr takes them. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
-        None for no compression.
+        None for no compression. OME-Zarr 0.4 has no checksum behind Blosc, since readers in other
+        languages know none: a chunk of another length is noticed, a changed one only by
+        comparing levels or with the source. There ``"zstd"`` has a checksum of its own.
     levels : int or "auto"
         Number of levels of an OME-Zarr pyramid; by default until a frame fits in 256 x 256.
     values : str
@@ -214,6 +214,7 @@ def to_zarr(
     prepared = prepare(
         src,
         format=format,
+        ome_version=ome_version,
         chunks=chunks,
         shards=shards,
         compressors=compressors,
@@ -232,7 +233,13 @@ def to_zarr(
     )
     for one in (prepared, *prepared.labels):
         check_fits(one.plan, *room())
-    begun = opened(store, prepared.attributes, overwrite=overwrite, resume=resume)
+    begun = opened(
+        store,
+        prepared.attributes,
+        overwrite=overwrite,
+        resume=resume,
+        zarr_format=prepared.layout.zarr_format,
+    )
     with reaching(target, TARGET_OPTION), begun as (group, place, there):
         written, failures = _write(prepared, group, place, there, progress)
         for name, attributes in prepared.groups().items():
@@ -281,7 +288,10 @@ def _write(
     arrays = tuple(_array(group, name, **made) for name, made in prepared.arrays())
     mask = _array(group, layout.mask, **prepared.mask()) if layout.mask else None
     _write_coordinates(group, prepared)
-    todo = left(layout, there, dict(lacking(layout, arrays, there)) if there else ())
+    faults: dict[str, str] = {}
+    if there:
+        faults = {**cut_short(layout, arrays, there), **dict(lacking(layout, arrays, there))}
+    todo = left(layout, there, faults)
     place.remove(todo.stale)
     absent = prepared.absent
     job = Job(
@@ -310,8 +320,13 @@ def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
     """Return an array of the group, made unless it exists."""
     try:
         if name in group:
-            array = zarr.open_array(group.store, path=name, mode="r+", zarr_format=3)
-            if array.metadata.to_dict() != zarr.create_array({}, **made).metadata.to_dict():
+            zarr_format = group.metadata.zarr_format
+            array = zarr.open_array(group.store, path=name, mode="r+", zarr_format=zarr_format)
+            if zarr_format == 2 and not array.attrs:
+                # A process was killed between the two files of its metadata.
+                array = array.update_attributes(made["attributes"])
+            wanted = zarr.create_array({}, **made, zarr_format=zarr_format)
+            if array.metadata.to_dict() != wanted.metadata.to_dict():
                 raise ValueError("it was changed")
             # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
             return array.with_config(CONFIG)
@@ -328,17 +343,17 @@ def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
 
 def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
     # Always made anew: a process may have been killed between metadata and values.
+    zarr_format = prepared.layout.zarr_format
     for name, (dims, values, attributes) in prepared.coordinates.items():
-        group.create_array(
-            name,
+        made = array_parameters(
+            zarr_format,
             data=values,
             chunks=values.shape,
-            compressors=SMALL,
+            compressors=small(zarr_format),
             dimension_names=dims,
             attributes=attributes,
-            overwrite=True,
-            config=CONFIG,
         )
+        group.create_array(name, **made, overwrite=True, config=CONFIG)
 
 
 def _filled(mask: zarr.Array[Any], absent: Any, failures: list[Failure]) -> list[Failure]:

@@ -94,6 +94,51 @@ def test_a_resume_with_nothing_to_do_claims_no_speed(series: Path, tmp_path: Pat
     assert "0 of 6 regions written" in again and "/s" not in again
 
 
+def test_ome_zarr_0_4(series: Path, tmp_path: Path) -> None:
+    store, asked = tmp_path / "a.zarr", ["--format", "ome-zarr", "--ome-version", "0.4"]
+    shown = run("export", series, store, *asked, "--dry-run", "--json")
+    assert json.loads(shown)["levels"][0]["shards"] is None and not store.exists()
+    run("export", series, store, *asked, "--compressor", "zstd", "--verify", 1)
+    assert zarr.open_group(store, mode="r").metadata.zarr_format == 2
+    assert about(store)["plan"]["codecs"] == [{"id": "zstd", "level": 0, "checksum": True}]
+    run("export", series, store, *asked, "--compressor", "zstd", "--resume")
+    assert "the same as the source" in run("verify", store, "--source", series)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [[], ["--tolerance", "0.1"], ["--fill-value", "7"]],
+    ids=lambda named: " ".join(named) or "defaults",
+)
+def test_the_command_goes_on_with_an_export_of_python(
+    named: list[str], series: Path, tmp_path: Path
+) -> None:
+    """Options equal to their defaults are in no store, whoever named them."""
+    store = tmp_path / "a.zarr"
+    options = {named[0][2:].replace("-", "_"): float(named[1])} if named else {}
+    dcmdask.to_zarr(series, store, chunks=3, **options)
+    recorded = {
+        name: str(value) if name == "fill_value" else value for name, value in options.items()
+    }
+    assert about(store)["plan"]["options"] == recorded
+    os.unlink(store / "pixels/c/3/0/0")
+    run("export", series, store, "--chunks", 3, *named, "--resume")
+    assert about(store)["complete"] and dcmdask.verify(store, series).ok
+    report = dcmdask.to_zarr(series, store, chunks=3, **options, raw=False, resume=True)
+    assert report.written == 0
+
+
+def test_options_that_version_0_2_recorded(series: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    dcmdask.to_zarr(series, store)
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    told = about(store)
+    told["plan"]["options"] = {"fill_value": None, "raw": False}
+    group.update_attributes({"dcmdask": told})
+    assert dcmdask.to_zarr(series, store, resume=True).written == 0
+    assert about(store)["plan"]["options"] == {}
+
+
 def test_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

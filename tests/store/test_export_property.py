@@ -68,6 +68,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     }
     if ome:
         options["levels"] = draw(st.sampled_from(["auto", 1, 2, 3]))
+        options["ome_version"] = draw(st.sampled_from(["0.4", "0.5"]))
     return {"made": made, "options": options}
 
 

@@ -21,7 +21,6 @@ from make_dicom import noise
 
 from dcmdask import DcmdaskError, to_zarr, verify
 from dcmdask.store import regions
-from dcmdask.store.verification import comparison
 from dcmdask.store.verification.metadata import check_metadata
 
 OPTIONS: dict[str, Any] = {
@@ -105,8 +104,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         assert len(made) < 20_000
         return key_of(*args)
 
-    for module in (regions, comparison):
-        monkeypatch.setattr(module, "key_of", counted)
+    monkeypatch.setattr(regions, "key_of", counted)
     return made
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -33,6 +34,8 @@ SHARDED = {"chunks": [1, 16, 16], "shards": [2, 16, 32]}
 ROOT = "zarr.json"
 # One of so many states is made by a kill; the others are copied while an export runs.
 KILLED = 10
+# Of Zarr 3 and Zarr 2; level 1 is written with level 0.
+_OBJECT = re.compile(r"((pixels|missing)/c|0)/(?P<region>\d+)(/|\Z)")
 SEED = 4
 
 
@@ -77,6 +80,10 @@ def temporaries(store: Path) -> list[str]:
 
 
 def looks_complete(objects: dict[str, bytes]) -> bool:
+    if ".zattrs" in objects and ".zmetadata" in objects:
+        copied = json.loads(objects[".zmetadata"])["metadata"][".zattrs"]
+        told = json.loads(objects[".zattrs"])
+        return bool(told["dcmdask"]["complete"] and copied == told)
     if ROOT not in objects:
         return False
     complete: bool = json.loads(objects[ROOT])["attributes"]["dcmdask"]["complete"]
@@ -85,8 +92,8 @@ def looks_complete(objects: dict[str, bytes]) -> bool:
 
 def left(there: dict[str, bytes], whole: dict[str, bytes]) -> int:
     """How many regions lack an object; one for each place along the first axis."""
-    keys = [key for key in whole if key.startswith(("pixels/c/", "missing/c/"))]
-    return len({key.split("/")[2] for key in keys if key not in there})
+    found = (_OBJECT.match(key) for key in whole if key not in there)
+    return len({match["region"] for match in found if match})
 
 
 def kill(group: int) -> None:
@@ -207,6 +214,27 @@ def test_killed_with_coordinates(exporter: Exporter, tmp_path: Path, decoded: li
     options = {"chunks": [2, 6, 8], "shards": None}
     assert killed_everywhere(exporter, series, 4, nothing, decoded, **options) > 30
     assert "z" in zarr.open_group(tmp_path / "killed.zarr", mode="r")
+
+
+@pytest.mark.rare
+def test_ome_zarr_0_4_killed(exporter: Exporter, tmp_path: Path, decoded: list[int]) -> None:
+    series = tmp_path / "series"
+    classic(series, noise(6, 8, 8, dtype="u2"), along(AXIAL, 4.0 * np.arange(6)))
+    options = {"format": "ome-zarr", "ome_version": "0.4", "levels": 1, "chunks": [2, 8, 8]}
+    assert killed_everywhere(exporter, series, 6, nothing, decoded, **options) > 30
+    assert zarr.open_group(tmp_path / "killed.zarr", mode="r").metadata.zarr_format == 2
+
+
+@pytest.mark.rare
+def test_resume_of_a_complete_ome_zarr_0_4_killed(
+    exporter: Exporter, tmp_path: Path, decoded: list[int]
+) -> None:
+    series, first = tmp_path / "series", tmp_path / "first.zarr"
+    classic(series, noise(4, 8, 8, dtype="u2"), along(AXIAL, 4.0 * np.arange(4)))
+    options = {"format": "ome-zarr", "ome_version": "0.4", "levels": 1, "chunks": [2, 8, 8]}
+    to_zarr(series, first, **options)
+    options["resume"] = True
+    killed_everywhere(exporter, series, 4, partial(_copied, first), decoded, **options)
 
 
 @pytest.mark.slow

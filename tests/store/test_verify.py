@@ -540,7 +540,7 @@ def test_a_resumed_store(tmp_path: Path) -> None:
 
 
 def test_not_a_store(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nothing\.zarr is not a Zarr 3 store"):
+    with pytest.raises(ValueError, match=r"nothing\.zarr is not a Zarr store"):
         verify(tmp_path / "nothing.zarr")
     zarr.create_group(tmp_path / "other.zarr")
     with pytest.raises(ValueError, match="not a store that dcmdask exported: it has no plan"):
@@ -570,7 +570,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert told["ok"] is False and told["regions"] == [3, 6]
     missing = {"where": "pixels/c/1/0/0", "what": "it is missing"}
     assert told["differences"] == [missing]
-    assert "no.zarr is not a Zarr 3 store" in run(tmp_path / "no.zarr", code=2).stderr
+    assert "no.zarr is not a Zarr store" in run(tmp_path / "no.zarr", code=2).stderr
 
 
 # Real files

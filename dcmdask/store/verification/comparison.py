@@ -13,18 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec
 
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.store.group import Place, check_reached
+from dcmdask.store.place import Place, check_reached
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
-from dcmdask.store.regions import Key, Layout, decoded_or_filled, frames_of, key_of, stored_as
+from dcmdask.store.regions import Key, Layout, decoded_or_filled, frames_of, stored_as
+from dcmdask.store.zarr_format import check_length, reads_beyond
 
 # Number of frames that a difference names.
 _NAMED = 10
-# Its last four bytes are the length of all.
-_BLOSC_HEADER = 16
 
 
 class Difference(NamedTuple):
@@ -140,9 +138,10 @@ def error_text(error: Exception) -> str:
 
 def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[Any] | None:
     """Return a region; None, once these are listed, where objects of it are lost or damaged."""
-    plan, array, name = check.layout.plan, check.arrays[level], check.layout.names[level]
-    objects = {key_of(name, index): index for index in plan.objects(level, region)}
-    if not _reads_beyond(check.place, array) and check.lost.isdisjoint(objects):
+    plan, array = check.layout.plan, check.arrays[level]
+    objects = {check.layout.key(level, index): index for index in plan.objects(level, region)}
+    is_unsafe = check.place.fs is not None and reads_beyond(array)
+    if not is_unsafe and check.lost.isdisjoint(objects):
         # A codec may raise anything. Each object is then read alone to find the damaged one.
         with suppress(Exception):
             return np.asarray(array[region])
@@ -155,8 +154,8 @@ def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[An
         lengths = zip(index, plan.levels[level].objects, region, strict=True)
         at = tuple(slice(max(i * n, r.start), min((i + 1) * n, r.stop)) for i, n, r in lengths)
         try:
-            if _reads_beyond(check.place, array):
-                _check_length(check.place, key)
+            if is_unsafe:
+                check_length(check.place.fs, check.place.path_of(key))
             part = array[at]
         except Exception as error:
             check_reached(error)
@@ -166,25 +165,6 @@ def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[An
             pairs = zip(at, region, strict=True)
             values[tuple(slice(a.start - r.start, a.stop - r.start) for a, r in pairs)] = part
     return values
-
-
-def _reads_beyond(place: Place, array: zarr.Array[Any]) -> bool:
-    """Return whether decoding an object that was cut short reads memory beyond it.
-
-    Blosc's decompressor is not told how much there is. A checksum behind it, or that of a
-    shard's index, is compared before it is called.
-    """
-    last = array.compressors[-1] if array.compressors else None
-    return isinstance(last, BloscCodec) and not array.shards and place.fs is not None
-
-
-def _check_length(place: Place, key: str) -> None:
-    """Refuse an object that is not as long as its Blosc header says."""
-    path = f"{place.root.rstrip('/')}/{key}"
-    head, size = place.fs.cat_file(path, start=0, end=_BLOSC_HEADER), place.fs.size(path)
-    expected = int.from_bytes(head[12:], "little")
-    if len(head) < _BLOSC_HEADER or expected != size:
-        raise ValueError(f"it has {size} bytes, and {expected} by its header")
 
 
 def _marked(

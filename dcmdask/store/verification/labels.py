@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dcmdask.store.group import check_reached
+from dcmdask.store import ome
 from dcmdask.store.labels import FOLDER
-from dcmdask.store.regions import grid_of, key_of
+from dcmdask.store.place import Place, check_reached
+from dcmdask.store.regions import grid_of
 from dcmdask.store.verification.comparison import Difference, error_text
+from dcmdask.store.zarr_format import check_length, key_of, reads_beyond
 
 
 def is_of_labels(name: str) -> bool:
@@ -27,7 +29,10 @@ def check_group(group: zarr.Group, name: str) -> None:
     ValueError
     """
     try:
-        told: Any = zarr.open_group(group.store, path=name, mode="r", zarr_format=3).attrs["ome"]
+        found = zarr.open_group(
+            group.store, path=name, mode="r", zarr_format=group.metadata.zarr_format
+        )
+        told = ome.told_in(found.attrs.asdict())
     except FileNotFoundError:
         raise ValueError("it is missing") from None
     except Exception as error:
@@ -35,19 +40,21 @@ def check_group(group: zarr.Group, name: str) -> None:
         raise ValueError(f"it is damaged: {error_text(error)}") from error
     wanted = "labels" if name == FOLDER else "image-label"
     if not isinstance(told, dict) or wanted not in told:
-        raise ValueError(f"its attribute 'ome' has no {wanted}")
+        raise ValueError(f"its metadata of OME-Zarr has no {wanted}")
 
 
 def label_differences(
-    arrays: Mapping[str, zarr.Array[Any]], there: Container[str], faults: Container[str]
+    place: Place, arrays: Mapping[str, zarr.Array[Any]], faults: Container[str]
 ) -> Iterator[Difference]:
     """Read each object of arrays without faults, and yield those that are missing or damaged."""
+    there = place.sizes()
     for name, array in arrays.items():
+        is_unsafe = place.fs is not None and reads_beyond(array)
         if name in faults:
             continue
         lengths = array.shards or array.chunks
         for index in np.ndindex(*grid_of(array.shape, lengths)):
-            key = key_of(name, index)
+            key = key_of(name, index, array.metadata.zarr_format)
             if key not in there:
                 yield Difference(key, "it is missing")
                 continue
@@ -56,6 +63,8 @@ def label_differences(
                 slice(start, start + length) for start, length in zip(starts, lengths, strict=True)
             )
             try:
+                if is_unsafe:
+                    check_length(place.fs, place.path_of(key))
                 np.asarray(array[region])
             except Exception as error:
                 check_reached(error)

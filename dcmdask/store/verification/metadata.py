@@ -11,17 +11,26 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 import zarr
 
-from dcmdask.archive.discovery import MARK_KEY
+from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY
 from dcmdask.arrays.transformation import are_values
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store.export import MASK, Format, OnError, Prepared
-from dcmdask.store.group import Place, check_reached
+from dcmdask.store.ome import DEFAULT_VERSION, OmeVersion, told_in, zarr_format_of
+from dcmdask.store.place import Place, check_reached
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import Level
-from dcmdask.store.regions import Layout, grid_of, key_of, lacking
+from dcmdask.store.regions import Layout, grid_of, lacking
 from dcmdask.store.verification.comparison import Difference, error_text
 from dcmdask.store.verification.labels import check_group, is_of_labels
+from dcmdask.store.zarr_format import (
+    CONSOLIDATED_2,
+    ZarrFormat,
+    dimensions_of,
+    document_of,
+    key_of,
+    metadata_key,
+)
 
 _Check: TypeAlias = "Callable[[Any], bool]"
 
@@ -61,8 +70,8 @@ class Stored(NamedTuple):
     def is_label_map(self) -> bool:
         """Whether values are labels, of which no mean can be taken."""
         try:
-            ome: Any = self.group.attrs["ome"]
-            return bool(ome["multiscales"][0]["type"] == "first")
+            told = told_in(self.group.attrs.asdict())
+            return bool(told["multiscales"][0]["type"] == "first")
         except (KeyError, IndexError, TypeError):
             return False
 
@@ -82,25 +91,30 @@ def open_stored(place: Place) -> Stored:
         It is not a store that an export wrote.
     """
     try:
-        group = zarr.open_group(place.store, mode="r", zarr_format=3)
+        group = zarr.open_group(place.store, mode="r")
     except FileNotFoundError:
-        raise ValueError(f"{place.root} is not a Zarr 3 store") from None
+        raise ValueError(f"{place.root} is not a Zarr store") from None
     except Exception as error:
         check_reached(error)
         raise ValueError(
-            f"{place.root} cannot be opened as a Zarr 3 store: {error_text(error)}"
+            f"{place.root} cannot be opened as a Zarr store: {error_text(error)}"
         ) from error
     described: Any = group.attrs.asdict().get(MARK_KEY)
     try:
-        check_metadata(described)
+        check_metadata(described, group.metadata.zarr_format)
     except ValueError as error:
         raise ValueError(f"{place.root} is not a store that dcmdask exported: {error}") from None
     plan, grids = described["plan"], described["arrays"]
     differences: list[Difference] = []
+    zarr_format = group.metadata.zarr_format
     consolidated = group.metadata.consolidated_metadata
     members: dict[str, Any] = {} if consolidated is None else consolidated.flattened_metadata
     if consolidated is None and described.get("complete"):
-        differences.append(Difference("zarr.json", "the consolidated metadata is missing"))
+        where = GROUP if zarr_format == 3 else CONSOLIDATED_2
+        differences.append(Difference(where, "the consolidated metadata is missing"))
+    elif zarr_format == 2 and not _is_copied(place, group):
+        what = "the attributes of the group are others than in its own file"
+        differences.append(Difference(CONSOLIDATED_2, what))
     for name in sorted(members.keys() - grids.keys()):
         differences.append(Difference(name, "dcmdask did not write this array"))
     names = ("pixels",) if plan["format"] == "zarr" else tuple(map(str, range(plan["levels"])))
@@ -110,8 +124,10 @@ def open_stored(place: Place) -> Stored:
     others: dict[str, zarr.Array[Any]] = {}
     labels: dict[str, zarr.Array[Any]] = {}
     for name in [*names, *sorted((grids.keys() | masks) - {*names})]:
+        where = metadata_key(name, zarr_format)
         try:
             if is_of_labels(name) and not grids[name]:
+                where = f"{name}/{document_of(zarr_format)}"
                 check_group(group, name)
                 continue
             array = _array(group, name, grids.get(name), members)
@@ -125,9 +141,18 @@ def open_stored(place: Place) -> Stored:
                 _check_level(array, plan, arrays)
                 arrays.append(array)
         except ValueError as error:
-            differences.append(Difference(f"{name}/zarr.json", str(error)))
+            differences.append(Difference(where, str(error)))
     mask = others.pop(MASK, None) if masks else None
     return Stored(group, described, names, tuple(arrays), mask, others, labels, differences)
+
+
+def _is_copied(place: Place, group: zarr.Group) -> bool:
+    """Return whether consolidated metadata of Zarr 2, if there is any, has the same attributes."""
+    document = place.read(CONSOLIDATED_2)
+    if document is None:
+        return True
+    told = json.loads(document)["metadata"].get(ATTRIBUTES)
+    return bool(told == group.attrs.asdict())
 
 
 def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) -> zarr.Array[Any]:
@@ -139,7 +164,8 @@ def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) 
         Its own metadata is not what the group says of it.
     """
     try:
-        array = zarr.open_array(group.store, path=name, mode="r", zarr_format=3)
+        zarr_format = group.metadata.zarr_format
+        array = zarr.open_array(group.store, path=name, mode="r", zarr_format=zarr_format)
         # Zarr takes attributes that are no object, and fails later.
         dict(array.attrs)
     except FileNotFoundError:
@@ -152,7 +178,7 @@ def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) 
     if grid_of(array.shape, array.shards or array.chunks) != grid:
         shown = reprlib.repr(grid)
         raise ValueError(f"its shape and chunks do not make {shown} objects, as the group lists")
-    if len({*(getattr(array.metadata, "dimension_names", None) or ())}) != array.ndim:
+    if len({*map(str, dimensions_of(array))}) != array.ndim:
         raise ValueError("its dimensions have no names of their own")
     return array
 
@@ -185,10 +211,10 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
     arrays, mask = there.arrays, there.mask
     levels = tuple(Level(array.shape, array.chunks, array.shards) for array in arrays)
     names, masked = there.names[: len(arrays)], "" if mask is None else MASK
+    zarr_format = there.group.metadata.zarr_format
     if prepared is not None:
-        return Layout(replace(prepared.plan, levels=levels), names, masked)
-    own: Any = arrays[0].metadata
-    dims = tuple(own.dimension_names)
+        return Layout(replace(prepared.plan, levels=levels), names, masked, zarr_format)
+    dims = dimensions_of(arrays[0])
     samples = len(dims) - 1 if dims[-1] == "sample" else None
     axes = [axis for axis in range(len(dims)) if axis != samples][:-2]
     if "c" in dims and (_is_colour(there) if mask is None else mask.ndim < len(axes)):
@@ -201,7 +227,7 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
         if one.shape[axis] != other.shape[axis]
     }
     plan = Plan(dims, tuple(axes), samples, tuple(sorted(halved)), arrays[0].dtype, levels)
-    return Layout(plan, names, masked)
+    return Layout(plan, names, masked, zarr_format)
 
 
 def _is_colour(there: Stored) -> bool:
@@ -214,7 +240,7 @@ def lost(there: Stored, layout: Layout, sizes: Mapping[str, int | None]) -> dict
     """Return by key what is wrong with objects, as far as the listing shows it."""
     found = dict(lacking(layout, there.arrays, sizes))
     for name, array in there.coordinates.items():
-        key = key_of(name, [0] * array.ndim)
+        key = key_of(name, [0] * array.ndim, layout.zarr_format)
         if sizes.get(key, 0) == 0:
             found[key] = "it is empty" if key in sizes else "it is missing"
     return found
@@ -254,6 +280,7 @@ _PLAN: Mapping[str, _Check] = {
     "fill_value": _is_number,
     "format": _one_of(*get_args(Format)),
     "levels": lambda value: type(value) is int and value >= 1,
+    "ome_version": _one_of(*get_args(OmeVersion)),
     "on_error": _one_of(*get_args(OnError)),
     "on_irregular": _one_of(*get_args(OnIrregular)),
     "options": _are_options,
@@ -264,7 +291,7 @@ _PLAN: Mapping[str, _Check] = {
 }
 
 
-def check_metadata(metadata: Any) -> None:
+def check_metadata(metadata: Any, zarr_format: ZarrFormat = 3) -> None:
     """Refuse an attribute ``dcmdask`` of a group that no export can have written.
 
     Raises
@@ -276,7 +303,10 @@ def check_metadata(metadata: Any) -> None:
         raise ValueError("it has no plan")
     _check(metadata, _GROUP)
     plan, most = metadata["plan"], len(metadata["arrays"])
-    _check(plan, _PLAN)
+    _check({"ome_version": DEFAULT_VERSION, **plan}, _PLAN)
+    version = plan.get("ome_version", DEFAULT_VERSION)
+    if zarr_format_of(version) != zarr_format:
+        raise ValueError(f"it is Zarr {zarr_format}, and its plan is of OME-Zarr {version}")
     # Before the names of levels are made.
     if plan["levels"] > (1 if plan["format"] == "zarr" else most):
         raise ValueError(f"it has {plan['levels']} levels, and {most} arrays")

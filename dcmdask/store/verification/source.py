@@ -20,7 +20,8 @@ from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import Prepared, prepare
-from dcmdask.store.group import located, with_options
+from dcmdask.store.ome import DEFAULT_VERSION
+from dcmdask.store.place import located, with_options
 from dcmdask.store.verification.comparison import Difference, Expected
 from dcmdask.store.verification.metadata import open_stored
 
@@ -93,7 +94,7 @@ def reopen(
         on_duplicate = options.get("on_duplicate", "error")
         source, storage_options = only_stack(found, on_duplicate), None
     options = dict(plan["options"])
-    filling = options.pop("fill_value")
+    filling = options.pop("fill_value", None)
     common = {
         **{name: plan[name] for name in ("values", "on_irregular", "order_by", "with_identifiers")},
         "fill_value": None if filling is None else float(filling),
@@ -102,7 +103,13 @@ def reopen(
         **({} if isinstance(source, FrameArray) else options),
         **opening,
     }
-    prepared = prepare(source, format=plan["format"], shards=None, compressors=None, **common)
+    form = {
+        "format": plan["format"],
+        "ome_version": plan.get("ome_version", DEFAULT_VERSION),
+        "shards": None,
+        "compressors": None,
+    }
+    prepared = prepare(source, **form, **common)
     what, notes = prepared.contents, []
     same = what.frames.token == plan["source"]
     if not same:

@@ -22,8 +22,8 @@ from dcmdask.errors import Note
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store import ome
 from dcmdask.store.export import MASK, Prepared
-from dcmdask.store.group import Place, check_reached, located, with_options
-from dcmdask.store.regions import Layout, grid_of, key_of, lacking
+from dcmdask.store.place import Place, check_reached, located, with_options
+from dcmdask.store.regions import Layout, grid_of, lacking
 from dcmdask.store.scheduler import room, run_levels
 from dcmdask.store.verification.comparison import (
     Check,
@@ -36,6 +36,7 @@ from dcmdask.store.verification.comparison import (
 from dcmdask.store.verification.labels import label_differences
 from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
 from dcmdask.store.verification.source import Reopened, reopen
+from dcmdask.store.zarr_format import attributes_of, dimensions_of, key_of
 
 # Number of differences in the text of a report.
 _LISTED = 20
@@ -249,7 +250,7 @@ def _compared(
     if there.labels:
         large = _too_large({name: (one, one.chunks) for name, one in there.labels.items()})
         differences += [Difference(name, what) for name, what in large.items()]
-        differences += label_differences(there.labels, place.sizes(), large)
+        differences += label_differences(place, there.labels, large)
         if found is not None:
             text = "images of labels were read, and not compared with a segmentation"
             notes.append(Note("labels", text))
@@ -325,7 +326,7 @@ def _coordinates(
 ) -> Iterator[Difference]:
     """Read each coordinate without faults, and compare it with that of the source."""
     for name, array in there.coordinates.items():
-        if name in faults or key_of(name, [0] * array.ndim) in faults:
+        if name in faults or key_of(name, [0] * array.ndim, array.metadata.zarr_format) in faults:
             continue
         try:
             values = np.asarray(array[...])
@@ -339,11 +340,11 @@ def _coordinates(
             yield Difference(name, "the source gives no such coordinate")
             continue
         dims, source, attributes = prepared.coordinates[name]
-        if dict(array.attrs) != attributes:
+        if attributes_of(array) != attributes:
             yield Difference(name, f"its attributes are not {attributes}")
-        own: Any = array.metadata
-        if tuple(own.dimension_names or ()) != dims or values.shape != source.shape:
-            along = f"{values.shape} along {own.dimension_names}"
+        own = dimensions_of(array)
+        if own != dims or values.shape != source.shape:
+            along = f"{values.shape} along {own}"
             yield Difference(name, f"it is {along}, and {source.shape} along {dims} of the source")
         elif (count := int(unequal(values, source).sum())) > 0:
             yield Difference(name, f"{count} of {values.size} values differ from the source")
@@ -354,20 +355,20 @@ def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[D
     own, source = (_comparable(one) for one in (there.metadata, prepared.attributes[MARK_KEY]))
     names = [f"{MARK_KEY}.{name}" for name in own | source if own.get(name) != source.get(name)]
     for name, array in zip(there.names, there.arrays, strict=False):
-        metadata: Any = array.metadata
-        if tuple(metadata.dimension_names or ()) != tuple(prepared.plan.dims):
+        if dimensions_of(array) != tuple(prepared.plan.dims):
             names.append(f"{name}.dimension_names")
     _, made = next(prepared.arrays())
     if _named(there.arrays[0].attrs.asdict()) != _named(made.get("attributes", {})):
         names.append(f"{there.names[0]}.attributes")
     if there.metadata["plan"]["format"] != "zarr":
-        expected = ome.metadata(prepared.contents, layout.plan, layout.names)
-        if there.group.attrs.asdict().get("ome") != json.loads(json.dumps(expected)):
-            names.append("ome")
+        version = there.metadata["plan"].get("ome_version", ome.DEFAULT_VERSION)
+        expected = ome.metadata(prepared.contents, layout.plan, layout.names, version)
+        expected, told = json.loads(json.dumps(expected)), there.group.attrs.asdict()
+        names += [name for name in ome.KEYS[version] if told.get(name) != expected.get(name)]
     for name in sorted(names):
         yield Difference(name, "this attribute differs from the source's")
     # A coordinate of which the metadata are damaged is a difference already.
-    known = {one.where.removesuffix("/zarr.json") for one in there.differences}
+    known = {one.where.rpartition("/")[0] for one in there.differences}
     if there.mask is not None:
         known.add(MASK)
     for name in sorted(prepared.coordinates.keys() - there.coordinates.keys() - known):
