@@ -22,6 +22,9 @@ _PACKAGES = (
     "pillow",
     "SimpleITK",
     "highdicom",
+    "wsidicom",
+    "openslide-python",
+    "openslide-bin",
 )
 
 

@@ -91,3 +91,9 @@ def test_batch(folder: Path) -> None:
     printed = run("batch.py", folder, *few)
     assert "| 12-bit JPEG 2000 |" in printed and "| RGB tiles JPEG " in printed
     assert "| 40 series |" in printed and "| to start again, s " in printed
+
+
+def test_slides(folder: Path) -> None:
+    few = ("--only", "20 000 JPEG, no table", "--most", "64", "--peer-tiles", "16")
+    printed = run("slides.py", folder, *few, "--regions", "4", "--repeats", "1")
+    assert printed.count("| 20 000 JPEG, no table |") == 6 and "wsidicom" in printed
