@@ -8,7 +8,7 @@ direction, and ratios are taken within a round.
 
 - Full pass: dcmdask computes `open_slide(path).levels[0].to_dask()` and keeps one pixel of each
   chunk, opening included; the bare loop decodes spans that it knows into one tile for each of two
-  threads. Peers read some rows of tiles in the middle, 4 x 4 at a time, opened before by each
+  threads. Peers read some rows of tiles, each time others, 4 x 4 at a time, opened before by each
   thread for itself.
 - Regions: 512 x 512 pixels at random places, by one thread and by two.
 - Opening and the first region: in a process that has imported what it needs.
@@ -57,6 +57,8 @@ class Question(NamedTuple):
     threads: int
     peer_tiles: int
     regions: int
+    turn: int = 0
+    """Number of the question: others are asked for, since peers keep decoded tiles."""
 
 
 # Competitors: a function of a path that opens it and returns one of x, y, width and height.
@@ -163,7 +165,7 @@ def opening(name: str, question: Question) -> float:
 
 def latencies(name: str, question: Question) -> list[float]:
     """Return the seconds of each region at a random place."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng([SEED, question.turn])
     most = [TILE * n - REGION for n in (question.size.across, question.size.down)]
     numbers = rng.integers(0, most, (question.regions, 2)).tolist()
 
@@ -205,7 +207,7 @@ def _by_rows(name: str, question: Question) -> float:
     columns = range(0, across - side + 1, side)
     least = -(-question.peer_tiles // (len(columns) * side * side))
     count = max(1, min(least, down // side - 1))
-    first = max(0, (down // side - count) // 2)
+    first = question.turn * count % max(1, down // side - count + 1)
     corners = [(x, y * side) for y in range(first, first + count) for x in columns]
 
     def warm_up(thread: int) -> None:
@@ -346,7 +348,7 @@ def measure(names: Sequence[str], question: Question, repeats: int) -> Taken:
             readers = [name for name in order if name != LOOP]
             ask("opening", opening, readers, question)
             for threads in (1, THREADS):
-                some = question._replace(threads=threads)
+                some = question._replace(threads=threads, turn=2 * number + threads)
                 ask(f"regions {threads}", latencies, readers, some)
                 if threads == THREADS or number == 0:
                     ask(f"pass {threads}", full_pass, order, some)
