@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any
@@ -18,10 +18,11 @@ from pydicom.uid import UID
 from dcmdask.arrays.tiles import TiledFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
-from dcmdask.dicom.instance import open_instance
+from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
-from dcmdask.pixels.decode import Decoding, check_plugin
+from dcmdask.pixels.bulk import encoded_frames
+from dcmdask.pixels.decode import Decoding, Encoded, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources import files
 
@@ -172,6 +173,31 @@ class JoinedFrames(ArrayLike):
         frame: npt.NDArray[Any] = frames[0]
         return frame
 
+    def encoded(self, frames: Sequence[int]) -> Iterator[tuple[Instance, Encoded]]:
+        """Yield frames as they are stored, each with its instance, in the order asked for.
+
+        Each is only valid until the next one: its memory is used again.
+        """
+        for instance, some in self._owners(frames):
+            for one in encoded_frames(instance, some):
+                yield instance, one
+
+    def lengths(self, frames: Sequence[int]) -> list[int]:
+        """Return the bytes of the span of each frame."""
+        found: list[int] = []
+        for instance, some in self._owners(frames):
+            found += instance.spans.locate(np.asarray(some, np.int64))[1]
+        return found
+
+    def _owners(self, frames: Sequence[int]) -> Iterator[tuple[Instance, list[int]]]:
+        numbers = np.asarray(frames, np.int64)
+        owners = np.searchsorted(self._starts, numbers, "right") - 1
+        for start, stop in _runs(owners):
+            owner = int(owners[start])
+            opened = self._opened[owner] if owner in self._opened else self._open(owner)
+            assert isinstance(opened, FrameArray)
+            yield opened.instance, (numbers[start:stop] - self._starts[owner]).tolist()
+
     def _decode(self, frames: list[int], inner: InnerKey) -> npt.NDArray[Any]:
         shape, whole = inner_shape(inner, self.shape[1:])
         numbers = np.asarray(frames, np.int64)
@@ -225,7 +251,8 @@ def opening_of(instances: Sequence[Described], options: Mapping[str, Any]) -> di
 
 def types_of(instances: Sequence[Described]) -> frozenset[np.dtype[Any]]:
     """Return the types of the stored values, in native byte order."""
-    return look(instances, {})[1]
+    # A plane of tiles may have more rows than a frame can have.
+    return look([part for one in instances for part in one.stored or (one,)], {})[1]
 
 
 def common_type(types: Iterable[np.dtype[Any]]) -> np.dtype[Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_facts import FACTS
 from dcmdask.dicom.tiling import Tiling
@@ -58,7 +59,7 @@ class TotalPixelMatrix(ArrayLike):
 
     Parameters
     ----------
-    frames : array-like
+    frames : JoinedFrames
         (frames, rows, columns[, samples]): those of all files, one after the other.
     instances : sequence of Described
         As :func:`dcmdask.images.tiled.planes_of` returns them, with planes of one size.
@@ -75,7 +76,7 @@ class TotalPixelMatrix(ArrayLike):
     """
 
     def __init__(
-        self, frames: ArrayLike, instances: Sequence[Described], fill_value: npt.ArrayLike = 0
+        self, frames: JoinedFrames, instances: Sequence[Described], fill_value: npt.ArrayLike = 0
     ) -> None:
         self.frames = frames
         tilings = [part.tiling for one in instances for part in one.stored]

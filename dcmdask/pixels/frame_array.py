@@ -60,6 +60,11 @@ class FrameArray(ArrayLike):
         return html_table(f"Frames of {self.name}", ("array", "syntax", "index", "notes"), [row])
 
     @property
+    def instance(self) -> Instance:
+        """The instance, opened: where each frame is."""
+        return self._instance
+
+    @property
     def name(self) -> str:
         """Display name of the source."""
         return self._instance.name

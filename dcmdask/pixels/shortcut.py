@@ -112,7 +112,7 @@ def decode_encapsulated(
     said = pixels.photometric_interpretation
     coded = said if raw else colour.coded_interpretation(stream, pixels)
     rgb = not raw and coded in YBR
-    if not _colours_known(stream, pixels, coded, rgb):
+    if not colours_known(stream, pixels, coded, rgb):
         return False
     try:
         codecs.decode_into(payload, out, stream, notes, rgb=rgb)
@@ -127,7 +127,7 @@ def decode_encapsulated(
     return True
 
 
-def _colours_known(stream: Codestream, pixels: ImagePixel, interpretation: str, rgb: bool) -> bool:
+def colours_known(stream: Codestream, pixels: ImagePixel, interpretation: str, rgb: bool) -> bool:
     """Return whether the codec alone gives the colours that pydicom gives."""
     if rgb:
         return stream.precision == 8 and colour.is_ycbcr(stream, interpretation)

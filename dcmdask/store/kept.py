@@ -1,0 +1,278 @@
+"""Whole slides as a pyramid of Zarr 2 whose chunks are their tiles, as they are encoded.
+
+Zarr 2, since imagecodecs registers its codecs for that alone. Nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.matrix import TotalPixelMatrix
+from dcmdask.arrays.placement import ArrangedFrames
+from dcmdask.dicom.image_pixel import YBR
+from dcmdask.dicom.instance import Instance
+from dcmdask.errors import Advice, LayoutError
+from dcmdask.images.level import Level
+from dcmdask.images.whole_slide import Slide
+from dcmdask.pixels import colour, shortcut
+from dcmdask.pixels.codestream import Codestream
+from dcmdask.pixels.decode import Encoded
+from dcmdask.store.place import Place
+from dcmdask.store.zarr_format import key_of
+
+ABSENT = -1
+# Tiles that a task copies.
+TOGETHER = 256
+_DECODED = Advice("", "", "an export without keep_codec decodes them")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One level: where each of its tiles goes.
+
+    Attributes
+    ----------
+    name : str
+        Of its array.
+    dims : tuple of str
+    shape, chunks : tuple of int
+    dtype : numpy.dtype
+    codec : dict or None
+        Configuration of numcodecs; None where tiles are not compressed.
+    fill_value : int
+    frames : JoinedFrames
+        The tiles of all files.
+    numbers : ndarray of int64
+        (..., tiles down, tiles across[, 1]): the frame of each chunk; -1 for none.
+    attributes : dict
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype[Any]
+    codec: dict[str, Any] | None
+    fill_value: int
+    frames: JoinedFrames = field(repr=False)
+    numbers: npt.NDArray[np.int64] = field(repr=False)
+    attributes: dict[str, Any]
+
+    @cached_property
+    def tiles(self) -> npt.NDArray[np.int64]:
+        """Flat indices of chunks that have a tile, in the order of their frames."""
+        flat = self.numbers.ravel()
+        there = np.flatnonzero(flat != ABSENT)
+        ordered: npt.NDArray[np.int64] = there[np.argsort(flat[there], kind="stable")]
+        return ordered
+
+    def key(self, tile: int) -> str:
+        """Return the key of a chunk by its flat index."""
+        index = np.unravel_index(tile, self.numbers.shape)
+        return key_of(self.name, [int(one) for one in index], 2)
+
+    def keys(self) -> Iterator[tuple[str, int]]:
+        """Yield key and span length of each tile, in the order of the frames."""
+        frames = self.numbers.ravel()[self.tiles].tolist()
+        for tile, length in zip(self.tiles.tolist(), self.frames.lengths(frames), strict=True):
+            yield self.key(tile), length
+
+    def contents(self, tiles: Sequence[int]) -> Iterator[tuple[str, bytes | memoryview]]:
+        """Yield key and content of tiles, each valid until the next.
+
+        Raises
+        ------
+        LayoutError
+            A tile is not encoded as the others are.
+        """
+        frames = self.numbers.ravel()[np.asarray(tiles, np.int64)].tolist()
+        for tile, (instance, encoded) in zip(tiles, self.frames.encoded(frames), strict=True):
+            if codec_of(instance, encoded) != self.codec:
+                raise _refused(
+                    instance.name, f"frame {encoded.frame} is not encoded as the first one is"
+                )
+            yield self.key(tile), encoded.payload
+
+
+@dataclass(frozen=True)
+class Copying:
+    """Parameters of all tasks: levels, and the tiles that are left of each."""
+
+    place: Place
+    levels: tuple[Kept, ...]
+    left: tuple[npt.NDArray[np.int64], ...]
+
+    def tasks(self) -> dict[int, list[int]]:
+        """Return the numbers of the tasks of each level."""
+        return {
+            level: list(range(-(-len(tiles) // TOGETHER))) for level, tiles in enumerate(self.left)
+        }
+
+
+def copy_tiles(job: Copying, number: int, *, level: int) -> int:
+    """Write some tiles of a level as they are, and return how many."""
+    tiles = job.left[level][number * TOGETHER : (number + 1) * TOGETHER].tolist()
+    root = Path(job.place.root)
+    made = set[str]()
+    for key, data in job.levels[level].contents(tiles):
+        if not job.place.is_local:
+            job.place.put(key, bytes(data))
+            continue
+        folder = key.rpartition("/")[0]
+        if folder not in made:
+            os.makedirs(root / folder, exist_ok=True)
+            made.add(folder)
+        # Lengths are compared when an export is resumed, so that one that was cut is seen.
+        with open(root / key, "wb", buffering=0) as file:
+            file.write(data)
+    return len(tiles)
+
+
+def missing(one: Kept, there: Mapping[str, int | None]) -> npt.NDArray[np.int64]:
+    """Return the tiles that are not in a store, or not whole, by the sizes of its objects."""
+    if not there:
+        return one.tiles
+    items = one.codec is not None
+    kept = [
+        tile
+        for tile, (key, length) in zip(one.tiles.tolist(), one.keys(), strict=True)
+        if not _is_whole(there.get(key), length, items)
+    ]
+    return np.array(kept, np.int64)
+
+
+def _is_whole(size: int | None, length: int, items: bool) -> bool:
+    """Return whether an object has the bytes of a span, without the headers of its items."""
+    if size is None:
+        return False
+    rest = length - size
+    return rest >= 8 and rest % 8 == 0 if items else rest == 0
+
+
+def kept_levels(slide: Slide, opening: Mapping[str, Any]) -> tuple[Kept, ...]:
+    """Return how the levels of a slide are stored without decoding.
+
+    Raises
+    ------
+    LayoutError
+        Tiles are not the chunks of an array, or no codec of Zarr 2 decodes them to what dcmdask
+        decodes.
+    """
+    return tuple(_kept(str(n), one, opening) for n, one in enumerate(slide.levels))
+
+
+def _kept(name: str, level: Level, opening: Mapping[str, Any]) -> Kept:
+    arranged: ArrangedFrames = level.frames(**opening)
+    matrix: Any = arranged.frames
+    assert isinstance(matrix, TotalPixelMatrix)
+    numbers = _numbers(matrix, level.name)[arranged.numbers]
+    if (arranged.numbers == ABSENT).any():
+        numbers[arranged.numbers == ABSENT] = ABSENT
+    fill = np.unique(matrix.fill_value)
+    if len(fill) > 1 and (numbers == ABSENT).any():
+        raise _refused(level.name, "there are places without a tile, and their colour is no grey")
+    tail = level.shape[arranged.frame_axes + 2 :]
+    first = int(numbers[numbers != ABSENT].min())
+    ((instance, encoded),) = matrix.frames.encoded([first])
+    codec = codec_of(instance, encoded)
+    return Kept(
+        name=name,
+        dims=level.dims,
+        shape=level.shape,
+        chunks=(*(1,) * arranged.frame_axes, *level.tile, *tail),
+        dtype=instance.pixels.dtype,
+        codec=codec,
+        fill_value=int(fill[0]),
+        frames=matrix.frames,
+        numbers=numbers[..., np.newaxis] if tail else numbers,
+        attributes={"downsample": level.downsample, "mpp": list(level.mpp)},
+    )
+
+
+def _numbers(matrix: TotalPixelMatrix, name: str) -> npt.NDArray[np.int64]:
+    """Return the frame of each tile, (planes, down, across)."""
+    _, rows, columns = matrix.shape[:3]
+    height, width = matrix.tile
+    shape = len(matrix), -(-rows // height), -(-columns // width)
+    numbers = np.full(shape, ABSENT, np.int64)
+    for plane in range(len(matrix)):
+        tiles = np.array(matrix.tiles(plane, (0, rows), (0, columns)), np.int64).reshape(-1, 3)
+        frames, tops, lefts = tiles.T
+        if (tops % height).any() or (lefts % width).any():
+            raise _refused(name, "its tiles do not lie on a grid")
+        places = tops // height, lefts // width
+        if len(np.unique(tiles[:, 1:], axis=0)) < len(tiles):
+            raise _refused(name, "several tiles have one place")
+        numbers[plane][places] = frames
+    return numbers
+
+
+def codec_of(instance: Instance, encoded: Encoded) -> dict[str, Any] | None:
+    """Return the codec of numcodecs that decodes a tile to what dcmdask decodes; None for none.
+
+    Raises
+    ------
+    LayoutError
+        There is no such codec.
+    """
+    pixels, stream = instance.pixels, encoded.codestream
+    if not pixels.transfer_syntax.is_encapsulated:
+        whole = pixels.bits_stored == pixels.bits_allocated
+        if whole and shortcut.is_stored_as_decoded(pixels, False):
+            return None
+        raise _refused(instance.name, "its bytes are not those of the decoded pixels")
+    if stream is None or encoded.fault is not None:
+        reason = encoded.fault or f"{pixels.transfer_syntax.name} has no codec for Zarr 2"
+        raise _refused(instance.name, str(reason))
+    coded = colour.coded_interpretation(stream, pixels)
+    rgb = coded in YBR
+    plain = (
+        shortcut.applies(pixels)
+        and shortcut.colours_known(stream, pixels, coded, rgb)
+        and not (pixels.signed or stream.signed)
+        and stream.precision <= pixels.bits_stored
+        and stream.itemsize * 8 == pixels.bits_allocated
+    )
+    codec = _codec(stream, rgb) if plain else None
+    if codec is None:
+        raise _refused(
+            instance.name,
+            f"frame {encoded.frame} ({stream.kind}, {stream.precision} bits, {coded}) is not what "
+            "a codec of imagecodecs alone decodes",
+        )
+    return codec
+
+
+def _codec(stream: Codestream, rgb: bool) -> dict[str, Any] | None:
+    """Return the configuration of a codec; None where there is none."""
+    if stream.kind == "jpeg" and stream.precision == 8:
+        if stream.components == 1:
+            return {"id": "imagecodecs_jpeg"}
+        # With YCbCr as input and output nothing is converted.
+        spaces = {"colorspace_jpeg": "YCBCR", "colorspace_data": "RGB" if rgb else "YCBCR"}
+        return {"id": "imagecodecs_jpeg", **spaces}
+    if rgb:
+        return None
+    if stream.kind == "jpeg2000" and not stream.offset:
+        return {"id": "imagecodecs_jpeg2k", "numthreads": 1}
+    if stream.kind == "jpeg-ls" and (stream.components == 1 or stream.interleave):
+        return {"id": "imagecodecs_jpegls"}
+    return None
+
+
+def _refused(name: str, why: str) -> LayoutError:
+    return LayoutError(
+        f"tiles cannot be kept as they are encoded: {why}",
+        source=name,
+        code="keep-codec",
+        advice=[_DECODED],
+    )
