@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dcmdask.dicom.conversion import uid
+from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
 from dcmdask.images.level import Colour, Level
 from dcmdask.images.slide import flavour_of
@@ -72,6 +73,11 @@ class Slide:
     def name(self) -> str:
         """Display name."""
         return self.levels[0].stack.name
+
+    @property
+    def instances(self) -> tuple[Described, ...]:
+        """Descriptions of the levels, as planes of their total pixel matrix."""
+        return tuple(each for one in self.levels for each in one.stack.instances)
 
     @property
     def pyramid_uid(self) -> str:

@@ -80,7 +80,7 @@ class Kept:
         index = np.unravel_index(tile, self.numbers.shape)
         return key_of(self.name, [int(one) for one in index], 2)
 
-    def keys(self) -> Iterator[tuple[str, int]]:
+    def spans(self) -> Iterator[tuple[str, int]]:
         """Yield key and span length of each tile, in the order of the frames."""
         frames = self.numbers.ravel()[self.tiles].tolist()
         for tile, length in zip(self.tiles.tolist(), self.frames.lengths(frames), strict=True):
@@ -144,7 +144,7 @@ def missing(one: Kept, there: Mapping[str, int | None]) -> npt.NDArray[np.int64]
     items = one.codec is not None
     kept = [
         tile
-        for tile, (key, length) in zip(one.tiles.tolist(), one.keys(), strict=True)
+        for tile, (key, length) in zip(one.tiles.tolist(), one.spans(), strict=True)
         if not _is_whole(there.get(key), length, items)
     ]
     return np.array(kept, np.int64)
