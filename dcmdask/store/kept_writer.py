@@ -172,7 +172,7 @@ def token_of(levels: tuple[Kept, ...]) -> str:
 
 def array_of(one: Kept) -> dict[str, Any]:
     """Return the parameters by which zarr makes the array of a level."""
-    import numcodecs  # type: ignore[import-untyped]
+    from imagecodecs import numcodecs
 
     made = array_parameters(
         2,
