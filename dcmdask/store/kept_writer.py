@@ -141,7 +141,7 @@ def as_ome(
             axes.dims, axes.frame_axes, None, (), one.dtype, (PlannedLevel(axes.shape, one.chunks),)
         )
         own = ome.metadata(what, plan, [one.name], "0.4")
-        found.append(replace(one, dims=axes.dims))
+        found.append(replace(one, dims=axes.dims, separator="/"))
         if told:
             told["multiscales"][0]["datasets"] += own["multiscales"][0]["datasets"]
         else:
@@ -179,12 +179,13 @@ def array_of(one: Kept) -> dict[str, Any]:
         shape=one.shape,
         chunks=one.chunks,
         dtype=one.dtype,
-        compressors=None if one.codec is None else numcodecs.get_codec(dict(one.codec)),
+        compressors=None if one.codec is None else numcodecs.get_codec(dict(one.codec)),  # type: ignore[attr-defined]
         dimension_names=one.dims,
         attributes=one.attributes,
     )
     # A place without a tile has no chunk.
-    return {**made, "fill_value": one.fill_value}
+    keys = {"name": "v2", "separator": one.separator}
+    return {**made, "fill_value": one.fill_value, "chunk_key_encoding": keys}
 
 
 def register() -> None:

@@ -19,7 +19,6 @@ from dcmdask.store.place import Place, check_reached
 from dcmdask.store.regions import grid_of
 from dcmdask.store.scheduler import run_levels
 from dcmdask.store.verification.comparison import Difference, error_text
-from dcmdask.store.zarr_format import key_of
 
 # A transfer syntax of each family of codestreams, by the codec that decodes them.
 _SYNTAXES: Final = {
@@ -141,7 +140,7 @@ def _keys(
     differences: list[Difference] = []
     for number, array in enumerate(arrays):
         every = {
-            key_of(array.basename or "", index, 2)
+            f"{array.basename}/{array.metadata.encode_chunk_key(index)}"
             for index in np.ndindex(*grid_of(array.shape, array.chunks))
         }
         if levels and len(levels) == len(arrays):
@@ -164,7 +163,7 @@ def _check_tiles(check: _Check, number: int, *, level: int) -> list[Difference]:
     place, found = range(number * TOGETHER, (number + 1) * TOGETHER), list[Difference]()
     if check.levels:
         one = check.levels[level]
-        tiles = one.tiles[place.start : place.stop].tolist()
+        tiles = one.tiles[place.start : place.stop]
         for key, data in one.contents(tiles):
             stored = check.place.read(key)
             if stored is not None and stored != data:
@@ -172,7 +171,7 @@ def _check_tiles(check: _Check, number: int, *, level: int) -> list[Difference]:
         return found
     array = check.arrays[level]
     for key in check.keys[level][place.start : place.stop]:
-        index = map(int, key.split("/")[1:])
+        index = map(int, key.replace(".", "/").split("/")[1:])
         chunk = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, array.chunks, strict=True))
         try:
             codec: Any = array.compressors[0] if array.compressors else None
