@@ -177,6 +177,8 @@ def _kept(name: str, level: Level, opening: Mapping[str, Any]) -> Kept:
     arranged: ArrangedFrames = level.frames(**opening)
     matrix: Any = arranged.frames
     assert isinstance(matrix, TotalPixelMatrix)
+    joined = matrix.frames
+    assert isinstance(joined, JoinedFrames)
     numbers = _numbers(matrix, level.name)[arranged.numbers]
     if (arranged.numbers == ABSENT).any():
         numbers[arranged.numbers == ABSENT] = ABSENT
@@ -185,7 +187,7 @@ def _kept(name: str, level: Level, opening: Mapping[str, Any]) -> Kept:
         raise _refused(level.name, "there are places without a tile, and their colour is no grey")
     tail = level.shape[arranged.frame_axes + 2 :]
     first = int(numbers[numbers != ABSENT].min())
-    ((instance, encoded),) = matrix.frames.encoded([first])
+    ((instance, encoded),) = joined.encoded([first])
     codec = codec_of(instance, encoded)
     return Kept(
         name=name,
@@ -195,7 +197,7 @@ def _kept(name: str, level: Level, opening: Mapping[str, Any]) -> Kept:
         dtype=instance.pixels.dtype,
         codec=codec,
         fill_value=int(fill[0]),
-        frames=matrix.frames,
+        frames=joined,
         numbers=numbers[..., np.newaxis] if tail else numbers,
         attributes={"downsample": level.downsample, "mpp": list(level.mpp)},
     )
