@@ -14,6 +14,7 @@ from dcmdask.arrays.icc import SrgbFrames
 from dcmdask.arrays.matrix import TotalPixelMatrix
 from dcmdask.arrays.modality import TransformedFrames
 from dcmdask.arrays.placement import ArrangedFrames
+from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.guard import SYNTAXES
@@ -253,7 +254,7 @@ def _decoded_together(frames: ArrayLike) -> int:
 
 def _seconds(frames: ArrayLike) -> float:
     """Return what a frame, or a tile of a total pixel matrix, takes on one thread, about."""
-    if isinstance(frames, ArrangedFrames | TotalPixelMatrix):
+    if isinstance(frames, ArrangedFrames | TotalPixelMatrix | ReducedFrames):
         return _seconds(frames.frames)
     if isinstance(frames, TransformedFrames | SrgbFrames):
         matrix = _matrix_of(frames)

@@ -24,6 +24,7 @@ from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_
 from dcmdask.pixels.bulk import encoded_frames
 from dcmdask.pixels.decode import Decoding, Encoded, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
+from dcmdask.pixels.reduced import decode_reduced
 from dcmdask.sources import files
 
 # The scan found the number of frames, file by file.
@@ -188,6 +189,24 @@ class JoinedFrames(ArrayLike):
         for instance, some in self._owners(frames):
             found += instance.spans.locate(np.asarray(some, np.int64))[1]
         return found
+
+    def reduced(
+        self, frames: Sequence[int], factor: int
+    ) -> Iterator[tuple[int, int, npt.NDArray[Any] | None]]:
+        """Yield frames at 1 / `factor` of their size, run by run of those of one instance.
+
+        Yields
+        ------
+        start, stop : int
+            Bounds of the run in `frames`.
+        small : ndarray or None
+            As :meth:`FrameArray.reduced` returns it.
+        """
+        start = 0
+        for instance, some in self._owners(frames):
+            stop = start + len(some)
+            yield start, stop, decode_reduced(instance, self._how, some, factor)
+            start = stop
 
     def _owners(self, frames: Sequence[int]) -> Iterator[tuple[Instance, list[int]]]:
         numbers = np.asarray(frames, np.int64)

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_facts import FACTS
-from dcmdask.dicom.tiling import Tiling
+from dcmdask.dicom.tiling import PLACE, Tiling
+from dcmdask.errors import LayoutError
 from dcmdask.pixels.array_like import ArrayLike, frame_number, frame_numbers, inner_shape, split
 
 # Decoded bytes of the tiles that are held beside the result.
@@ -59,8 +61,9 @@ class TotalPixelMatrix(ArrayLike):
 
     Parameters
     ----------
-    frames : JoinedFrames
-        (frames, rows, columns[, samples]): those of all files, one after the other.
+    frames : JoinedFrames or ReducedFrames
+        (frames, rows, columns[, samples]): those of all files, one after the other. The planes of
+        reduced ones are reduced by the same factor.
     instances : sequence of Described
         As :func:`dcmdask.images.tiled.planes_of` returns them, with planes of one size.
     fill_value : array-like
@@ -76,18 +79,38 @@ class TotalPixelMatrix(ArrayLike):
     """
 
     def __init__(
-        self, frames: JoinedFrames, instances: Sequence[Described], fill_value: npt.ArrayLike = 0
+        self,
+        frames: JoinedFrames | ReducedFrames,
+        instances: Sequence[Described],
+        fill_value: npt.ArrayLike = 0,
     ) -> None:
         self.frames = frames
+        self._factor = frames.factor if isinstance(frames, ReducedFrames) else 1
         tilings = [part.tiling for one in instances for part in one.stored]
         self._sheets = _sheets_of(instances)
         assert tilings[0] is not None
-        self.tile = tilings[0].tile
-        self.shape = (len(self._sheets), *tilings[0].matrix, *frames.shape[3:])
+        rows, columns = (-(-length // self._factor) for length in tilings[0].matrix)
+        self.tile = (frames.shape[1], frames.shape[2])
+        self.shape = (len(self._sheets), rows, columns, *frames.shape[3:])
+        self._check_grid(tilings[0].tile)
         self.dtype = frames.dtype.newbyteorder("=")
         filled = np.asarray(fill_value, self.dtype)
         # One number is stored in a sixth of the time of one for each sample.
         self.fill_value = filled.reshape(-1)[0] if (filled == filled.flat[0]).all() else filled
+
+    def _check_grid(self, tile: tuple[int, int]) -> None:
+        """Refuse tiles of which no whole number of pixels is left when they are reduced."""
+        factor = self._factor
+        sheets = [sheet for each in self._sheets for sheet in each]
+        places = [np.frombuffer(sheet.tiling.places, PLACE) for sheet in sheets]
+        corners = [one[name] for one in places for name in ("top", "left")]
+        if any((one % factor).any() for one in corners) or any(n % factor for n in tile):
+            raise LayoutError(
+                f"tiles of {tile[0]} x {tile[1]} pixels cannot be decoded at 1/{factor} of their "
+                "size: they would not lie side by side",
+                source=self.name,
+                code="reduced",
+            )
 
     @property
     def name(self) -> str:
@@ -110,9 +133,13 @@ class TotalPixelMatrix(ArrayLike):
     ) -> list[tuple[int, int, int]]:
         """Return the tiles of a plane that touch a part of it: frame, first row, first column."""
         found: list[tuple[int, int, int]] = []
+        factor = self._factor
+        (top, bottom), (left, right) = rows, columns
+        whole = (top * factor, bottom * factor), (left * factor, right * factor)
         for tiling, number, start in self._sheets[plane]:
-            frames, tops, lefts = tiling.within(number, rows, columns)
-            parts = (frames + start).tolist(), tops.tolist(), lefts.tolist()
+            frames, tops, lefts = tiling.within(number, *whole)
+            places = ((one // factor).tolist() for one in (tops, lefts))
+            parts = (frames + start).tolist(), *places
             found += zip(*parts, strict=True)
         return found
 

@@ -127,6 +127,13 @@ def export(
         str | None,
         typer.Option(metavar="SEG", help="Segmentation of the image, for labels of an OME-Zarr."),
     ] = None,
+    keep_codec: Annotated[
+        bool,
+        typer.Option(
+            "--keep-codec",
+            help="Of a whole slide: store its tiles as they are encoded, as chunks of Zarr 2.",
+        ),
+    ] = False,
     scheduler: options.Scheduler = None,
     workers: options.Workers = None,
     raw: options.Raw = False,
@@ -167,6 +174,7 @@ def export(
         "fill_value": fill_value,
         "with_identifiers": with_identifiers,
         "labels": labels,
+        "keep_codec": keep_codec,
         "storage_options": options_of(storage_option or ()),
         **options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit, set),
     }
@@ -222,6 +230,9 @@ def export(
 
 
 def _show_plan(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
+    if asked.get("keep_codec"):
+        _show_kept(source, asked, as_json)
+        return
     from dcmdask.store.export import prepare
     from dcmdask.store.plan import check_fits
     from dcmdask.store.scheduler import room
@@ -234,6 +245,36 @@ def _show_plan(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
     else:
         show(listing([*_lines(facts), ("room", f"{_size(share)} for a region ({why})")]))
     check_fits(prepared.plan, share, why)
+
+
+def _show_kept(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
+    from dcmdask.store.kept_writer import planned_levels
+
+    levels = planned_levels(source, asked)
+    facts = [
+        {
+            "name": one.name,
+            "dims": list(one.dims),
+            "shape": list(one.shape),
+            "chunks": list(one.chunks),
+            "dtype": str(one.dtype),
+            "codec": one.codec,
+            "tiles": len(one.tiles),
+        }
+        for one in levels
+    ]
+    if as_json:
+        show(json.dumps({"levels": facts}, indent=2))
+        return
+    lines = [
+        (
+            one.name,
+            f"{_times(list(one.shape))} {one.dtype}, {len(one.tiles)} chunks of "
+            f"{_times(list(one.chunks))}, {(one.codec or {}).get('id', 'not compressed')}",
+        )
+        for one in levels
+    ]
+    show(listing(lines))
 
 
 def _facts(prepared: Prepared) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class Level:
         self,
         color: Colour = "stored",
         fill_value: float | None = None,
+        reduced: int = 1,
         **decoding_options: Any,
     ) -> ArrangedFrames:
         """Return the level as an array-like that decodes the tiles of an index.
@@ -134,6 +135,10 @@ class Level:
         fill_value : number, optional
             Value of pixels without a tile. By default the colour that the header recommends
             (0048,0015); otherwise white for colour and 0 for grey.
+        reduced : {1, 2, 4, 8}
+            Decode 1 / `reduced` of the rows and columns, in the codec of JPEG and JPEG 2000
+            (:meth:`FrameArray.reduced` says how that differs from means of pixels); tiles of other
+            syntaxes are averaged. What tiles show beyond the edge is in the last row and column.
         raw : bool, optional
             Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB.
         decoding_plugin : str, optional
@@ -150,9 +155,11 @@ class Level:
         check_options(decoding_options, self.frames)
         if color not in ("stored", "srgb"):
             raise ValueError(f"color {color!r} is neither 'stored' nor 'srgb'")
+        if reduced not in (1, 2, 4, 8):
+            raise ValueError(f"reduced is 1, 2, 4 or 8, not {reduced!r}")
         stack = self.stack
         arrangement = stack.arrangement
-        frames: Any = frames_of(stack.instances, decoding_options, fill_value)
+        frames: Any = frames_of(stack.instances, decoding_options, fill_value, reduced)
         if color == "srgb":
             frames = SrgbFrames(frames, self._profiles)
         numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
@@ -191,6 +198,7 @@ class Level:
         *,
         color: Colour = "stored",
         fill_value: float | None = None,
+        reduced: int = 1,
         chunks: int | str | Sequence[Any] | Mapping[int, Any] | None = "auto",
         **decoding_options: Any,
     ) -> da.Array:
@@ -203,6 +211,10 @@ class Level:
         fill_value : number, optional
             Value of pixels without a tile. By default the colour that the header recommends
             (0048,0015); otherwise white for colour and 0 for grey.
+        reduced : {1, 2, 4, 8}
+            Decode 1 / `reduced` of the rows and columns, in the codec of JPEG and JPEG 2000
+            (:meth:`FrameArray.reduced` says how that differs from means of pixels); tiles of other
+            syntaxes are averaged. What tiles show beyond the edge is in the last row and column.
         chunks : int, str, tuple or dict, optional
             ``"auto"`` plans by the cost of decoding. A number is one of rows and of columns,
             multiples of a tile; a size such as ``"64 MiB"`` is taken by as many tiles. Or, by
@@ -223,7 +235,7 @@ class Level:
         """
         from dcmdask.arrays.chunks import to_dask
 
-        return to_dask(self.frames(color, fill_value, **decoding_options), chunks)
+        return to_dask(self.frames(color, fill_value, reduced, **decoding_options), chunks)
 
     def to_xarray(
         self,

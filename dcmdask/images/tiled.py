@@ -10,6 +10,7 @@ import numpy as np
 
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.matrix import TotalPixelMatrix, rows_of
+from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Note
 from dcmdask.images.cielab import srgb_of
@@ -73,14 +74,27 @@ def frames_of(
     instances: Sequence[Described],
     options: Mapping[str, Any],
     fill_value: float | None = None,
+    reduced: int = 1,
 ) -> JoinedFrames | TotalPixelMatrix:
-    """Return the stored frames of instances, or the planes that they are tiles of."""
+    """Return the stored frames of instances, or the planes that they are tiles of.
+
+    Parameters
+    ----------
+    instances : sequence of Described
+    options : mapping
+        Decoding options.
+    fill_value : number, optional
+        Value of pixels without a tile.
+    reduced : int, optional
+        Planes of tiles with 1 / `reduced` of the rows and columns.
+    """
     parts = [part for one in instances for part in one.stored or (one,)]
     joined = JoinedFrames(parts, **options)
     if not instances[0].stored:
         return joined
     filled = absent_pixel(instances[0], joined) if fill_value is None else fill_value
-    return TotalPixelMatrix(joined, instances, filled)
+    tiles = joined if reduced == 1 else ReducedFrames(joined, reduced)
+    return TotalPixelMatrix(tiles, instances, filled)
 
 
 def absent_pixel(one: Described, frames: ArrayLike) -> Any:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dcmdask.dicom.conversion import uid
+from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
 from dcmdask.images.level import Colour, Level
 from dcmdask.images.slide import flavour_of
@@ -72,6 +73,11 @@ class Slide:
     def name(self) -> str:
         """Display name."""
         return self.levels[0].stack.name
+
+    @property
+    def instances(self) -> tuple[Described, ...]:
+        """Descriptions of the levels, as planes of their total pixel matrix."""
+        return tuple(each for one in self.levels for each in one.stack.instances)
 
     @property
     def pyramid_uid(self) -> str:
@@ -134,7 +140,9 @@ class Slide:
         fine = [n for n, one in enumerate(self.levels) if one.downsample <= downsample * 1.001]
         return max(fine, default=0)
 
-    def thumbnail(self, size: int = 1024, *, color: Colour = "stored") -> Image.Image:
+    def thumbnail(
+        self, size: int = 1024, *, color: Colour = "stored", reduced: bool = False
+    ) -> Image.Image:
         """Return a picture of the whole slide.
 
         It is made of the coarsest level, or thumbnail image, that has as many pixels. Grey values
@@ -145,6 +153,9 @@ class Slide:
         size : int
             Pixels of its longer side; fewer where the slide has fewer.
         color : {"stored", "srgb"}
+        reduced : bool
+            Decode a level that is at least twice as large at 1/2, 1/4 or 1/8 of its size, which
+            is faster and less exact: see `reduced` of :meth:`Level.frames`.
 
         Returns
         -------
@@ -160,7 +171,8 @@ class Slide:
         rows, columns = self.levels[0].size
         factor = min(1.0, size / max(rows, columns))
         shape = max(1, round(columns * factor)), max(1, round(rows * factor))
-        picture = _picture(_whole(source, color))
+        fractions = [n for n in (8, 4, 2) if reduced and max(source.size) >= n * size]
+        picture = _picture(_whole(source, color, fractions[0] if fractions else 1))
         return picture if picture.size == shape else picture.resize(shape, reducing_gap=2.0)
 
     @property
@@ -323,9 +335,9 @@ def _look(level: Level) -> tuple[str, str, str]:
     return level.photometric_interpretation, level.transfer_syntax.name, str(level.dtype)
 
 
-def _whole(level: Level, color: Colour) -> npt.NDArray[Any]:
+def _whole(level: Level, color: Colour, reduced: int = 1) -> npt.NDArray[Any]:
     """Return the first plane of a level, decoded on all cores."""
-    lazy = level.to_dask(color=color)
+    lazy = level.to_dask(color=color, reduced=reduced)
     first = (0,) * (lazy.ndim - 2 - (level.stack.instances[0].samples > 1))
     found: npt.NDArray[Any] = lazy[first].compute()
     return found

@@ -6,7 +6,7 @@ Zarr 2, since imagecodecs registers its codecs for that alone. Nothing is decode
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,6 @@ from dcmdask.pixels import colour, shortcut
 from dcmdask.pixels.codestream import Codestream
 from dcmdask.pixels.decode import Encoded
 from dcmdask.store.place import Place
-from dcmdask.store.zarr_format import key_of
 
 ABSENT = -1
 # Tiles that a task copies.
@@ -54,6 +53,8 @@ class Kept:
     numbers : ndarray of int64
         (..., tiles down, tiles across[, 1]): the frame of each chunk; -1 for none.
     attributes : dict
+    separator : str
+        Between the numbers of a key.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Kept:
     frames: JoinedFrames = field(repr=False)
     numbers: npt.NDArray[np.int64] = field(repr=False)
     attributes: dict[str, Any]
+    # Folders would take longer to make than their tiles to write.
+    separator: str = "."
 
     @cached_property
     def tiles(self) -> npt.NDArray[np.int64]:
@@ -75,18 +78,18 @@ class Kept:
         ordered: npt.NDArray[np.int64] = there[np.argsort(flat[there], kind="stable")]
         return ordered
 
-    def key(self, tile: int) -> str:
-        """Return the key of a chunk by its flat index."""
-        index = np.unravel_index(tile, self.numbers.shape)
-        return key_of(self.name, [int(one) for one in index], 2)
+    def keys(self, tiles: npt.NDArray[np.int64]) -> list[str]:
+        """Return the keys of chunks by their flat indices."""
+        along = np.unravel_index(tiles, self.numbers.shape)
+        numbers = zip(*(one.tolist() for one in along), strict=True)
+        return [f"{self.name}/{self.separator.join(map(str, one))}" for one in numbers]
 
-    def keys(self) -> Iterator[tuple[str, int]]:
+    def spans(self) -> Iterator[tuple[str, int]]:
         """Yield key and span length of each tile, in the order of the frames."""
-        frames = self.numbers.ravel()[self.tiles].tolist()
-        for tile, length in zip(self.tiles.tolist(), self.frames.lengths(frames), strict=True):
-            yield self.key(tile), length
+        lengths = self.frames.lengths(self.numbers.ravel()[self.tiles].tolist())
+        return zip(self.keys(self.tiles), lengths, strict=True)
 
-    def contents(self, tiles: Sequence[int]) -> Iterator[tuple[str, bytes | memoryview]]:
+    def contents(self, tiles: npt.NDArray[np.int64]) -> Iterator[tuple[str, bytes | memoryview]]:
         """Yield key and content of tiles, each valid until the next.
 
         Raises
@@ -94,13 +97,13 @@ class Kept:
         LayoutError
             A tile is not encoded as the others are.
         """
-        frames = self.numbers.ravel()[np.asarray(tiles, np.int64)].tolist()
-        for tile, (instance, encoded) in zip(tiles, self.frames.encoded(frames), strict=True):
+        stored = self.frames.encoded(self.numbers.ravel()[tiles].tolist())
+        for key, (instance, encoded) in zip(self.keys(tiles), stored, strict=True):
             if codec_of(instance, encoded) != self.codec:
                 raise _refused(
                     instance.name, f"frame {encoded.frame} is not encoded as the first one is"
                 )
-            yield self.key(tile), encoded.payload
+            yield key, encoded.payload
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Copying:
 
 def copy_tiles(job: Copying, number: int, *, level: int) -> int:
     """Write some tiles of a level as they are, and return how many."""
-    tiles = job.left[level][number * TOGETHER : (number + 1) * TOGETHER].tolist()
+    tiles = job.left[level][number * TOGETHER : (number + 1) * TOGETHER]
     root = Path(job.place.root)
     made = set[str]()
     for key, data in job.levels[level].contents(tiles):
@@ -144,7 +147,7 @@ def missing(one: Kept, there: Mapping[str, int | None]) -> npt.NDArray[np.int64]
     items = one.codec is not None
     kept = [
         tile
-        for tile, (key, length) in zip(one.tiles.tolist(), one.keys(), strict=True)
+        for tile, (key, length) in zip(one.tiles.tolist(), one.spans(), strict=True)
         if not _is_whole(there.get(key), length, items)
     ]
     return np.array(kept, np.int64)
@@ -174,6 +177,8 @@ def _kept(name: str, level: Level, opening: Mapping[str, Any]) -> Kept:
     arranged: ArrangedFrames = level.frames(**opening)
     matrix: Any = arranged.frames
     assert isinstance(matrix, TotalPixelMatrix)
+    joined = matrix.frames
+    assert isinstance(joined, JoinedFrames)
     numbers = _numbers(matrix, level.name)[arranged.numbers]
     if (arranged.numbers == ABSENT).any():
         numbers[arranged.numbers == ABSENT] = ABSENT
@@ -182,7 +187,7 @@ def _kept(name: str, level: Level, opening: Mapping[str, Any]) -> Kept:
         raise _refused(level.name, "there are places without a tile, and their colour is no grey")
     tail = level.shape[arranged.frame_axes + 2 :]
     first = int(numbers[numbers != ABSENT].min())
-    ((instance, encoded),) = matrix.frames.encoded([first])
+    ((instance, encoded),) = joined.encoded([first])
     codec = codec_of(instance, encoded)
     return Kept(
         name=name,
@@ -192,7 +197,7 @@ def _kept(name: str, level: Level, opening: Mapping[str, Any]) -> Kept:
         dtype=instance.pixels.dtype,
         codec=codec,
         fill_value=int(fill[0]),
-        frames=matrix.frames,
+        frames=joined,
         numbers=numbers[..., np.newaxis] if tail else numbers,
         attributes={"downsample": level.downsample, "mpp": list(level.mpp)},
     )

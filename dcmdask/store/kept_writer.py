@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,21 @@ from zarr.abc.store import Store
 from dcmdask import __version__
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.archive.open_slide import open_slide
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES, header_options
+from dcmdask.errors import Advice, LayoutError
+from dcmdask.images.level import Level
+from dcmdask.images.volume import Stack
 from dcmdask.images.whole_slide import Slide
 from dcmdask.sources.access import TARGET_OPTION, reaching
-from dcmdask.store.contents import contents
+from dcmdask.store import ome
+from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import ExportReport, bytes_stored
 from dcmdask.store.group import CONFIG, complete, opened
 from dcmdask.store.kept import TOGETHER, Copying, Kept, copy_tiles, kept_levels, missing
 from dcmdask.store.place import with_options
+from dcmdask.store.plan import Plan
 from dcmdask.store.provenance import decoding, versions, without_defaults
+from dcmdask.store.pyramid import Level as PlannedLevel
 from dcmdask.store.scheduler import run_levels
 from dcmdask.store.zarr_format import array_parameters
 
@@ -31,6 +39,7 @@ def write_kept(
     src: Any,
     store: str | os.PathLike[str] | Store,
     *,
+    ome_version: str,
     overwrite: bool,
     resume: bool,
     with_identifiers: bool,
@@ -44,11 +53,11 @@ def write_kept(
     Parameters and errors are those of :func:`dcmdask.to_zarr` with `keep_codec`.
     """
     started = time.perf_counter()
-    slide = src
-    if not isinstance(src, Slide):
-        slide = open_slide(src, storage_options=storage_options, **opening)
+    slide = slide_of(src, storage_options, opening)
     levels = kept_levels(slide, opening)
     attributes = kept_attributes(slide, levels, with_identifiers, opening)
+    if ome_version:
+        levels = as_ome(levels, slide, ome_version, attributes, opening)
     register()
     target, store = store, with_options(store, target_options)
     begun = opened(store, attributes, overwrite=overwrite, resume=resume, zarr_format=2)
@@ -79,21 +88,104 @@ def write_kept(
     )
 
 
+def slide_of(
+    src: Any, storage_options: Mapping[str, Any] | None, opening: Mapping[str, Any]
+) -> Slide:
+    """Return a slide, opened unless it is."""
+    if isinstance(src, Slide):
+        return src
+    if isinstance(src, Stack):
+        return Slide([src])
+    return open_slide(src, storage_options=storage_options, **header_options(opening))
+
+
+def planned_levels(src: Any, asked: Mapping[str, Any]) -> tuple[Kept, ...]:
+    """Return how a slide would be stored; nothing is written."""
+    opening = {name: asked[name] for name in asked if name in DECODING_OPTIONS | OVERRIDES}
+    return kept_levels(slide_of(src, asked.get("storage_options"), opening), opening)
+
+
+def as_ome(
+    levels: tuple[Kept, ...],
+    slide: Slide,
+    version: str,
+    attributes: dict[str, Any],
+    opening: Mapping[str, Any],
+) -> tuple[Kept, ...]:
+    """Return levels with the axes of OME-Zarr, and add its metadata to the attributes.
+
+    Raises
+    ------
+    LayoutError
+        It is not version 0.4, which is stored in Zarr 2; or a tile has several samples.
+    """
+    if version != "0.4":
+        raise LayoutError(
+            f"OME-Zarr {version} is stored in Zarr 3, for which imagecodecs has no codecs",
+            code="keep-codec",
+            advice=[Advice("ome_version", "0.4", "is stored in Zarr 2")],
+        )
+    if slide.levels[0].dims[-1] == "sample":
+        raise LayoutError(
+            "OME-Zarr has the channel in front of y and x, and an encoded tile of three samples is "
+            "no chunk of such an array",
+            source=slide.name,
+            code="keep-codec",
+            advice=[Advice("format", "zarr", "stores it as (y, x, sample)")],
+        )
+    found, told = [], dict[str, Any]()
+    for one, level in zip(levels, slide.levels, strict=True):
+        what = _contents(level, False, opening)
+        axes = ome.axes(what)
+        plan = Plan(
+            axes.dims, axes.frame_axes, None, (), one.dtype, (PlannedLevel(axes.shape, one.chunks),)
+        )
+        own = ome.metadata(what, plan, [one.name], "0.4")
+        found.append(replace(one, dims=axes.dims, separator="/"))
+        if told:
+            told["multiscales"][0]["datasets"] += own["multiscales"][0]["datasets"]
+        else:
+            told = own
+    attributes |= told
+    attributes[MARK_KEY]["format"] = attributes[MARK_KEY]["plan"]["format"] = "ome-zarr"
+    attributes[MARK_KEY]["plan"]["ome_version"] = version
+    return tuple(found)
+
+
+def _contents(level: Level, with_identifiers: bool, opening: Mapping[str, Any]) -> Contents:
+    return contents(
+        level.stack,
+        arranged=True,
+        values="stored",
+        on_irregular="error",
+        fill_value=None,
+        with_identifiers=with_identifiers,
+        **opening,
+    )
+
+
+def token_of(levels: tuple[Kept, ...]) -> str:
+    """Return a hash of the sources of all levels."""
+    tokens = "".join(one.frames.token for one in levels)
+    return hashlib.blake2b(tokens.encode(), digest_size=16).hexdigest()
+
+
 def array_of(one: Kept) -> dict[str, Any]:
     """Return the parameters by which zarr makes the array of a level."""
-    import numcodecs  # type: ignore[import-untyped]
+    from imagecodecs import numcodecs
 
     made = array_parameters(
         2,
         shape=one.shape,
         chunks=one.chunks,
         dtype=one.dtype,
-        compressors=None if one.codec is None else numcodecs.get_codec(dict(one.codec)),
+        compressors=None if one.codec is None else numcodecs.get_codec(dict(one.codec)),  # type: ignore[attr-defined]
         dimension_names=one.dims,
         attributes=one.attributes,
     )
     # A place without a tile has no chunk.
-    return {**made, "fill_value": one.fill_value}
+    keys = {"name": "v2", "separator": one.separator}
+    return {**made, "fill_value": one.fill_value, "chunk_key_encoding": keys}
 
 
 def register() -> None:
@@ -107,27 +199,19 @@ def kept_attributes(
     slide: Slide, levels: tuple[Kept, ...], with_identifiers: bool, opening: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the attributes of the group."""
-    what = contents(
-        slide.levels[0].stack,
-        arranged=True,
-        values="stored",
-        on_irregular="error",
-        fill_value=None,
-        with_identifiers=with_identifiers,
-        **opening,
-    )
-    tokens = [one.frames.token for one in levels]
+    what = _contents(slide.levels[0], with_identifiers, opening)
     described = {
         "version": __version__,
         "versions": versions(),
         "complete": False,
         "format": "zarr",
         "plan": {
-            "source": hashlib.blake2b("".join(tokens).encode(), digest_size=16).hexdigest(),
+            "source": token_of(levels),
             "keep_codec": True,
             "format": "zarr",
             "levels": [[one.name, *map(int, one.shape)] for one in levels],
             "codecs": [one.codec for one in levels],
+            "tiles": [len(one.tiles) for one in levels],
             "with_identifiers": with_identifiers,
             "options": without_defaults(decoding(what.opening)),
         },

@@ -127,6 +127,9 @@ class StoreKeys(Container[str]):
             return final != key or (self._is_ours and file in METADATA[self._format])
         if file in METADATA[self._format]:
             return isinstance(self._arrays.get(above), list)
+        if self._format == 2:
+            # Numbers are separated by dots as well.
+            final = f"{above}/{file.replace('.', '/')}"
         parts = final.split("/")
         names = ["/".join(parts[:count]) for count in range(1, len(parts))]
         return any(self._is_object(final, name, parts) for name in names)
@@ -365,9 +368,16 @@ def sync_below(folder: str | os.PathLike[str]) -> None:
     if len(paths) > _SYNCED_ONE_BY_ONE and hasattr(os, "sync"):
         # All of them at once; syncing each after this is fast, and raises errors.
         os.sync()
+    # Handing a path to a thread takes longer than most of them do.
+    parts = [paths[i::_SYNCED_AT_ONCE] for i in range(_SYNCED_AT_ONCE)]
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
-        for _ in threads.map(sync, paths):
+        for _ in threads.map(_sync_all, parts):
             pass
+
+
+def _sync_all(paths: Iterable[str]) -> None:
+    for path in paths:
+        sync(path)
 
 
 def sync(path: str | os.PathLike[str]) -> None:

@@ -18,10 +18,12 @@ from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import StoreExistsError, StoreLostError
 from dcmdask.images.volume import Stack
+from dcmdask.images.whole_slide import Slide
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
 from dcmdask.store.group import CONFIG, complete, opened
+from dcmdask.store.kept_writer import write_kept
 from dcmdask.store.ownership import check_apart
 from dcmdask.store.place import Place, check_reached, located, with_options
 from dcmdask.store.plan import check_fits
@@ -51,6 +53,7 @@ def to_zarr(
     overwrite: bool = False,
     with_identifiers: bool = False,
     labels: Any = None,
+    keep_codec: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     target_options: Mapping[str, Any] | None = None,
@@ -133,6 +136,13 @@ def to_zarr(
         in an OME-Zarr: ``labels/segments``, or one for each segment, such as
         ``labels/segment-1``, where they overlap. Its planes are put where they are in the
         image, and nothing is interpolated.
+    keep_codec : bool
+        Of a whole slide: store its tiles as they are encoded, as chunks of Zarr 2 arrays ``0``,
+        ``1``, ... for its levels, (y, x[, sample]) with optical path and z in front, if there are
+        several. Nothing is decoded; readers need ``imagecodecs.numcodecs.register_codecs()``.
+        Chunks at the edges are whole tiles, and the shape of the array cuts them. As OME-Zarr
+        0.4 for slides of one sample only: its axes have c in front of y and x, and a JPEG
+        of three samples is no such chunk. Options of decoded exports are refused.
     progress : callable, optional
         Called with the number of regions written, and of all: those of the image, and then of
         each image of labels.
@@ -165,7 +175,8 @@ def to_zarr(
         Objects that were written are not in the store.
     LayoutError
         OME-Zarr has no axis for a dimension of the frames; or `labels` is no segmentation with the
-        rows and columns of the image. Nothing was written.
+        rows and columns of the image. Nothing was written. Or tiles cannot be kept as they are:
+        they overlap, are encoded in several ways, or no codec of Zarr 2 decodes them to the same.
     GeometryError
         `labels` and the image have not one frame of reference, or their grids do not coincide.
     ValueError
@@ -211,6 +222,38 @@ def to_zarr(
     place = located(store)
     if place.fs is not None:
         check_apart(_names(src), place.url, target_options)
+    if keep_codec:
+        decoded = {
+            "chunks": chunks != "auto",
+            "shards": shards not in ("auto", None),
+            "compressors": compressors != "auto",
+            "levels": levels != "auto",
+            "values": values != "stored",
+            "on_irregular": on_irregular != "error",
+            "on_duplicate": on_duplicate != "error",
+            "order_by": bool(order_by),
+            "tolerance": tolerance is not None,
+            "on_error": on_error != "fail",
+            "fill_value": fill_value is not None,
+            "labels": labels is not None,
+            "raw": bool(decoding_options.get("raw")),
+            "decoding_plugin": bool(decoding_options.get("decoding_plugin")),
+        }
+        other = [name for name, is_given in decoded.items() if is_given]
+        if other:
+            raise ValueError(f"keep_codec decodes nothing, and {', '.join(other)} would")
+        return write_kept(
+            src,
+            store,
+            ome_version=ome_version if format == "ome-zarr" else "",
+            overwrite=overwrite,
+            resume=resume,
+            with_identifiers=with_identifiers,
+            progress=progress,
+            storage_options=storage_options,
+            target_options=target_options,
+            **decoding_options,
+        )
     prepared = prepare(
         src,
         format=format,
@@ -268,7 +311,7 @@ def to_zarr(
 
 def _names(src: Any) -> list[str]:
     """Return the paths and URLs that a source is read from; none for data in memory."""
-    if isinstance(src, Series | Stack):
+    if isinstance(src, Series | Stack | Slide):
         return sorted({folder_of(one.source.name) for one in src.instances})
     if isinstance(src, FrameArray) or hasattr(src, "read"):
         name = getattr(src, "name", "<")

@@ -23,7 +23,13 @@ from pydicom.uid import (
 )
 
 import dcmdask
-from dcmdask.errors import AmbiguousSourceError, DcmdaskWarning, GeometryError, HeaderError
+from dcmdask.errors import (
+    AmbiguousSourceError,
+    DcmdaskWarning,
+    GeometryError,
+    HeaderError,
+    LayoutError,
+)
 
 NATIVE = ExplicitVRLittleEndian
 ORGANISATIONS: dict[str, dict[str, Any]] = {
@@ -446,3 +452,32 @@ def test_tiled_segments_on_a_level(tmp_path: Path) -> None:
         assert (inside[10:70, 20:90] == level[10:70, 20:90]).all()
         with pytest.raises(GeometryError):
             series.to_xarray(like=slide.levels[0])
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless, NATIVE, RLELossless])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_reduced_is_close_to_the_mean(tmp_path: Path, syntax: Any, factor: int) -> None:
+    made = made_slide(tmp_path, (256, 320), syntax=syntax)
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    lazy = level.to_dask(reduced=factor)
+    assert lazy.shape == (256 // factor, 320 // factor, 3)
+    blocks = made.levels[0].matrix[0, 0].reshape(256 // factor, factor, 320 // factor, factor, 3)
+    mean = blocks.mean((1, 3))
+    off = np.abs(lazy.compute() - mean)
+    # Other syntaxes than JPEG 2000 and JPEG are averaged.
+    assert off.mean() < factor
+    assert off.max() <= (0.5 if syntax in (NATIVE, RLELossless) else 255)
+    np.testing.assert_array_equal(level.frames(reduced=factor)[3:9, 2:30], lazy[3:9, 2:30])
+    with pytest.raises(ValueError, match="reduced is"):
+        level.to_dask(reduced=3)
+    shown = dcmdask.open_slide(tmp_path).thumbnail(40, reduced=True)
+    assert shown.size == (40, 32)
+
+
+def test_tiles_that_would_not_lie_side_by_side_are_not_reduced(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, (100, 90), (50, 50), syntax=NATIVE)
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    assert level.to_dask(reduced=2).shape == (50, 45, 3)
+    with pytest.raises(LayoutError, match="side by side"):
+        level.to_dask(reduced=4)
+    assert made.levels[0].spacing == SPACING

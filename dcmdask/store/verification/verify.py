@@ -16,7 +16,7 @@ import zarr
 from zarr.abc.store import Store
 
 from dcmdask import __version__
-from dcmdask.archive.discovery import MARK_KEY
+from dcmdask.archive.discovery import ATTRIBUTES, MARK_KEY
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import Note
 from dcmdask.sources.access import TARGET_OPTION, reaching
@@ -33,10 +33,11 @@ from dcmdask.store.verification.comparison import (
     error_text,
     unequal,
 )
+from dcmdask.store.verification.kept import compare_kept
 from dcmdask.store.verification.labels import label_differences
 from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
 from dcmdask.store.verification.source import Reopened, reopen
-from dcmdask.store.zarr_format import attributes_of, dimensions_of, key_of
+from dcmdask.store.zarr_format import attributes_in, attributes_of, dimensions_of, key_of
 
 # Number of differences in the text of a report.
 _LISTED = 20
@@ -176,6 +177,22 @@ def verify(
     check_options({name: None for name in decoding_options if name != "fill_value"}, verify)
     with reaching(store, TARGET_OPTION):
         place = located(with_options(store, target_options))
+        mark = _kept_mark(place)
+    if mark is not None:
+        opening = {key: value for key, value in decoding_options.items() if key != "fill_value"}
+        with reaching(store, TARGET_OPTION):
+            kept = compare_kept(place, mark, src, fraction, progress, storage_options, opening)
+        return VerifyReport(
+            store=str(store),
+            complete=mark.get("complete") is True,
+            regions=kept.tasks,
+            levels=kept.levels,
+            source_token_same=kept.token_same,
+            notes=(),
+            differences=kept.differences,
+            seconds=time.perf_counter() - started,
+        )
+    with reaching(store, TARGET_OPTION):
         there = open_stored(place)
     found: Reopened | None = None
     if src is not None:
@@ -193,6 +210,14 @@ def verify(
         differences=tuple(dict.fromkeys(differences)),
         seconds=time.perf_counter() - started,
     )
+
+
+def _kept_mark(place: Place) -> dict[str, Any] | None:
+    """Return the mark of a store of encoded tiles; None of other ones."""
+    document = place.read(ATTRIBUTES)
+    mark = attributes_in(document)[0].get(MARK_KEY) if document is not None else None
+    plan = mark.get("plan") if isinstance(mark, dict) else None
+    return mark if isinstance(plan, dict) and plan.get("keep_codec") is True else None
 
 
 def _is_complete(there: Stored) -> bool:
