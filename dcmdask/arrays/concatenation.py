@@ -21,7 +21,7 @@ from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
 from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
-from dcmdask.pixels.bulk import encoded_frames
+from dcmdask.pixels.bulk import decoded_frames, encoded_frames
 from dcmdask.pixels.decode import Decoding, Encoded, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.reduced import decode_reduced
@@ -182,6 +182,14 @@ class JoinedFrames(ArrayLike):
         for instance, some in self._owners(frames):
             for one in encoded_frames(instance, some):
                 yield instance, one
+
+    def each(self, frames: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+        """Yield frames decoded, in the type of their instance, in the order asked for.
+
+        Each is only valid until the next one: its memory is used again.
+        """
+        for instance, some in self._owners(frames):
+            yield from decoded_frames(instance, self._how, some)
 
     def lengths(self, frames: Sequence[int]) -> list[int]:
         """Return the bytes of the span of each frame."""

@@ -14,12 +14,10 @@ from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_facts import FACTS
-from dcmdask.dicom.tiling import PLACE, Tiling
+from dcmdask.dicom.tile_positions import PLACE
+from dcmdask.dicom.tiling import Tiling
 from dcmdask.errors import LayoutError
 from dcmdask.pixels.array_like import ArrayLike, frame_number, frame_numbers, inner_shape, split
-
-# Decoded bytes of the tiles that are held beside the result.
-TILES_BYTES = 2**24
 
 
 class _Sheet(NamedTuple):
@@ -186,13 +184,10 @@ class TotalPixelMatrix(ArrayLike):
         overlap = any(sheet.tiling.places for sheet in self._sheets[plane])
         if overlap or covered < down.count * across.count:
             out[...] = self.fill_value
-        step = max(1, TILES_BYTES // (self.frames.nbytes // max(1, len(self.frames))))
-        for first in range(0, len(wanted), step):
-            some = wanted[first : first + step]
-            decoded = self.frames[np.array([frame for frame, _, _ in some])]
-            for tile, (_, place, part) in zip(decoded, some, strict=True):
-                target = out[place]
-                target[...] = tile[part][: target.shape[0], : target.shape[1]]
+        decoded = self.frames.each([frame for frame, _, _ in wanted])
+        for tile, (_, place, part) in zip(decoded, wanted, strict=True):
+            target = out[place]
+            target[...] = tile[part][: target.shape[0], : target.shape[1]]
 
 
 def _sheets_of(instances: Sequence[Described]) -> list[list[_Sheet]]:

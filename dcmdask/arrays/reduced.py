@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.pixels.array_like import ArrayLike, frame_numbers, split
+
+# Bytes of whole frames that are reduced at a time.
+TILES_BYTES: Final = 2**24
 
 
 class ReducedFrames(ArrayLike):
@@ -40,6 +44,12 @@ class ReducedFrames(ArrayLike):
     def token(self) -> str:
         """Hash of the frames, and of the factor."""
         return f"{self.frames.token}-{self.factor}"
+
+    def each(self, frames: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+        """Yield frames, in the order asked for."""
+        step = max(1, TILES_BYTES // (self.frames.nbytes // max(1, len(self))))
+        for first in range(0, len(frames), step):
+            yield from self[np.asarray(frames[first : first + step])]
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Decode the frames that `key` names, and return what it selects of them."""

@@ -51,8 +51,10 @@ def encoded_frames(instance: Instance, frames: Sequence[int]) -> Iterator[Encode
     starts, lengths = instance.spans.locate(np.asarray(frames, np.int64))
     read = _read_local if isinstance(instance.source, files.LocalFile) else _read
     spans = read(instance.source, starts, lengths)
+    before: Encoded | None = None
     for frame, span in zip(frames, spans, strict=True):
-        yield examine(instance, frame, span)
+        before = examine(instance, frame, span, before)
+        yield before
 
 
 def _read(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
@@ -130,6 +132,27 @@ def decode_frames(
     if out is None:
         out = np.empty((0, *instance.pixels.frame_shape), instance.pixels.dtype)
     return out
+
+
+def decoded_frames(
+    instance: Instance, how: Decoding, frames: Sequence[int]
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield `frames` decoded, in the processor's cache.
+
+    Each is only valid until the next one: its memory is used again.
+    """
+    if not instance.pixels.transfer_syntax.is_encapsulated:
+        # Each frame alone would wait for the interpreter's lock.
+        size = max(1, instance.pixels.frame_bits // 8)
+        for start, stop in batches([size] * len(frames), LOCAL_READ_BYTES):
+            yield from decode_frames(instance, how, frames[start:stop])
+        return
+    room: npt.NDArray[Any] | None = None
+    for encoded in encoded_frames(instance, frames):
+        if room is None:
+            (room,) = allocate(instance, how, [encoded.frame], encoded)
+        decode_into(instance, how, encoded, room)
+        yield room
 
 
 def _read_native(instance: Instance, frames: Sequence[int], out: npt.NDArray[Any]) -> None:

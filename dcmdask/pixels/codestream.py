@@ -124,6 +124,8 @@ class Codestream(NamedTuple):
     end : int
         Offset of the end marker behind the last start of scan (SOS) or of data (SOD), -1
         if there is none; for RLE the frame's length if every segment starts in it.
+    header : bytes
+        All bytes in front of the scan's data, of ``"jpeg"`` alone.
     """
 
     kind: str
@@ -144,6 +146,7 @@ class Codestream(NamedTuple):
     decompositions: int = 0
     scan: int = 0
     end: int = -1
+    header: bytes = b""
 
     @property
     def complete(self) -> bool:
@@ -156,7 +159,7 @@ class Codestream(NamedTuple):
         return (0, 1, 2, 4, 4, 8)[(self.precision + 7) // 8]
 
 
-def parse(data: Buffer, uid: str) -> Codestream:
+def parse(data: Buffer, uid: str, like: Codestream | None = None) -> Codestream:
     """Return the parameters of one compressed frame.
 
     Parameters
@@ -165,6 +168,9 @@ def parse(data: Buffer, uid: str) -> Codestream:
         The frame. A memoryview must be one of bytes.
     uid : str
         The Transfer Syntax UID, which decides what the bytes are taken for.
+    like : Codestream, optional
+        That of another frame of this syntax: tiles of a slide mostly begin with the same bytes,
+        which are not parsed again.
 
     Returns
     -------
@@ -177,6 +183,8 @@ def parse(data: Buffer, uid: str) -> Codestream:
     CodestreamError
         If the headers are not those of the transfer syntax, or end early.
     """
+    if like is not None and like.header and bytes(data[: len(like.header)]) == like.header:
+        return like._replace(end=_end_behind(data, like.scan, _OPENING[like.kind]))
     try:
         if uid == RLELossless:
             return _parse_rle(data)
@@ -284,6 +292,7 @@ def _parse_jpeg(data: Buffer) -> Codestream:
         adobe_transform=adobe,
         interleave=tail[1] if frame.process == _SOF55 else 0,
         scan=position,
+        header=bytes(data[:position]) if frame.kind == "jpeg" else b"",
     )
 
 

@@ -24,8 +24,8 @@ from dcmdask.pixels.array_like import (
     inner_shape,
     split,
 )
-from dcmdask.pixels.bulk import decode_frames, encoded_frames
-from dcmdask.pixels.decode import Decoding, allocate, check_plugin, decode_into
+from dcmdask.pixels.bulk import decode_frames, decoded_frames
+from dcmdask.pixels.decode import Decoding, check_plugin
 from dcmdask.pixels.notebook import html_table
 from dcmdask.pixels.reduced import decode_reduced
 from dcmdask.sources import files
@@ -228,13 +228,11 @@ class FrameArray(ArrayLike):
         if whole:
             return decode_frames(instance, how, frames)
         out = np.empty((0, *shape), self.dtype)
-        scratch: npt.NDArray[Any] | None = None
-        for position, encoded in enumerate(encoded_frames(instance, frames)):
-            if scratch is None:
-                (scratch,) = allocate(instance, how, [encoded.frame], encoded)
+        for position, frame in enumerate(decoded_frames(instance, how, frames)):
+            if not position:
+                # Not before a frame came that the header's size was true of.
                 out = np.empty((len(frames), *shape), self.dtype)
-            decode_into(instance, how, encoded, scratch)
-            out[position] = scratch[inner]
+            out[position] = frame[inner]
         return out
 
 

@@ -73,7 +73,7 @@ SYNTAXES: dict[str, Syntax] = {
 }
 
 
-def check(data: Buffer, pixels: ImagePixel) -> Codestream:
+def check(data: Buffer, pixels: ImagePixel, like: Codestream | None = None) -> Codestream:
     """Return the parameters of one frame once they agree with the header.
 
     A codec allocates what a codestream asks for, and libjpeg makes up the rest of one that
@@ -85,6 +85,8 @@ def check(data: Buffer, pixels: ImagePixel) -> Codestream:
         The frame: fragments joined, item headers removed.
     pixels : ImagePixel
         Description of the frames, with a transfer syntax in `SYNTAXES`.
+    like : Codestream, optional
+        That of another frame, as for :func:`dcmdask.pixels.codestream.parse`.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def check(data: Buffer, pixels: ImagePixel) -> Codestream:
     Unsuited
         It is of a form that imagecodecs does not decode as pydicom's plugins do.
     """
-    stream = parse(data, pixels.transfer_syntax)
+    stream = parse(data, pixels.transfer_syntax, like)
     if stream.kind == "rle":
         _check_rle(stream, pixels)
     else:

@@ -112,7 +112,9 @@ def pixel_array(
     instance, how, extra = _open(src, raw, decoding_plugin, storage_options, kwargs)
     if index is not None:
         frame = _checked(index, instance)
-        array = _decode_one(instance, how, examine(instance, frame, *instance.read([frame])), extra)
+        array = _decode_one(
+            instance, how, examine(instance, frame, instance.read([frame])[0]), extra
+        )
     elif extra:
         array = _view(instance, how, extra)
     else:
@@ -271,7 +273,7 @@ def _view(instance: Instance, how: Decoding, extra: dict[str, Any]) -> npt.NDArr
 
 def _decode_all(instance: Instance, how: Decoding) -> npt.NDArray[Any]:
     count = len(instance)
-    out = allocate(instance, how, range(count), examine(instance, 0, *instance.read([0])))
+    out = allocate(instance, how, range(count), examine(instance, 0, instance.read([0])[0]))
     together = _frames_of_a_task(instance)
 
     def decode(frames: list[int]) -> None:

@@ -117,6 +117,22 @@ def test_a_cut_is_seen_everywhere(uid: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("uid", STREAMS)
+def test_one_that_begins_like_another_is_parsed_to_the_same(uid: str) -> None:
+    whole = bytes(STREAMS[uid])
+    like = parse(whole, uid)
+    for at in range(len(whole)):
+        changed = whole[:at] + bytes([whole[at] ^ 5]) + whole[at + 1 :]
+        for data in (whole[:at], changed, changed[: at + 5] + changed):
+            try:
+                expected = parse(data, uid)
+            except CodestreamError as error:
+                with pytest.raises(type(error)):
+                    parse(data, uid, like)
+            else:
+                assert parse(memoryview(data), uid, like) == expected
+
+
 def test_end_marker_far_from_the_end_of_a_view() -> None:
     data = bytes(STREAMS[JPEGLosslessSV1])
     end = parse(data, JPEGLosslessSV1).end
