@@ -222,7 +222,7 @@ def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
     Not of frames that begin beside one another, such as tiles: x and y would be those of the first.
     """
     stacks = stacks_of(one.series_uid, (one,))
-    if len(stacks) > 1 or stacks[0].instances[0].tiles > 1:
+    if len(stacks) > 1 or stacks[0].instances[0].tiles > 1 or stacks[0].instances[0].stored:
         return {}
     (stack,) = stacks
     geometry = stack.geometry

@@ -481,3 +481,19 @@ def test_tiles_that_would_not_lie_side_by_side_are_not_reduced(tmp_path: Path) -
     with pytest.raises(LayoutError, match="side by side"):
         level.to_dask(reduced=4)
     assert made.levels[0].spacing == SPACING
+
+
+def test_a_slide_where_one_array_is_meant(tmp_path: Path) -> None:
+    made_slide(tmp_path, downsamples=(1, 2))
+    with pytest.raises(AmbiguousSourceError, match=r"open_slide\(\.\.\.\) gives the levels"):
+        dcmdask.from_dicom(tmp_path)
+
+
+def test_a_store_of_tiles_has_no_place_on_the_slide(tmp_path: Path) -> None:
+    """The frames of one file lie beside one another."""
+    made = made_slide(tmp_path / "slide")
+    report = dcmdask.to_zarr(made.levels[0].path, tmp_path / "tiles.zarr")
+    assert report.shape == (12, 64, 64, 3)
+    import zarr
+
+    assert set(zarr.open_group(report.store, mode="r").array_keys()) == {"pixels"}
