@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
+from functools import partial
 from itertools import islice
 from struct import pack
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -20,17 +21,15 @@ from pydicom.sequence import Sequence
 from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, NUMBERS, UNREADABLE, numbers
 from dcmdask.dicom.elements import (
-    Element,
     Encoding,
     Filter,
     NotUnderstood,
     Wanted,
-    Window,
     window_over,
 )
 from dcmdask.dicom.frame_facts import FACTS, Common
 from dcmdask.dicom.header import Header, read_whole_header
-from dcmdask.dicom.walk import read_items
+from dcmdask.dicom.items import Batch, batches, batches_of_rows, rows
 from dcmdask.errors import HeaderError
 from dcmdask.sources import files
 
@@ -41,7 +40,6 @@ __all__ = [
     "Frames",
     "Read",
     "frame_table",
-    "rows",
     "rows_of_dataset",
     "shared_values",
     "value_bytes",
@@ -85,9 +83,23 @@ class Frames(NamedTuple):
     index_values: bytes = b""
 
 
-Read: TypeAlias = Callable[[int, Filter], Iterator[dict[int, bytes]]]
-"""Function that yields the rows of the sequence with a tag; none if it is absent."""
+class Read(NamedTuple):
+    """Two ways to read the items of the sequence with a tag; none if it is absent.
+
+    Attributes
+    ----------
+    rows : callable
+        As :func:`dcmdask.dicom.items.rows`, of a tag and a filter.
+    batches : callable
+        As :func:`dcmdask.dicom.items.batches`, of a tag, a filter and the number of items.
+    """
+
+    rows: Callable[[int, Filter], Iterator[dict[int, bytes]]]
+    batches: Callable[[int, Filter, int], Iterator[Batch]]
+
+
 _Made = TypeVar("_Made")
+_Found = TypeVar("_Found")
 
 
 def frame_table(header: Header, frames: int, top: list[bytes], common: Common) -> Frames:
@@ -132,15 +144,17 @@ def with_items(header: Header, tags: Set[int], make: Callable[[Read], _Made]) ->
         with files.opened(header.source) as file:
             window = window_over(file, header.source.size)
 
-            def read(tag: int, wanted: Filter) -> Iterator[dict[int, bytes]]:
+            def walked(
+                walk: Callable[..., Iterator[_Found]], tag: int, *how: Any
+            ) -> Iterator[_Found]:
                 if tag not in places:
                     return iter(())
                 place = places[tag]
                 if place is None:
                     raise NotUnderstood(0, "only pydicom could read the header")
-                return rows(window, place, header.encoding, wanted)
+                return walk(window, place, header.encoding, *how)
 
-            return make(read)
+            return make(Read(partial(walked, rows), partial(walked, batches)))
     except NotUnderstood as error:
         reason = error
     dataset = read_whole_header(header.source, header.transfer_syntax, groups)
@@ -151,8 +165,11 @@ def with_items(header: Header, tags: Set[int], make: Callable[[Read], _Made]) ->
             raise TypeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is no sequence")
         return rows_of_dataset(items, header.encoding, wanted)
 
+    def batches_of_dataset(tag: int, wanted: Filter, most: int) -> Iterator[Batch]:
+        return batches_of_rows(enumerate(islice(read_dataset(tag, wanted), most)))
+
     try:
-        return make(read_dataset)
+        return make(Read(read_dataset, batches_of_dataset))
     except Exception as error:
         raise HeaderError(
             f"the functional groups are damaged: {reason}",
@@ -178,7 +195,7 @@ def _rows(read: Read, frames: int, top: list[bytes], common: Common) -> Frames:
     table = packed * frames
     # A frame without an item keeps the shared row. Most facts are those of the frame before.
     starts, before = range(0, len(table), FACTS.itemsize), base
-    for start, row in zip(starts, read(PER_FRAME, _GROUPS), strict=False):
+    for start, row in zip(starts, read.rows(PER_FRAME, _GROUPS), strict=False):
         values = _laid_over(row, base)
         if values != before:
             frame_facts.update(packed, before, values, common)
@@ -195,7 +212,7 @@ def _rows(read: Read, frames: int, top: list[bytes], common: Common) -> Frames:
 
 
 def _shared(read: Read) -> dict[int, bytes]:
-    return next(read(SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
+    return next(read.rows(SHARED, _GROUPS), {})  # one item holds all (PS3.3 C.7.6.16)
 
 
 def shared_values(read: Read, top: list[bytes]) -> list[bytes]:
@@ -206,7 +223,7 @@ def shared_values(read: Read, top: list[bytes]) -> list[bytes]:
 def _dimensions(read: Read, little_endian: bool) -> tuple[str, ...]:
     """Return the names of the dimensions of an object, in the order of its indices."""
     found: list[str] = []
-    items = islice(read(_DIMENSION_INDEX, _DIMENSION), _MOST_DIMENSIONS)
+    items = islice(read.rows(_DIMENSION_INDEX, _DIMENSION), _MOST_DIMENSIONS)
     for number, row in enumerate(items):
         pointer, text = row.get(_POINTER.key, b""), row.get(_LABEL.key, b"")
         pair = numbers(pointer, "US", little_endian)
@@ -224,33 +241,6 @@ def _laid_over(row: dict[int, bytes], base: list[bytes]) -> list[bytes]:
         if number < len(laid):
             laid[number] = value
     return laid
-
-
-def rows(
-    window: Window, sequence: Element, encoding: Encoding, wanted: Filter
-) -> Iterator[dict[int, bytes]]:
-    """Yield for each item of `sequence` the values that it has of `wanted`.
-
-    Parameters
-    ----------
-    window : Window
-        It may be used for something else between two rows.
-    sequence : Element
-    encoding : Encoding
-    wanted : Filter
-
-    Yields
-    ------
-    dict of int to bytes
-        By key; unconverted, in the byte order of `encoding`.
-
-    Raises
-    ------
-    NotUnderstood
-        For what pydicom may still read, perhaps after some rows.
-    """
-    for found in read_items(window, sequence, encoding, wanted):
-        yield {key: raw.value[:LONGEST] for key, raw in found.values.items() if raw.value}
 
 
 def rows_of_dataset(

@@ -6,10 +6,8 @@ tiles are frames, in the order that TILED_FULL prescribes or at the positions th
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from math import isfinite, isnan
 from typing import Any, Final, NamedTuple
 
@@ -20,8 +18,9 @@ from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, numbers, text
 from dcmdask.dicom.elements import Element, Filter, Wanted, Window
 from dcmdask.dicom.frame_facts import FACTS, Common
-from dcmdask.dicom.functional_groups import PER_FRAME, SEQUENCES, Read, shared_values, with_items
+from dcmdask.dicom.functional_groups import SEQUENCES, Read, shared_values, with_items
 from dcmdask.dicom.header import Header
+from dcmdask.dicom.tile_positions import PLACE, Z_OFFSET, read_positions
 from dcmdask.dicom.walk import read_items
 from dcmdask.errors import Note
 
@@ -42,8 +41,10 @@ TILED: Final = frozenset(
 """Elements of a tiled instance, besides those of its sequences."""
 TILED_SEQUENCES: Final = frozenset({_ORIGIN, _PATHS})
 
-_X, _Y, _Z = 0x0040072A, 0x0040073A, 0x0040074A
-_CORNER: Final = Filter((Wanted((_X,), 0, "DS"), Wanted((_Y,), 1, "DS"), Wanted((_Z,), 2, "DS")))
+_X, _Y = 0x0040072A, 0x0040073A
+_CORNER: Final = Filter(
+    (Wanted((_X,), 0, "DS"), Wanted((_Y,), 1, "DS"), Wanted((Z_OFFSET,), 2, "DS"))
+)
 # Identifier, description, illumination wave length in nm.
 _PATH: Final = Filter(
     (
@@ -53,23 +54,8 @@ _PATH: Final = Filter(
     )
 )
 _SEGMENT_NUMBER: Final = Filter([Wanted((0x00620004,), 0, "US")])
-# What is different from frame to frame: the place in the matrix, and what tells planes apart.
-_POSITION = 0x0048021A
-_COLUMN_POSITION, _ROW_POSITION, _Z_OFFSET, _PATH_ID, _SEGMENT, _MAPPING = range(6)
-_PLANE = _Z_OFFSET, _PATH_ID, _SEGMENT, _MAPPING
-_FRAME: Final = Filter(
-    (
-        Wanted((_POSITION, 0x0048021E), _COLUMN_POSITION, "SL"),
-        Wanted((_POSITION, 0x0048021F), _ROW_POSITION, "SL"),
-        Wanted((_POSITION, _Z), _Z_OFFSET, "DS"),
-        Wanted((0x00480207, 0x00480106), _PATH_ID, "SH"),
-        Wanted((0x0062000A, 0x0062000B), _SEGMENT, "US"),
-        Wanted((0x00409096, 0x00409210), _MAPPING, "SH"),
-    )
-)
 # Z offsets are micrometres, unlike all other lengths (PS3.3 C.8.12.2.1.1).
 _MM_OF_Z: Final = 1e-3
-PLACE: Final = np.dtype([("plane", "<u4"), ("top", "<i4"), ("left", "<i4")])
 
 
 class OpticalPath(NamedTuple):
@@ -230,7 +216,7 @@ class _Maker:
     def make(self, read: Read, top: list[bytes]) -> tuple[bytes, Tiling]:
         """Return the facts that all frames share, as a row, and where frames lie."""
         shared = shared_values(read, top)
-        paths = [self._path(item) for item in read(_PATHS, _PATH)]
+        paths = [self._path(item) for item in read.rows(_PATHS, _PATH)]
         self.paths = {path.identifier: number for number, path in enumerate(paths)}
         planes, places, fault, notes = self._arranged(read, paths)
         row = frame_facts.packed(shared, self.common)
@@ -238,7 +224,7 @@ class _Maker:
             frames=self.frames,
             tile=self.tile,
             matrix=self.matrix,
-            table=row if fault else self._facts(row, planes, next(read(_ORIGIN, _CORNER), {})),
+            table=row if fault else self._facts(row, planes, next(read.rows(_ORIGIN, _CORNER), {})),
             places=places,
             first=self.first,
             concatenation=self._word(_CONCATENATION),
@@ -337,25 +323,11 @@ class _Maker:
 
     def _placed(self, read: Read) -> tuple[list[_Plane], bytes, str, list[Note]] | None:
         """Return planes, places, a fault and oddities; None where no frame has a position."""
-        planes: dict[tuple[bytes, ...], int] = {}
-        which, down, across = array("I"), bytearray(), bytearray()
-        for item in islice(read(PER_FRAME, _FRAME), self.frames):
-            row, column = item.get(_ROW_POSITION, b""), item.get(_COLUMN_POSITION, b"")
-            if len(row) == len(column) == 4:
-                key = tuple(item.get(one, b"") for one in _PLANE)
-                which.append(planes.setdefault(key, len(planes)))
-                down += row
-                across += column
-        if not which:
+        places, told = read_positions(read, self.frames, self.common.little_endian)
+        if not len(places):
             return None
-        if len(which) < self.frames:
-            lacking = self.frames - len(which)
+        if lacking := self.frames - len(places):
             return [], b"", f"{lacking} of {self.frames} frames have no position in the matrix", []
-        order = "<i4" if self.common.little_endian else ">i4"
-        places = np.empty(self.frames, PLACE)
-        places["plane"] = which
-        for name, raw in (("top", down), ("left", across)):
-            places[name] = np.frombuffer(raw, order) - 1  # counted from 1
         outside = [
             (places[name] < 0) | (places[name] >= length)
             for name, length in zip(("top", "left"), self.matrix, strict=True)
@@ -369,11 +341,10 @@ class _Maker:
             )
             return [], b"", fault, []
         notes = []
-        double = self.frames - len(np.unique(places))
-        if double:
+        if double := self.frames - _distinct(places):
             text_ = f"{double} frames have the place of others: later ones lie over earlier ones"
             notes.append(Note("tiles", text_))
-        found = [self._plane(key) for key in planes]
+        found = [self._plane(*one) for one in told]
         # In the order of TILED_FULL, whichever frames come first.
         ranked = sorted(range(len(found)), key=lambda number: self._rank(found[number]))
         places["plane"] = np.argsort(ranked)[places["plane"]]
@@ -382,8 +353,7 @@ class _Maker:
         is_full = np.array_equal(places, full)
         return found, b"" if is_full else places.tobytes(), "", notes
 
-    def _plane(self, key: tuple[bytes, ...]) -> _Plane:
-        z, path, segment, mapping = key
+    def _plane(self, z: bytes, path: bytes, segment: bytes, mapping: bytes) -> _Plane:
         little = self.common.little_endian
         return _Plane(
             frame_facts.identifier(path).decode("ascii", "replace"),
@@ -429,6 +399,12 @@ class _Plane(NamedTuple):
     focal: int = 0
     z: float = np.nan
     mapping: bytes = b""
+
+
+def _distinct(places: npt.NDArray[Any]) -> int:
+    """Return the number of places that are different."""
+    ordered = places[np.lexsort((places["left"], places["top"], places["plane"]))]
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def _grid(tile: tuple[int, int], matrix: tuple[int, int]) -> tuple[int, int]:

@@ -102,6 +102,23 @@ def read_items(
         raise NotUnderstood(position, f"the sequence should end at byte {end}")
 
 
+def closed_items(data: bytes, encoding: Encoding, most: int) -> list[int]:
+    """Return where the first items of a sequence begin in `data`, and where the last one ends.
+
+    They are up to `most` items that `data` holds whole, before any of undefined length.
+    """
+    plain, _, _, item, *_ = ORDERS[encoding.little_endian]
+    item_high, item_low, _ = plain.unpack(item)
+    edges, at, last = [0], 0, len(data) - 8
+    while at <= last and len(edges) <= most:
+        high, low, length = plain.unpack_from(data, at)
+        at += 8 + length
+        if low != item_low or high != item_high or length == UNDEFINED or at > last + 8:
+            break
+        edges.append(at)
+    return edges
+
+
 class _Walk:
     """A walk over the bytes of a window, the one place that knows the grammar of PS3.5 section 7.
 
