@@ -544,3 +544,19 @@ def test_memory_of_a_pass_depends_on_chunks(tmp_path: Path) -> None:
     chunk = 1024 * 1024 * 3
     # The pixels of the slide are 16 chunks.
     assert peak < 2 * chunk + TILES_BYTES < 16 * chunk
+
+
+def test_positions_come_before_the_organisation(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, organisation="TILED_SPARSE", shuffled=True)
+    changed(tmp_path, DimensionOrganizationType="TILED_FULL")
+    with pytest.warns(DcmdaskWarning, match="frames have other positions"):
+        slide = dcmdask.open_slide(tmp_path)
+    np.testing.assert_array_equal(slide.levels[0].to_dask(), expected(made.levels[0]))
+
+
+def test_a_number_of_focal_planes_that_cannot_be(tmp_path: Path) -> None:
+    """It takes no memory."""
+    made_slide(tmp_path)
+    changed(tmp_path, TotalPixelMatrixFocalPlanes=4_000_000_000)
+    with pytest.raises(HeaderError, match="4000000000 planes"):
+        dcmdask.open_slide(tmp_path)
