@@ -54,8 +54,8 @@ _PATH: Final = Filter(
     )
 )
 _SEGMENT_NUMBER: Final = Filter([Wanted((0x00620004,), 0, "US")])
-# Tiles of a whole concatenation; a file of more could not be indexed either.
-_MOST_TILES: Final = 1 << 31
+# Planes of a concatenation of which a part is there; no slide has nearly as many.
+_MOST_PLANES: Final = 1 << 16
 # Z offsets are micrometres, unlike all other lengths (PS3.3 C.8.12.2.1.1).
 _MM_OF_Z: Final = 1e-3
 
@@ -300,7 +300,7 @@ class _Maker:
         count = len(planes) * focal
         needed, there = down * across * count, self.first + self.frames
         is_part = bool(self._word(_CONCATENATION))
-        if there == needed or (is_part and there < needed < _MOST_TILES):
+        if there == needed or (is_part and there < needed and count < _MOST_PLANES):
             return [one._replace(focal=n) for one in planes for n in range(focal)], ""
         return [], (
             f"the total pixel matrix of {self._shape} has {down * across} tiles of "
