@@ -17,9 +17,11 @@ import xarray as xr
 import zarr
 from counting import count_decodings
 from export_worker import Exporter
+from made_segmentations import written
 from made_slides import FOCAL_STEP, SPACING, MadeSlide, made_slide
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Multiscales, Reader
+from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 from yaozarrs import validate_zarr_store
 
@@ -239,6 +241,24 @@ def test_display_values(tmp_path: Path) -> None:
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[...], expected)
     assert verify(tmp_path / "out.zarr", tmp_path / "in").ok
+
+
+def test_tiled_segments(tmp_path: Path) -> None:
+    """Other tiled objects are cut in the same way; of labels the first is taken, and no mean."""
+    level = made_slide(tmp_path / "slide", downsamples=(1, 2)).levels[1]
+    drawn = np.zeros((1, 75, 105, 2), np.uint8)
+    drawn[0, 10:70, 20:90, 0] = 1
+    drawn[0, 5:30, 60:105, 1] = 1
+    path = written(
+        tmp_path / "seg.dcm", [dcmread(level.path)], drawn, labels=("A", "B"), tile_pixel_array=True
+    )
+    report = to_zarr(path, tmp_path / "out.zarr", **OME, levels=2, chunks=64, shards=None)
+    assert report.tile == (64, 64)
+    group = zarr.open_group(tmp_path / "out.zarr", mode="r")
+    expected = np.moveaxis(drawn[0], -1, 0)[:, np.newaxis]
+    np.testing.assert_array_equal(group["0"][...], expected)
+    np.testing.assert_array_equal(group["1"][...], expected[:, :, ::2, ::2])
+    assert verify(tmp_path / "out.zarr", path).ok and verify(tmp_path / "out.zarr").ok
 
 
 # Each tile once

@@ -286,7 +286,7 @@ def _spread(plan: Plan, frames: npt.NDArray[np.bool_], region: Key) -> npt.NDArr
     """Return a mask of frames or tiles in a shape that is broadcast over the values of a region."""
     for axis, (one, piece) in enumerate(zip(frames_of(plan, region), plan.pieces, strict=True)):
         if piece > 1:
-            frames = frames.repeat(piece, axis).take(range(one.stop - one.start), axis)
+            frames = frames.take(np.arange(one.stop - one.start) // piece, axis)
     return np.expand_dims(frames, _within_frames(plan))
 
 

@@ -248,7 +248,7 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
     zarr_format = there.group.metadata.zarr_format
     recorded = there.metadata["plan"].get("tile")
     tile = None if recorded is None else (recorded[0], recorded[1])
-    if prepared is not None and (prepared.plan.tile is None) == (tile is None):
+    if prepared is not None:
         return Layout(replace(prepared.plan, levels=levels, tile=tile), names, masked, zarr_format)
     dims = dimensions_of(arrays[0])
     samples = len(dims) - 1 if dims[-1] == "sample" else None

@@ -125,6 +125,10 @@ def reopen(
         if own != [stored["shape"], stored["dtype"]]:
             reason = f"it is {own[0]} {own[1]}, and the store {stored['shape']} {stored['dtype']}"
             return Reopened(prepared, (), same, notes, [Difference("source", reason)])
+        if (one.plan.tile is None) != (stored.get("tile") is None):
+            are = "are no" if one.plan.tile is None else "are"
+            reason = f"its frames {are} tiles of a matrix, other than those of the store"
+            return Reopened(prepared, (), same, notes, [Difference("source", reason)])
     if isinstance(source, FrameArray):
         text = "a FrameArray decodes as it was opened; a path, without short cuts"
         notes.append(Note("frame-array", text))
