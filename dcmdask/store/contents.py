@@ -19,11 +19,13 @@ from dcmdask.arrays.transformation import fill_for, with_values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, inflate_limit
+from dcmdask.errors import Advice, HeaderError
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
+from dcmdask.images.slide import flavour_of
 from dcmdask.images.volume import Stack
 from dcmdask.labelled.labels import (
     Labels,
@@ -141,6 +143,8 @@ def contents(
 
     Raises
     ------
+    HeaderError
+        It is the label, the overview or the thumbnail of a slide.
     IrregularSeriesError, DcmdaskError
         As :func:`dcmdask.from_dicom` does.
     """
@@ -161,6 +165,14 @@ def contents(
         return _of_frames(src, src, [], values, opening, with_identifiers)
     one = one_file(src, inflate_limit(opening))
     stored, described = open_described(one, values, storage_options, **opening)
+    for image in described:
+        if (flavour := flavour_of(image)) not in ("", "VOLUME"):
+            raise HeaderError(
+                f"{flavour} images of a slide may show names, and are not exported",
+                source=stored.name,
+                code="slide",
+                advice=[Advice("", "", "open_slide(folder) has label and overview as pictures")],
+            )
     frames = with_values(stored, described, values, opening)
     return _of_frames(stored, frames, described, values, opening, with_identifiers)
 

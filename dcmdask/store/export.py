@@ -243,7 +243,6 @@ def prepare(
     )
     if not as_ome and isinstance(source, Slide):
         check_one_level(source)
-    sources, of_last = images_of(source, levels)
     every = [
         contents(
             one,
@@ -256,7 +255,7 @@ def prepare(
             storage_options=storage_options,
             **opening,
         )
-        for one in sources
+        for one in images_of(source, levels)
     ]
     what = every[0]
     dtype = what.frames.dtype.newbyteorder("=")
@@ -268,8 +267,9 @@ def prepare(
     images = []
     for number, one in enumerate(every):
         axes = ome.axes(one) if as_ome else _axes(one)
-        many = of_last if number == len(every) - 1 else 1
-        plan = planned(dtype=dtype, chunks=chunks, shards=shards, levels=many, **axes._asdict())
+        # Those that a slide lacks are made of the last one.
+        of_plan = {"levels": levels, "kept": number} if one is every[-1] else {"levels": 1}
+        plan = planned(dtype=dtype, chunks=chunks, shards=shards, **of_plan, **axes._asdict())
         names = tuple(str(number + level) for level in range(len(plan.levels)))
         mask = mask_of(names[0]) if on_error == "fill" else ""
         layout = Layout(plan, names if as_ome else ("pixels",), mask, zarr_format)

@@ -145,6 +145,7 @@ def planned(
     shards: Wanted = "auto",
     halved: tuple[int, ...] = (),
     levels: int | str = 1,
+    kept: int = 0,
     tile: tuple[int, int] | None = None,
 ) -> Plan:
     """Choose chunks, shards and levels, or take those that are wanted.
@@ -160,6 +161,8 @@ def planned(
     halved : tuple of int
         Axes that a level has half as long as the one below.
     levels : int or "auto"
+    kept : int
+        Number of finer levels among them that are of other plans.
     tile : (int, int), optional
         Rows and columns of tiles, by which chunks and shards of a few of them are as wide as
         high.
@@ -186,7 +189,7 @@ def planned(
     if shard is not None and any(s % c for s, c in zip(shard, chunk, strict=True)):
         text = f"shards {shard} are not made of whole chunks {chunk}"
         raise AlignmentError(text, code="shards")
-    count = level_count(shape, halved, levels)
+    count = level_count(shape, halved, levels, kept)
     all_levels = stacked(Level(shape, chunk, shard), halved, grown_of(frame_axes, tile), count)
     return Plan(dims, frame_axes, samples_axis, halved, dtype, all_levels, tile)
 

@@ -113,16 +113,19 @@ def _every_second(ndim: int, axes: Sequence[int], start: int) -> tuple[slice, ..
 # Shapes
 
 
-def level_count(shape: Shape, halved: tuple[int, ...], wanted: int | str) -> int:
-    """Return the number of levels, or refuse the one that is wanted."""
+def level_count(shape: Shape, halved: tuple[int, ...], wanted: int | str, kept: int = 0) -> int:
+    """Return the number of levels, or refuse the one that is wanted.
+
+    `kept` are finer ones that there are besides, which are among those that are wanted.
+    """
     longest = max((shape[axis] for axis in halved), default=1)
     if wanted == "auto":
         in_plane = max((shape[axis] for axis in halved[-2:]), default=1)
         return 1 + max(0, math.ceil(math.log2(max(1, in_plane) / SMALLEST_LEVEL)))
-    most = 1 + max(0, math.ceil(math.log2(max(1, longest))))
-    if not isinstance(wanted, int | np.integer) or not 1 <= wanted <= most:
+    most = kept + 1 + max(0, math.ceil(math.log2(max(1, longest))))
+    if not isinstance(wanted, int | np.integer) or not kept < wanted <= most:
         raise ValueError(f"levels {wanted!r}: 'auto', or from 1 to {most} for {shape}")
-    return int(wanted)
+    return int(wanted) - kept
 
 
 def stacked(first: Level, halved: tuple[int, ...], grown: Grown, count: int) -> tuple[Level, ...]:

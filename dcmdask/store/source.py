@@ -83,23 +83,20 @@ def _is_level(stack: Stack) -> bool:
     return is_slide(stack) and bool(stack.instances[0].stored)
 
 
-def images_of(source: Any, levels: int | str) -> tuple[list[Any], int | str]:
-    """Return the images that a source has, the finest first, and how many the last becomes.
+def images_of(source: Any, levels: int | str) -> list[Any]:
+    """Return the images that a source has, the finest first: of a slide its levels.
 
     Parameters
     ----------
     source
         As :func:`source_of` returns it.
     levels : int or "auto"
-        Those of a store in all.
+        The most that are wanted.
     """
     if not isinstance(source, Slide):
-        return [source], levels
+        return [source]
     stacks = [level.stack for level in source.levels]
-    if isinstance(levels, str):
-        return stacks, levels
-    stacks = stacks[: max(1, operator.index(levels))]
-    return stacks, levels - len(stacks) + 1
+    return stacks if isinstance(levels, str) else stacks[: max(1, operator.index(levels))]
 
 
 def check_one_level(slide: Slide) -> None:

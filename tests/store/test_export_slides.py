@@ -481,6 +481,14 @@ def test_pictures_of_the_label_are_never_exported(tmp_path: Path) -> None:
     for src in (label, stack, scan(label)[0]):
         with pytest.raises(HeaderError, match="only LABEL"):
             to_zarr(src, tmp_path / "out.zarr", **OME)
+    with pytest.raises(HeaderError, match="LABEL images of a slide may show names"):
+        to_zarr(label, tmp_path / "out.zarr")
+
+
+def test_too_many_levels(tmp_path: Path) -> None:
+    made_slide(tmp_path / "in", **SMALL)
+    with pytest.raises(ValueError, match=r"levels 20: 'auto', or from 1 to 9 for \(3, 75, 105\)"):
+        to_zarr(tmp_path / "in", tmp_path / "out.zarr", **OME, levels=20)
 
 
 def test_paths_and_samples_have_one_axis(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def reopen(
     else:
         # Opening it a second time, the same warnings would be given again.
         with quiet():
-            sources, _ = images_of(source, len(plans))
+            sources = images_of(source, len(plans))
             decoded = [contents(one, **{**_GENERAL, **common}) for one in sources]
     expected = tuple(
         Expected(
