@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dcmdask.pixels.pixel_array import iter_pixels as iter_pixels
     from dcmdask.pixels.pixel_array import pixel_array as pixel_array
     from dcmdask.store.dask_writer import write_array as write_array
-    from dcmdask.store.export import ExportReport as ExportReport
+    from dcmdask.store.export_report import ExportReport as ExportReport
     from dcmdask.store.verification.verify import VerifyReport as VerifyReport
     from dcmdask.store.verification.verify import verify as verify
     from dcmdask.store.writer import to_zarr as to_zarr
@@ -45,7 +45,7 @@ __version__ = "0.3.0.dev0"
 
 # Loaded when first asked for, so that importing the package stays quick.
 _HOMES = {
-    "ExportReport": "dcmdask.store.export",
+    "ExportReport": "dcmdask.store.export_report",
     "FrameArray": "dcmdask.pixels.frame_array",
     "Geometry": "dcmdask.geometry.grid",
     "Irregularity": "dcmdask.geometry.grid",

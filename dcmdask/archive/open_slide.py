@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dcmdask.archive.collection import check_found
@@ -74,12 +74,20 @@ def open_slide(
     """
     check_options(decoding_options, open_slide)
     if isinstance(src, Series):
-        every = [src]
-        name = src.name
-    else:
-        found = scan(src, storage_options=storage_options, **decoding_options)
-        check_found(found)
-        every, name = list(found), found.name
+        return slide_of([src], src.name)
+    found = scan(src, storage_options=storage_options, **decoding_options)
+    check_found(found)
+    return slide_of(found, found.name)
+
+
+def slide_of(every: Iterable[Series], name: str) -> Slide:
+    """Return the one slide of some series, and warn of what is odd about it.
+
+    Raises
+    ------
+    AmbiguousSourceError, HeaderError
+        As :func:`open_slide` does.
+    """
     stacks = [stack for series in every for stack in series.stacks if is_slide(stack)]
     if not stacks:
         raise AmbiguousSourceError("there is no image of a whole slide", source=name, code="slide")

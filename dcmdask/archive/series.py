@@ -24,6 +24,7 @@ from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import Advice, AmbiguousSourceError, Note
 from dcmdask.geometry.grid import Irregularity
+from dcmdask.images.slide import is_slide
 from dcmdask.images.summary import HEADS, cells
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 # Number of stacks that a message lists, and that a notebook shows.
 _LISTED, _SHOWN = 10, 50
 _ONE_STACK = Advice("", "", "take one of them, such as scan(...)[0].stacks[0].to_dask()")
+_SLIDE = Advice("", "", "dcmdask.open_slide(...) gives the levels of a slide")
 _ONE_COPY = Advice("on_duplicate", "first", "takes the first of copies")
 
 # Keyword to the attribute of a Described, and what lets only values through that are no name.
@@ -194,6 +196,7 @@ class Series:
                 source=self.name,
                 code="stacks",
                 advice=[
+                    *([_SLIDE] if is_slide(stacks[0]) else []),
                     _ONE_STACK,
                     *([_ONE_COPY] if self.copies and on_duplicate == "error" else []),
                 ],

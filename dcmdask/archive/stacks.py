@@ -117,9 +117,10 @@ def _frames_of_reference(members: Sequence[Described]) -> Integers:
 
 
 def _kinds_of_files(members: Sequence[Described]) -> Integers:
-    """Return for each frame 1 where its file has several, otherwise 0."""
+    """Return for each frame 1 where its file has several, otherwise 0; planes of tiles have 1."""
     counts = np.array([len(one) for one in members])
-    return np.repeat((counts > 1).astype(np.int64), counts)
+    several = [len(one) > 1 or bool(one.stored) for one in members]
+    return np.repeat(np.array(several, np.int64), counts)
 
 
 def _apart(

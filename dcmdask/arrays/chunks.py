@@ -88,7 +88,7 @@ def plan_chunks(frames: ArrayLike, chunks: Chunks = "auto") -> tuple[tuple[int, 
         A chunk would not be made of whole frames, or chunks and frames do not add up.
     """
     axes = frames.frame_axes
-    if (matrix := _matrix_of(frames)) is not None:
+    if (matrix := matrix_of(frames)) is not None:
         return _plan_tiles(frames, matrix.tile, chunks)
     explicit, together = _along_frames(chunks, frames.shape, axes)
     along = {axis: _divided(frames.shape[axis], wanted) for axis, wanted in explicit.items()}
@@ -103,7 +103,7 @@ def plan_chunks(frames: ArrayLike, chunks: Chunks = "auto") -> tuple[tuple[int, 
     return (*(along[axis] for axis in range(axes)), *inner)
 
 
-def _matrix_of(frames: ArrayLike) -> TotalPixelMatrix | None:
+def matrix_of(frames: ArrayLike) -> TotalPixelMatrix | None:
     """Return the total pixel matrices that frames are planes of, if they are."""
     while isinstance(frames, ArrangedFrames | TransformedFrames | SrgbFrames):
         frames = frames.frames
@@ -257,7 +257,7 @@ def _seconds(frames: ArrayLike) -> float:
     if isinstance(frames, ArrangedFrames | TotalPixelMatrix | ReducedFrames):
         return _seconds(frames.frames)
     if isinstance(frames, TransformedFrames | SrgbFrames):
-        matrix = _matrix_of(frames)
+        matrix = matrix_of(frames)
         pixels = math.prod(frames.shape[1:] if matrix is None else matrix.tile)
         return _seconds(frames.frames) + SECONDS_PER_MEGAPIXEL_TRANSFORMED * pixels / 1e6
     pixels = math.prod(frames.shape[1:])

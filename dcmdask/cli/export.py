@@ -44,7 +44,8 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SRC", help="A DICOM file, or a folder, archive or pattern with one series."
+            metavar="SRC",
+            help="A DICOM file, or a folder, archive or pattern with one series or whole slide.",
         ),
     ],
     store: Annotated[
@@ -63,7 +64,7 @@ def export(
         typer.Option(
             metavar="N,N,N",
             help="Chunk shape: a number for each axis but the samples, or one number of whole "
-            "frames.",
+            "frames; of a slide, one of rows and columns.",
         ),
     ] = "auto",
     shards: Annotated[
@@ -81,7 +82,11 @@ def export(
     stack: options.Stack = None,
     values: options.Values = "stored",
     levels: Annotated[
-        str, typer.Option(metavar="N", help="Number of levels of an OME-Zarr pyramid, or auto.")
+        str,
+        typer.Option(
+            metavar="N",
+            help="Number of levels of an OME-Zarr pyramid, with those that a slide has, or auto.",
+        ),
     ] = "auto",
     on_irregular: options.OnIrregular = "error",
     on_duplicate: options.OnDuplicate = "error",
@@ -89,7 +94,9 @@ def export(
     tolerance: options.Tolerance = None,
     on_error: Annotated[
         Literal["fail", "fill"],
-        typer.Option(help="If a frame cannot be decoded: end, or fill, mark and report it."),
+        typer.Option(
+            help="If a frame or tile cannot be decoded: end, or fill, mark and report it."
+        ),
     ] = "fail",
     fill_value: Annotated[
         float | None,
@@ -151,6 +158,11 @@ def export(
     in spatial order, and so do those of a file as OME-Zarr. A store that is not whole is marked
     as incomplete, and --resume writes the rest. Names, dates and other personal data of the
     header are not stored.
+
+    Of a whole slide an OME-Zarr has the levels that the slide has, and further ones that are made
+    of the coarsest; label, overview and thumbnail images are left out:
+
+        dcmdask export slide/ slide.ome.zarr --format ome-zarr
 
     A local store is written by one export at a time. On an object store two exports of one
     source write the same bytes, which does no harm.
@@ -244,7 +256,8 @@ def _show_plan(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
         show(json.dumps({**facts, "bytes_room": share}, indent=2))
     else:
         show(listing([*_lines(facts), ("room", f"{_size(share)} for a region ({why})")]))
-    check_fits(prepared.plan, share, why)
+    for one in prepared.all:
+        check_fits(one.plan, share, why)
 
 
 def _show_kept(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
@@ -279,6 +292,7 @@ def _show_kept(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
 
 def _facts(prepared: Prepared) -> dict[str, Any]:
     plan = prepared.plan
+    masks = [one.layout.mask for one in prepared.pyramid]
     return {
         "dims": list(plan.dims),
         "dtype": str(plan.dtype),
@@ -289,13 +303,14 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
                 "chunks": list(level.chunks),
                 "shards": list(level.shards) if level.shards else None,
             }
-            for name, level in zip(prepared.layout.names, plan.levels, strict=True)
+            for one in prepared.pyramid
+            for name, level in zip(one.layout.names, one.plan.levels, strict=True)
         ],
-        "coordinates": sorted({*prepared.coordinates, *filter(None, [prepared.layout.mask])}),
-        "labels": [one.layout.names[0].split("/")[1] for one in prepared.labels],
-        "regions": prepared.layout.regions,
-        "bytes_region": plan.region_bytes,
-        "bytes_decoded": prepared.contents.frames.nbytes,
+        "coordinates": sorted({*prepared.coordinates, *filter(None, masks)}),
+        "labels": [one.folder.rpartition("/")[2] for one in prepared.beside if one.folder],
+        "regions": sum(one.layout.regions for one in prepared.pyramid),
+        "bytes_region": max(one.plan.region_bytes for one in prepared.pyramid),
+        "bytes_decoded": sum(one.contents.frames.nbytes for one in prepared.pyramid),
     }
 
 

@@ -54,6 +54,8 @@ _PATH: Final = Filter(
     )
 )
 _SEGMENT_NUMBER: Final = Filter([Wanted((0x00620004,), 0, "US")])
+# Planes of a concatenation of which a part is there; no slide has nearly as many.
+_MOST_PLANES: Final = 1 << 16
 # Z offsets are micrometres, unlike all other lengths (PS3.3 C.8.12.2.1.1).
 _MM_OF_Z: Final = 1e-3
 
@@ -294,15 +296,15 @@ class _Maker:
         planes = [_Plane(path.identifier, np.nan) for path in paths] or [_Plane("", np.nan)]
         if segments := self._segments():
             planes = [_Plane("", number) for number in segments]
-        planes = [one._replace(focal=number) for one in planes for number in range(focal)]
         down, across = _grid(self.tile, self.matrix)
-        needed, there = down * across * len(planes), self.first + self.frames
+        count = len(planes) * focal
+        needed, there = down * across * count, self.first + self.frames
         is_part = bool(self._word(_CONCATENATION))
-        if there == needed or (is_part and there < needed):
-            return planes, ""
+        if there == needed or (is_part and there < needed and count < _MOST_PLANES):
+            return [one._replace(focal=n) for one in planes for n in range(focal)], ""
         return [], (
             f"the total pixel matrix of {self._shape} has {down * across} tiles of "
-            f"{self.tile[0]} x {self.tile[1]} in each of {len(planes)} planes, {needed} together, "
+            f"{self.tile[0]} x {self.tile[1]} in each of {count} planes, {needed} together, "
             f"and there are {there} frames: Total Pixel Matrix Rows or Columns (0048,0007), "
             "(0048,0006), the number of focal planes or of optical paths, or Number of Frames is "
             "wrong"
@@ -351,6 +353,9 @@ class _Maker:
         found = [found[number] for number in ranked]
         full = _full(self.tile, self.matrix, len(found), self.first, self.frames)
         is_full = np.array_equal(places, full)
+        if not is_full and self._word(_ORGANIZATION) == "TILED_FULL":
+            text_ = "(0020,9311) says TILED_FULL, and frames have other positions: these are taken"
+            notes.append(Note("tiles", text_))
         return found, b"" if is_full else places.tobytes(), "", notes
 
     def _plane(self, z: bytes, path: bytes, segment: bytes, mapping: bytes) -> _Plane:

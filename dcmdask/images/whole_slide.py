@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Pixels that the picture of a notebook is decoded of at most; of a coarser level it is quick.
 _QUICK = 2**24
+_FRAMES = Advice("", "", "dcmdask.from_dicom(path) gives the frames as they are stored")
+_FILES = Advice("", "", "open_slide takes a list of the files of one pyramid")
 _HEADS = ("level", "array", "um", "tile", "optical paths", "focal planes", "syntax")
 
 
@@ -63,8 +65,7 @@ class Slide:
                 f"there is no image of the slide itself (VOLUME in Image Type), only {names}",
                 code="slide",
             )
-        for stack in volumes:
-            _check(stack)
+        _check(volumes)
         volumes.sort(key=lambda one: -one.instances[0].rows * one.instances[0].columns)
         self.levels = tuple(_levels(volumes))
         self.notes = tuple(_notes(self.levels))
@@ -268,25 +269,30 @@ def level_cells(number: int, level: Level) -> tuple[str, ...]:
     )
 
 
-def _check(stack: Stack) -> None:
-    one = stack.instances[0]
-    if not one.stored:
-        fault = one.tiling.fault if one.tiling else "there is no total pixel matrix (0048,0006)"
-        raise HeaderError(
-            f"the tiles of a slide cannot be put together: {fault}",
-            source=one.source.name,
-            code="tiles",
-            advice=[Advice("", "", "dcmdask.from_dicom(path) gives the frames as they are stored")],
-        )
-    if stack.irregularities:
-        names = ", ".join(sorted({each.source.name for each in stack.instances}))
-        raise AmbiguousSourceError(
-            f"several images of {one.rows} x {one.columns} are of the same optical path and focal "
-            f"plane: {names}",
-            source=stack.name,
-            code="levels",
-            advice=[Advice("", "", "open_slide takes a list of the files of one pyramid")],
-        )
+def _check(stacks: Sequence[Stack]) -> None:
+    """Raise where tiles cannot be put together, or a level is there several times."""
+    sizes: dict[tuple[int, int], list[Stack]] = {}
+    for stack in stacks:
+        one = stack.instances[0]
+        if not one.stored:
+            fault = one.tiling.fault if one.tiling else "there is no total pixel matrix (0048,0006)"
+            raise HeaderError(
+                f"the tiles of a slide cannot be put together: {fault}",
+                source=one.source.name,
+                code="tiles",
+                advice=[_FRAMES],
+            )
+        sizes.setdefault((one.rows, one.columns), []).append(stack)
+    for (rows, columns), same in sizes.items():
+        if len(same) > 1 or same[0].irregularities:
+            names = sorted({each.source.name for stack in same for each in stack.instances})
+            raise AmbiguousSourceError(
+                f"several images of {rows} x {columns} are of the same optical path and focal "
+                f"plane, or differ in what one level has in common: {', '.join(names)}",
+                source=same[0].name,
+                code="levels",
+                advice=[_FILES],
+            )
 
 
 def _levels(stacks: Sequence[Stack]) -> Iterator[Level]:

@@ -54,6 +54,8 @@ def labels(contents: Contents) -> list[str]:
 
 
 def _label(dim: str, told: dict[str, Any], number: int) -> str:
+    if dim == "optical_path":
+        return f"optical path {told[dim]}"
     if "component" in told:
         return str(told["component"])
     if "echo" in told:

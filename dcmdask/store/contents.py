@@ -10,22 +10,22 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
-from dcmdask.archive.collection import is_collection, one_file, only_stack
-from dcmdask.archive.copies import OnDuplicate
+from dcmdask.archive.collection import one_file
 from dcmdask.archive.from_dicom import open_described
-from dcmdask.archive.scan import scan
-from dcmdask.archive.series import Series
 from dcmdask.archive.stacks import stacks_of
+from dcmdask.arrays.chunks import matrix_of
 from dcmdask.arrays.concatenation import opening_of
-from dcmdask.arrays.transformation import check_values, fill_for, with_values
+from dcmdask.arrays.transformation import fill_for, with_values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.image_pixel import DECODING_OPTIONS, header_options, inflate_limit
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS, inflate_limit
+from dcmdask.errors import Advice, HeaderError
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
+from dcmdask.images.slide import flavour_of
 from dcmdask.images.volume import Stack
 from dcmdask.labelled.labels import (
     Labels,
@@ -92,6 +92,12 @@ class Contents:
         return self.dims[-1] == "sample"
 
     @property
+    def tile(self) -> tuple[int, int] | None:
+        """Rows and columns of the tiles that frames are put together of; None for others."""
+        matrix = matrix_of(self.frames)
+        return None if matrix is None else matrix.tile
+
+    @property
     def is_label_map(self) -> bool:
         """Whether values are labels or indices of a palette, of which no mean can be taken."""
         return any(
@@ -114,10 +120,8 @@ class Contents:
 def contents(
     src: Any,
     *,
-    arranged: bool,
     values: str,
     on_irregular: OnIrregular,
-    on_duplicate: OnDuplicate = "error",
     order_by: str | Sequence[str] | None = None,
     tolerance: float | None = None,
     fill_value: float | None,
@@ -129,10 +133,9 @@ def contents(
 
     Parameters
     ----------
-    src : Stack, Series, or as for :func:`dcmdask.from_dicom`
-    arranged : bool
-        Arrange the frames of one file in space, too.
-    values, on_irregular, on_duplicate, order_by, tolerance, fill_value
+    src
+        A stack, or the file or frames that :func:`dcmdask.store.source.source_of` returns.
+    values, on_irregular, order_by, tolerance, fill_value
     storage_options, **opening
         As for :func:`dcmdask.from_dicom`.
     with_identifiers : bool
@@ -140,26 +143,13 @@ def contents(
 
     Raises
     ------
-    AmbiguousSourceError, IrregularSeriesError, DcmdaskError
+    HeaderError
+        It is the label, the overview or the thumbnail of a slide.
+    IrregularSeriesError, DcmdaskError
         As :func:`dcmdask.from_dicom` does.
     """
-    check_values(values, opening)
-    stack = src if isinstance(src, Stack) else None
-    if isinstance(src, FrameArray):
-        if opening or storage_options or values != "stored" or arranged:
-            raise TypeError(
-                "a FrameArray is stored with the options that it was opened with; pass the path"
-            )
-    elif isinstance(src, Series):
-        src.warn_left_out()
-        stack = src.only_stack(on_duplicate)
-    elif stack is None and (arranged or is_collection(src, storage_options)):
-        if isinstance(src, Dataset | bytes | bytearray | memoryview) or hasattr(src, "read"):
-            raise TypeError("only frames of files are arranged in space: pass a path or URL")
-        found = scan(src, storage_options=storage_options, **header_options(opening))
-        stack = only_stack(found, on_duplicate)
-    if stack is not None:
-        stack = stack.ordered_by(order_by).within(tolerance)
+    if isinstance(src, Stack):
+        stack = src.ordered_by(order_by).within(tolerance)
         opening = opening_of(stack.instances, opening)
         return _of_stack(stack, values, on_irregular, fill_value, opening, with_identifiers)
     if on_irregular != "error" or order_by or tolerance is not None:
@@ -168,11 +158,21 @@ def contents(
             "the order that they are stored in; pass scan(path)[0] to arrange them"
         )
     if isinstance(src, FrameArray):
+        if values != "stored":
+            raise TypeError(f"a FrameArray holds stored values, not {values}: pass the path")
         how = src.decoding
         opening = {name: how[name] for name in how.keys() & {*_HOW, *DECODING_OPTIONS}}
         return _of_frames(src, src, [], values, opening, with_identifiers)
     one = one_file(src, inflate_limit(opening))
     stored, described = open_described(one, values, storage_options, **opening)
+    for image in described:
+        if (flavour := flavour_of(image)) not in ("", "VOLUME"):
+            raise HeaderError(
+                f"{flavour} images of a slide may show names, and are not exported",
+                source=stored.name,
+                code="slide",
+                advice=[Advice("", "", "open_slide(folder) has label and overview as pictures")],
+            )
     frames = with_values(stored, described, values, opening)
     return _of_frames(stored, frames, described, values, opening, with_identifiers)
 
@@ -222,7 +222,7 @@ def _in_plane(one: Described, frames: ArrayLike) -> dict[str, Labels]:
     Not of frames that begin beside one another, such as tiles: x and y would be those of the first.
     """
     stacks = stacks_of(one.series_uid, (one,))
-    if len(stacks) > 1 or stacks[0].instances[0].tiles > 1:
+    if len(stacks) > 1 or stacks[0].instances[0].tiles > 1 or stacks[0].instances[0].stored:
         return {}
     (stack,) = stacks
     geometry = stack.geometry

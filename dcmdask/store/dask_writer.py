@@ -21,7 +21,7 @@ from zarr.abc.store import Store
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.errors import AlignmentError, StoreLostError
 from dcmdask.sources.access import TARGET_OPTION, reaching
-from dcmdask.store.export import ExportReport, bytes_stored
+from dcmdask.store.export_report import ExportReport, bytes_stored
 from dcmdask.store.group import CONFIG, complete, replaced
 from dcmdask.store.place import located, with_options
 from dcmdask.store.regions import grid_of, write

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from dask.utils import format_bytes
-from zarr.abc.store import Store
-from zarr.storage import LocalStore
 
 from dcmdask import __version__
 from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
+from dcmdask.arrays.transformation import check_values
 from dcmdask.geometry.repair import OnIrregular
+from dcmdask.images.whole_slide import Slide
 from dcmdask.labelled.labels import PARAMETERS, Labels
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.labels import FOLDER, LabelImage, label_images
-from dcmdask.store.ownership import files_below
 from dcmdask.store.plan import Plan, Wanted, planned
 from dcmdask.store.provenance import decoding, versions, without_defaults
 from dcmdask.store.pyramid import Level
-from dcmdask.store.regions import Failure, Layout, grid_of
+from dcmdask.store.regions import Layout, grid_of
+from dcmdask.store.source import check_alike, check_one_level, images_of, source_of
 from dcmdask.store.zarr_format import (
     array_parameters,
     codecs,
@@ -58,8 +56,9 @@ class Prepared:
         As zarr takes them.
     fill_value : float or None
         Value of frames that cannot be decoded; None where they end the export.
-    labels : tuple of Prepared
-        Images of labels below this one, each with the names and the attributes of its group.
+    beside : tuple of Prepared
+        Further images of the store: the next levels of a whole slide, in the same group; and
+        images of labels, each with the attributes of a group of its own.
     """
 
     contents: Contents
@@ -68,7 +67,22 @@ class Prepared:
     attributes: dict[str, Any]
     compressors: Any = field(repr=False)
     fill_value: float | None
-    labels: tuple[Prepared, ...] = ()
+    beside: tuple[Prepared, ...] = ()
+
+    @property
+    def all(self) -> tuple[Prepared, ...]:
+        """This image, and those beside it."""
+        return (self, *self.beside)
+
+    @property
+    def pyramid(self) -> tuple[Prepared, ...]:
+        """The images that are in the group of the store: this one, and levels of a slide."""
+        return tuple(one for one in self.all if not one.folder)
+
+    @property
+    def folder(self) -> str:
+        """The group of the arrays, below that of the store; empty for the latter."""
+        return self.layout.names[0].rpartition("/")[0]
 
     def arrays(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name of each level, and its parameters for zarr."""
@@ -78,7 +92,9 @@ class Prepared:
 
     def _described(self) -> dict[str, Any]:
         """Return the attributes that xarray reads: unit, parameters, names of other coordinates."""
-        labels = [*self.coordinates, *([self.layout.mask] if self.layout.mask else [])]
+        labels = [*self.coordinates]
+        if self.layout.mask and self.plan.tile is None:
+            labels.append(self.layout.mask)
         others = [name for name in labels if name not in self.plan.dims]
         told = self.attributes[MARK_KEY]
         names = ("units", "spacing_source", *PARAMETERS)
@@ -88,15 +104,23 @@ class Prepared:
         }
 
     def mask(self) -> dict[str, Any]:
-        """Return the parameters for zarr of the array that marks missing frames."""
-        unit, axes = self.plan.unit(0), self.plan.frame_axes
+        """Return the parameters for zarr of the array that marks missing frames, or tiles."""
+        plan = self.plan
+        whole, unit = (
+            [-(-lengths[axis] // n) for axis, n in zip(plan.frame_axes, plan.pieces, strict=True)]
+            for lengths in (plan.levels[0].shape, plan.unit(0))
+        )
+        # Levels have different numbers of tiles.
+        level = self.layout.mask.removeprefix(MASK)
+        tiles = {"y": f"tile_row{level}", "x": f"tile_column{level}"} if plan.tile else {}
+        dims = [plan.dims[axis] for axis in plan.frame_axes]
         return array_parameters(
             self.layout.zarr_format,
-            shape=tuple(self.plan.levels[0].shape[axis] for axis in axes),
-            chunks=tuple(max(1, unit[axis]) for axis in axes),
+            shape=tuple(whole),
+            chunks=tuple(max(1, n) for n in unit),
             dtype=np.dtype(bool),
             compressors=small(self.layout.zarr_format),
-            dimension_names=[self.plan.dims[axis] for axis in axes],
+            dimension_names=[tiles.get(dim, dim) for dim in dims],
         )
 
     def grids(self) -> dict[str, list[int]]:
@@ -110,32 +134,40 @@ class Prepared:
         if self.layout.mask:
             made = self.mask()
             found[self.layout.mask] = grid_of(made["shape"], made["chunks"])
-        for one in self.labels:
+        for one in self.beside:
             found |= one.grids()
         return found | {name: [] for name in self.groups()}
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Return the attributes of each group below that of the store."""
-        names = [one.layout.names[0].rpartition("/")[0] for one in self.labels]
-        if not names:
+        below = [one for one in self.beside if one.folder]
+        if not below:
             return {}
-        listed = [name.rpartition("/")[2] for name in names]
+        listed = [one.folder.rpartition("/")[2] for one in below]
         version: ome.OmeVersion = self.attributes[MARK_KEY]["plan"].get(
             "ome_version", ome.DEFAULT_VERSION
         )
         found = {FOLDER: ome.of_labels(listed, version)}
-        for name, one in zip(names, self.labels, strict=True):
-            found[name] = {key: one.attributes[key] for key in one.attributes if key != MARK_KEY}
+        for one in below:
+            told = {key: one.attributes[key] for key in one.attributes if key != MARK_KEY}
+            found[one.folder] = told
         return found
 
     @property
     def absent(self) -> npt.NDArray[np.bool_] | None:
-        """Places without a frame; None where each has one."""
-        frames = self.contents.frames
+        """Places without a frame, or tiles of these; None where each place has one."""
+        frames, plan = self.contents.frames, self.plan
         if not isinstance(frames, ArrangedFrames):
             return None
         absent: npt.NDArray[np.bool_] = frames.numbers == ABSENT
-        return absent if absent.any() else None
+        if not absent.any():
+            return None
+        if plan.tile is None:
+            return absent
+        rows, columns = (
+            -(-frames.shape[absent.ndim + axis] // n) for axis, n in enumerate(plan.tile)
+        )
+        return np.broadcast_to(absent[..., None, None], (*absent.shape, rows, columns))
 
     @cached_property
     def coordinates(self) -> dict[str, Labels]:
@@ -201,53 +233,68 @@ def prepare(
         if shards not in (None, "auto"):
             raise ValueError(f"OME-Zarr {ome_version} is stored in Zarr 2, which has no shards")
         shards = None
-    what = contents(
+    check_values(values, opening)
+    source = source_of(
         src,
         arranged=as_ome,
-        values=values,
-        on_irregular=on_irregular,
         on_duplicate=on_duplicate,
-        order_by=order_by,
-        tolerance=tolerance,
-        fill_value=fill_value,
-        with_identifiers=with_identifiers,
         storage_options=storage_options,
         **opening,
     )
-    frames = what.frames
-    dtype = frames.dtype.newbyteorder("=")
-    if as_ome:
-        axes = ome.axes(what)
-    else:
-        samples = frames.ndim - 1 if what.colour else None
-        axes = ome.Axes(frames.shape, what.dims, tuple(range(frames.frame_axes)), samples, ())
-    plan = planned(dtype=dtype, chunks=chunks, shards=shards, levels=levels, **axes._asdict())
-    names = tuple(map(str, range(len(plan.levels)))) if as_ome else ("pixels",)
-    layout = Layout(plan, names, MASK if on_error == "fill" else "", zarr_format)
-    compressors = codecs(compressors, plan.levels[0].chunks, dtype, zarr_format)
-    # Zarr refuses parameters here, before the target is touched.
-    tried = zarr.create_array(
-        {}, **_made(plan.levels[0], layout, compressors), zarr_format=zarr_format
-    )
+    if not as_ome and isinstance(source, Slide):
+        check_one_level(source)
+    every = [
+        contents(
+            one,
+            values=values,
+            on_irregular=on_irregular,
+            order_by=order_by,
+            tolerance=tolerance,
+            fill_value=fill_value,
+            with_identifiers=with_identifiers,
+            storage_options=storage_options,
+            **opening,
+        )
+        for one in images_of(source, levels)
+    ]
+    what = every[0]
+    dtype = what.frames.dtype.newbyteorder("=")
+    if isinstance(source, Slide):
+        check_alike(source, [one.frames.dtype for one in every])
     filling = what.fill_value(fill_value) if on_error == "fill" else None
     if filling is not None:
         fitting(filling, dtype)
+    images = []
+    for number, one in enumerate(every):
+        axes = ome.axes(one) if as_ome else _axes(one)
+        # Those that a slide lacks are made of the last one.
+        of_plan = {"levels": levels, "kept": number} if one is every[-1] else {"levels": 1}
+        plan = planned(dtype=dtype, chunks=chunks, shards=shards, **of_plan, **axes._asdict())
+        names = tuple(str(number + level) for level in range(len(plan.levels)))
+        mask = mask_of(names[0]) if on_error == "fill" else ""
+        layout = Layout(plan, names if as_ome else ("pixels",), mask, zarr_format)
+        own = codecs(compressors, plan.levels[0].chunks, dtype, zarr_format)
+        alone = replace(one, coordinates={}) if number else one
+        images.append(Prepared(alone, plan, layout, {MARK_KEY: {}}, own, filling))
+    # Zarr refuses parameters here, before the target is touched.
+    for image in images:
+        level = image.plan.levels[0]
+        zarr.create_array(
+            {}, **_made(level, image.layout, image.compressors), zarr_format=zarr_format
+        )
     described = {
         "version": __version__,
         "versions": versions(),
         "complete": False,
         "format": format,
         "plan": {
-            "source": frames.token,
             "format": format,
             **({} if ome_version == ome.DEFAULT_VERSION else {"ome_version": ome_version}),
             "values": values,
-            "shape": plan.levels[0].shape,
             "dtype": dtype.str,
-            "chunks": plan.levels[0].chunks,
-            "shards": plan.levels[0].shards,
-            "levels": len(plan.levels),
-            "codecs": recorded_codecs(tried),
+            **_recorded(images[0]),
+            # The next levels of a whole slide; the last of them has those that are made.
+            **({"next": [_recorded(one) for one in images[1:]]} if len(images) > 1 else {}),
             "on_irregular": on_irregular,
             "order_by": [order_by] if isinstance(order_by, str) else list(order_by or ()),
             "on_error": on_error,
@@ -267,14 +314,44 @@ def prepare(
     }
     attributes = {MARK_KEY: json.loads(json.dumps(described))}
     if as_ome:
-        attributes |= ome.metadata(what, plan, names, ome_version)
+        parts = [ome.Part(one.contents, one.plan, one.layout.names) for one in images]
+        attributes |= ome.metadata(parts, ome_version)
     beside = [] if labels is None else label_images(labels, what, storage_options)
-    of_labels = tuple(_of_labels(one, len(plan.levels), ome_version) for one in beside)
+    of_labels = [_of_labels(one, len(plan.levels), ome_version) for one in beside]
     if of_labels:
         attributes[MARK_KEY]["plan"]["labels"] = [one.contents.frames.token for one in of_labels]
-    prepared = Prepared(what, plan, layout, attributes, compressors, filling, of_labels)
+    prepared = replace(images[0], attributes=attributes, beside=(*images[1:], *of_labels))
     attributes[MARK_KEY]["arrays"] = prepared.grids()
     return prepared
+
+
+def _axes(what: Contents) -> ome.Axes:
+    """Return the axes of one array, as the frames have them."""
+    frames = what.frames
+    samples = frames.ndim - 1 if what.colour else None
+    leading = tuple(range(frames.frame_axes + (0 if what.tile is None else 2)))
+    return ome.Axes(frames.shape, what.dims, leading, samples, (), what.tile)
+
+
+def mask_of(name: str) -> str:
+    """Return the name of the array that marks what is missing of an array of frames."""
+    return MASK if name == "0" else f"{MASK}-{name}"
+
+
+def _recorded(image: Prepared) -> dict[str, Any]:
+    """Return what a store says of one image, by which it is resumed and verified."""
+    plan, level = image.plan, image.plan.levels[0]
+    made = _made(level, image.layout, image.compressors)
+    tried = zarr.create_array({}, **made, zarr_format=image.layout.zarr_format)
+    return {
+        "source": image.contents.frames.token,
+        "shape": level.shape,
+        "chunks": level.chunks,
+        "shards": level.shards,
+        "levels": len(plan.levels),
+        "codecs": recorded_codecs(tried),
+        **({} if plan.tile is None else {"tile": plan.tile}),
+    }
 
 
 def _of_labels(one: LabelImage, levels: int, version: ome.OmeVersion) -> Prepared:
@@ -285,7 +362,7 @@ def _of_labels(one: LabelImage, levels: int, version: ome.OmeVersion) -> Prepare
     plan = planned(dtype=dtype, levels=levels, shards=shards, **axes._asdict())
     names = tuple(f"{FOLDER}/{one.name}/{level}" for level in range(levels))
     own = [name.rpartition("/")[2] for name in names]
-    told = ome.metadata(one.contents, plan, own, version, one.described)
+    told = ome.metadata([ome.Part(one.contents, plan, own)], version, one.described)
     compressors = codecs("auto", plan.levels[0].chunks, dtype, zarr_format)
     layout = Layout(plan, names, zarr_format=zarr_format)
     return Prepared(one.contents, plan, layout, {MARK_KEY: {}, **told}, compressors, None)
@@ -304,83 +381,3 @@ def _made(
         compressors=compressors,
         attributes=attributes,
     )
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """Report of an export.
-
-    Attributes
-    ----------
-    store : str
-        The path or URL of the store.
-    shape : tuple of int
-        Shape of the array, or of the largest level of a pyramid.
-    dtype : numpy.dtype
-        In native byte order.
-    chunks : tuple of int
-        The shape of a Zarr chunk.
-    bytes_decoded : int
-        Bytes of the decoded array, or of the largest level of a pyramid.
-    bytes_stored : int or None
-        Size of the store with its metadata; None unless it is local.
-    seconds : float
-        Duration of the call.
-    token : str
-        Hash of the source; the name of a Dask array.
-    shards : tuple of int or None
-        The shape of a Zarr shard, if there are shards.
-    levels : int
-        Number of levels of a pyramid, or 1.
-    regions : int
-        Number of tasks that write all levels.
-    written : int
-        Number of tasks that wrote in this export.
-    failures : tuple of Failure
-        ``(frame, reason)`` of each frame that could not be decoded and was filled.
-    """
-
-    store: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunks: tuple[int, ...]
-    bytes_decoded: int
-    bytes_stored: int | None
-    seconds: float
-    token: str
-    shards: tuple[int, ...] | None = None
-    levels: int = 1
-    regions: int = 0
-    written: int = 0
-    failures: tuple[Failure, ...] = ()
-
-    def __str__(self) -> str:
-        shards = f", shards {self.shards}" if self.shards else ""
-        levels = f", {self.levels} levels" if self.levels > 1 else ""
-        stored = ""
-        if self.bytes_stored:
-            ratio = self.bytes_decoded / self.bytes_stored
-            stored = f", {format_bytes(self.bytes_stored)} stored ({ratio:.1f} : 1)"
-        lines = [
-            self.store,
-            f"  {self.shape} {self.dtype}, chunks {self.chunks}{shards}{levels}",
-            f"  {format_bytes(self.bytes_decoded)} decoded{stored}",
-        ]
-        speed = ""
-        if self.written < self.regions:
-            there = self.regions - self.written
-            lines.append(f"  {self.written} of {self.regions} regions written, {there} existed")
-        elif self.seconds:
-            speed = f", {format_bytes(int(self.bytes_decoded / self.seconds))}/s"
-        lines.append(f"  {self.seconds:.1f} s{speed}")
-        lines += [
-            f"  frame {', '.join(map(str, frame))} filled: {why}" for frame, why in self.failures
-        ]
-        return "\n".join(lines)
-
-
-def bytes_stored(store: Store) -> int | None:
-    """Return the bytes of a local store; None for others."""
-    if not isinstance(store, LocalStore):
-        return None
-    return sum(os.path.getsize(store.root / path) for path in files_below(store.root))

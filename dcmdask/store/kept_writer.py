@@ -24,7 +24,7 @@ from dcmdask.images.whole_slide import Slide
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
-from dcmdask.store.export import ExportReport, bytes_stored
+from dcmdask.store.export_report import ExportReport, bytes_stored
 from dcmdask.store.group import CONFIG, complete, opened
 from dcmdask.store.kept import TOGETHER, Copying, Kept, copy_tiles, kept_levels, missing
 from dcmdask.store.place import with_options
@@ -133,20 +133,15 @@ def as_ome(
             code="keep-codec",
             advice=[Advice("format", "zarr", "stores it as (y, x, sample)")],
         )
-    found, told = [], dict[str, Any]()
+    found, parts = list[Kept](), list[ome.Part]()
     for one, level in zip(levels, slide.levels, strict=True):
         what = _contents(level, False, opening)
         axes = ome.axes(what)
-        plan = Plan(
-            axes.dims, axes.frame_axes, None, (), one.dtype, (PlannedLevel(axes.shape, one.chunks),)
-        )
-        own = ome.metadata(what, plan, [one.name], "0.4")
+        stored = (PlannedLevel(axes.shape, one.chunks),)
+        plan = Plan(axes.dims, axes.frame_axes, None, (), one.dtype, stored)
+        parts.append(ome.Part(what, plan, [one.name]))
         found.append(replace(one, dims=axes.dims, separator="/"))
-        if told:
-            told["multiscales"][0]["datasets"] += own["multiscales"][0]["datasets"]
-        else:
-            told = own
-    attributes |= told
+    attributes |= ome.metadata(parts, "0.4")
     attributes[MARK_KEY]["format"] = attributes[MARK_KEY]["plan"]["format"] = "ome-zarr"
     attributes[MARK_KEY]["plan"]["ome_version"] = version
     return tuple(found)
@@ -155,7 +150,6 @@ def as_ome(
 def _contents(level: Level, with_identifiers: bool, opening: Mapping[str, Any]) -> Contents:
     return contents(
         level.stack,
-        arranged=True,
         values="stored",
         on_irregular="error",
         fill_value=None,

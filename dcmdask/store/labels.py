@@ -13,6 +13,7 @@ from dcmdask.errors import Advice, LayoutError
 from dcmdask.images.placing import on_planes, places_in
 from dcmdask.labelled.labelmap import LabelMapFrames
 from dcmdask.store.contents import Contents, contents
+from dcmdask.store.source import source_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,14 +64,14 @@ def label_images(
     """
     if hasattr(src, "dims") and hasattr(src, "coords"):
         raise TypeError("labels are a segmentation's files, series or stack, and not its array")
-    found = contents(
-        src,
-        arranged=True,
-        values="stored",
-        on_irregular="error",
-        fill_value=None,
-        storage_options=storage_options,
-    )
+    if image.tile is not None:
+        raise LayoutError(
+            "labels of a whole slide are not stored beside its levels",
+            source=image.frames.name,
+            advice=[Advice("", "", "to_xarray(like=slide.levels[0]) puts them on its pixels")],
+        )
+    source = source_of(src, arranged=True, storage_options=storage_options)
+    found = contents(source, values="stored", on_irregular="error", fill_value=None)
     kind = found.attributes.get("segmentation_type")
     if kind not in ("BINARY", "LABELMAP"):
         what = "has fractions" if kind == "FRACTIONAL" else "is no segmentation"

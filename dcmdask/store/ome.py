@@ -7,7 +7,7 @@ no type, which the format allows in the place of c.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -51,11 +51,14 @@ class Axes(NamedTuple):
     dims : tuple of str
         ``"t"``, ``"c"`` or ``"frame"``, ``"z"``, ``"y"``, ``"x"``, as far as they exist.
     frame_axes : tuple of int
-        Axes that number frames, in the order of the leading axes of the contents' frames.
+        Axes that number frames, in the order of the leading axes of the contents' frames; of
+        a whole slide y and x, too.
     samples_axis : int or None
         Index of c, if it is the axis of samples.
     halved : tuple of int
         Axes along which a level has half the length of the one below.
+    tile : (int, int) or None
+        Rows and columns of the tiles of a whole slide.
     """
 
     shape: tuple[int, ...]
@@ -63,6 +66,24 @@ class Axes(NamedTuple):
     frame_axes: tuple[int, ...]
     samples_axis: int | None
     halved: tuple[int, ...]
+    tile: tuple[int, int] | None = None
+
+
+class Part(NamedTuple):
+    """Levels of a multiscale: an image, and those that are made of it.
+
+    Attributes
+    ----------
+    contents : Contents
+    plan : Plan
+        With the axes of :func:`axes`.
+    names : sequence of str
+        Names of the arrays, one for each level.
+    """
+
+    contents: Contents
+    plan: Plan
+    names: Sequence[str]
 
 
 def axes(contents: Contents) -> Axes:
@@ -72,7 +93,8 @@ def axes(contents: Contents) -> Axes:
     space, such as diffusion weightings, echoes or energy windows. Frames without a position are t
     if they are of one instance that gives the time of each, or if there is just one. z is halved
     where its spacing is at most 1.5 times that in the plane, the larger of two: halving y and x
-    alone would make them coarser than z.
+    alone would make them coarser than z. Focal planes of a slide are not halved: its own levels
+    have all of them.
 
     Raises
     ------
@@ -101,7 +123,7 @@ def axes(contents: Contents) -> Axes:
     if geometry is not None:
         _check_even(geometry, frames.name)
     space = ["y", "x"]
-    if stored[-1] == "z":
+    if stored[-1:] == ["z"]:
         space = [stored.pop(), *space]
     dims = (*stored, *(["c"] if contents.colour else []), *space)
     shape = [lengths[dim] for dim in own]
@@ -111,13 +133,19 @@ def axes(contents: Contents) -> Axes:
     return Axes(
         tuple(shape),
         dims,
-        tuple(axis for axis in range(len(dims) - 2) if axis != samples_axis),
+        tuple(
+            axis
+            for axis in range(len(dims) - (2 if contents.tile is None else 0))
+            if axis != samples_axis
+        ),
         samples_axis,
         tuple(
             axis
             for axis, dim in enumerate(dims)
-            if shape[axis] > 1 and (dim in ("y", "x") or (dim == "z" and _is_fine(geometry)))
+            if shape[axis] > 1
+            and (dim in ("y", "x") or (dim == "z" and contents.tile is None and _is_fine(geometry)))
         ),
+        contents.tile,
     )
 
 
@@ -127,9 +155,7 @@ def zarr_format_of(version: str) -> ZarrFormat:
 
 
 def metadata(
-    contents: Contents,
-    plan: Plan,
-    names: Sequence[str],
+    parts: Sequence[Part],
     version: OmeVersion = DEFAULT_VERSION,
     image_label: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -139,15 +165,12 @@ def metadata(
     not known, or which is not even in time, has the scale 1 and no unit. A translation is the
     position of the first pixel's centre in the patient, along the stack's own normal, columns
     and rows; on the levels above, it is the centre of the pixels that the first one is the mean
-    of.
+    of. Levels of a slide have the scale and the translation of their own headers.
 
     Parameters
     ----------
-    contents : Contents
-    plan : Plan
-        Plan with the axes of :func:`axes`.
-    names : sequence of str
-        Names of the arrays, one for each level.
+    parts : sequence of Part
+        The image and, of a whole slide, its further levels.
     version : {"0.5", "0.4"}
     image_label : mapping, optional
         What an image of labels says of them.
@@ -162,33 +185,16 @@ def metadata(
     except ImportError as error:
         raise ImportError("OME-Zarr needs yaozarrs: pip install 'dcmdask[ome]'") from error
 
-    spacing, origin = _spacing(contents), _origin(contents)
-    scale = [spacing.get(dim, 1.0) for dim in plan.dims]
-    datasets = []
-    for level, name in enumerate(names):
-        factors = [2**level if axis in plan.halved else 1 for axis in range(len(scale))]
-        at = [origin.get(dim, 0.0) for dim in plan.dims]
-        if not contents.is_label_map:
-            at = [
-                first + (factor - 1) / 2 * step
-                for first, factor, step in zip(at, factors, scale, strict=True)
-            ]
-        transformations = [
-            {
-                "type": "scale",
-                "scale": [f * step for f, step in zip(factors, scale, strict=True)],
-            },
-            {"type": "translation", "translation": at},
-        ]
-        datasets.append({"path": name, "coordinateTransformations": transformations})
+    contents, plan, _ = parts[0]
+    spacing = _spacing(contents)
     multiscale: dict[str, Any] = {
         "axes": [_axis(dim, dim in spacing) for dim in plan.dims],
-        "datasets": datasets,
+        "datasets": [dataset for part in parts for dataset in _datasets(part)],
     }
     modality = contents.attributes.get("modality")
     if modality:
         multiscale["name"] = modality
-    if len(names) > 1:
+    if any(len(part.names) > 1 for part in parts):
         multiscale["type"] = "first" if contents.is_label_map else "mean"
     told: dict[str, Any] = {"multiscales": [multiscale]}
     if channels := described(contents, plan):
@@ -207,6 +213,29 @@ def metadata(
             dumped["image-label"]["version"] = version
         (v04.LabelImage if version == "0.4" else v05.LabelImage).model_validate(dumped)
     return _attributes(dumped, version)
+
+
+def _datasets(part: Part) -> Iterator[dict[str, Any]]:
+    """Yield each level with its scale and translation."""
+    contents, plan, names = part
+    spacing, origin = _spacing(contents), _origin(contents)
+    scale = [spacing.get(dim, 1.0) for dim in plan.dims]
+    for level, name in enumerate(names):
+        factors = [2**level if axis in plan.halved else 1 for axis in range(len(scale))]
+        at = [origin.get(dim, 0.0) for dim in plan.dims]
+        if not contents.is_label_map:
+            at = [
+                first + (factor - 1) / 2 * step
+                for first, factor, step in zip(at, factors, scale, strict=True)
+            ]
+        transformations = [
+            {
+                "type": "scale",
+                "scale": [f * step for f, step in zip(factors, scale, strict=True)],
+            },
+            {"type": "translation", "translation": at},
+        ]
+        yield {"path": name, "coordinateTransformations": transformations}
 
 
 def of_labels(names: Sequence[str], version: OmeVersion) -> dict[str, Any]:

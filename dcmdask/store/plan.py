@@ -1,8 +1,8 @@
 """Plan of an export: chunks, shards and regions, by pure functions.
 
 A *region* is the smallest union of whole objects (shards, or chunks where there are none)
-that is made of whole frames. One task writes a region, so no object is written by two. The
-regions of a level are numbered from 0, the last axis fastest.
+that is made of whole frames, or of whole tiles where frames are cut. One task writes a region,
+so no object is written by two. The regions of a level are numbered from 0, the last axis fastest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dcmdask.errors import AlignmentError
-from dcmdask.store.pyramid import Level, Shape, level_count, stacked
+from dcmdask.store.pyramid import Grown, Level, Shape, double, level_count, stacked
 
 Wanted: TypeAlias = "str | int | Sequence[int] | None"
 
@@ -44,13 +44,16 @@ class Plan:
     dims : tuple of str
         Names of the axes of the stored arrays.
     frame_axes : tuple of int
-        Axes that number frames; the others are rows, columns and samples.
+        Axes that number frames; the others are rows, columns and samples. Rows and columns are
+        the last two of them where frames are cut.
     samples_axis : int or None
         Index of the samples' axis.
     halved : tuple of int
         Axes along which a level has half the length of the one below.
     dtype : numpy.dtype
     levels : tuple of Level
+    tile : (int, int) or None
+        Rows and columns of the tiles that frames are cut into: those that are decoded together.
     """
 
     dims: tuple[str, ...]
@@ -59,6 +62,12 @@ class Plan:
     halved: tuple[int, ...]
     dtype: np.dtype[Any]
     levels: tuple[Level, ...]
+    tile: tuple[int, int] | None = None
+
+    @property
+    def pieces(self) -> Shape:
+        """Lengths along `frame_axes` of what is decoded as a whole: a frame, or a tile."""
+        return pieces_of(self.frame_axes, self.tile)
 
     def unit(self, level: int) -> Shape:
         """Return the lengths of a region of `level`, the last along an axis may be shorter.
@@ -66,8 +75,10 @@ class Plan:
         The regions of level 0 hold whole objects of level 1, too.
         """
         unit = list(self.levels[level].shape)
-        for axis in self.frame_axes:
+        for axis, piece in zip(self.frame_axes, self.pieces, strict=True):
             unit[axis] = self.levels[level].objects[axis]
+            if level == 0 and unit[axis] < self.levels[0].shape[axis]:
+                unit[axis] = math.lcm(unit[axis], piece)
             if level == 0 and len(self.levels) > 1:
                 above = self.levels[1].objects[axis] * (2 if axis in self.halved else 1)
                 unit[axis] = math.lcm(unit[axis], above)
@@ -134,6 +145,8 @@ def planned(
     shards: Wanted = "auto",
     halved: tuple[int, ...] = (),
     levels: int | str = 1,
+    kept: int = 0,
+    tile: tuple[int, int] | None = None,
 ) -> Plan:
     """Choose chunks, shards and levels, or take those that are wanted.
 
@@ -143,10 +156,16 @@ def planned(
         Shape of the stored array.
     chunks, shards : "auto", int or sequence of int
         One number for each axis but that of the samples; or, for one axis of frames, the
-        number of whole frames. Shards may be None.
+        number of whole frames, and where frames are cut that of rows and of columns. Shards may
+        be None.
     halved : tuple of int
         Axes that a level has half as long as the one below.
     levels : int or "auto"
+    kept : int
+        Number of finer levels among them that are of other plans.
+    tile : (int, int), optional
+        Rows and columns of tiles, by which chunks and shards of a few of them are as wide as
+        high.
 
     Raises
     ------
@@ -155,24 +174,34 @@ def planned(
     ValueError
         Numbers that make no sense.
     """
-    tiled = _Axes(shape, dtype.itemsize, frame_axes, samples_axis, "z" in dims)
-    chunk = None if chunks == "auto" else tiled.given(chunks, "chunks")
-    shard = None if shards in (None, "auto") else tiled.given(shards, "shards")
+    axes = _Axes(shape, dtype.itemsize, frame_axes, samples_axis, "z" in dims, tile)
+    chunk = None if chunks == "auto" else axes.given(chunks, "chunks")
+    shard = None if shards in (None, "auto") else axes.given(shards, "shards")
     if chunk is None:
-        chunk = tiled.chunks()
+        chunk = axes.chunks()
         if shard is None:
-            chunk = tiled.evened(chunk, halved)
+            chunk = axes.evened(chunk, halved)
         else:
             # As large as fits into the shards that are wanted.
             chunk = tuple(_divisor(one, most) for one, most in zip(shard, chunk, strict=True))
     if shards == "auto":
-        shard = tiled.shards(chunk)
+        shard = axes.shards(chunk)
     if shard is not None and any(s % c for s, c in zip(shard, chunk, strict=True)):
         text = f"shards {shard} are not made of whole chunks {chunk}"
         raise AlignmentError(text, code="shards")
-    count = level_count(shape, halved, levels)
-    all_levels = stacked(Level(shape, chunk, shard), halved, frame_axes, count)
-    return Plan(dims, frame_axes, samples_axis, halved, dtype, all_levels)
+    count = level_count(shape, halved, levels, kept)
+    all_levels = stacked(Level(shape, chunk, shard), halved, grown_of(frame_axes, tile), count)
+    return Plan(dims, frame_axes, samples_axis, halved, dtype, all_levels, tile)
+
+
+def pieces_of(frame_axes: Shape, tile: tuple[int, int] | None) -> Shape:
+    """Return the lengths along frame axes of what is decoded as a whole."""
+    return (1,) * len(frame_axes) if tile is None else (*(1,) * (len(frame_axes) - 2), *tile)
+
+
+def grown_of(frame_axes: Shape, tile: tuple[int, int] | None) -> Grown:
+    """Return the axes to grow along: those of frames, the last first; or rows and columns."""
+    return tuple((axis,) for axis in reversed(frame_axes)) if tile is None else (frame_axes[-2:],)
 
 
 def check_fits(plan: Plan, limit: int, why: str) -> None:
@@ -194,14 +223,16 @@ def check_fits(plan: Plan, limit: int, why: str) -> None:
         return
     level = plan.levels[0]
     kind = "chunks" if level.shards is None else "shards"
+    what = "frame" if plan.tile is None else "tile"
     words = (
-        f"a region of whole {kind} and whole frames is {plan.unit(0)}, {plan.region_bytes} bytes "
+        f"a region of whole {kind} and whole {what}s is {plan.unit(0)}, {plan.region_bytes} bytes "
         f"decoded, and a task may take {limit} ({why})"
     )
     fitting = _smaller(plan, limit)
     if fitting is None:
-        single = level.shards is None or all(level.chunks[axis] == 1 for axis in plan.frame_axes)
-        advice = "one frame needs more memory" if single else "use chunks of fewer frames"
+        pieces = zip(plan.frame_axes, plan.pieces, strict=True)
+        single = level.shards is None or all(level.chunks[axis] <= n for axis, n in pieces)
+        advice = f"one {what} needs more memory" if single else f"use chunks of fewer {what}s"
         raise AlignmentError(f"{words}; {advice}", code="memory")
     shown = ",".join(str(n) for axis, n in enumerate(fitting) if axis != plan.samples_axis)
     raise AlignmentError(f"{words}; {kind} of {shown} would fit", code="memory")
@@ -211,8 +242,8 @@ def _smaller(plan: Plan, limit: int) -> Shape | None:
     """Return shards, or chunks, of fewer frames whose regions fit; None if there are none."""
     level = plan.levels[0]
     objects = list(level.objects)
-    for axis in plan.frame_axes:
-        step = 1 if level.shards is None else level.chunks[axis]
+    for axis, piece in zip(plan.frame_axes, plan.pieces, strict=True):
+        step = piece if level.shards is None else level.chunks[axis]
         objects[axis] = min(objects[axis], -(-level.shape[axis] // step) * step)
         # Not monotonous: a level above may need several objects in one region.
         for length in range(objects[axis], 0, -step):
@@ -220,7 +251,8 @@ def _smaller(plan: Plan, limit: int) -> Shape | None:
             shape = tuple(objects)
             chunks, shards = (shape, None) if level.shards is None else (level.chunks, shape)
             first = Level(level.shape, chunks, shards)
-            levels = stacked(first, plan.halved, plan.frame_axes, len(plan.levels))
+            grown = grown_of(plan.frame_axes, plan.tile)
+            levels = stacked(first, plan.halved, grown, len(plan.levels))
             if replace(plan, levels=levels).region_bytes <= limit:
                 return shape
     return None
@@ -236,12 +268,15 @@ class _Axes:
         frame_axes: tuple[int, ...],
         samples_axis: int | None,
         volume: bool,
+        tile: tuple[int, int] | None,
     ) -> None:
         self.shape = shape
         self.itemsize = itemsize
         self.frame_axes = frame_axes
         self.samples_axis = samples_axis
         self.volume = volume
+        self.tile = tile
+        self.pieces = dict(zip(frame_axes, pieces_of(frame_axes, tile), strict=True))
         # Beside one another where they come last; otherwise each is a channel.
         self.samples_chunk = shape[-1] if samples_axis == len(shape) - 1 else 1
 
@@ -250,6 +285,8 @@ class _Axes:
         plane = [axis for axis in range(len(self.shape)) if axis != self.samples_axis]
         if isinstance(wanted, int | np.integer) and len(self.frame_axes) == 1:
             wanted = [wanted if axis in self.frame_axes else self.shape[axis] for axis in plane]
+        elif isinstance(wanted, int | np.integer) and self.tile is not None:
+            wanted = [wanted if axis in self.frame_axes[-2:] else 1 for axis in plane]
         if not isinstance(wanted, Sequence) or isinstance(wanted, str):
             raise ValueError(f"{what} {wanted!r}: 'auto', or a number for each axis")
         whole = [one for one in wanted if operator.index(one) >= 1]
@@ -270,6 +307,12 @@ class _Axes:
 
     def chunks(self) -> Shape:
         """Return chunks of about `CHUNK_BYTES`."""
+        if self.tile is not None:
+            start = [self.pieces.get(axis, self.samples_chunk) for axis in range(len(self.shape))]
+            # Parts of a tile that is the whole matrix, say.
+            while self._bytes(start) > LARGE_FRAME_BYTES and max(start) % 2 == 0:
+                start[start.index(max(start))] //= 2
+            return self._squares(start, CHUNK_BYTES)
         frame = [1 if axis in self.frame_axes else n for axis, n in enumerate(self.shape)]
         tile = VOLUME_TILE if self.volume else max(self.shape)
         if not self.volume and self._bytes(frame) > LARGE_FRAME_BYTES:
@@ -281,7 +324,12 @@ class _Axes:
         return tuple(chunk)
 
     def evened(self, chunk: Shape, halved: tuple[int, ...]) -> Shape:
-        """Return the shape of as many chunks of nearly equal lengths: 18 for 35, not 32 and 3."""
+        """Return the shape of as many chunks of nearly equal lengths: 18 for 35, not 32 and 3.
+
+        Chunks of tiles stay as they are.
+        """
+        if self.tile is not None:
+            return chunk
         lengths = []
         for axis, (n, length) in enumerate(zip(self.shape, chunk, strict=True)):
             even = -(-n // max(1, -(-n // length)))
@@ -292,9 +340,16 @@ class _Axes:
         return tuple(lengths)
 
     def shards(self, chunk: Shape) -> Shape | None:
-        """Return shards of whole frames of about `SHARD_BYTES`; None where there is no need."""
+        """Return shards of whole frames, or squares of whole tiles, of about `SHARD_BYTES`.
+
+        None where there is no need.
+        """
         if math.prod(-(-n // c) for n, c in zip(self.shape, chunk, strict=True)) <= FEW_OBJECTS:
             return None
+        if self.tile is not None:
+            together = [self.shape[i] if i == self.samples_axis else c for i, c in enumerate(chunk)]
+            most = min(SHARD_BYTES, self._bytes(self.shape) // LEAST_REGIONS)
+            return self._squares(together, most)
         shard = [
             c if axis in self.frame_axes else max(1, -(-n // c)) * c
             for axis, (n, c) in enumerate(zip(self.shape, chunk, strict=True))
@@ -304,6 +359,21 @@ class _Axes:
         by_count = frames // LEAST_REGIONS * in_plane * self.itemsize
         self._grow(shard, min(SHARD_BYTES, by_count))
         return tuple(shard)
+
+    def _squares(self, lengths: list[int], most: int) -> Shape:
+        """Double rows and columns up to so many bytes, but not beyond the end of the matrix."""
+        start = list(lengths)
+        grown = grown_of(self.frame_axes, self.tile)
+        double(
+            lengths,
+            self.shape,
+            grown,
+            lambda some: 2 ** len(some) * self._bytes(lengths) <= most,
+        )
+        for axis in self.frame_axes[-2:]:
+            whole = max(1, -(-self.shape[axis] // start[axis])) * start[axis]
+            lengths[axis] = min(lengths[axis], whole)
+        return tuple(lengths)
 
     def _grow(self, lengths: list[int], most: int) -> None:
         """Double lengths along the axes of frames, the last first, up to so many bytes."""

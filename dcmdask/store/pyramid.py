@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Shape: TypeAlias = tuple[int, ...]
+# Axes along which objects hold more than one frame or tile, first those to grow along first;
+# those of one tuple grow together.
+Grown: TypeAlias = tuple[tuple[int, ...], ...]
 
 # Number of regions of levels from 2 on, which are small.
 LEAST_REGIONS_ABOVE = 4
@@ -109,53 +113,60 @@ def _every_second(ndim: int, axes: Sequence[int], start: int) -> tuple[slice, ..
 # Shapes
 
 
-def level_count(shape: Shape, halved: tuple[int, ...], wanted: int | str) -> int:
-    """Return the number of levels, or refuse the one that is wanted."""
+def level_count(shape: Shape, halved: tuple[int, ...], wanted: int | str, kept: int = 0) -> int:
+    """Return the number of levels, or refuse the one that is wanted.
+
+    `kept` are finer ones that there are besides, which are among those that are wanted.
+    """
     longest = max((shape[axis] for axis in halved), default=1)
     if wanted == "auto":
         in_plane = max((shape[axis] for axis in halved[-2:]), default=1)
         return 1 + max(0, math.ceil(math.log2(max(1, in_plane) / SMALLEST_LEVEL)))
-    most = 1 + max(0, math.ceil(math.log2(max(1, longest))))
-    if not isinstance(wanted, int | np.integer) or not 1 <= wanted <= most:
+    most = kept + 1 + max(0, math.ceil(math.log2(max(1, longest))))
+    if not isinstance(wanted, int | np.integer) or not kept < wanted <= most:
         raise ValueError(f"levels {wanted!r}: 'auto', or from 1 to {most} for {shape}")
-    return int(wanted)
+    return int(wanted) - kept
 
 
-def stacked(
-    first: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...], count: int
-) -> tuple[Level, ...]:
+def stacked(first: Level, halved: tuple[int, ...], grown: Grown, count: int) -> tuple[Level, ...]:
     """Return `count` levels, each made from the one before it."""
     levels = [first]
     for number in range(1, count):
-        above = _halved(levels[-1], halved, frame_axes)
+        above = _halved(levels[-1], halved, grown)
         # Level 1 is written with the regions of level 0, those above by regions of their own.
-        levels.append(above if number == 1 else _grown(above, first, frame_axes))
+        levels.append(above if number == 1 else _grown(above, first, grown))
     return tuple(levels)
 
 
-def _grown(level: Level, first: Level, frame_axes: tuple[int, ...]) -> Level:
+def double(
+    lengths: list[int], ends: Sequence[int], grown: Grown, fits: Callable[[Sequence[int]], bool]
+) -> None:
+    """Double lengths that are not at their ends, as long as doubling along some axes fits."""
+    for axes in grown:
+        while (some := [axis for axis in axes if lengths[axis] < ends[axis]]) and fits(some):
+            for axis in some:
+                lengths[axis] *= 2
+
+
+def _grown(level: Level, first: Level, grown: Grown) -> Level:
     """Return a level with shards of up to as many values as those of the first one have.
 
     As long as there are enough of them to be written by several tasks at once.
     """
     if level.shards is None or first.shards is None:
         return level
-    shards = list(level.shards)
-    for axis in reversed(frame_axes):
-        while (
-            2 * math.prod(shards) <= math.prod(first.shards)
-            and _regions(level.shape, shards, frame_axes) >= 2 * LEAST_REGIONS_ABOVE
-            and shards[axis] < level.shape[axis]
-        ):
-            shards[axis] *= 2
+    shape, most, shards = level.shape, math.prod(first.shards), list(level.shards)
+
+    def fits(axes: Sequence[int]) -> bool:
+        regions = math.prod(-(-shape[axis] // shards[axis]) for axis in chain(*grown))
+        times: int = 2 ** len(axes)
+        return times * math.prod(shards) <= most and regions >= times * LEAST_REGIONS_ABOVE
+
+    double(shards, shape, grown, fits)
     return replace(level, shards=tuple(shards))
 
 
-def _regions(shape: Shape, shards: Sequence[int], frame_axes: tuple[int, ...]) -> int:
-    return math.prod(-(-shape[axis] // shards[axis]) for axis in frame_axes)
-
-
-def _halved(level: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...]) -> Level:
+def _halved(level: Level, halved: tuple[int, ...], grown: Grown) -> Level:
     """Return the level above; its regions are, if possible, those of the one below.
 
     Its chunks hold about as many values as those below, so that there are fewer of them.
@@ -164,7 +175,7 @@ def _halved(level: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...]) 
     shards = None if level.shards is None else list(level.shards)
     for axis in halved:
         shape[axis] = -(-shape[axis] // 2)
-        if axis not in frame_axes:
+        if axis not in chain(*grown):
             chunks[axis] = min(chunks[axis], max(1, shape[axis]))
             if shards is not None:
                 whole = max(1, -(-shape[axis] // chunks[axis])) * chunks[axis]
@@ -174,12 +185,16 @@ def _halved(level: Level, halved: tuple[int, ...], frame_axes: tuple[int, ...]) 
         elif shards[axis] % 2 == 0:
             shards[axis] //= 2
             chunks[axis] = math.gcd(chunks[axis], shards[axis])
-    for axis in reversed(frame_axes):
-        most = shape[axis] if shards is None else shards[axis]
-        while (
-            2 * math.prod(chunks) <= math.prod(level.chunks)
-            and 2 * chunks[axis] <= most
+    ends = shape if shards is None else shards
+
+    def fits(axes: Sequence[int]) -> bool:
+        if 2 ** len(axes) * math.prod(chunks) > math.prod(level.chunks):
+            return False
+        return all(
+            2 * chunks[axis] <= ends[axis]
             and (shards is None or shards[axis] % (2 * chunks[axis]) == 0)
-        ):
-            chunks[axis] *= 2
+            for axis in axes
+        )
+
+    double(chunks, ends, grown, fits)
     return Level(tuple(shape), tuple(chunks), None if shards is None else tuple(shards))

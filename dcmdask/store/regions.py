@@ -38,12 +38,13 @@ Key: TypeAlias = tuple[slice, ...]
 
 
 class Failure(NamedTuple):
-    """A frame that could not be decoded.
+    """A frame, or a tile of a whole slide, that could not be decoded.
 
     Attributes
     ----------
     frame : tuple of int
-        Its index along the axes that number frames.
+        Its index along the axes that number frames; of a tile the number of the level, that
+        index, and its row and its column among tiles.
     reason : str
     """
 
@@ -109,16 +110,17 @@ def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
     if job.missing is None:
         block = job.frames[along]
     else:
-        block, failures = decoded_or_filled(job.frames, along, job.fill_value)
+        block, failures = decoded_or_filled(plan, job.frames, region, job.fill_value)
     block = stored_as(plan, block)
     if job.missing is not None:
         # Before the pixels, so that no frame is filled and not marked.
-        mask = np.zeros([one.stop - one.start for one in along], bool)
+        places = places_of(plan, region)
+        mask = np.zeros([one.stop - one.start for one in places], bool)
         if job.absent is not None:
-            mask |= job.absent[along]
-        for index, _ in failures:
-            mask[tuple(i - one.start for i, one in zip(index, along, strict=True))] = True
-        job.missing[along] = mask
+            mask |= job.absent[places]
+        for failure in failures:
+            mask[within(places, failure.frame)] = True
+        job.missing[places] = mask
     write(job.arrays[0], region, block)
     if len(job.arrays) > 1:
         write(job.arrays[1], plan.above(region), halve(block, plan.halved, labels=job.is_label_map))
@@ -126,8 +128,19 @@ def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
 
 
 def frames_of(plan: Plan, region: Sequence[slice]) -> Key:
-    """Return the frames of a region of level 0, along the axes that number them."""
+    """Return the index of a region of level 0 along the leading axes of the frames."""
     return tuple(region[axis] for axis in plan.frame_axes)
+
+
+def places_of(plan: Plan, region: Sequence[slice]) -> Key:
+    """Return where the frames of a region of level 0, or its tiles, lie among all of them."""
+    pairs = zip(frames_of(plan, region), plan.pieces, strict=True)
+    return tuple(slice(one.start // n, -(-one.stop // n)) for one, n in pairs)
+
+
+def within(key: Key, index: Sequence[int]) -> tuple[int, ...]:
+    """Return an index counted from the start of a region."""
+    return tuple(i - one.start for i, one in zip(index, key, strict=True))
 
 
 def stored_as(plan: Plan, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -141,15 +154,16 @@ def stored_as(plan: Plan, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def decoded_or_filled(
-    frames: ArrayLike, along: Key, fill_value: float | None
+    plan: Plan, frames: ArrayLike, region: Sequence[slice], fill_value: float | None
 ) -> tuple[npt.NDArray[Any], list[Failure]]:
-    """Decode the frames `along` their axes, and fill those that cannot be decoded.
+    """Decode the frames or tiles of a region of level 0, and fill those that cannot be decoded.
 
     Raises
     ------
     DcmdaskError
         A disk or a network failed, and not the decoder.
     """
+    along = frames_of(plan, region)
     try:
         return frames[along], []
     except DcmdaskError as error:
@@ -157,10 +171,11 @@ def decoded_or_filled(
     shape = [one.stop - one.start for one in along]
     block = np.full((*shape, *frames.shape[len(along) :]), fill_value, frames.dtype)
     failures = []
-    for index in _indices(along):
+    for index in product(*(range(one.start, one.stop) for one in places_of(plan, region))):
+        lengths = zip(index, plan.pieces, along, strict=True)
+        part = tuple(slice(i * n, min(i * n + n, one.stop)) for i, n, one in lengths)
         try:
-            place = tuple(i - one.start for i, one in zip(index, along, strict=True))
-            block[place] = frames[index]
+            block[_moved(part, along)] = frames[part]
         except DcmdaskError as error:
             _raise_if_it_may_pass(error)
             failures.append(Failure(index, str(error)))
@@ -173,8 +188,10 @@ def _raise_if_it_may_pass(error: DcmdaskError) -> None:
         raise error
 
 
-def _indices(along: Key) -> Iterator[tuple[int, ...]]:
-    return product(*(range(one.start, one.stop) for one in along))
+def _moved(part: Key, along: Key) -> Key:
+    """Return a part of a region, counted from the start of that."""
+    pairs = zip(part, along, strict=True)
+    return tuple(slice(a.start - r.start, a.stop - r.start) for a, r in pairs)
 
 
 def write(array: zarr.Array[Any], region: Key, block: npt.NDArray[Any]) -> None:

@@ -76,6 +76,13 @@ def run_levels(
     return results
 
 
+def advanced(
+    progress: Callable[[int, int | None], object], before: int, total: int, done: int, _: int | None
+) -> None:
+    """Tell `progress` what is done of several calls of :func:`run_levels`."""
+    progress(before + done, total)
+
+
 def run(
     function: Callable[[Any, int], Any],
     job: Any,

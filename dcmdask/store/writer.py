@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import zarr
@@ -17,18 +18,20 @@ from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import StoreExistsError, StoreLostError
+from dcmdask.images.level import Level
 from dcmdask.images.volume import Stack
 from dcmdask.images.whole_slide import Slide
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources.access import TARGET_OPTION, reaching
-from dcmdask.store.export import ExportReport, Prepared, bytes_stored, prepare
+from dcmdask.store.export import Prepared, prepare
+from dcmdask.store.export_report import ExportReport, bytes_stored
 from dcmdask.store.group import CONFIG, complete, opened
 from dcmdask.store.kept_writer import write_kept
 from dcmdask.store.ownership import check_apart
 from dcmdask.store.place import Place, check_reached, located, with_options
 from dcmdask.store.plan import check_fits
 from dcmdask.store.regions import Failure, Job, cut_short, lacking, left, write_region
-from dcmdask.store.scheduler import room, run_levels
+from dcmdask.store.scheduler import advanced, room, run_levels
 from dcmdask.store.zarr_format import array_parameters, small
 
 
@@ -69,31 +72,36 @@ def to_zarr(
 
     Parameters
     ----------
-    src : str, path-like, file-like, bytes, Dataset, FrameArray, Series, Stack or iterable of paths
-        One file, whose frames keep their order. Or a series or a stack, or a folder, a list, a
-        glob pattern or a URL with one series of one stack: its frames are arranged in space.
+    src : str, path-like, file-like, bytes, Dataset, FrameArray, or as follows
+        One file, whose frames keep their order. Or a :class:`Series` or a :class:`Stack`, or a
+        folder, a list, a glob pattern or a URL with one series of one stack: its frames are
+        arranged in space. Or all of these with one whole slide, a :class:`Slide`, or a
+        :class:`Level` of it: the total pixel matrices. Label, overview and thumbnail images of a
+        slide are never exported, since they may show names.
     store : str, path-like or zarr.abc.store.Store
         A local path, a URL for fsspec, or a store of zarr's, which all worker processes
         reach.
     format : {"zarr", "ome-zarr"}
         One array, ``pixels``; or OME-Zarr: arrays ``0``, ``1``, ... of a pyramid with axes t, c,
-        z, y, x.
+        z, y, x. Levels that a whole slide has itself are kept, and optical paths are c.
     ome_version : {"0.5", "0.4"}
         Version of OME-Zarr: 0.5 is stored in Zarr 3; 0.4 in Zarr 2, without shards, for readers
         that know nothing else.
     chunks : "auto", int or sequence of int
         A number for each axis of the stored array but the samples; an int is a number of
-        whole frames. By default about half a MiB; those of a volume span several frames.
+        whole frames, and of a whole slide one of rows and of columns. By default about half a MiB;
+        those of a volume span several frames, those of a slide several tiles.
     shards : "auto", int, sequence of int or None
         A number for each axis, multiples of `chunks`; None for no shards. By default up to
-        64 MiB of whole frames, where there are more than 64 chunks.
+        64 MiB of whole frames, or of whole tiles, where there are more than 64 chunks.
     compressors : optional
         As zarr takes them. ``"auto"`` is Blosc with Zstandard and bit shuffle and a checksum,
         None for no compression. OME-Zarr 0.4 has no checksum behind Blosc, since readers in other
         languages know none: a chunk of another length is noticed, a changed one only by
         comparing levels or with the source. There ``"zstd"`` has a checksum of its own.
     levels : int or "auto"
-        Number of levels of an OME-Zarr pyramid; by default until a frame fits in 256 x 256.
+        Number of levels of an OME-Zarr pyramid; by default until a frame fits in 256 x 256. Of a
+        whole slide first those that it has itself, and then those made of the coarsest.
     values : str
         ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
         each frame's own slope and intercept; ``"display"``, 8-bit grey or RGB as a viewer shows
@@ -120,10 +128,13 @@ def to_zarr(
         Keyword arguments for the fsspec file system of `store`, where that is a URL.
     on_error : {"fail", "fill"}
         If a frame cannot be decoded, raise; or write `fill_value`, mark the frame in the
-        coordinate ``missing`` and list it in the report.
+        coordinate ``missing`` and list it in the report. Of a whole slide that is a tile: its
+        arrays ``missing``, ``missing-1``, ... of the levels that the slide has itself have an entry
+        for each row and column of tiles.
     fill_value : number, optional
         Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
-        Value (0028,0120) in the same units, or 0.
+        Value (0028,0120) in the same units, or 0. Of a whole slide also of pixels without a tile,
+        by default as :meth:`Level.to_dask` has them.
     resume : bool
         Go on with an export of the same source and options that ended early, if there is one.
     overwrite : bool
@@ -144,8 +155,7 @@ def to_zarr(
         0.4 for slides of one sample only: its axes have c in front of y and x, and a JPEG
         of three samples is no such chunk. Options of decoded exports are refused.
     progress : callable, optional
-        Called with the number of regions written, and of all: those of the image, and then of
-        each image of labels.
+        Called with the number of regions written, and of all that are to be.
     raw : bool, optional
         Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB; for stored
         values only.
@@ -175,8 +185,9 @@ def to_zarr(
         Objects that were written are not in the store.
     LayoutError
         OME-Zarr has no axis for a dimension of the frames; or `labels` is no segmentation with the
-        rows and columns of the image. Nothing was written. Or tiles cannot be kept as they are:
-        they overlap, are encoded in several ways, or no codec of Zarr 2 decodes them to the same.
+        rows and columns of the image. Or the levels of a slide differ in samples, type, optical
+        paths or focal planes. Nothing was written. Or tiles cannot be kept as they are: they
+        overlap, are encoded in several ways, or no codec of Zarr 2 decodes them to the same.
     GeometryError
         `labels` and the image have not one frame of reference, or their grids do not coincide.
     ValueError
@@ -189,8 +200,8 @@ def to_zarr(
     UnreachableError
         The server of `src` or `store` does not answer, or lets nobody in without credentials.
     AmbiguousSourceError, IrregularSeriesError
-        There is not exactly one series of one stack; or it is irregular, and `on_irregular`
-        is ``"error"``.
+        There is not exactly one series of one stack, or one whole slide; or it is irregular, and
+        `on_irregular` is ``"error"``.
     DecodeError
         A frame does not decode. `resume` keeps the regions that were written.
     DcmdaskError
@@ -274,7 +285,7 @@ def to_zarr(
         storage_options=storage_options,
         **decoding_options,
     )
-    for one in (prepared, *prepared.labels):
+    for one in prepared.all:
         check_fits(one.plan, *room())
     begun = opened(
         store,
@@ -284,33 +295,34 @@ def to_zarr(
         zarr_format=prepared.layout.zarr_format,
     )
     with reaching(target, TARGET_OPTION), begun as (group, place, there):
-        written, failures = _write(prepared, group, place, there, progress)
         for name, attributes in prepared.groups().items():
             group.require_group(name).update_attributes(attributes)
-        for one in prepared.labels:
-            written += _write(one, group, place, there, progress)[0]
+        written, failures = _write(prepared.all, group, place, there, progress)
         complete(group)
         stored = bytes_stored(group.store)
-    level, layout = prepared.plan.levels[0], prepared.layout
+    level, pyramid = prepared.plan.levels[0], prepared.pyramid
     return ExportReport(
         store=str(target),
         shape=level.shape,
         dtype=prepared.plan.dtype,
         chunks=level.chunks,
-        bytes_decoded=prepared.contents.frames.nbytes,
+        bytes_decoded=sum(one.contents.frames.nbytes for one in pyramid),
         bytes_stored=stored,
         seconds=time.perf_counter() - started,
         token=prepared.contents.frames.token,
         shards=level.shards,
-        levels=len(prepared.plan.levels),
-        regions=layout.regions + sum(one.layout.regions for one in prepared.labels),
+        levels=sum(len(one.plan.levels) for one in pyramid),
+        regions=sum(one.layout.regions for one in prepared.all),
         written=written,
         failures=tuple(failures),
+        tile=prepared.plan.tile,
     )
 
 
 def _names(src: Any) -> list[str]:
     """Return the paths and URLs that a source is read from; none for data in memory."""
+    if isinstance(src, Level):
+        return _names(src.stack)
     if isinstance(src, Series | Stack | Slide):
         return sorted({folder_of(one.source.name) for one in src.instances})
     if isinstance(src, FrameArray) or hasattr(src, "read"):
@@ -319,14 +331,46 @@ def _names(src: Any) -> list[str]:
     return [] if isinstance(src, Dataset | bytes | bytearray | memoryview) else sources(src)
 
 
+class _Begun(NamedTuple):
+    """An image of which the arrays exist, and the regions that are not written."""
+
+    prepared: Prepared
+    job: Job
+    left: dict[int, list[int]]
+
+
 def _write(
-    prepared: Prepared,
+    images: Sequence[Prepared],
     group: zarr.Group,
     place: Place,
     there: Mapping[str, int | None],
     progress: Callable[[int, int | None], None] | None,
 ) -> tuple[int, list[Failure]]:
     """Write the missing regions; return their number and the frames that were filled."""
+    begun = [_begun(one, group, place, there) for one in images]
+    total = sum(len(numbers) for one in begun for numbers in one.left.values())
+    written, failures = 0, list[Failure]()
+    for one in begun:
+        advance = None if progress is None else partial(advanced, progress, written, total)
+        found = run_levels(write_region, one.job, one.left, advance)
+        written += len(found)
+        failures += _filled(one, list(chain.from_iterable(found)))
+    sizes = place.sizes()
+    if lost := sum(1 for one in begun for _ in lacking(one.prepared.layout, one.job.arrays, sizes)):
+        many = sum(1 for one in begun for _ in one.prepared.layout.all_keys())
+        raise StoreLostError(
+            f"{many - lost} of {many} objects are in the store, and whole: can all worker "
+            "processes reach it?",
+            source=place.root,
+            code="objects-lost",
+        )
+    return written, failures
+
+
+def _begun(
+    prepared: Prepared, group: zarr.Group, place: Place, there: Mapping[str, int | None]
+) -> _Begun:
+    """Make the arrays of an image, unless they exist, and remove objects that are not whole."""
     layout, plan = prepared.layout, prepared.plan
     arrays = tuple(_array(group, name, **made) for name, made in prepared.arrays())
     mask = _array(group, layout.mask, **prepared.mask()) if layout.mask else None
@@ -346,17 +390,7 @@ def _write(
         prepared.fill_value,
         prepared.contents.is_label_map,
     )
-    found = run_levels(write_region, job, todo.regions, progress)
-    failures = list(chain.from_iterable(found))
-    if lost := sum(1 for _ in lacking(layout, arrays, place.sizes())):
-        many = sum(1 for _ in layout.all_keys())
-        raise StoreLostError(
-            f"{many - lost} of {many} objects are in the store, and whole: can all worker "
-            "processes reach it?",
-            source=place.root,
-            code="objects-lost",
-        )
-    return len(found), failures if mask is None else _filled(mask, absent, failures)
+    return _Begun(prepared, job, todo.regions)
 
 
 def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:
@@ -399,14 +433,18 @@ def _write_coordinates(group: zarr.Group, prepared: Prepared) -> None:
         group.create_array(name, **made, overwrite=True, config=CONFIG)
 
 
-def _filled(mask: zarr.Array[Any], absent: Any, failures: list[Failure]) -> list[Failure]:
+def _filled(one: _Begun, failures: list[Failure]) -> list[Failure]:
     """Return all frames that were filled, by this export and the one that it resumes."""
+    if one.job.missing is None:
+        return failures
     known = dict(failures)
-    missing = np.asarray(mask[...])
-    if absent is not None:
-        missing &= ~absent
-    indices = [tuple(index) for index in np.argwhere(missing).tolist()]
+    missing = np.asarray(one.job.missing[...])
+    if one.job.absent is not None:
+        missing &= ~one.job.absent
+    name = one.prepared.layout.names[0]
+    # Of tiles there are those of several levels.
+    above = () if one.job.plan.tile is None else (int(name) if name.isdecimal() else 0,)
     return [
-        Failure(index, known.get(index, "filled before the export was resumed"))
-        for index in indices
+        Failure((*above, *index), known.get(index, "filled before the export was resumed"))
+        for index in map(tuple, np.argwhere(missing).tolist())
     ]

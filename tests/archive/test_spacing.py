@@ -253,7 +253,7 @@ def test_a_file_in_the_patient_has_the_coordinates_of_the_series(corpus: Path) -
     v = scan(file)[0].to_xarray()
     from dcmdask.store.contents import contents
 
-    what = contents(file, arranged=False, values="stored", on_irregular="error", fill_value=None)
+    what = contents(file, values="stored", on_irregular="error", fill_value=None)
     for name, dim in (("y", "row"), ("x", "column")):
         dims, values, attributes = what.coordinates[name]
         assert (dims, attributes) == ((dim,), {"units": "mm"})

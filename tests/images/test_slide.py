@@ -15,6 +15,7 @@ from made_segmentations import written
 from made_slides import ORIENTATION, ORIGIN, SPACING, Made, MadeSlide, made_slide
 from pydicom import dcmread
 from pydicom.uid import (
+    UID,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -481,3 +482,81 @@ def test_tiles_that_would_not_lie_side_by_side_are_not_reduced(tmp_path: Path) -
     with pytest.raises(LayoutError, match="side by side"):
         level.to_dask(reduced=4)
     assert made.levels[0].spacing == SPACING
+
+
+def test_a_slide_where_one_array_is_meant(tmp_path: Path) -> None:
+    made_slide(tmp_path, downsamples=(1, 2))
+    with pytest.raises(AmbiguousSourceError, match=r"open_slide\(\.\.\.\) gives the levels"):
+        dcmdask.from_dicom(tmp_path)
+
+
+def test_a_store_of_tiles_has_no_place_on_the_slide(tmp_path: Path) -> None:
+    """The frames of one file lie beside one another."""
+    made = made_slide(tmp_path / "slide")
+    report = dcmdask.to_zarr(made.levels[0].path, tmp_path / "tiles.zarr")
+    assert report.shape == (12, 64, 64, 3)
+    import zarr
+
+    assert set(zarr.open_group(report.store, mode="r").array_keys()) == {"pixels"}
+
+
+def test_a_file_for_each_optical_path(tmp_path: Path) -> None:
+    """Images of one level in several files are one array; two for one place are an error."""
+    how: dict[str, Any] = {"samples": 1, "bits": 16, "syntax": NATIVE, "focal_planes": 2}
+    whole = made_slide(tmp_path / "a", optical_paths=2, **how).levels[0]
+    other = made_slide(tmp_path / "b", SOPInstanceUID="1.2.3.9", **how).levels[0]
+    dataset = dcmread(other.path)
+    dataset.OpticalPathSequence[0].OpticalPathIdentifier = "z"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.9")
+    dataset.save_as(other.path)
+    (level,) = dcmdask.open_slide(tmp_path).levels
+    assert level.dims == ("optical_path", "z", "y", "x")
+    assert [path.identifier for path in level.optical_paths][-1] == "z"
+    expected_ = np.concatenate([whole.matrix, other.matrix])[:, ::-1]
+    np.testing.assert_array_equal(level.to_dask(), expected_)
+    single = made_slide(tmp_path / "c", SOPInstanceUID="1.2.3.10", **{**how, "focal_planes": 1})
+    dataset = dcmread(single.levels[0].path)
+    dataset.OpticalPathSequence[0].OpticalPathIdentifier = "y"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.10")
+    dataset.save_as(single.levels[0].path)
+    (level,) = dcmdask.open_slide(tmp_path).levels
+    # One path lacks a focal plane.
+    assert level.shape == (4, 2, 150, 210)
+    assert not level.to_dask()[3].any(axis=(1, 2)).all()
+
+
+def test_memory_of_a_pass_depends_on_chunks(tmp_path: Path) -> None:
+    import tracemalloc
+
+    import dask
+
+    from dcmdask.arrays.matrix import TILES_BYTES
+
+    made_slide(tmp_path, (4096, 4096), (256, 256))
+    lazy = dcmdask.open_slide(tmp_path).levels[0].to_dask(chunks=1024)
+    sums = lazy.map_blocks(lambda block: block[:1, :1].copy(), chunks=(1, 1, 3), dtype=lazy.dtype)
+    with dask.config.set(scheduler="synchronous"):
+        sums.compute()
+        tracemalloc.start()
+        sums.compute()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    chunk = 1024 * 1024 * 3
+    # The pixels of the slide are 16 chunks.
+    assert peak < 2 * chunk + TILES_BYTES < 16 * chunk
+
+
+def test_positions_come_before_the_organisation(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, organisation="TILED_SPARSE", shuffled=True)
+    changed(tmp_path, DimensionOrganizationType="TILED_FULL")
+    with pytest.warns(DcmdaskWarning, match="frames have other positions"):
+        slide = dcmdask.open_slide(tmp_path)
+    np.testing.assert_array_equal(slide.levels[0].to_dask(), expected(made.levels[0]))
+
+
+def test_a_number_of_focal_planes_that_cannot_be(tmp_path: Path) -> None:
+    """It takes no memory."""
+    made_slide(tmp_path)
+    changed(tmp_path, TotalPixelMatrixFocalPlanes=4_000_000_000)
+    with pytest.raises(HeaderError, match="4000000000 planes"):
+        dcmdask.open_slide(tmp_path)

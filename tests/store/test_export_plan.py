@@ -23,7 +23,7 @@ DIMS = ("t", "c", "z", "y", "x")
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Any plan: up to two axes of frames, samples in front, behind or absent, a pyramid."""
+    """Any plan: up to two axes of frames, samples in front, behind or absent, a pyramid, tiles."""
     outer = draw(st.lists(st.integers(1, 9), min_size=1, max_size=2))
     where = draw(st.sampled_from(["none", "last", "first"]))
     shape = [*outer, draw(st.integers(1, 20)), draw(st.integers(1, 20))]
@@ -40,6 +40,11 @@ def plans(draw: st.DrawFn) -> Plan:
             frame_axes = tuple(a + (a >= samples_axis) for a in frame_axes)
         last = len(shape)
         halved = draw(st.sampled_from([(), (last - 2, last - 1), (last - 3, last - 2, last - 1)]))
+    tile = draw(st.none() | st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    if tile is not None:
+        last = len(shape) - (where == "last")
+        frame_axes += (last - 2, last - 1)
+        halved = tuple(axis for axis in halved if axis >= last - 2)
     plane = [length for axis, length in enumerate(shape) if axis != samples_axis]
     chunks: Any = draw(st.just("auto") | st.tuples(*[st.integers(1, n + 2) for n in plane]))
     shards: Any = draw(st.sampled_from(["auto", None, "some"]))
@@ -58,6 +63,7 @@ def plans(draw: st.DrawFn) -> Plan:
         shards=shards,
         halved=halved,
         levels=draw(st.integers(1, min(4, most))),
+        tile=tile,
     )
 
 
@@ -73,6 +79,15 @@ def test_regions_cover_all_frames_once(plan: Plan) -> None:
             for axis in set(range(len(one.shape))) - set(plan.frame_axes):
                 assert region[axis] == slice(0, one.shape[axis])
         assert (hits == 1).all()
+
+
+@given(plans())
+def test_regions_are_made_of_whole_frames_or_tiles(plan: Plan) -> None:
+    for number in range(plan.count(0)):
+        region = plan.region(0, number)
+        for axis, piece in zip(plan.frame_axes, plan.pieces, strict=True):
+            assert region[axis].start % piece == 0
+            assert region[axis].stop % piece == 0 or region[axis].stop == plan.levels[0].shape[axis]
 
 
 @given(plans())
@@ -243,6 +258,7 @@ def test_a_region_that_does_not_fit(plan: Plan, limit: int) -> None:
         samples_axis=plan.samples_axis,
         halved=plan.halved,
         levels=len(plan.levels),
+        tile=plan.tile,
         **{"shards": None, **given_},
     )
     check_fits(again, limit, "a test")
@@ -305,6 +321,29 @@ def test_chunks_are_even(frames: int, halved: tuple[int, ...], chunk: int) -> No
     assert plan.levels[0].chunks == (chunk, 128, 64)
     wanted = planned(shape, np.dtype("u2"), dims, **options, chunks=(32, 128, 64))
     assert wanted.levels[0].chunks == (32, 128, 64)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "chunks", "shards"),
+    [
+        # About as wide as high, in whole tiles.
+        ((3, 80_000, 90_000), (256, 256), (1, 512, 512), (3, 4096, 4096)),
+        ((3, 80_000, 90_000), (240, 240), (1, 480, 480), (3, 3840, 3840)),
+        ((3, 5_000, 6_000), (512, 512), (1, 512, 512), (3, 1024, 1024)),
+        ((3, 900, 90_000), (256, 256), (1, 512, 512), (3, 1024, 8192)),
+        # No further than the last tile.
+        ((3, 600, 900), (64, 64), (1, 512, 512), None),
+        ((3, 60, 90), (64, 64), (1, 64, 128), None),
+        # A tile is the whole matrix.
+        ((3, 2_000, 3_000), (2_000, 3_000), (1, 2_000, 1_500), None),
+    ],
+)
+def test_tiles_make_squares(shape: Any, tile: Any, chunks: Any, shards: Any) -> None:
+    axes: dict[str, Any] = {"frame_axes": (1, 2), "samples_axis": 0, "halved": (1, 2)}
+    plan = planned(shape, np.dtype("u1"), ("c", "y", "x"), tile=tile, **axes)
+    assert (plan.levels[0].chunks, plan.levels[0].shards) == (chunks, shards)
+    plan = planned(shape, np.dtype("u1"), ("c", "y", "x"), tile=tile, **axes, chunks=96, shards=192)
+    assert (plan.levels[0].chunks, plan.levels[0].shards) == ((1, 96, 96), (3, 192, 192))
 
 
 def test_even_chunks_make_whole_shards() -> None:

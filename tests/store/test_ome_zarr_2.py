@@ -14,6 +14,7 @@ import xarray as xr
 import zarr
 from made_segmentations import masks, read, source, written
 from made_series import AXIAL, along, classic
+from made_slides import made_slide
 from make_dicom import noise
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Multiscales, Reader
@@ -128,8 +129,11 @@ console.log(JSON.stringify(told));
 
 
 @pytest.mark.rare
-@pytest.mark.parametrize("compressors", ["auto", "zstd", "gzip", "none"])
-def test_a_browser_reader_opens_it(compressors: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "compressors"),
+    [*(("volume", one) for one in ("auto", "zstd", "gzip", "none")), ("slide", "auto")],
+)
+def test_a_browser_reader_opens_it(kind: str, compressors: str, tmp_path: Path) -> None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("no node and npm, with which zarrita runs")
     install = ["npm", "install", "--silent", "--no-save", "zarrita@0.7.5", "@zarrita/storage@0.2.0"]
@@ -137,7 +141,11 @@ def test_a_browser_reader_opens_it(compressors: str, tmp_path: Path) -> None:
     if done.returncode:
         pytest.skip("npm cannot install zarrita")
     store = tmp_path / "a.zarr"
-    to_zarr(series(tmp_path), store, **TILED, compressors=compressors)
+    if kind == "slide":
+        made_slide(tmp_path / "slide", downsamples=(1, 2))
+        to_zarr(tmp_path / "slide", store, **FORM, levels=3, chunks=64)
+    else:
+        to_zarr(series(tmp_path), store, **TILED, compressors=compressors)
     (tmp_path / "read.mjs").write_text(SCRIPT)
     command = ["node", "read.mjs", str(store)]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)

@@ -18,7 +18,15 @@ from dcmdask.pixels.array_like import ArrayLike
 from dcmdask.store.place import Place, check_reached
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
-from dcmdask.store.regions import Key, Layout, decoded_or_filled, frames_of, stored_as
+from dcmdask.store.regions import (
+    Key,
+    Layout,
+    decoded_or_filled,
+    frames_of,
+    places_of,
+    stored_as,
+    within,
+)
 from dcmdask.store.zarr_format import check_length, reads_beyond
 
 # Number of frames that a difference names.
@@ -174,10 +182,10 @@ def _marked(
     key = check.layout.mask_key(region)
     if key in check.lost:
         return None
-    along = frames_of(check.layout.plan, region)
+    places = places_of(check.layout.plan, region)
     try:
-        marked = np.asarray(missing[along])
-        return marked.reshape([one.stop - one.start for one in along]).astype(bool)
+        marked = np.asarray(missing[places])
+        return marked.reshape([one.stop - one.start for one in places]).astype(bool)
     except Exception as error:
         check_reached(error)
         found.differences.append(Difference(key, f"it is damaged: {error_text(error)}"))
@@ -193,7 +201,7 @@ def _compare_level(
     stored = _read(check, level, region, found)
     if stored is not None and below is not None:
         made = halve(below, check.layout.plan.halved, labels=check.is_label_map)
-        origin = f"from level {level - 1}, halved,"
+        origin = f"from level {check.layout.names[level - 1]}, halved,"
         _tell(check, level, region, stored, made, unequal(stored, made), origin, found)
 
 
@@ -208,7 +216,7 @@ def _compare_fill(
     if marked is None or check.fill_value is None:
         return
     fill = np.full(1, check.fill_value, stored.dtype)
-    wrong = unequal(stored, fill) & _spread(check.layout.plan, marked)
+    wrong = unequal(stored, fill) & _spread(check.layout.plan, marked, region)
     origin = "from the fill value, though marked as missing,"
     _tell(check, 0, region, stored, fill, wrong, origin, found)
 
@@ -222,32 +230,32 @@ def _compare_source(
     found: Found,
 ) -> None:
     plan, name = check.layout.plan, check.layout.names[0]
-    along = frames_of(plan, region)
-    block, failures = decoded_or_filled(expected.frames, along, 0)
+    places = places_of(plan, region)
+    block, failures = decoded_or_filled(plan, expected.frames, region, 0)
     decoded = stored_as(plan, block)
-    nowhere = np.zeros([one.stop - one.start for one in along], bool)
+    nowhere = np.zeros([one.stop - one.start for one in places], bool)
     failed, filled = nowhere.copy(), nowhere if marked is None else marked
-    absent = nowhere if expected.absent is None else expected.absent[along]
+    absent = nowhere if expected.absent is None else expected.absent[places]
     for frame, reason in failures:
-        place = tuple(i - one.start for i, one in zip(frame, along, strict=True))
+        place = within(places, frame)
         failed[place] = True
         if not filled[place]:
             what = f"the source does not decode: {reason}"
             found.differences.append(Difference(f"{name}{list(frame)}", what))
     if marked is not None:
-        for frame in _frames(absent & ~marked, along):
+        for frame in _frames(absent & ~marked, places):
             what = "the source has no such frame, and it is not marked as missing"
             found.differences.append(Difference(f"{name}{list(frame)}", what))
-    found.decodable.extend(_frames(filled & ~absent & ~failed, along))
+    found.decodable.extend(_frames(filled & ~absent & ~failed, places))
     wrong = unequal(stored, decoded)
     if (filled | failed).any():
-        wrong &= ~_spread(plan, filled | failed)
+        wrong &= ~_spread(plan, filled | failed, region)
     if expected.by_codec and wrong.any():
-        exported = stored_as(plan, decoded_or_filled(expected.exported, along, 0)[0])
+        exported = stored_as(plan, decoded_or_filled(plan, expected.exported, region, 0)[0])
         off = np.abs(np.subtract(stored[wrong], decoded[wrong], dtype=np.float64))
         near = wrong.copy()
         near[wrong] = (stored[wrong] == exported[wrong]) & (off <= 1)
-        found.rounded.extend(n for n in near.sum(_within_frames(plan)).ravel().tolist() if n)
+        found.rounded.extend(n for n in _counts(plan, near).ravel().tolist() if n)
         wrong &= ~near
     _tell(check, 0, region, stored, decoded, wrong, "from the source", found)
 
@@ -265,8 +273,20 @@ def _within_frames(plan: Plan) -> tuple[int, ...]:
     return tuple(axis for axis in range(len(plan.dims)) if axis not in plan.frame_axes)
 
 
-def _spread(plan: Plan, frames: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return a mask of frames in a shape that is broadcast over their values."""
+def _counts(plan: Plan, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return how many values of each frame, or of each tile, are chosen in a region."""
+    found = chosen.sum(_within_frames(plan))
+    for axis, piece in enumerate(plan.pieces):
+        if piece > 1:
+            found = np.add.reduceat(found, np.arange(0, found.shape[axis], piece), axis)
+    return np.asarray(found)
+
+
+def _spread(plan: Plan, frames: npt.NDArray[np.bool_], region: Key) -> npt.NDArray[np.bool_]:
+    """Return a mask of frames or tiles in a shape that is broadcast over the values of a region."""
+    for axis, (one, piece) in enumerate(zip(frames_of(plan, region), plan.pieces, strict=True)):
+        if piece > 1:
+            frames = frames.take(np.arange(one.stop - one.start) // piece, axis)
     return np.expand_dims(frames, _within_frames(plan))
 
 
@@ -296,10 +316,16 @@ def _tell(
     # The distance from NaN is not known; it counts as infinite.
     most = np.nan_to_num(off, nan=np.inf).max()
     by = "as NaN or infinity does" if most == np.inf else f"by {most:g} at most"
-    frames = _frames(np.asarray(wrong.any(_within_frames(plan))), along)
-    listed = ", ".join(str(one[0] if len(one) == 1 else one) for one in frames[:_NAMED])
-    more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
+    kind = "frame" if plan.tile is None else "tile"
+    listed = ""
+    # Tiles are those of level 0; above there are none.
+    if plan.tile is None or level == 0:
+        places = along if plan.tile is None else places_of(plan, region)
+        frames = _frames(_counts(plan, wrong) > 0, places)
+        named = ", ".join(str(one[0] if len(one) == 1 else one) for one in frames[:_NAMED])
+        more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
+        listed = f": {kind}{'s' if len(frames) > 1 else ''} {named}{more}"
     where = f"{check.layout.names[level]}[{', '.join(f'{r.start}:{r.stop}' for r in along)}]"
     values = "1 value differs" if count == 1 else f"{count} values differ"
-    what = f"{values} {origin} {by}: frame{'s' if len(frames) > 1 else ''} {listed}{more}"
+    what = f"{values} {origin} {by}{listed}"
     found.differences.append(Difference(where, what))

@@ -15,7 +15,7 @@ from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY
 from dcmdask.arrays.transformation import are_values
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
-from dcmdask.store.export import MASK, Format, OnError, Prepared
+from dcmdask.store.export import Format, OnError, Prepared, mask_of
 from dcmdask.store.ome import DEFAULT_VERSION, OmeVersion, told_in, zarr_format_of
 from dcmdask.store.place import Place, check_reached
 from dcmdask.store.plan import Plan
@@ -36,13 +36,13 @@ _Check: TypeAlias = "Callable[[Any], bool]"
 
 
 class Stored(NamedTuple):
-    """A store as it is.
+    """A store as it is, or the levels of it that are made of one image.
 
     Attributes
     ----------
     group : zarr.Group
     metadata : dict
-        Attribute ``dcmdask`` of the group.
+        Attribute ``dcmdask`` of the group, with the plan of this image.
     names : tuple of str
         Levels that there should be.
     arrays : tuple of zarr.Array
@@ -55,6 +55,9 @@ class Stored(NamedTuple):
         Arrays of images of labels, by path.
     differences : list of Difference
         Faults of the metadata.
+    next : tuple of Stored
+        The further levels that a whole slide has itself, each with those that are made of it; they
+        have neither coordinates, labels nor differences of their own.
     """
 
     group: zarr.Group
@@ -65,6 +68,12 @@ class Stored(NamedTuple):
     coordinates: dict[str, zarr.Array[Any]]
     labels: dict[str, zarr.Array[Any]]
     differences: list[Difference]
+    next: tuple[Stored, ...] = ()
+
+    @property
+    def images(self) -> tuple[Stored, ...]:
+        """This one and the next ones."""
+        return (self, *self.next)
 
     @property
     def is_label_map(self) -> bool:
@@ -117,9 +126,13 @@ def open_stored(place: Place) -> Stored:
         differences.append(Difference(CONSOLIDATED_2, what))
     for name in sorted(members.keys() - grids.keys()):
         differences.append(Difference(name, "dcmdask did not write this array"))
-    names = ("pixels",) if plan["format"] == "zarr" else tuple(map(str, range(plan["levels"])))
+    plans = _plans(plan)
+    owners = [one for one in plans for _ in range(one["levels"])]
+    names = ("pixels",) if plan["format"] == "zarr" else tuple(map(str, range(len(owners))))
     # Otherwise a coordinate of this name marks places without a frame.
-    masks = {MASK} if plan["on_error"] == "fill" else set()
+    masks = set()
+    if plan["on_error"] == "fill":
+        masks = {mask_of(str(owners.index(one))) for one in plans}
     arrays: list[zarr.Array[Any]] = []
     others: dict[str, zarr.Array[Any]] = {}
     labels: dict[str, zarr.Array[Any]] = {}
@@ -138,12 +151,33 @@ def open_stored(place: Place) -> Stored:
                     raise ValueError("a coordinate has several objects")
                 others[name] = array
             elif len(arrays) == names.index(name):
-                _check_level(array, plan, arrays)
+                owner = owners[len(arrays)]
+                below = [one for one, of in zip(arrays, owners, strict=False) if of is owner]
+                _check_level(array, owner, below)
                 arrays.append(array)
         except ValueError as error:
             differences.append(Difference(where, str(error)))
-    mask = others.pop(MASK, None) if masks else None
-    return Stored(group, described, names, tuple(arrays), mask, others, labels, differences)
+    found = {name: others.pop(name, None) for name in masks}
+    images = []
+    for one in plans:
+        first = owners.index(one)
+        own = slice(first, first + one["levels"])
+        mask = found.get(mask_of(str(first)))
+        told = {**described, "plan": one}
+        images.append(Stored(group, told, names[own], tuple(arrays[own]), mask, {}, {}, []))
+    return images[0]._replace(
+        coordinates=others, labels=labels, differences=differences, next=tuple(images[1:])
+    )
+
+
+def _plans(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the plan of each image of a store: of a whole slide, of each of its own levels."""
+    common = {name: plan[name] for name in plan if name not in ("next", "tile")}
+    first = {name: plan[name] for name in plan if name != "next"}
+    further = (
+        {name: one[name] for name in one if name in _OF_IMAGE} for one in plan.get("next", [])
+    )
+    return [first, *({**common, **one} for one in further)]
 
 
 def _is_copied(place: Place, group: zarr.Group) -> bool:
@@ -193,7 +227,7 @@ def _check_level(
         if json.dumps(own) != json.dumps(planned):
             text = f"shape, type, chunks and shards are {own}, and {reprlib.repr(planned)}"
             raise ValueError(f"{text} by the plan")
-        if array.ndim < 3 or array.dtype.kind not in "biuf":
+        if array.ndim < (2 if "tile" in plan else 3) or array.dtype.kind not in "biuf":
             raise ValueError("it has no frames of numbers")
         return
     lower = below[-1]
@@ -210,13 +244,16 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
     """Return the regions that the arrays are checked in, with the axes of the source."""
     arrays, mask = there.arrays, there.mask
     levels = tuple(Level(array.shape, array.chunks, array.shards) for array in arrays)
-    names, masked = there.names[: len(arrays)], "" if mask is None else MASK
+    names, masked = there.names[: len(arrays)], "" if mask is None else mask.basename
     zarr_format = there.group.metadata.zarr_format
+    recorded = there.metadata["plan"].get("tile")
+    tile = None if recorded is None else (recorded[0], recorded[1])
     if prepared is not None:
-        return Layout(replace(prepared.plan, levels=levels), names, masked, zarr_format)
+        return Layout(replace(prepared.plan, levels=levels, tile=tile), names, masked, zarr_format)
     dims = dimensions_of(arrays[0])
     samples = len(dims) - 1 if dims[-1] == "sample" else None
-    axes = [axis for axis in range(len(dims)) if axis != samples][:-2]
+    axes = [axis for axis in range(len(dims)) if axis != samples]
+    axes = axes[:-2] if tile is None else axes
     if "c" in dims and (_is_colour(there) if mask is None else mask.ndim < len(axes)):
         samples = dims.index("c")
         axes.remove(samples)
@@ -226,7 +263,7 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
         for axis in range(len(dims))
         if one.shape[axis] != other.shape[axis]
     }
-    plan = Plan(dims, tuple(axes), samples, tuple(sorted(halved)), arrays[0].dtype, levels)
+    plan = Plan(dims, tuple(axes), samples, tuple(sorted(halved)), arrays[0].dtype, levels, tile)
     return Layout(plan, names, masked, zarr_format)
 
 
@@ -289,6 +326,14 @@ _PLAN: Mapping[str, _Check] = {
     "values": are_values,
     "with_identifiers": _is(bool),
 }
+# Those of each further level of a whole slide, and all that a store says of one.
+_OF_IMAGE = frozenset({"chunks", "codecs", "levels", "shape", "shards", "source", "tile"})
+_NEXT = {name: _PLAN[name] for name in ("levels", "source")}
+
+
+def _is_tile(value: Any) -> bool:
+    lengths = value if isinstance(value, list) else []
+    return len(lengths) == 2 and all(type(n) is int and 1 <= n < 2**31 for n in lengths)
 
 
 def check_metadata(metadata: Any, zarr_format: ZarrFormat = 3) -> None:
@@ -304,12 +349,20 @@ def check_metadata(metadata: Any, zarr_format: ZarrFormat = 3) -> None:
     _check(metadata, _GROUP)
     plan, most = metadata["plan"], len(metadata["arrays"])
     _check({"ome_version": DEFAULT_VERSION, **plan}, _PLAN)
+    further = plan.get("next", [])
+    if not isinstance(further, list) or not all(isinstance(one, dict) for one in further):
+        raise ValueError(f"its next cannot be {reprlib.repr(further)}")
+    for one in further:
+        _check(one, _NEXT)
+    for one in (plan, *further):
+        _check({"tile": [1, 1], **one}, {"tile": _is_tile})
     version = plan.get("ome_version", DEFAULT_VERSION)
     if zarr_format_of(version) != zarr_format:
         raise ValueError(f"it is Zarr {zarr_format}, and its plan is of OME-Zarr {version}")
     # Before the names of levels are made.
-    if plan["levels"] > (1 if plan["format"] == "zarr" else most):
-        raise ValueError(f"it has {plan['levels']} levels, and {most} arrays")
+    levels = plan["levels"] + sum(one["levels"] for one in further)
+    if levels > (1 if plan["format"] == "zarr" else most):
+        raise ValueError(f"it has {levels} levels, and {most} arrays")
 
 
 def _check(values: Mapping[str, Any], checks: Mapping[str, _Check]) -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zarr.abc.store import Store
 
-from dcmdask.archive.collection import is_collection, only_stack
 from dcmdask.archive.descriptions import quiet
-from dcmdask.archive.scan import scan
-from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import header_options
 from dcmdask.errors import Note
-from dcmdask.images.volume import Stack
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.sources.access import TARGET_OPTION, reaching
@@ -22,6 +18,7 @@ from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import Prepared, prepare
 from dcmdask.store.ome import DEFAULT_VERSION
 from dcmdask.store.place import located, with_options
+from dcmdask.store.source import images_of, source_of
 from dcmdask.store.verification.comparison import Difference, Expected
 from dcmdask.store.verification.metadata import open_stored
 
@@ -37,15 +34,16 @@ class Reopened(NamedTuple):
     ----------
     prepared : Prepared
         Export of this source with the same options, but for chunks, shards and levels.
-    expected : Expected or None
-        Expected values of level 0; None where shape or type are not those of the store.
+    expected : tuple of Expected
+        Expected values of level 0, and of each further level of a whole slide; none where shape or
+        type are not those of the store.
     token_same : bool
     notes : list of Note
     differences : list of Difference
     """
 
     prepared: Prepared
-    expected: Expected | None
+    expected: tuple[Expected, ...]
     token_same: bool
     notes: list[Note]
     differences: list[Difference]
@@ -62,7 +60,7 @@ def recorded(
 
 def reopen(
     source: Any,
-    metadata: Mapping[str, Any],
+    plans: Sequence[Mapping[str, Any]],
     storage_options: Mapping[str, Any] | None,
     opening: Mapping[str, Any],
 ) -> Reopened:
@@ -71,8 +69,8 @@ def reopen(
     Parameters
     ----------
     source : as for :func:`dcmdask.to_zarr`
-    metadata : mapping
-        The store's attribute ``dcmdask``.
+    plans : sequence of mapping
+        The plan of each image of the store.
     storage_options : mapping or None
     opening : mapping
         Options of :func:`dcmdask.to_zarr`, in place of those in the store.
@@ -82,19 +80,10 @@ def reopen(
     DcmdaskError
         The source cannot be opened, as for :func:`dcmdask.to_zarr`.
     """
-    plan = metadata["plan"]
-    options = {**plan["options"], **opening}
-    arranged = plan["format"] != "zarr"
-    if not isinstance(source, Stack | Series | FrameArray) and (
-        is_collection(source, storage_options)
-        or (arranged and isinstance(source, str | os.PathLike))
-    ):
-        # It is opened twice, and scanned once.
-        found = scan(source, storage_options=storage_options, **header_options(options))
-        on_duplicate = options.get("on_duplicate", "error")
-        source, storage_options = only_stack(found, on_duplicate), None
+    plan = plans[0]
     options = dict(plan["options"])
     filling = options.pop("fill_value", None)
+    on_duplicate = options.pop("on_duplicate", "error")
     common = {
         **{name: plan[name] for name in ("values", "on_irregular", "order_by", "with_identifiers")},
         "fill_value": None if filling is None else float(filling),
@@ -103,34 +92,58 @@ def reopen(
         **({} if isinstance(source, FrameArray) else options),
         **opening,
     }
+    # It is opened twice, and scanned once.
+    source = source_of(
+        source,
+        arranged=plan["format"] != "zarr",
+        on_duplicate=on_duplicate,
+        storage_options=storage_options,
+        **header_options(common),
+    )
     form = {
         "format": plan["format"],
         "ome_version": plan.get("ome_version", DEFAULT_VERSION),
         "shards": None,
         "compressors": None,
+        "levels": len(plans),
     }
     prepared = prepare(source, **form, **common)
-    what, notes = prepared.contents, []
-    same = what.frames.token == plan["source"]
+    pyramid, notes = prepared.pyramid, []
+    tokens = [one.contents.frames.token for one in pyramid]
+    same = tokens == [one["source"] for one in plans]
     if not same:
         text = (
             "the source is not the one that was exported, by path, size and time, or was changed "
             "since"
         )
         notes.append(Note("other-source", text))
-    own = [list(prepared.plan.levels[0].shape), prepared.plan.dtype.str]
-    if own != [plan["shape"], plan["dtype"]]:
-        reason = f"it is {own[0]} {own[1]}, and the store {plan['shape']} {plan['dtype']}"
-        return Reopened(prepared, None, same, notes, [Difference("source", reason)])
-    frames = what.frames
+    if len(pyramid) != len(plans):
+        reason = f"the slide has {len(pyramid)} of the {len(plans)} levels that were exported"
+        return Reopened(prepared, (), same, notes, [Difference("source", reason)])
+    for one, stored in zip(pyramid, plans, strict=True):
+        own = [list(one.plan.levels[0].shape), one.plan.dtype.str]
+        if own != [stored["shape"], stored["dtype"]]:
+            reason = f"it is {own[0]} {own[1]}, and the store {stored['shape']} {stored['dtype']}"
+            return Reopened(prepared, (), same, notes, [Difference("source", reason)])
+        if (one.plan.tile is None) != (stored.get("tile") is None):
+            are = "are no" if one.plan.tile is None else "are"
+            reason = f"its frames {are} tiles of a matrix, other than those of the store"
+            return Reopened(prepared, (), same, notes, [Difference("source", reason)])
     if isinstance(source, FrameArray):
         text = "a FrameArray decodes as it was opened; a path, without short cuts"
         notes.append(Note("frame-array", text))
+        decoded = [prepared.contents]
     else:
         # Opening it a second time, the same warnings would be given again.
         with quiet():
-            frames = contents(source, arranged=arranged, **{**_GENERAL, **common}).frames
-    expected = Expected(frames, what.frames, _is_by_codec(what, common), prepared.absent)
+            sources = images_of(source, len(plans))
+            decoded = [contents(one, **{**_GENERAL, **common}) for one in sources]
+    expected = tuple(
+        Expected(
+            general.frames, one.contents.frames, _is_by_codec(one.contents, common), one.absent
+        )
+        for general, one in zip(decoded, pyramid, strict=True)
+    )
     return Reopened(prepared, expected, same, notes, [])
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,7 +25,7 @@ from dcmdask.store import ome
 from dcmdask.store.export import MASK, Prepared
 from dcmdask.store.place import Place, check_reached, located, with_options
 from dcmdask.store.regions import Layout, grid_of, lacking
-from dcmdask.store.scheduler import room, run_levels
+from dcmdask.store.scheduler import advanced, room, run_levels
 from dcmdask.store.verification.comparison import (
     Check,
     Difference,
@@ -117,9 +118,10 @@ def verify(
     """Check that a store of :func:`to_zarr` is whole, and compare it with its source.
 
     Each object has to exist and decode, and each level of a pyramid has to be made of the one
-    below. With `src`, frames are decoded again, by pydicom's decoders, and compared value by
-    value, and so are coordinates and attributes. Without it a changed value is found only where
-    an object has a checksum, or where a level does not fit another.
+    below, but for those that a whole slide has itself. With `src`, frames are decoded again, by
+    pydicom's decoders, and compared value by value (of a slide those of each of its levels), and
+    so are coordinates and attributes. Without it a changed value is found only where an object has
+    a checksum, or where a level does not fit another.
 
     Parameters
     ----------
@@ -196,14 +198,15 @@ def verify(
         there = open_stored(place)
     found: Reopened | None = None
     if src is not None:
-        found = reopen(src, there.metadata, storage_options, decoding_options)
+        plans = [one.metadata["plan"] for one in there.images]
+        found = reopen(src, plans, storage_options, decoding_options)
     with reaching(store, TARGET_OPTION):
         regions, differences, notes = _compared(place, there, found, fraction, progress)
     return VerifyReport(
         store=str(store),
         complete=_is_complete(there),
         regions=regions,
-        levels=len(there.names),
+        levels=sum(len(one.names) for one in there.images),
         source_token_same=None if found is None else found.token_same,
         notes=tuple(notes),
         # Two levels may both name an object that they need.
@@ -240,31 +243,39 @@ def _compared(
         notes += found.notes
         differences += found.differences
     # A source of another shape is not compared further.
-    prepared = None if found is None or found.expected is None else found.prepared
+    prepared = found.prepared if found is not None and found.expected else None
     version = there.metadata.get("version")
     same_version = prepared if version == __version__ else None
     regions, of_regions = (0, 0), list[Difference]()
     faults = _too_large({name: (one, one.shape) for name, one in there.coordinates.items()})
-    if there.arrays:
-        layout = layout_of(there, prepared)
-        of_levels, chosen = _to_check(place, there, layout, fraction)
+    checks: list[tuple[Check, dict[int, list[int]]]] = []
+    for number, image in enumerate(one for one in there.images if one.arrays):
+        layout = layout_of(image, None if prepared is None else prepared.pyramid[number])
+        of_levels, chosen = _to_check(place, image, layout, fraction)
         faults |= of_levels
         check = Check(
             place,
             layout,
-            there.arrays,
-            there.mask,
+            image.arrays,
+            image.mask,
             frozenset(faults),
-            there.is_label_map,
-            there.fill_value,
-            None if found is None else found.expected,
+            image.is_label_map,
+            image.fill_value,
+            None if found is None or not found.expected else found.expected[number],
         )
-        results = run_levels(check_region, check, chosen, progress)
+        checks.append((check, chosen))
+    if checks:
+        total = sum(len(numbers) for _, chosen in checks for numbers in chosen.values())
+        results: list[Found] = []
+        for check, chosen in checks:
+            advance = None if progress is None else partial(advanced, progress, len(results), total)
+            results += run_levels(check_region, check, chosen, advance)
+        layouts = [check.layout for check, _ in checks]
         of_regions = [one for result in results for one in result.differences]
-        notes += _noted(results)
-        regions = (sum(map(len, chosen.values())), layout.regions)
+        notes += _noted(results, "frames" if layouts[0].plan.tile is None else "tiles")
+        regions = (total, sum(layout.regions for layout in layouts))
         if same_version is not None:
-            of_regions += _attributes(there, same_version, layout)
+            of_regions += _attributes(there, same_version, layouts)
         elif prepared is not None:
             text = (
                 f"the store was written by dcmdask {version}, and this is {__version__}: its "
@@ -300,7 +311,7 @@ def _to_check(
         for level, (name, array) in enumerate(zip(layout.names, there.arrays, strict=True))
     }
     if there.mask is not None:
-        read[MASK] = (there.mask, there.mask.chunks)
+        read[layout.mask] = (there.mask, there.mask.chunks)
     if large := _too_large(read):
         return large, {}
     # Seeded by the source, so that the choice is repeatable.
@@ -331,18 +342,18 @@ def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dic
     return found
 
 
-def _noted(results: Sequence[Found]) -> Iterator[Note]:
+def _noted(results: Sequence[Found], what: str) -> Iterator[Note]:
     rounded = [count for result in results for count in result.rounded]
     if rounded:
         text = (
-            f"{sum(rounded)} values of {len(rounded)} frames differ by 1, as colours do that a "
+            f"{sum(rounded)} values of {len(rounded)} {what} differ by 1, as colours do that a "
             "JPEG codec converts (see raw of open_frames)"
         )
         yield Note("converted-by-codec", text)
     decodable = [frame for result in results for frame in result.decodable]
     if decodable:
         first = decodable[0] if len(decodable[0]) > 1 else decodable[0][0]
-        text = f"{len(decodable)} frames that are marked as missing decode now, the first of them "
+        text = f"{len(decodable)} {what} that are marked as missing decode now, the first of them "
         yield Note("missing-decodes", f"{text}{first}")
 
 
@@ -375,11 +386,14 @@ def _coordinates(
             yield Difference(name, f"{count} of {values.size} values differ from the source")
 
 
-def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[Difference]:
+def _attributes(
+    there: Stored, prepared: Prepared, layouts: Sequence[Layout]
+) -> Iterator[Difference]:
     """Compare what group and arrays say with what the source gives."""
     own, source = (_comparable(one) for one in (there.metadata, prepared.attributes[MARK_KEY]))
     names = [f"{MARK_KEY}.{name}" for name in own | source if own.get(name) != source.get(name)]
-    for name, array in zip(there.names, there.arrays, strict=False):
+    stored = [pair for one in there.images for pair in zip(one.names, one.arrays, strict=False)]
+    for name, array in stored:
         if dimensions_of(array) != tuple(prepared.plan.dims):
             names.append(f"{name}.dimension_names")
     _, made = next(prepared.arrays())
@@ -387,7 +401,9 @@ def _attributes(there: Stored, prepared: Prepared, layout: Layout) -> Iterator[D
         names.append(f"{there.names[0]}.attributes")
     if there.metadata["plan"]["format"] != "zarr":
         version = there.metadata["plan"].get("ome_version", ome.DEFAULT_VERSION)
-        expected = ome.metadata(prepared.contents, layout.plan, layout.names, version)
+        pairs = zip(prepared.pyramid, layouts, strict=False)
+        parts = [ome.Part(one.contents, layout.plan, layout.names) for one, layout in pairs]
+        expected = ome.metadata(parts, version)
         expected, told = json.loads(json.dumps(expected)), there.group.attrs.asdict()
         names += [name for name in ome.KEYS[version] if told.get(name) != expected.get(name)]
     for name in sorted(names):
