@@ -530,8 +530,6 @@ def test_memory_of_a_pass_depends_on_chunks(tmp_path: Path) -> None:
 
     import dask
 
-    from dcmdask.arrays.matrix import TILES_BYTES
-
     made_slide(tmp_path, (4096, 4096), (256, 256))
     lazy = dcmdask.open_slide(tmp_path).levels[0].to_dask(chunks=1024)
     sums = lazy.map_blocks(lambda block: block[:1, :1].copy(), chunks=(1, 1, 3), dtype=lazy.dtype)
@@ -542,8 +540,8 @@ def test_memory_of_a_pass_depends_on_chunks(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     chunk = 1024 * 1024 * 3
-    # The pixels of the slide are 16 chunks.
-    assert peak < 2 * chunk + TILES_BYTES < 16 * chunk
+    # The pixels of the slide are 16 chunks; beside one there are a few encoded and decoded tiles.
+    assert peak < 3 * chunk
 
 
 def test_positions_come_before_the_organisation(tmp_path: Path) -> None:
