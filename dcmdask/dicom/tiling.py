@@ -343,14 +343,16 @@ class _Maker:
             )
             return [], b"", fault, []
         notes = []
+        found = [self._plane(*one) for one in told]
+        # In the order of TILED_FULL, whichever frames come first; "0" and "0.0" are one height.
+        by_rank = {self._rank(one): one for one in found}
+        ranks = sorted(by_rank)
+        numbers_ = [ranks.index(self._rank(one)) for one in found]
+        places["plane"] = np.array(numbers_)[places["plane"]]
+        found = [by_rank[rank] for rank in ranks]
         if double := self.frames - _distinct(places):
             text_ = f"{double} frames have the place of others: later ones lie over earlier ones"
             notes.append(Note("tiles", text_))
-        found = [self._plane(*one) for one in told]
-        # In the order of TILED_FULL, whichever frames come first.
-        ranked = sorted(range(len(found)), key=lambda number: self._rank(found[number]))
-        places["plane"] = np.argsort(ranked)[places["plane"]]
-        found = [found[number] for number in ranked]
         full = _full(self.tile, self.matrix, len(found), self.first, self.frames)
         is_full = np.array_equal(places, full)
         if not is_full and self._word(_ORGANIZATION) == "TILED_FULL":
@@ -369,8 +371,8 @@ class _Maker:
 
     def _rank(self, plane: _Plane) -> tuple[Any, ...]:
         path = self.paths.get(plane.path, len(self.paths))
-        numbers_ = (0.0 if isnan(one) else one for one in (plane.segment, plane.z))
-        return path, plane.path, plane.mapping, *numbers_
+        known = (0.0 if isnan(one) else one for one in (plane.segment, plane.z))
+        return path, plane.path, plane.mapping, *known
 
     def _facts(self, row: bytes, planes: list[_Plane], corner: dict[int, bytes]) -> bytes:
         """Return a row of facts for each plane: those of all, and what tells planes apart."""
