@@ -346,10 +346,9 @@ class _Maker:
         found = [self._plane(*one) for one in told]
         # In the order of TILED_FULL, whichever frames come first; "0" and "0.0" are one height.
         by_rank = {self._rank(one): one for one in found}
-        ranks = sorted(by_rank)
-        numbers_ = [ranks.index(self._rank(one)) for one in found]
-        places["plane"] = np.array(numbers_)[places["plane"]]
-        found = [by_rank[rank] for rank in ranks]
+        order = {rank: number for number, rank in enumerate(sorted(by_rank))}
+        places["plane"] = np.array([order[self._rank(one)] for one in found])[places["plane"]]
+        found = [by_rank[rank] for rank in order]
         if double := self.frames - _distinct(places):
             text_ = f"{double} frames have the place of others: later ones lie over earlier ones"
             notes.append(Note("tiles", text_))
