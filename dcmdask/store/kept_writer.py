@@ -15,11 +15,9 @@ from zarr.abc.store import Store
 
 from dcmdask import __version__
 from dcmdask.archive.discovery import MARK_KEY
-from dcmdask.archive.open_slide import open_slide
-from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES, header_options
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
 from dcmdask.errors import Advice, LayoutError
 from dcmdask.images.level import Level
-from dcmdask.images.volume import Stack
 from dcmdask.images.whole_slide import Slide
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store import ome
@@ -32,6 +30,7 @@ from dcmdask.store.plan import Plan
 from dcmdask.store.provenance import decoding, versions, without_defaults
 from dcmdask.store.pyramid import Level as PlannedLevel
 from dcmdask.store.scheduler import run_levels
+from dcmdask.store.source import source_of
 from dcmdask.store.zarr_format import array_parameters
 
 
@@ -53,7 +52,7 @@ def write_kept(
     Parameters and errors are those of :func:`dcmdask.to_zarr` with `keep_codec`.
     """
     started = time.perf_counter()
-    slide = slide_of(src, storage_options, opening)
+    slide = kept_slide(src, storage_options, opening)
     levels = kept_levels(slide, opening)
     attributes = kept_attributes(slide, levels, with_identifiers, opening)
     if ome_version:
@@ -88,21 +87,30 @@ def write_kept(
     )
 
 
-def slide_of(
+def kept_slide(
     src: Any, storage_options: Mapping[str, Any] | None, opening: Mapping[str, Any]
 ) -> Slide:
-    """Return a slide, opened unless it is."""
-    if isinstance(src, Slide):
-        return src
-    if isinstance(src, Stack):
-        return Slide([src])
-    return open_slide(src, storage_options=storage_options, **header_options(opening))
+    """Return the slide whose tiles are kept.
+
+    Raises
+    ------
+    LayoutError
+        It is no whole slide.
+    """
+    found = source_of(src, arranged=True, storage_options=storage_options, **opening)
+    if not isinstance(found, Slide):
+        raise LayoutError(
+            "only the tiles of a whole slide can be kept as they are encoded, and this is none",
+            source=found.name,
+            code="keep-codec",
+        )
+    return found
 
 
 def planned_levels(src: Any, asked: Mapping[str, Any]) -> tuple[Kept, ...]:
     """Return how a slide would be stored; nothing is written."""
     opening = {name: asked[name] for name in asked if name in DECODING_OPTIONS | OVERRIDES}
-    return kept_levels(slide_of(src, asked.get("storage_options"), opening), opening)
+    return kept_levels(kept_slide(src, asked.get("storage_options"), opening), opening)
 
 
 def as_ome(

@@ -183,6 +183,14 @@ def test_tiles_that_are_encoded_in_several_ways_are_refused(tmp_path: Path) -> N
         to_zarr(tmp_path / "a", tmp_path / "kept.zarr", keep_codec=True)
 
 
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    from pydicom.data import get_testdata_file
+
+    with pytest.raises(LayoutError, match="this is none"):
+        to_zarr(get_testdata_file("CT_small.dcm"), tmp_path / "a.zarr", keep_codec=True)
+    assert not (tmp_path / "a.zarr").exists()
+
+
 def test_options_of_decoded_exports_are_refused(tmp_path: Path) -> None:
     made_slide(tmp_path / "slide")
     with pytest.raises(ValueError, match="keep_codec decodes nothing"):

@@ -14,7 +14,7 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLSLossless
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.pixels.codestream import CodestreamError, parse
 from dcmdask.store.kept import TOGETHER, Kept, kept_levels
-from dcmdask.store.kept_writer import array_of, as_ome, register, slide_of, token_of
+from dcmdask.store.kept_writer import array_of, as_ome, kept_slide, register, token_of
 from dcmdask.store.place import Place, check_reached
 from dcmdask.store.regions import grid_of
 from dcmdask.store.scheduler import run_levels
@@ -77,7 +77,7 @@ def compare_kept(
     token_same = None
     if src is not None:
         options = {**dict(mark["plan"].get("options") or {}), **opening}
-        slide = slide_of(src, storage_options, options)
+        slide = kept_slide(src, storage_options, options)
         levels = kept_levels(slide, options)
         token_same = token_of(levels) == mark["plan"].get("source")
         if version := mark["plan"].get("ome_version"):
