@@ -612,9 +612,17 @@ def test_no_trace_of_a_person(run: Any, tmp_path: Path) -> None:
             data = file_of(dataset, frames[number : number + 1])
             assert data.count(CANARY.encode()) > 1500
             (source / str(number)).write_bytes(data)
+    # A slide, of which the label names somebody as well.
+    slide = made_slide(tmp_path / "slide", associated=("LABEL", "OVERVIEW"))
+    for path in slide.folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        for keyword in ("PatientName", "PatientID", "InstitutionName", "ContainerIdentifier"):
+            setattr(dataset, keyword, CANARY)
+        dataset.OpticalPathSequence[0].OpticalPathDescription = CANARY
+        dataset.save_as(path)
     for name in NAMES:
         target = tmp_path / name
-        code, told = run(name, source, target)
+        code, told = run(name, slide.folder if name == "tissue" else source, target)
         assert code == 0, told
         assert traces(told) == []
         files = [path for path in target.rglob("*") if path.is_file()]

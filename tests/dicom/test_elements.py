@@ -127,10 +127,12 @@ def test_corpus_is_there() -> None:
         pytest.skip("no corpus here: only pydicom's packaged files are compared")
 
 
-def test_walk_equals_pydicom_on_real_files() -> None:
+# A third of the files each time, and all of them before a release.
+@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.rare) for n in (1, 2))])
+def test_walk_equals_pydicom_on_real_files(part: int) -> None:
     left: dict[str, str] = {}
     compared = nested = 0
-    for path in dicom_files():
+    for path in list(dicom_files())[part::3]:
         data = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -148,8 +150,8 @@ def test_walk_equals_pydicom_on_real_files() -> None:
             except AssertionError as error:
                 raise AssertionError(f"{path}: {error}") from error
             compared += 1
-    assert compared > 100
-    assert nested > (1000 if CORPUS else 500)
+    assert compared > 30
+    assert nested > (300 if CORPUS else 100)
     assert set(left) <= set(LEFT_TO_PYDICOM), left
 
 

@@ -106,7 +106,7 @@ def test_a_file_is_a_slide(made: MadeSlide) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_index(made: MadeSlide, data: st.DataObject) -> None:
     """An index of the array-like is that of the picture; a tile is decoded once."""
     frames = known(made).levels[0].frames()
@@ -120,7 +120,7 @@ def test_any_index(made: MadeSlide, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_region(made: MadeSlide, data: st.DataObject) -> None:
     """A region is that of the picture, and beyond its edges it is filled."""
     slide, number = known(made), data.draw(st.integers(0, 2))

@@ -41,8 +41,14 @@ pytestmark = [
 
 PACKAGED, CORPUS = packaged_files(), corpus_files()
 FILES = [*PACKAGED, *CORPUS]
+# Files that pydicom takes longer than 20 seconds for.
+LONG = frozenset({"966_fixed.dcm", "NM_Kakadu44_SOTmarkerincons.dcm"})
 CASES = [
-    pytest.param(path, id=corpus_id(path) if path in set(CORPUS) else f"packaged/{path.name}")
+    pytest.param(
+        path,
+        id=corpus_id(path) if path in set(CORPUS) else f"packaged/{path.name}",
+        marks=[pytest.mark.rare] * (path.name in LONG),
+    )
     for path in FILES
 ]
 # Of larger files only the first, the last and one between are taken one by one as well.

@@ -327,7 +327,7 @@ def test_a_region_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # Ended early, damaged
 
 
-@pytest.mark.parametrize("version", ["0.5", "0.4"])
+@pytest.mark.parametrize("version", ["0.5", pytest.param("0.4", marks=pytest.mark.rare)])
 def test_killed_and_resumed(version: str, exporter: Exporter, tmp_path: Path) -> None:
     made = made_slide(tmp_path / "in", size=(200, 260), downsamples=(1, 2))
     tiles, store = tiles_of(made), tmp_path / "out.zarr"
