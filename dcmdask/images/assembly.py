@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dcmdask.arrays.matrix import TotalPixelMatrix
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.transformation import check_values, fill_for, with_values
 from dcmdask.dicom.instance import issue
@@ -91,9 +92,12 @@ def array_of(
     numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
     if fill_value is None:
         fill_value = stack.meaning.empty
-    if fill_value is None and (numbers < 0).any():
-        fill_value = fill_for(frames, stack.instances, values)
-    return ArrangedFrames(frames, numbers, fill_value)
+    if fill_value is not None or not (numbers < 0).any():
+        return ArrangedFrames(frames, numbers, fill_value)
+    if isinstance(stored, TotalPixelMatrix) and stack.instances[0].samples == 3:
+        # A plane without any tile has the colour of other places without one.
+        return ArrangedFrames(frames, numbers, stored.fill_value)
+    return ArrangedFrames(frames, numbers, fill_for(frames, stack.instances, values))
 
 
 def planned(stack: Stack, chunks: Any) -> Any:
