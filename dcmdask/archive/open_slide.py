@@ -117,7 +117,8 @@ def _pyramids(stacks: list[Stack]) -> dict[tuple[object, ...], list[Stack]]:
         one = stack.instances[0]
         if flavour_of(one) in ("", "VOLUME"):
             pyramid = one.tiling.pyramid if one.tiling else ""
-            orientation = tuple(stack.facts["orientation"][0].round(3).tolist())
+            # There is a zero with a sign; to add another takes it away.
+            orientation = tuple((stack.facts["orientation"][0].round(3) + 0.0).tolist())
             place = () if pyramid else (one.frame_of_reference_uid, str(orientation))
             found.setdefault((stack.series_uid, pyramid, *place), []).append(stack)
     return found

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
+from commands import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_segmentations import written
@@ -560,3 +562,50 @@ def test_a_number_of_focal_planes_that_cannot_be(tmp_path: Path) -> None:
     changed(tmp_path, TotalPixelMatrixFocalPlanes=4_000_000_000)
     with pytest.raises(HeaderError, match="4000000000 planes"):
         dcmdask.open_slide(tmp_path)
+
+
+def test_parts_that_have_the_same_frames(tmp_path: Path) -> None:
+    """Tiles would lie in the place of others, and places of none would show any memory."""
+    made_slide(tmp_path / "a", parts=2, ConcatenationFrameOffsetNumber=None)
+    with pytest.raises(HeaderError, match=r"one has 6 frames from 0 on .* begins at 0"):
+        dcmdask.open_slide(tmp_path / "a")
+    made = made_slide(tmp_path / "b", parts=2)
+    first, second = made.levels[0].paths
+    dataset = dcmread(first)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.9")
+    dataset.save_as(second)
+    with pytest.raises(HeaderError, match="a part is there twice"):
+        dcmdask.open_slide(tmp_path / "b")
+    # Positions do not need the number.
+    how: dict[str, Any] = {"parts": 2, "organisation": "TILED_SPARSE", "shuffled": True}
+    placed = made_slide(tmp_path / "c", ConcatenationFrameOffsetNumber=None, **how)
+    whole = dcmdask.open_slide(tmp_path / "c").levels[0].to_dask()
+    np.testing.assert_array_equal(whole, expected(placed.levels[0]))
+
+
+def test_a_plane_without_any_tile_is_white_as_other_places_are(tmp_path: Path) -> None:
+    holes = [(1, 1, row, column) for row in range(3) for column in range(4)]
+    how: dict[str, Any] = {"organisation": "TILED_SPARSE", "focal_planes": 2, "optical_paths": 2}
+    made = made_slide(tmp_path, holes=holes, **how).levels[0]
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    np.testing.assert_array_equal(level.to_dask(), expected(made))
+    np.testing.assert_array_equal(level.to_xarray(fill_value=7)[1, 0], 7)
+    np.testing.assert_array_equal(level.stack.to_dask(), expected(made))
+    dcmdask.to_zarr(tmp_path, tmp_path / "kept.zarr", keep_codec=True)
+    stored = zarr.open_group(tmp_path / "kept.zarr", mode="r")["0"]
+    assert isinstance(stored, zarr.Array)
+    assert np.all(stored[1, 0] == 255)
+
+
+def test_a_zero_has_no_sign_in_an_orientation(tmp_path: Path) -> None:
+    made_slide(tmp_path, downsamples=(1, 2), pyramid=False)
+    changed(tmp_path, 1, ImageOrientationSlide=["-0", "-1", "0", "-1", "-1e-17", "0"])
+    assert len(dcmdask.open_slide(tmp_path).levels) == 2
+
+
+def test_two_slides_of_one_series_are_not_drawn_as_one(tmp_path: Path) -> None:
+    made_slide(tmp_path / "a")
+    made_slide(tmp_path / "b", (300, 100), PyramidUID="1.2.3.44", SOPInstanceUID="1.2.3.45")
+    found = run("picture", tmp_path, tmp_path / "picture.png")
+    assert found.returncode == 2 and "2 slides where one is meant" in found.stderr
+    assert not (tmp_path / "picture.png").exists()
