@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import pickle
+import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -528,10 +531,6 @@ def test_a_file_for_each_optical_path(tmp_path: Path) -> None:
 
 
 def test_memory_of_a_pass_depends_on_chunks(tmp_path: Path) -> None:
-    import tracemalloc
-
-    import dask
-
     from dcmdask.arrays.matrix import TILES_BYTES
 
     made_slide(tmp_path, (4096, 4096), (256, 256))
@@ -609,3 +608,74 @@ def test_two_slides_of_one_series_are_not_drawn_as_one(tmp_path: Path) -> None:
     found = run("picture", tmp_path, tmp_path / "picture.png")
     assert found.returncode == 2 and "2 slides where one is meant" in found.stderr
     assert not (tmp_path / "picture.png").exists()
+
+
+def test_a_picture_leaves_out_what_a_level_was_padded_with(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"syntax": NATIVE, "table": "none"}
+    made = made_slide(tmp_path, (256, 256), downsamples=(1, 2), **how)
+    dataset = dcmread(made.levels[1].path)
+    tiles = np.frombuffer(dataset.PixelData, np.uint8).reshape(2, 2, -1)
+    dataset.PixelData = np.pad(tiles, ((0, 0), (0, 1), (0, 0))).tobytes()
+    dataset.NumberOfFrames, dataset.TotalPixelMatrixColumns = 6, 192
+    dataset.save_as(made.levels[1].path)
+    with pytest.warns(DcmdaskWarning, match="does not cover the field"):
+        slide = dcmdask.open_slide(tmp_path)
+    whole = slide.levels[0].to_dask().compute()
+    means = whole.reshape(64, 4, 64, 4, 3).mean((1, 3))
+    assert np.abs(np.asarray(slide.thumbnail(64)) - means).mean() < 2
+
+
+def test_memory_of_a_picture_is_not_that_of_its_level(tmp_path: Path) -> None:
+    made_slide(tmp_path, (3072, 4096), (256, 256))
+    slide = dcmdask.open_slide(tmp_path)
+    with dask.config.set(scheduler="synchronous"):
+        slide.thumbnail(128)
+        tracemalloc.start()
+        shown = slide.thumbnail(128)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    whole = slide.levels[0].to_dask().compute()
+    assert np.abs(np.asarray(shown) - whole.reshape(96, 32, 128, 32, 3).mean((1, 3))).mean() < 2
+    # A chunk of 4 MiB, its tiles, and sums of its rows.
+    assert peak < 2**24 < whole.nbytes / 2
+
+
+@pytest.mark.parametrize(("spacing", "expected_"), [("0.000504", 4), ("0.00048", 4.19)])
+def test_rounded_spacings_move_no_level(tmp_path: Path, spacing: str, expected_: float) -> None:
+    """Sizes decide by which factor a level is coarser, unless spacings contradict them."""
+    made_slide(tmp_path, (4096, 4096), (1024, 1024), downsamples=(1, 4))
+    dataset = dcmread(tmp_path / "level-0.dcm")
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = [spacing] * 2
+    dataset.save_as(tmp_path / "level-0.dcm")
+    dataset = dcmread(tmp_path / "level-1.dcm")
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = ["0.00201"] * 2
+    dataset.save_as(tmp_path / "level-1.dcm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        slide = dcmdask.open_slide(tmp_path)
+    assert slide.levels[1].downsample == pytest.approx(expected_, abs=0 if expected_ == 4 else 0.01)
+    assert bool(slide.notes) == (expected_ != 4)
+
+
+def test_a_slide_without_spacing_and_with_planes_at_any_height(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"syntax": NATIVE, "samples": 1, "organisation": "TILED_SPARSE"}
+    made = made_slide(tmp_path, focal_planes=4, **how).levels[0]
+    dataset = dcmread(made.path)
+    del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        position = groups.PlanePositionSlideSequence[0]
+        height = float(position.ZOffsetInSlideCoordinateSystem)
+        position.ZOffsetInSlideCoordinateSystem = f"{height + (height > 3) * 1.3:g}"
+    dataset.save_as(made.path)
+    with (
+        pytest.warns(DcmdaskWarning, match="level 0: gaps are uneven"),
+        pytest.warns(DcmdaskWarning, match="level 0: .* pixels have no spacing"),
+    ):
+        slide = dcmdask.open_slide(tmp_path)
+    (level,) = slide.levels
+    assert all(map(math.isnan, level.mpp))
+    assert level.focal_planes == pytest.approx((7.3, 5.3, 2, 0))
+    np.testing.assert_array_equal(level.to_dask(), expected(made))
+    assert slide.thumbnail(100).size == (100, 71)
