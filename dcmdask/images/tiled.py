@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -116,6 +117,16 @@ def frames_of(
     filled = absent_pixel(instances[0], joined) if fill_value is None else fill_value
     tiles = joined if reduced == 1 else ReducedFrames(joined, reduced)
     return TotalPixelMatrix(tiles, instances, filled)
+
+
+def may_lack_tiles(instances: Iterable[Described]) -> bool:
+    """Return whether there may be places without a tile."""
+    tilings = [part.tiling for one in instances for part in one.stored]
+    return any(
+        one.places or one.frames < math.prod(one.grid) * one.planes
+        for one in tilings
+        if one is not None
+    )
 
 
 def absent_pixel(one: Described, frames: ArrayLike) -> Any:

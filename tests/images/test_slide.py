@@ -608,6 +608,20 @@ def test_two_slides_of_one_series_are_not_drawn_as_one(tmp_path: Path) -> None:
     found = run("picture", tmp_path, tmp_path / "picture.png")
     assert found.returncode == 2 and "2 slides where one is meant" in found.stderr
     assert not (tmp_path / "picture.png").exists()
+    told = run("info", tmp_path).stdout
+    assert "pyramid 1, level 0" in told and "pyramid 2, level 0" in told and "level 1" not in told
+
+
+def test_pictures_are_of_the_same_study(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, associated=("LABEL",))
+    path = made.associated["LABEL"].path
+    dataset = dcmread(path)
+    dataset.SeriesInstanceUID = UID("1.2.3.1")
+    dataset.save_as(path)
+    assert dcmdask.open_slide(tmp_path).label is not None
+    dataset.StudyInstanceUID = UID("1.2.3.2")
+    dataset.save_as(path)
+    assert dcmdask.open_slide(tmp_path).label is None
 
 
 def test_a_picture_leaves_out_what_a_level_was_padded_with(tmp_path: Path) -> None:
@@ -679,3 +693,19 @@ def test_a_slide_without_spacing_and_with_planes_at_any_height(tmp_path: Path) -
     assert level.focal_planes == pytest.approx((7.3, 5.3, 2, 0))
     np.testing.assert_array_equal(level.to_dask(), expected(made))
     assert slide.thumbnail(100).size == (100, 71)
+
+
+def test_a_fill_value_fits_and_is_of_stored_values(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"syntax": NATIVE, "samples": 1, "bits": 16, "RescaleSlope": "2"}
+    places = {"organisation": "TILED_SPARSE", "holes": [(0, 0, 0, 0)]}
+    made_slide(tmp_path, RescaleIntercept="-5", **how, **places)
+    series = dcmdask.scan(tmp_path)[0]
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    assert series.to_dask(fill_value=9)[0, 0].compute() == level.to_dask(fill_value=9)[0, 0] == 9
+    assert series.to_dask("modality")[0, 0].compute() == -5
+    for wrong in (1.5, -1, 70000, math.nan):
+        with pytest.raises(ValueError, match="does not fit uint16"):
+            level.to_dask(fill_value=wrong)
+    # It would be 13.
+    with pytest.raises(ValueError, match="fill_value 9 is for stored values"):
+        series.to_dask("modality", fill_value=9)
