@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dcmdask.archive.collection import check_found
@@ -23,7 +23,8 @@ def open_slide(
 
     Levels are the images that Image Type calls VOLUME, put together by their total pixel matrix
     (PS3.3 C.8.12.4); only headers are read. They belong to one pyramid by their Pyramid UID, or by
-    Frame of Reference and orientation.
+    Frame of Reference and orientation; label, overview and thumbnail are of the same study, and of
+    the same series if it has some.
 
     Parameters
     ----------
@@ -104,10 +105,19 @@ def slide_of(every: Iterable[Series], name: str) -> Slide:
             code="slides",
             advice=[Advice("", "", "open_slide takes a list of files, or a Series of a scan")],
         )
-    slide = Slide(stacks)
+    slide = Slide(_of_one_glass(stacks, *pyramids.values()))
     for note in slide.notes:
         issue(note, slide.name)
     return slide
+
+
+def _of_one_glass(stacks: list[Stack], levels: Sequence[Stack] = ()) -> list[Stack]:
+    """Return levels, and the pictures of their study: those of their series come first."""
+    if not levels:
+        return stacks
+    of_levels, study = levels[0].series_uid, levels[0].instances[0].study_uid
+    others = [one for one in stacks if one not in levels and one.instances[0].study_uid == study]
+    return [*levels, *sorted(others, key=lambda one: one.series_uid != of_levels)]
 
 
 def _pyramids(stacks: list[Stack]) -> dict[tuple[object, ...], list[Stack]]:
@@ -117,7 +127,8 @@ def _pyramids(stacks: list[Stack]) -> dict[tuple[object, ...], list[Stack]]:
         one = stack.instances[0]
         if flavour_of(one) in ("", "VOLUME"):
             pyramid = one.tiling.pyramid if one.tiling else ""
-            orientation = tuple(stack.facts["orientation"][0].round(3).tolist())
+            # There is a zero with a sign; to add another takes it away.
+            orientation = tuple((stack.facts["orientation"][0].round(3) + 0.0).tolist())
             place = () if pyramid else (one.frame_of_reference_uid, str(orientation))
             found.setdefault((stack.series_uid, pyramid, *place), []).append(stack)
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.placement import fitting
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_facts import FACTS
@@ -67,6 +68,13 @@ class TotalPixelMatrix(ArrayLike):
     fill_value : array-like
         Value of pixels without a tile: one, or one for each sample.
 
+    Raises
+    ------
+    ValueError
+        `fill_value` does not fit the type.
+    LayoutError
+        Reduced tiles would not lie side by side.
+
     Attributes
     ----------
     shape : tuple of int
@@ -92,9 +100,10 @@ class TotalPixelMatrix(ArrayLike):
         self.shape = (len(self._sheets), rows, columns, *frames.shape[3:])
         self._check_grid(tilings[0].tile)
         self.dtype = frames.dtype.newbyteorder("=")
-        filled = np.asarray(fill_value, self.dtype)
+        each = [fitting(one, self.dtype) for one in np.ravel(fill_value).tolist()]
+        filled = np.array(each, self.dtype)
         # One number is stored in a sixth of the time of one for each sample.
-        self.fill_value = filled.reshape(-1)[0] if (filled == filled.flat[0]).all() else filled
+        self.fill_value = filled[0] if len(set(each)) == 1 else filled
 
     def _check_grid(self, tile: tuple[int, int]) -> None:
         """Refuse tiles of which no whole number of pixels is left when they are reduced."""

@@ -26,8 +26,8 @@ class ArrangedFrames(ArrayLike):
     numbers : array of int64
         Frame at each place, of any shape; -1 for none. A frame may be in
         several places, or in none.
-    fill_value : number, optional
-        Value of places without a frame; needed if there are some.
+    fill_value : array-like, optional
+        Value of places without a frame, or one for each sample; needed if there are some.
 
     Attributes
     ----------
@@ -53,14 +53,17 @@ class ArrangedFrames(ArrayLike):
     """
 
     def __init__(
-        self, frames: ArrayLike, numbers: npt.ArrayLike, fill_value: float | None = None
+        self, frames: ArrayLike, numbers: npt.ArrayLike, fill_value: npt.ArrayLike | None = None
     ) -> None:
         self.frames = frames
         self.numbers = np.array(numbers, np.int64)
         self.frame_axes = self.numbers.ndim
         self.shape = (*self.numbers.shape, *frames.shape[1:])
         self.dtype = frames.dtype.newbyteorder("=")
-        self.fill_value = None if fill_value is None else fitting(fill_value, self.dtype)
+        self.fill_value: Any = None
+        if fill_value is not None:
+            each = [fitting(one, self.dtype) for one in np.ravel(fill_value).tolist()]
+            self.fill_value = each[0] if len(set(each)) == 1 else np.array(each, self.dtype)
         wrong = (self.numbers < ABSENT) | (self.numbers >= len(frames))
         if wrong.any():
             raise ValueError(
@@ -113,7 +116,7 @@ class ArrangedFrames(ArrayLike):
         out = out.astype(self.dtype, copy=False)
         if not there.all():
             some, out = out, np.zeros((len(wanted), *shape), self.dtype)
-            if self.fill_value != 0:
+            if np.any(self.fill_value):
                 out[~there] = self.fill_value
             out[there] = some
         selected: npt.NDArray[Any] = out.reshape((*numbers.shape, *shape))[()]

@@ -72,12 +72,18 @@ def averaged(frames: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
     >>> averaged(np.array([[[1, 2, 9], [3, 4, 10]]], np.uint8), 2)
     array([[[ 3, 10]]], dtype=uint8)
     """
-    total = frames.astype(np.float64)
+    total: npt.NDArray[Any] = frames
     counts = np.ones(1)
     for axis in (1, 2):
         length = frames.shape[axis]
         starts = np.arange(0, length, factor)
-        total = np.add.reduceat(total, starts, axis=axis)
+        along = np.moveaxis(total, axis, 0)
+        summed = np.zeros((len(starts), *along.shape[1:]))
+        # In a fifth of the time of numpy.add.reduceat.
+        for first in range(min(factor, length)):
+            part = along[first::factor]
+            summed[: len(part)] += part
+        total = np.moveaxis(summed, 0, axis)
         counts = np.multiply.outer(counts, np.minimum(factor, length - starts))
     total /= counts.reshape(1, *counts.shape[1:], *(1,) * (frames.ndim - 3))
     if frames.dtype.kind in "iu":

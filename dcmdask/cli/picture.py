@@ -57,6 +57,7 @@ def picture(
 
     Planes and projections show the head or the front on top, and pixels have the right aspect.
     """
+    from dcmdask.archive.open_slide import open_slide
     from dcmdask.archive.series import Series
     from dcmdask.images.slide import is_slide
     from dcmdask.images.whole_slide import Slide
@@ -76,7 +77,8 @@ def picture(
     if is_slide(stacks[0]):
         if shown or sheet or mip or frame is not None or over is not None:
             raise ValueError("a whole slide is drawn as it is: no options of volumes and frames")
-        Slide(stacks).thumbnail(_SIDE).save(target, "PNG")
+        slide = open_slide(src) if isinstance(src, Series) else Slide(stacks)
+        slide.thumbnail(_SIDE).save(target, "PNG")
         return
     if isinstance(src, Series):
         src.warn_left_out()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -156,12 +157,18 @@ def _slide_lines(series: Mapping[str, Any]) -> list[tuple[str, str]]:
     metadata = series["metadata"]
     kind = UID(metadata["SOPClassUID"]).name if "SOPClassUID" in metadata else "whole slide"
     lines = [("series", series["uid"] or "without a valid Series Instance UID"), ("what", kind)]
-    levels = 0
+    levels: Counter[str | None] = Counter()
+    flavours = ("", "VOLUME")
+    of_slides = [one["tiles"] for one in series["stacks"] if one["tiles"]["flavour"] in flavours]
+    pyramids = list(dict.fromkeys(tiles["pyramid_uid"] for tiles in of_slides))
     for stack in series["stacks"]:
-        flavour, tiles = stack["tiles"]["flavour"].lower(), stack["tiles"]
-        name = flavour
-        if flavour in ("", "volume"):
-            name, levels = f"level {levels}", levels + 1
+        tiles = stack["tiles"]
+        name, pyramid = tiles["flavour"].lower(), tiles["pyramid_uid"]
+        if tiles["flavour"] in flavours:
+            name = f"level {levels[pyramid]}"
+            levels[pyramid] += 1
+            if len(pyramids) > 1:
+                name = f"pyramid {pyramids.index(pyramid) + 1}, {name}"
         lengths = zip(stack["dims"], stack["shape"], strict=True)
         words = [", ".join(f"{dim}: {n}" for dim, n in lengths) + f" {stack['dtype']}"]
         if stack["spacing"] and None not in stack["spacing"][1:]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dcmdask.arrays.matrix import TotalPixelMatrix
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.transformation import check_values, fill_for, with_values
 from dcmdask.dicom.instance import issue
@@ -14,7 +15,7 @@ from dcmdask.errors import Advice, IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
 from dcmdask.images.irregularities import detail_of, named
-from dcmdask.images.tiled import frames_of
+from dcmdask.images.tiled import frames_of, may_lack_tiles
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -86,14 +87,24 @@ def array_of(
 ) -> ArrangedFrames:
     """Return the frames of a stack in an arrangement as an array-like."""
     check_values(values, decoding_options)
-    stored = frames_of(stack.instances, decoding_options, fill_value)
+    if fill_value is not None and values != "stored" and may_lack_tiles(stack.instances):
+        raise ValueError(
+            f"fill_value {fill_value!r} is for stored values where tiles may be missing, since "
+            f"these become {values} values with the others: leave it out"
+        )
+    stored = frames_of(
+        stack.instances, decoding_options, fill_value if values == "stored" else None
+    )
     frames = with_values(stored, stack.instances, values, decoding_options)
     numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
     if fill_value is None:
         fill_value = stack.meaning.empty
-    if fill_value is None and (numbers < 0).any():
-        fill_value = fill_for(frames, stack.instances, values)
-    return ArrangedFrames(frames, numbers, fill_value)
+    if fill_value is not None or not (numbers < 0).any():
+        return ArrangedFrames(frames, numbers, fill_value)
+    if isinstance(stored, TotalPixelMatrix) and stack.instances[0].samples == 3:
+        # A plane without any tile has the colour of other places without one.
+        return ArrangedFrames(frames, numbers, stored.fill_value)
+    return ArrangedFrames(frames, numbers, fill_for(frames, stack.instances, values))
 
 
 def planned(stack: Stack, chunks: Any) -> Any:

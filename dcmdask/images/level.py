@@ -160,10 +160,12 @@ class Level:
         stack = self.stack
         arrangement = stack.arrangement
         frames: Any = frames_of(stack.instances, decoding_options, fill_value, reduced)
+        # A label may be an image without tiles.
+        empty = frames.fill_value if stack.instances[0].stored else 0
         if color == "srgb":
             frames = SrgbFrames(frames, self._profiles)
         numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
-        return ArrangedFrames(frames, numbers, 0 if fill_value is None else fill_value)
+        return ArrangedFrames(frames, numbers, empty)
 
     @cached_property
     def _profiles(self) -> list[bytes]:

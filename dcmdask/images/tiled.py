@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.matrix import TotalPixelMatrix, rows_of
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.tiling import Tiling
 from dcmdask.errors import Note
 from dcmdask.images.cielab import srgb_of
 from dcmdask.pixels.array_like import ArrayLike
@@ -20,7 +23,8 @@ from dcmdask.pixels.array_like import ArrayLike
 def with_planes(instances: Iterable[Described]) -> Iterator[Described]:
     """Yield descriptions, those of tiles as of the planes of their total pixel matrix.
 
-    The parts of a concatenation are one. Tiles whose places are not known stay as they are.
+    The parts of a concatenation are one. Tiles whose places are not known stay as they are, and so
+    do those of parts that have the same frames.
     """
     parts: dict[tuple[object, ...], list[Described]] = {}
     for one in instances:
@@ -33,7 +37,25 @@ def with_planes(instances: Iterable[Described]) -> Iterator[Described]:
         else:
             yield planes_of([one])
     for members in parts.values():
-        yield planes_of(members)
+        if fault := _doubled([one.tiling for one in members if one.tiling is not None]):
+            for one in members:
+                assert one.tiling is not None
+                yield replace(one, tiling=replace(one.tiling, fault=fault))
+        else:
+            yield planes_of(members)
+
+
+def _doubled(tilings: Sequence[Tiling]) -> str:
+    """Return a fault of parts in the order of TILED_FULL that have the same frames."""
+    parts = sorted((one.first, one.frames) for one in tilings if not one.places)
+    for (first, frames), (after, _) in pairwise(parts):
+        if after < first + frames:
+            return (
+                f"of two parts of a concatenation one has {frames} frames from {first} on and the "
+                f"other begins at {after}: (0020,9228) 'Concatenation Frame Offset Number' is "
+                "wrong or absent, or a part is there twice"
+            )
+    return ""
 
 
 def planes_of(parts: Sequence[Described]) -> Described:
@@ -95,6 +117,16 @@ def frames_of(
     filled = absent_pixel(instances[0], joined) if fill_value is None else fill_value
     tiles = joined if reduced == 1 else ReducedFrames(joined, reduced)
     return TotalPixelMatrix(tiles, instances, filled)
+
+
+def may_lack_tiles(instances: Iterable[Described]) -> bool:
+    """Return whether there may be places without a tile."""
+    tilings = [part.tiling for one in instances for part in one.stored]
+    return any(
+        one.places or one.frames < math.prod(one.grid) * one.planes
+        for one in tilings
+        if one is not None
+    )
 
 
 def absent_pixel(one: Described, frames: ArrayLike) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dcmdask.arrays.reduced import averaged
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 # Pixels that the picture of a notebook is decoded of at most; of a coarser level it is quick.
 _QUICK = 2**24
+# Of a picture of a level: what is decoded at a time.
+_CHUNK = "4 MiB"
+# A level is one array also without a spacing of pixels, and with focal planes at any heights.
+_KNOWN_PLANES = frozenset({"spacing", "uneven", "missing"})
+# Two spacings of three digits, such as 0.000252 mm, are off by so much together.
+_ROUNDED = 0.01
 _FRAMES = Advice("", "", "dcmdask.from_dicom(path) gives the frames as they are stored")
 _FILES = Advice("", "", "open_slide takes a list of the files of one pyramid")
 _HEADS = ("level", "array", "um", "tile", "optical paths", "focal planes", "syntax")
@@ -146,8 +153,9 @@ class Slide:
     ) -> Image.Image:
         """Return a picture of the whole slide.
 
-        It is made of the coarsest level, or thumbnail image, that has as many pixels. Grey values
-        of more than 8 bits are stretched from the smallest to the largest.
+        It is made of the coarsest level that covers the slide, or thumbnail image, that has as many
+        pixels; of much larger ones means of blocks of pixels are taken first. Grey values of more
+        than 8 bits are stretched from the smallest to the largest.
 
         Parameters
         ----------
@@ -165,7 +173,8 @@ class Slide:
         """
         if size < 1:
             raise ValueError(f"a thumbnail of {size} pixels cannot be")
-        candidates = [*self.levels, *map(Level, self._pictures.get("THUMBNAIL", ()))]
+        others = [one for one in self._pictures.get("THUMBNAIL", ()) if _is_whole(one)]
+        candidates = [*filter(self._is_covered, self.levels), *map(Level, others)]
         candidates.sort(key=lambda one: max(one.size))
         large = [one for one in candidates if max(one.size) >= size]
         source = large[0] if large else candidates[-1]
@@ -173,8 +182,24 @@ class Slide:
         factor = min(1.0, size / max(rows, columns))
         shape = max(1, round(columns * factor)), max(1, round(rows * factor))
         fractions = [n for n in (8, 4, 2) if reduced and max(source.size) >= n * size]
-        picture = _picture(_whole(source, color, fractions[0] if fractions else 1))
-        return picture if picture.size == shape else picture.resize(shape, reducing_gap=2.0)
+        picture = _picture(_whole(source, color, fractions[0] if fractions else 1, size))
+        if picture.size == shape:
+            return picture
+        box = None
+        if source in self.levels:
+            # Not what a level was padded with.
+            parts = (
+                min(1.0, whole / source.downsample / own)
+                for whole, own in zip((columns, rows), source.size[::-1], strict=True)
+            )
+            right, bottom = (part * n for part, n in zip(parts, picture.size, strict=True))
+            box = (0.0, 0.0, right, bottom)
+        return picture.resize(shape, box=box, reducing_gap=2.0)
+
+    def _is_covered(self, level: Level) -> bool:
+        """Return whether a level shows all that the finest does, up to a pixel."""
+        lengths = zip(self.levels[0].size, level.size, strict=True)
+        return all(whole / level.downsample < own + 1 for whole, own in lengths)
 
     @property
     def label(self) -> Image.Image | None:
@@ -188,6 +213,8 @@ class Slide:
 
     def _picture(self, flavour: str) -> Image.Image | None:
         stacks = self._pictures.get(flavour, ())
+        if stacks and not _is_whole(stacks[0]):
+            raise _not_whole(stacks[0])
         return _picture(_whole(Level(stacks[0]), "stored")) if stacks else None
 
     def to_datatree(
@@ -275,31 +302,44 @@ def _check(stacks: Sequence[Stack]) -> None:
     for stack in stacks:
         one = stack.instances[0]
         if not one.stored:
-            fault = one.tiling.fault if one.tiling else "there is no total pixel matrix (0048,0006)"
-            raise HeaderError(
-                f"the tiles of a slide cannot be put together: {fault}",
-                source=one.source.name,
-                code="tiles",
-                advice=[_FRAMES],
-            )
+            raise _not_whole(stack)
         sizes.setdefault((one.rows, one.columns), []).append(stack)
     for (rows, columns), same in sizes.items():
-        if len(same) > 1 or same[0].irregularities:
+        odd = [one for one in same[0].irregularities if one.code not in _KNOWN_PLANES]
+        if len(same) > 1 or odd:
             names = sorted({each.source.name for stack in same for each in stack.instances})
+            told = "; ".join([", ".join(names), *map(str, odd)])
             raise AmbiguousSourceError(
                 f"several images of {rows} x {columns} are of the same optical path and focal "
-                f"plane, or differ in what one level has in common: {', '.join(names)}",
+                f"plane, or differ in what one level has in common: {told}",
                 source=same[0].name,
                 code="levels",
                 advice=[_FILES],
             )
 
 
+def _is_whole(stack: Stack) -> bool:
+    """Return whether an image is one picture, and not tiles without a place."""
+    return bool(stack.instances[0].stored) or len(stack.frame_numbers) == 1
+
+
+def _not_whole(stack: Stack) -> HeaderError:
+    one = stack.instances[0]
+    fault = one.tiling.fault if one.tiling else "there is no total pixel matrix (0048,0006)"
+    return HeaderError(
+        f"the tiles of a slide cannot be put together: {fault}",
+        source=one.source.name,
+        code="tiles",
+        advice=[_FRAMES],
+    )
+
+
 def _levels(stacks: Sequence[Stack]) -> Iterator[Level]:
     """Yield the levels; how much coarser than the first, as OpenSlide counts it.
 
     That is the mean of both ratios of sizes, since sizes are rounded; where spacings of pixels say
-    something else by more than that, levels were padded, and spacings decide.
+    something else by more than that, levels were padded, and spacings decide. Rounded spacings do
+    not: then both ratios of sizes are one.
     """
     finest = stacks[0].instances[0]
     spacing = stacks[0].facts["spacing"][0]
@@ -308,22 +348,32 @@ def _levels(stacks: Sequence[Stack]) -> Iterator[Level]:
         down, across = finest.rows / one.rows, finest.columns / one.columns
         by_size = (down + across) / 2
         by_spacing = float((stack.facts["spacing"][0] / spacing).mean())
-        agree = _agree(by_size, by_spacing, one.rows, one.columns)
-        yield Level(stack, by_size if agree else by_spacing)
+        most = 1 / one.rows + 1 / one.columns
+        if _agree(down, across, one.rows, one.columns):
+            most = max(most, _ROUNDED)
+        yield Level(stack, by_size if _alike(by_size, by_spacing, most) else by_spacing)
 
 
 def _agree(by_size: float, by_spacing: float, rows: int, columns: int) -> bool:
-    """Return whether sizes are those that spacings say, up to a pixel; also without spacings."""
+    """Return whether two ratios of sizes, or of sizes and spacings, are one up to a pixel."""
+    return _alike(by_size, by_spacing, 1 / rows + 1 / columns)
+
+
+def _alike(by_size: float, by_spacing: float, most: float) -> bool:
+    """Return whether two ratios differ by no more than `most`; also without spacings."""
     if not by_spacing > 0 or math.isinf(by_spacing):
         return True
-    return abs(by_size / by_spacing - 1) <= 1 / rows + 1 / columns
+    return abs(by_size / by_spacing - 1) <= most
 
 
 def _notes(levels: Sequence[Level]) -> Iterator[Note]:
-    yield from levels[0].stack.notes
     finest = levels[0]
-    for number, one in enumerate(levels[1:], 1):
+    for number, one in enumerate(levels):
         yield from one.stack.notes
+        for odd in one.stack.irregularities:
+            yield Note(odd.code, f"level {number}: {odd.text}")
+        if not number:
+            continue
         down, across = (a / b for a, b in zip(finest.size, one.size, strict=True))
         if not _agree(down, across, *one.size) or one.downsample != (down + across) / 2:
             yield Note(
@@ -341,12 +391,35 @@ def _look(level: Level) -> tuple[str, str, str]:
     return level.photometric_interpretation, level.transfer_syntax.name, str(level.dtype)
 
 
-def _whole(level: Level, color: Colour, reduced: int = 1) -> npt.NDArray[Any]:
-    """Return the first plane of a level, decoded on all cores."""
-    lazy = level.to_dask(color=color, reduced=reduced)
-    first = (0,) * (lazy.ndim - 2 - (level.stack.instances[0].samples > 1))
-    found: npt.NDArray[Any] = lazy[first].compute()
+def _whole(
+    level: Level, color: Colour, reduced: int = 1, size: int | None = None
+) -> npt.NDArray[Any]:
+    """Return the first plane of a level, decoded on all cores.
+
+    With a size as means of blocks of pixels where that leaves at least twice as many, so that
+    memory is that of the result and of some chunks.
+    """
+    lazy = level.to_dask(color=color, reduced=reduced, chunks="auto" if size is None else _CHUNK)
+    lazy = lazy[(0,) * (lazy.ndim - 2 - (level.stack.instances[0].samples > 1))]
+    factor = 1 if size is None else _factor(lazy.chunks[:2], max(lazy.shape[:2]) // (2 * size))
+    if factor > 1:
+        chunks = tuple(tuple(-(-n // factor) for n in along) for along in lazy.chunks[:2])
+        lazy = lazy.map_blocks(
+            lambda block: averaged(block[np.newaxis], factor)[0],
+            chunks=(*chunks, *lazy.chunks[2:]),
+            dtype=lazy.dtype,
+        )
+    found: npt.NDArray[Any] = lazy.compute()
     return found
+
+
+def _factor(chunks: Sequence[tuple[int, ...]], most: int) -> int:
+    """Return the largest power of 2 up to `most` that divides all chunks but the last."""
+    common = math.gcd(*(n for along in chunks for n in along[:-1]))
+    factor = 1
+    while 2 * factor <= most and common % (2 * factor) == 0:
+        factor *= 2
+    return factor
 
 
 def _picture(values: npt.NDArray[Any]) -> Image.Image:

@@ -149,6 +149,7 @@ def contents(
         As :func:`dcmdask.from_dicom` does.
     """
     if isinstance(src, Stack):
+        _check_shown(src.instances)
         stack = src.ordered_by(order_by).within(tolerance)
         opening = opening_of(stack.instances, opening)
         return _of_stack(stack, values, on_irregular, fill_value, opening, with_identifiers)
@@ -165,16 +166,21 @@ def contents(
         return _of_frames(src, src, [], values, opening, with_identifiers)
     one = one_file(src, inflate_limit(opening))
     stored, described = open_described(one, values, storage_options, **opening)
+    _check_shown(described)
+    frames = with_values(stored, described, values, opening)
+    return _of_frames(stored, frames, described, values, opening, with_identifiers)
+
+
+def _check_shown(described: Sequence[Described]) -> None:
+    """Refuse what may show names."""
     for image in described:
         if (flavour := flavour_of(image)) not in ("", "VOLUME"):
             raise HeaderError(
                 f"{flavour} images of a slide may show names, and are not exported",
-                source=stored.name,
+                source=image.source.name,
                 code="slide",
                 advice=[Advice("", "", "open_slide(folder) has label and overview as pictures")],
             )
-    frames = with_values(stored, described, values, opening)
-    return _of_frames(stored, frames, described, values, opening, with_identifiers)
 
 
 def _of_frames(

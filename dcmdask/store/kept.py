@@ -134,8 +134,9 @@ def copy_tiles(job: Copying, number: int, *, level: int) -> int:
         if folder not in made:
             os.makedirs(root / folder, exist_ok=True)
             made.add(folder)
-        # Lengths are compared when an export is resumed, so that one that was cut is seen.
-        with open(root / key, "wb", buffering=0) as file:
+        # Lengths are compared when an export is resumed, so that one that was cut is seen. With a
+        # buffer all is written, or it is an error; without one it may be less.
+        with open(root / key, "wb") as file:
             file.write(data)
     return len(tiles)
 
@@ -154,11 +155,11 @@ def missing(one: Kept, there: Mapping[str, int | None]) -> npt.NDArray[np.int64]
 
 
 def _is_whole(size: int | None, length: int, items: bool) -> bool:
-    """Return whether an object has the bytes of a span, without the headers of its items."""
-    if size is None:
-        return False
-    rest = length - size
-    return rest >= 8 and rest % 8 == 0 if items else rest == 0
+    """Return whether an object has the bytes of a span, without the header of its item.
+
+    A tile in several items is copied once more: its length does not tell it from one that was cut.
+    """
+    return size == length - (8 if items else 0)
 
 
 def kept_levels(slide: Slide, opening: Mapping[str, Any]) -> tuple[Kept, ...]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import pickle
+import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
+import zarr
+from commands import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_segmentations import written
@@ -572,3 +577,151 @@ def test_heights_that_are_written_in_several_ways_are_one(tmp_path: Path) -> Non
     dataset.save_as(path)
     level = dcmdask.open_slide(path).levels[0]
     np.testing.assert_array_equal(level.to_dask(), expected(made.levels[0]))
+
+
+def test_parts_that_have_the_same_frames(tmp_path: Path) -> None:
+    """Tiles would lie in the place of others, and places of none would show any memory."""
+    made_slide(tmp_path / "a", parts=2, ConcatenationFrameOffsetNumber=None)
+    with pytest.raises(HeaderError, match=r"one has 6 frames from 0 on .* begins at 0"):
+        dcmdask.open_slide(tmp_path / "a")
+    made = made_slide(tmp_path / "b", parts=2)
+    first, second = made.levels[0].paths
+    dataset = dcmread(first)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.9")
+    dataset.save_as(second)
+    with pytest.raises(HeaderError, match="a part is there twice"):
+        dcmdask.open_slide(tmp_path / "b")
+    # Positions do not need the number.
+    how: dict[str, Any] = {"parts": 2, "organisation": "TILED_SPARSE", "shuffled": True}
+    placed = made_slide(tmp_path / "c", ConcatenationFrameOffsetNumber=None, **how)
+    whole = dcmdask.open_slide(tmp_path / "c").levels[0].to_dask()
+    np.testing.assert_array_equal(whole, expected(placed.levels[0]))
+
+
+def test_a_plane_without_any_tile_is_white_as_other_places_are(tmp_path: Path) -> None:
+    holes = [(1, 1, row, column) for row in range(3) for column in range(4)]
+    how: dict[str, Any] = {"organisation": "TILED_SPARSE", "focal_planes": 2, "optical_paths": 2}
+    made = made_slide(tmp_path, holes=holes, **how).levels[0]
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    np.testing.assert_array_equal(level.to_dask(), expected(made))
+    np.testing.assert_array_equal(level.to_xarray(fill_value=7)[1, 0], 7)
+    np.testing.assert_array_equal(level.stack.to_dask(), expected(made))
+    dcmdask.to_zarr(tmp_path, tmp_path / "kept.zarr", keep_codec=True)
+    stored = zarr.open_group(tmp_path / "kept.zarr", mode="r")["0"]
+    assert isinstance(stored, zarr.Array)
+    assert np.all(stored[1, 0] == 255)
+
+
+def test_a_zero_has_no_sign_in_an_orientation(tmp_path: Path) -> None:
+    made_slide(tmp_path, downsamples=(1, 2), pyramid=False)
+    changed(tmp_path, 1, ImageOrientationSlide=["-0", "-1", "0", "-1", "-1e-17", "0"])
+    assert len(dcmdask.open_slide(tmp_path).levels) == 2
+
+
+def test_two_slides_of_one_series_are_not_drawn_as_one(tmp_path: Path) -> None:
+    made_slide(tmp_path / "a")
+    made_slide(tmp_path / "b", (300, 100), PyramidUID="1.2.3.44", SOPInstanceUID="1.2.3.45")
+    found = run("picture", tmp_path, tmp_path / "picture.png")
+    assert found.returncode == 2 and "2 slides where one is meant" in found.stderr
+    assert not (tmp_path / "picture.png").exists()
+    told = run("info", tmp_path).stdout
+    assert "pyramid 1, level 0" in told and "pyramid 2, level 0" in told and "level 1" not in told
+
+
+def test_pictures_are_of_the_same_study(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, associated=("LABEL",))
+    path = made.associated["LABEL"].path
+    dataset = dcmread(path)
+    dataset.SeriesInstanceUID = UID("1.2.3.1")
+    dataset.save_as(path)
+    assert dcmdask.open_slide(tmp_path).label is not None
+    dataset.StudyInstanceUID = UID("1.2.3.2")
+    dataset.save_as(path)
+    assert dcmdask.open_slide(tmp_path).label is None
+
+
+def test_a_picture_leaves_out_what_a_level_was_padded_with(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"syntax": NATIVE, "table": "none"}
+    made = made_slide(tmp_path, (256, 256), downsamples=(1, 2), **how)
+    dataset = dcmread(made.levels[1].path)
+    tiles = np.frombuffer(dataset.PixelData, np.uint8).reshape(2, 2, -1)
+    dataset.PixelData = np.pad(tiles, ((0, 0), (0, 1), (0, 0))).tobytes()
+    dataset.NumberOfFrames, dataset.TotalPixelMatrixColumns = 6, 192
+    dataset.save_as(made.levels[1].path)
+    with pytest.warns(DcmdaskWarning, match="does not cover the field"):
+        slide = dcmdask.open_slide(tmp_path)
+    whole = slide.levels[0].to_dask().compute()
+    means = whole.reshape(64, 4, 64, 4, 3).mean((1, 3))
+    assert np.abs(np.asarray(slide.thumbnail(64)) - means).mean() < 2
+
+
+def test_memory_of_a_picture_is_not_that_of_its_level(tmp_path: Path) -> None:
+    made_slide(tmp_path, (3072, 4096), (256, 256))
+    slide = dcmdask.open_slide(tmp_path)
+    with dask.config.set(scheduler="synchronous"):
+        slide.thumbnail(128)
+        tracemalloc.start()
+        shown = slide.thumbnail(128)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    whole = slide.levels[0].to_dask().compute()
+    assert np.abs(np.asarray(shown) - whole.reshape(96, 32, 128, 32, 3).mean((1, 3))).mean() < 2
+    # A chunk of 4 MiB, its tiles, and sums of its rows.
+    assert peak < 2**24 < whole.nbytes / 2
+
+
+@pytest.mark.parametrize(("spacing", "expected_"), [("0.000504", 4), ("0.00048", 4.19)])
+def test_rounded_spacings_move_no_level(tmp_path: Path, spacing: str, expected_: float) -> None:
+    """Sizes decide by which factor a level is coarser, unless spacings contradict them."""
+    made_slide(tmp_path, (4096, 4096), (1024, 1024), downsamples=(1, 4))
+    dataset = dcmread(tmp_path / "level-0.dcm")
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = [spacing] * 2
+    dataset.save_as(tmp_path / "level-0.dcm")
+    dataset = dcmread(tmp_path / "level-1.dcm")
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = ["0.00201"] * 2
+    dataset.save_as(tmp_path / "level-1.dcm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DcmdaskWarning)
+        slide = dcmdask.open_slide(tmp_path)
+    assert slide.levels[1].downsample == pytest.approx(expected_, abs=0 if expected_ == 4 else 0.01)
+    assert bool(slide.notes) == (expected_ != 4)
+
+
+def test_a_slide_without_spacing_and_with_planes_at_any_height(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"syntax": NATIVE, "samples": 1, "organisation": "TILED_SPARSE"}
+    made = made_slide(tmp_path, focal_planes=4, **how).levels[0]
+    dataset = dcmread(made.path)
+    del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    for groups in dataset.PerFrameFunctionalGroupsSequence:
+        position = groups.PlanePositionSlideSequence[0]
+        height = float(position.ZOffsetInSlideCoordinateSystem)
+        position.ZOffsetInSlideCoordinateSystem = f"{height + (height > 3) * 1.3:g}"
+    dataset.save_as(made.path)
+    with (
+        pytest.warns(DcmdaskWarning, match="level 0: gaps are uneven"),
+        pytest.warns(DcmdaskWarning, match="level 0: .* pixels have no spacing"),
+    ):
+        slide = dcmdask.open_slide(tmp_path)
+    (level,) = slide.levels
+    assert all(map(math.isnan, level.mpp))
+    assert level.focal_planes == pytest.approx((7.3, 5.3, 2, 0))
+    np.testing.assert_array_equal(level.to_dask(), expected(made))
+    assert slide.thumbnail(100).size == (100, 71)
+
+
+def test_a_fill_value_fits_and_is_of_stored_values(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"syntax": NATIVE, "samples": 1, "bits": 16, "RescaleSlope": "2"}
+    places = {"organisation": "TILED_SPARSE", "holes": [(0, 0, 0, 0)]}
+    made_slide(tmp_path, RescaleIntercept="-5", **how, **places)
+    series = dcmdask.scan(tmp_path)[0]
+    level = dcmdask.open_slide(tmp_path).levels[0]
+    assert series.to_dask(fill_value=9)[0, 0].compute() == level.to_dask(fill_value=9)[0, 0] == 9
+    assert series.to_dask("modality")[0, 0].compute() == -5
+    for wrong in (1.5, -1, 70000, math.nan):
+        with pytest.raises(ValueError, match="does not fit uint16"):
+            level.to_dask(fill_value=wrong)
+    # It would be 13.
+    with pytest.raises(ValueError, match="fill_value 9 is for stored values"):
+        series.to_dask("modality", fill_value=9)

@@ -483,6 +483,15 @@ def test_pictures_of_the_label_are_never_exported(tmp_path: Path) -> None:
             to_zarr(src, tmp_path / "out.zarr", **OME)
     with pytest.raises(HeaderError, match="LABEL images of a slide may show names"):
         to_zarr(label, tmp_path / "out.zarr")
+    # One that is no total pixel matrix, as labels of one frame may be.
+    dataset = dcmread(label)
+    del dataset.TotalPixelMatrixRows, dataset.TotalPixelMatrixColumns
+    dataset.save_as(label)
+    assert open_slide(tmp_path / "in").label is not None
+    for src in (label, label.parent / "[l]abel*", scan(label)[0]):
+        for how in ({}, OME):
+            with pytest.raises(HeaderError, match="LABEL images of a slide may show names"):
+                to_zarr(src, tmp_path / "out.zarr", **how)
 
 
 def test_too_many_levels(tmp_path: Path) -> None:

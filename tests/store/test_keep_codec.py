@@ -113,7 +113,8 @@ def test_it_goes_on_and_is_replaced(tmp_path: Path) -> None:
         to_zarr(tmp_path / "slide", store, keep_codec=True)
     whole = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     cut, gone = store / "0/1.1.0", store / "1/0.0.0"
-    cut.write_bytes(cut.read_bytes()[:-20])
+    # By as much as the headers of other items would take.
+    cut.write_bytes(cut.read_bytes()[:-24])
     gone.unlink()
     texts = {where: what for where, what in verify(store, tmp_path / "slide").differences}
     assert texts == {"0/1.1.0": "it is not the tile of the source", "1/0.0.0": "it is missing"}
@@ -235,3 +236,20 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert run("verify", store, "--source", tmp_path / "slide").returncode == 0
     (store / "0" / "2.0.0").unlink()
     assert run("verify", store).returncode == 1
+
+
+def test_tiles_that_are_written_in_part_are_an_error(tmp_path: Path) -> None:
+    """Such as on a full disk: a limit of the size of files stands for it."""
+    made_slide(tmp_path / "slide", tile=(128, 128), syntax=NATIVE)
+    code = (
+        "import resource, signal, sys, dcmdask; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, 1 << 15)); "
+        "dcmdask.to_zarr(sys.argv[1], sys.argv[2], keep_codec=True)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "slide"), str(tmp_path / "kept.zarr")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode
+    assert "File too large" in ended.stderr
+    to_zarr(tmp_path / "slide", tmp_path / "kept.zarr", keep_codec=True, resume=True)
+    assert verify(tmp_path / "kept.zarr", tmp_path / "slide").ok
