@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from dcmdask.arrays.concatenation import JoinedFrames
-from dcmdask.arrays.icc import SrgbFrames
 from dcmdask.arrays.matrix import TotalPixelMatrix
 from dcmdask.arrays.modality import TransformedFrames
 from dcmdask.arrays.placement import ArrangedFrames
@@ -105,7 +104,7 @@ def plan_chunks(frames: ArrayLike, chunks: Chunks = "auto") -> tuple[tuple[int, 
 
 def matrix_of(frames: ArrayLike) -> TotalPixelMatrix | None:
     """Return the total pixel matrices that frames are planes of, if they are."""
-    while isinstance(frames, ArrangedFrames | TransformedFrames | SrgbFrames):
+    while isinstance(frames, ArrangedFrames | TransformedFrames):
         frames = frames.frames
     return frames if isinstance(frames, TotalPixelMatrix) else None
 
@@ -256,7 +255,7 @@ def _seconds(frames: ArrayLike) -> float:
     """Return what a frame, or a tile of a total pixel matrix, takes on one thread, about."""
     if isinstance(frames, ArrangedFrames | TotalPixelMatrix | ReducedFrames):
         return _seconds(frames.frames)
-    if isinstance(frames, TransformedFrames | SrgbFrames):
+    if isinstance(frames, TransformedFrames):
         matrix = matrix_of(frames)
         pixels = math.prod(frames.shape[1:] if matrix is None else matrix.tile)
         return _seconds(frames.frames) + SECONDS_PER_MEGAPIXEL_TRANSFORMED * pixels / 1e6

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.arrays.concatenation import JoinedFrames
+from dcmdask.arrays.icc import check_profile, to_srgb
 from dcmdask.arrays.placement import fitting
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
@@ -67,6 +68,8 @@ class TotalPixelMatrix(ArrayLike):
         As :func:`dcmdask.images.tiled.planes_of` returns them, with planes of one size.
     fill_value : array-like
         Value of pixels without a tile: one, or one for each sample.
+    profiles : sequence of bytes, optional
+        ICC profile of each plane, by which its tiles become sRGB; `fill_value` is that already.
 
     Raises
     ------
@@ -89,6 +92,7 @@ class TotalPixelMatrix(ArrayLike):
         frames: JoinedFrames | ReducedFrames,
         instances: Sequence[Described],
         fill_value: npt.ArrayLike = 0,
+        profiles: Sequence[bytes] = (),
     ) -> None:
         self.frames = frames
         self._factor = frames.factor if isinstance(frames, ReducedFrames) else 1
@@ -100,6 +104,9 @@ class TotalPixelMatrix(ArrayLike):
         self.shape = (len(self._sheets), rows, columns, *frames.shape[3:])
         self._check_grid(tilings[0].tile)
         self.dtype = frames.dtype.newbyteorder("=")
+        self._profiles = tuple(profiles)
+        for profile in set(profiles):
+            check_profile(profile, frames.shape[1:], self.dtype, self.name)
         each = [fitting(one, self.dtype) for one in np.ravel(fill_value).tolist()]
         filled = np.array(each, self.dtype)
         # One number is stored in a sixth of the time of one for each sample.
@@ -129,6 +136,8 @@ class TotalPixelMatrix(ArrayLike):
         """Hash of the frames below, and of where they lie."""
         parts = (self.frames.token, self.shape, self.tile, self.fill_value.tolist())
         digest = hashlib.blake2b(repr(parts).encode(), digest_size=16)
+        for profile in self._profiles:
+            digest.update(hashlib.blake2b(profile).digest())
         for sheets in self._sheets:
             for tiling, plane, start in sheets:
                 digest.update(f"{plane} {start} {tiling.first} {tiling.frames};".encode())
@@ -196,6 +205,8 @@ class TotalPixelMatrix(ArrayLike):
         decoded = self.frames.each([frame for frame, _, _ in wanted])
         for tile, (_, place, part) in zip(decoded, wanted, strict=True):
             target = out[place]
+            if self._profiles:
+                tile = to_srgb(tile, self._profiles[plane])
             target[...] = tile[part][: target.shape[0], : target.shape[1]]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.uid import UID
 
-from dcmdask.arrays.icc import SrgbFrames
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import check_options
@@ -159,11 +158,10 @@ class Level:
             raise ValueError(f"reduced is 1, 2, 4 or 8, not {reduced!r}")
         stack = self.stack
         arrangement = stack.arrangement
-        frames: Any = frames_of(stack.instances, decoding_options, fill_value, reduced)
+        profiles = self._profiles if color == "srgb" else ()
+        frames: Any = frames_of(stack.instances, decoding_options, fill_value, reduced, profiles)
         # A label may be an image without tiles.
         empty = frames.fill_value if stack.instances[0].stored else 0
-        if color == "srgb":
-            frames = SrgbFrames(frames, self._profiles)
         numbers = np.where(arrangement.numbers >= 0, stack.frame_numbers[arrangement.numbers], -1)
         return ArrangedFrames(frames, numbers, empty)
 

@@ -97,6 +97,7 @@ def frames_of(
     options: Mapping[str, Any],
     fill_value: float | None = None,
     reduced: int = 1,
+    profiles: Sequence[bytes] = (),
 ) -> JoinedFrames | TotalPixelMatrix:
     """Return the stored frames of instances, or the planes that they are tiles of.
 
@@ -109,6 +110,8 @@ def frames_of(
         Value of pixels without a tile.
     reduced : int, optional
         Planes of tiles with 1 / `reduced` of the rows and columns.
+    profiles : sequence of bytes, optional
+        ICC profile of each plane, to make sRGB.
     """
     parts = [part for one in instances for part in one.stored or (one,)]
     joined = JoinedFrames(parts, **options)
@@ -116,7 +119,7 @@ def frames_of(
         return joined
     filled = absent_pixel(instances[0], joined) if fill_value is None else fill_value
     tiles = joined if reduced == 1 else ReducedFrames(joined, reduced)
-    return TotalPixelMatrix(tiles, instances, filled)
+    return TotalPixelMatrix(tiles, instances, filled, profiles)
 
 
 def may_lack_tiles(instances: Iterable[Described]) -> bool:

@@ -123,7 +123,14 @@ class Slide:
         ndarray
             (height, width) or (height, width, samples). What is outside of the slide has the value
             of missing tiles: as :meth:`Level.frames` says.
+
+        Raises
+        ------
+        IndexError
+            There is no such level, optical path or focal plane.
         """
+        if not 0 <= level < len(self.levels):
+            raise IndexError(f"there is no level {level}: there are {len(self.levels)}, from 0 on")
         one = self.levels[level]
         width, height = size
         if width < 0 or height < 0:

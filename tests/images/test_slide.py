@@ -725,3 +725,48 @@ def test_a_fill_value_fits_and_is_of_stored_values(tmp_path: Path) -> None:
     # It would be 13.
     with pytest.raises(ValueError, match="fill_value 9 is for stored values"):
         series.to_dask("modality", fill_value=9)
+
+
+def test_missing_tiles_keep_their_colour_in_srgb(tmp_path: Path) -> None:
+    """A recommended colour is sRGB, and a fill value what the caller says."""
+    from PIL import ImageCms
+
+    made = made_slide(
+        tmp_path,
+        organisation="TILED_SPARSE",
+        holes=[(0, 0, 0, 0)],
+        RecommendedAbsentPixelCIELabValue=[32768, 32896, 32896],
+        syntax=NATIVE,
+    )
+    path = made.levels[0].path
+    dataset = dcmread(path)
+    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # Another tone curve: that of the identity.
+    curve = wide.index(b"para")
+    changed_ = wide[: curve + 8] + (0).to_bytes(4, "big") + (1 << 16).to_bytes(4, "big")
+    dataset.OpticalPathSequence[0].ICCProfile = changed_ + wide[len(changed_) :]
+    dataset.save_as(path)
+    slide = dcmdask.open_slide(path)
+    level = slide.levels[0]
+    stored, shown = (level.to_dask(color=color).compute() for color in ("stored", "srgb"))
+    assert np.abs(stored[64:].astype(int) - shown[64:]).max() > 10
+    assert shown[0, 0].tolist() == stored[0, 0].tolist() == [119, 119, 119]
+    assert level.to_dask(color="srgb", fill_value=7)[0, 0].compute().tolist() == [7, 7, 7]
+    outside = slide.read_region((-10, -10), 0, (5, 5), color="srgb")
+    assert (outside == 119).all()
+
+
+def test_a_matrix_that_cannot_be(tmp_path: Path) -> None:
+    """It takes neither memory nor time."""
+    made_slide(tmp_path, organisation="TILED_SPARSE")
+    changed(tmp_path, TotalPixelMatrixRows=2**32 - 1, TotalPixelMatrixColumns=2**32 - 1)
+    with pytest.raises(HeaderError, match="and there are 12 frames"):
+        dcmdask.open_slide(tmp_path)
+
+
+def test_a_level_that_is_not_there(tmp_path: Path) -> None:
+    made_slide(tmp_path)
+    slide = dcmdask.open_slide(tmp_path)
+    for level in (-1, 1):
+        with pytest.raises(IndexError, match=f"there is no level {level}"):
+            slide.read_region((0, 0), level, (3, 3))
