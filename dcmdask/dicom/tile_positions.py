@@ -21,7 +21,7 @@ _FRAME: Final = Filter(
     (
         Wanted((_POSITION, 0x0048021F), _ROW, "SL"),
         Wanted((_POSITION, 0x0048021E), _COLUMN, "SL"),
-        # What tells planes apart: focal plane, optical path, segment, mapping to real-world values.
+        # These tell planes apart: focal plane, optical path, segment, mapping to real-world values.
         Wanted((_POSITION, Z_OFFSET), 2, "DS"),
         Wanted((0x00480207, 0x00480106), 3, "SH"),
         Wanted((0x0062000A, 0x0062000B), 4, "US"),

@@ -127,6 +127,7 @@ def _decode_jpeg2000(
     codestream = io.BytesIO(memoryview(data)[stream.offset :])
     try:
         with Image.open(codestream, formats=["JPEG2000"]) as image:
+            # Of this format it is an attribute, in the place of a method of all pictures.
             image.reduce = levels  # type: ignore[method-assign, assignment]
             small = np.asarray(image)
     except (OSError, ValueError):

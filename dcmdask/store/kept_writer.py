@@ -174,14 +174,15 @@ def token_of(levels: tuple[Kept, ...]) -> str:
 
 def array_of(one: Kept) -> dict[str, Any]:
     """Return the parameters by which zarr makes the array of a level."""
-    from imagecodecs import numcodecs
+    # It has its registry from numcodecs, and does not list it.
+    from imagecodecs.numcodecs import get_codec  # type: ignore[attr-defined]
 
     made = array_parameters(
         2,
         shape=one.shape,
         chunks=one.chunks,
         dtype=one.dtype,
-        compressors=None if one.codec is None else numcodecs.get_codec(dict(one.codec)),  # type: ignore[attr-defined]
+        compressors=None if one.codec is None else get_codec(dict(one.codec)),
         dimension_names=one.dims,
         attributes=one.attributes,
     )

@@ -11,7 +11,9 @@ from typing import Any
 
 import dask
 import numpy as np
+import openslide
 import pytest
+import wsidicom
 import zarr
 from commands import run
 from hypothesis import HealthCheck, given, settings
@@ -398,8 +400,6 @@ def test_levels_of_different_looks_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, NATIVE])
 def test_regions_equal_those_of_other_readers(tmp_path: Path, syntax: Any) -> None:
-    openslide = pytest.importorskip("openslide")
-    wsidicom = pytest.importorskip("wsidicom")
     from highdicom import imread
 
     made_slide(tmp_path, (700, 900), (128, 128), downsamples=(1, 2, 4), syntax=syntax)

@@ -8,7 +8,9 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import openslide
 import pytest
+import wsidicom
 from made_slides import made_slide
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
@@ -64,7 +66,6 @@ def test_real_tiled_files_are_those_of_highdicom() -> None:
 
 
 def test_real_slides_are_those_of_openslide() -> None:
-    openslide = pytest.importorskip("openslide")
     rng = np.random.default_rng(SEED)
     compared = 0
     for path in filter(is_tiled, corpus_files()):
@@ -90,7 +91,6 @@ def test_real_slides_are_those_of_openslide() -> None:
 
 @pytest.mark.parametrize("kind", ["copied", "transcoded"])
 def test_slides_that_wsidicom_writes(kind: str, tmp_path: Path) -> None:
-    wsidicom = pytest.importorskip("wsidicom")
     made = made_slide(tmp_path / "in", (300, 420), downsamples=(1, 2), syntax=JPEGBaseline8Bit)
     (tmp_path / "out").mkdir()
     how: dict[str, Any] = {}
