@@ -189,11 +189,11 @@ class TotalPixelMatrix(ArrayLike):
         """Store the tiles of a plane that have pixels of these rows and columns in `out`."""
         height, width = self.tile
         wanted, covered = [], 0
-        for frame, top, left in self.tiles(
-            plane, (down.start, down.stop), (across.start, across.stop)
-        ):
-            rows, of_rows = down.inside(top, height)
-            columns, of_columns = across.inside(left, width)
+        tiles = self.tiles(plane, (down.start, down.stop), (across.start, across.stop))
+        by_top = {top: down.inside(top, height) for top in {top for _, top, _ in tiles}}
+        by_left = {left: across.inside(left, width) for left in {left for _, _, left in tiles}}
+        for frame, top, left in tiles:
+            (rows, of_rows), (columns, of_columns) = by_top[top], by_left[left]
             # Between two steps of a slice there may be whole tiles.
             if rows.start < rows.stop and columns.start < columns.stop:
                 wanted.append((frame, (rows, columns), (of_rows, of_columns)))

@@ -20,7 +20,15 @@ from pydicom.uid import (
     RLELossless,
 )
 
-__all__ = ["Buffer", "Codestream", "CodestreamError", "Contradiction", "Unsuited", "parse"]
+__all__ = [
+    "Buffer",
+    "Codestream",
+    "CodestreamError",
+    "Contradiction",
+    "Unsuited",
+    "parse",
+    "repeats",
+]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -159,7 +167,20 @@ class Codestream(NamedTuple):
         return (0, 1, 2, 4, 4, 8)[(self.precision + 7) // 8]
 
 
-def parse(data: Buffer, uid: str, like: Codestream | None = None) -> Codestream:
+def repeats(data: Buffer, other: Codestream) -> bool:
+    """Return whether a frame has the header of another one, and its own end marker.
+
+    Tiles of a slide mostly do. All but `end` is then the same, and holds for both.
+    """
+    header = other.header
+    return (
+        bool(header)
+        and bytes(data[: len(header)]) == header
+        and _end_behind(data, other.scan, _OPENING[other.kind]) >= 0
+    )
+
+
+def parse(data: Buffer, uid: str) -> Codestream:
     """Return the parameters of one compressed frame.
 
     Parameters
@@ -168,9 +189,6 @@ def parse(data: Buffer, uid: str, like: Codestream | None = None) -> Codestream:
         The frame. A memoryview must be one of bytes.
     uid : str
         The Transfer Syntax UID, which decides what the bytes are taken for.
-    like : Codestream, optional
-        That of another frame of this syntax: tiles of a slide mostly begin with the same bytes,
-        which are not parsed again.
 
     Returns
     -------
@@ -183,8 +201,6 @@ def parse(data: Buffer, uid: str, like: Codestream | None = None) -> Codestream:
     CodestreamError
         If the headers are not those of the transfer syntax, or end early.
     """
-    if like is not None and like.header and bytes(data[: len(like.header)]) == like.header:
-        return like._replace(end=_end_behind(data, like.scan, _OPENING[like.kind]))
     try:
         if uid == RLELossless:
             return _parse_rle(data)

@@ -31,6 +31,7 @@ from dcmdask.pixels.codestream import (
     Incomplete,
     Unsuited,
     parse,
+    repeats,
 )
 from dcmdask.pixels.jpeg_lossless import coding
 
@@ -86,7 +87,8 @@ def check(data: Buffer, pixels: ImagePixel, like: Codestream | None = None) -> C
     pixels : ImagePixel
         Description of the frames, with a transfer syntax in `SYNTAXES`.
     like : Codestream, optional
-        That of another frame, as for :func:`dcmdask.pixels.codestream.parse`.
+        That of another frame, which has been checked. It is returned for a frame with the same
+        header.
 
     Raises
     ------
@@ -97,7 +99,9 @@ def check(data: Buffer, pixels: ImagePixel, like: Codestream | None = None) -> C
     Unsuited
         It is of a form that imagecodecs does not decode as pydicom's plugins do.
     """
-    stream = parse(data, pixels.transfer_syntax, like)
+    if like is not None and repeats(data, like):
+        return like
+    stream = parse(data, pixels.transfer_syntax)
     if stream.kind == "rle":
         _check_rle(stream, pixels)
     else:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,11 +97,16 @@ class Kept:
             A tile is not encoded as the others are.
         """
         stored = self.frames.encoded(self.numbers.ravel()[tiles].tolist())
+        known: Instance | None = None
+        stream: Codestream | None = None
         for key, (instance, encoded) in zip(self.keys(tiles), stored, strict=True):
-            if codec_of(instance, encoded) != self.codec:
-                raise _refused(
-                    instance.name, f"frame {encoded.frame} is not encoded as the first one is"
-                )
+            # Frames that repeat the header of the one before share its codestream.
+            if instance is not known or encoded.codestream is not stream:
+                if codec_of(instance, encoded) != self.codec:
+                    raise _refused(
+                        instance.name, f"frame {encoded.frame} is not encoded as the first one is"
+                    )
+                known, stream = instance, encoded.codestream
             yield key, encoded.payload
 
 
@@ -124,7 +128,7 @@ class Copying:
 def copy_tiles(job: Copying, number: int, *, level: int) -> int:
     """Write some tiles of a level as they are, and return how many."""
     tiles = job.left[level][number * TOGETHER : (number + 1) * TOGETHER]
-    root = Path(job.place.root)
+    root = os.fspath(job.place.root)
     made = set[str]()
     for key, data in job.levels[level].contents(tiles):
         if not job.place.is_local:
@@ -132,12 +136,13 @@ def copy_tiles(job: Copying, number: int, *, level: int) -> int:
             continue
         folder = key.rpartition("/")[0]
         if folder not in made:
-            os.makedirs(root / folder, exist_ok=True)
+            os.makedirs(os.path.join(root, folder), exist_ok=True)
             made.add(folder)
-        # Lengths are compared when an export is resumed, so that one that was cut is seen. With a
-        # buffer all is written, or it is an error; without one it may be less.
-        with open(root / key, "wb") as file:
-            file.write(data)
+        # Lengths are compared when an export is resumed, so that one that was cut is seen.
+        with open(os.path.join(root, key), "wb", buffering=0) as file:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
     return len(tiles)
 
 
