@@ -21,7 +21,13 @@ class _Quiet(MotoRequestHandler):
 
 
 class Server:
-    """A store, and what it does at a change: a request that puts or deletes."""
+    """A store, and what it does at a change: a request that puts or deletes.
+
+    Attributes
+    ----------
+    asked : list of (str, str or None)
+        Method and range of each request.
+    """
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
@@ -32,6 +38,7 @@ class Server:
         self._thread.start()
         self._counted = itertools.count()
         self._at: tuple[int | None, int, int] = (None, 0, 0)
+        self.asked: list[tuple[str, str | None]] = []
         self.env = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
             "AWS_ACCESS_KEY_ID": "key",
@@ -88,6 +95,7 @@ class Server:
         self._client.delete_object(Bucket=BUCKET, Key=key)
 
     def _watched(self, environ: Any, start_response: Any) -> Any:
+        self.asked.append((environ["REQUEST_METHOD"], environ.get("HTTP_RANGE")))
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             at, group, number = self._at
             if next(self._counted) == at:

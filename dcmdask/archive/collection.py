@@ -23,37 +23,49 @@ from dcmdask.sources.access import reaching
 _LISTED = 3
 
 
-def is_collection(src: Any, storage_options: Mapping[str, Any] | None = None) -> bool:
-    """Return whether `src` stands for files, and not for one."""
+def one_file(
+    src: Any,
+    storage_options: Mapping[str, Any] | None = None,
+    limit: int = files.INFLATE_LIMIT,
+) -> Any:
+    """Return the one file that `src` stands for, as it is opened; None where it stands for several.
+
+    Parameters
+    ----------
+    src : str, path-like, file-like, bytes, Dataset, Source or iterable
+        ``~`` is a home folder.
+    storage_options : mapping, optional
+    limit : int, optional
+        Bytes that may be in a gzipped file, of which those that are in it are returned, and in
+        one of a server that gives no parts.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file on a server.
+    """
     if not isinstance(src, str | os.PathLike):
         one = isinstance(src, bytes | bytearray | memoryview | Dataset) or hasattr(src, "read")
-        return not one and isinstance(src, Iterable)
+        return src if one or not isinstance(src, Iterable) else None
     name = os.fsdecode(src)
     if "://" not in name:
-        name = local_path(name)
-        if glob.has_magic(name) and not os.path.lexists(name):
-            return True
-        return os.path.isdir(name) or medium_of(name) in ("zip", "tar", "directory")
+        path = os.path.expanduser(name)
+        local = local_path(name)
+        is_pattern = glob.has_magic(local) and not os.path.lexists(local)
+        medium = medium_of(local)
+        if is_pattern or os.path.isdir(local) or medium in ("zip", "tar", "directory"):
+            return None
+        return unzipped(path, limit) if medium == "gzip" else path
     import fsspec
 
     with reaching(name):
         fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
-        return bool(fs.isdir(path) or (glob.has_magic(path) and not fs.exists(path)))
-
-
-def one_file(src: Any, limit: int = files.INFLATE_LIMIT) -> Any:
-    """Return `src`; of a gzipped file the bytes that are in it, and with a home folder for ``~``.
-
-    Parameters
-    ----------
-    src : as for :func:`dcmdask.open_frames`
-    limit : int, optional
-        Bytes that may be in a gzipped file.
-    """
-    if not isinstance(src, str | os.PathLike) or "://" in os.fsdecode(src):
-        return src
-    path = os.path.expanduser(os.fsdecode(src))
-    return unzipped(path, limit) if medium_of(path) == "gzip" else path
+        if glob.has_magic(path) and not fs.exists(path):
+            return None
+    try:
+        return files.locate(name, storage_options, limit)
+    except IsADirectoryError:
+        return None
 
 
 def only_stack(found: Scan, on_duplicate: OnDuplicate = "error") -> Stack:

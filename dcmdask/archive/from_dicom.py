@@ -8,7 +8,7 @@ from typing import Any, Literal
 import dask.array as da
 from pydicom.dataset import Dataset
 
-from dcmdask.archive.collection import is_collection, one_file, only_stack
+from dcmdask.archive.collection import one_file, only_stack
 from dcmdask.archive.copies import check_on_duplicate
 from dcmdask.archive.scan import scan
 from dcmdask.arrays.chunks import to_dask
@@ -156,7 +156,9 @@ chunktype=numpy.ndarray>
     check_values(values, opening)
     check_on_irregular(on_irregular)
     check_on_duplicate(on_duplicate)
-    if not isinstance(src, FrameArray) and is_collection(src, storage_options):
+    is_open = isinstance(src, FrameArray)
+    one = src if is_open else one_file(src, storage_options, inflate_limit(opening))
+    if one is None:
         found = scan(src, storage_options=storage_options, **header_options(opening))
         stack = only_stack(found, on_duplicate)
         frames: ArrayLike = stack.flattened(
@@ -175,14 +177,13 @@ chunktype=numpy.ndarray>
             "frames of one file stay in the order that they are stored in; scan(path)[0] arranges "
             "them"
         )
-    src = one_file(src, inflate_limit(opening))
-    if isinstance(src, FrameArray):
+    if is_open:
         if raw or decoding_plugin or storage_options or decoding_options or values != "stored":
             raise TypeError("a FrameArray has its options already; open it with others")
         return to_dask(src, chunks)
     if values == "stored":
-        return to_dask(open_frames(src, storage_options=storage_options, **opening), chunks)
-    stored, described = open_described(src, values, storage_options, **opening)
+        return to_dask(open_frames(one, **opening), chunks)
+    stored, described = open_described(one, values, **opening)
     return to_dask(with_values(stored, described, values, opening), chunks)
 
 

@@ -33,14 +33,16 @@ def info(
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is in a DICOM file, or in the series of a folder; nothing is decoded."""
-    from dcmdask.archive.collection import is_collection, one_file
+    from dcmdask.archive.collection import one_file
     from dcmdask.dicom import image_pixel
     from dcmdask.pixels.frame_array import open_frames
     from dcmdask.sources import files
 
     storage_options = options_of(storage_option or ())
     opening = options.opening(raw, number_of_frames, transfer_syntax_uid, inflate_limit, set)
-    if is_collection(file, storage_options):
+    limit = image_pixel.inflate_limit(opening)
+    src = one_file(file, storage_options, limit)
+    if src is None:
         if opening.pop("raw"):
             raise ValueError(f"--raw is for one file, and {file} is a folder or a pattern")
         how = {"exclude": exclude or (), "follow_links": follow_links, **opening}
@@ -50,14 +52,12 @@ def info(
         raise ValueError(
             f"--exclude, --follow-links and --series are for folders, and {file} is a file"
         )
-    limit = image_pixel.inflate_limit(opening)
-    src = one_file(file, limit)
     with warnings.catch_warnings():
         # They are among the facts.
         warnings.simplefilter("ignore", DcmdaskWarning)
-        frames = open_frames(src, storage_options=storage_options, **opening)
+        frames = open_frames(src, **opening)
     # A file that is read whole to be opened is held to the same limit here.
-    source = files.locate(src, storage_options, limit)
+    source = files.locate(src, limit=limit)
     facts = {
         "file": file,
         "summary": _summary(source, opening),

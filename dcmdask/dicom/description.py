@@ -315,7 +315,7 @@ def describe(
     frames, tiling = _facts(header, count, pixels, words, image_type, spacing.value)
     kinds = image_type.decode("ascii", "replace")
     return Described(
-        source=source,
+        source=files.to_keep(source),
         sop_class_uid=words[_SOP_CLASS],
         sop_instance_uid=words[_SOP_INSTANCE],
         study_uid=words[_STUDY],

@@ -20,8 +20,8 @@ from dcmdask.sources import files
 # Frames from which on the items of a local file are not walked over where it has an offset table:
 # 3 us each, 0.6 s for a slide of 200 000 tiles.
 MANY = 10_000
-# Number of entries that are looked up of an offset table that is believed, a request each in a
-# remote source; every item is checked again when its frame is decoded.
+# Number of items that are compared of an offset table of a local file that is believed; every
+# item is checked again when its frame is decoded.
 LOOKS = 64
 # Declared frames up to which a scan counts the items of a file without an offset table: a small
 # read each, 0.3 ms together. Slides have 10^5.
@@ -426,11 +426,16 @@ def _look_up(
     spans = offsets.ItemSpans(starts, np.diff(starts, append=last.ends[-1]))
     if lengths is not None and (len(lengths) != len(table) or _unlike(spans, lengths).size):
         return None
-    looks = np.unique(np.linspace(0, len(starts) - 1, LOOKS).astype(int))
-    headers = files.read(source, starts[looks].tolist(), [8] * len(looks))
-    for header, room in zip(headers, (spans.lengths[looks] - 8).tolist(), strict=True):
-        length = int.from_bytes(header[4:], "little")
-        whole = length <= room if lengths is None else length == room
+    if isinstance(source, files.RemoteFile):
+        # Those that are there already, since each of the others would be a request.
+        looks = np.flatnonzero(starts + 8 <= len(source.start))
+    else:
+        looks = np.unique(np.linspace(0, len(starts) - 1, LOOKS).astype(int))
+    for at, span in zip(*spans.locate(looks), strict=True):
+        file.seek(at)
+        header = file.read(8)
+        length = 8 + int.from_bytes(header[4:], "little")
+        whole = length <= span if lengths is None else length == span
         if header[:4] != offsets.ITEM or not whole:
             return None
     return spans

@@ -148,7 +148,8 @@ def open_instance(
     spans, indexed_by, more = index(place, pixels, excess)
     notes = [*notes, *more]
     warned = set() if warned is None else warned
-    instance = Instance(place.source, pixels, spans, indexed_by, tuple(notes), warned)
+    source = files.to_keep(place.source)
+    instance = Instance(source, pixels, spans, indexed_by, tuple(notes), warned)
     for note in notes:
         instance.warn(note)
     return instance

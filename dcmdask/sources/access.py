@@ -1,13 +1,13 @@
-"""Access to remote file systems: errors of one line, storage options, ranges of bytes."""
+"""Access to remote file systems: errors of one line, storage options, identity of content."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dcmdask.errors import DcmdaskError, SourceChangedError, UnreachableError
+from dcmdask.errors import DcmdaskError, UnreachableError
 
 # Packages that speak to servers; not all raise the exceptions that Python has for it.
 _NETWORK = frozenset(
@@ -34,10 +34,6 @@ _OF_CONTENT = frozenset({"etag", "md5", "md5hash", "content_md5", "crc", "crc32c
 _OF_CHANGE = frozenset(
     {"mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "date_time"}
 )
-# Neighbouring ranges are fetched together: a request costs about as much as a few hundred
-# kilobytes.
-COALESCE_GAP = 256 * 1024
-COALESCE_LENGTH = 32 * 1024 * 1024
 SOURCE_OPTION = "storage_options (--storage-option)"
 TARGET_OPTION = "target_options (--target-option)"
 
@@ -78,7 +74,7 @@ def reaching(url: Any, option: str = SOURCE_OPTION) -> Iterator[None]:
         if error.filename is not None or url in str(error):
             raise
         hint = _CREDENTIALS if isinstance(error, PermissionError) else _ENDPOINT
-        raise type(error)(f"{url}: {_line(error)}: {hint.format(option=option)}") from error
+        raise type(error)(f"{url}: {_line(error)}{_advice(url, hint, option)}") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -88,10 +84,15 @@ def reaching(url: Any, option: str = SOURCE_OPTION) -> Iterator[None]:
             raise
         hint = _CREDENTIALS if "Credential" in type(error).__name__ else _ENDPOINT
         raise UnreachableError(
-            f"{_line(error)}: {hint.format(option=option)}",
+            f"{_line(error)}{_advice(url, hint, option)}",
             source=url,
             code="credentials" if hint is _CREDENTIALS else "server",
         ) from error
+
+
+def _advice(url: str, hint: str, option: str) -> str:
+    """Return a hint about an object store; none of a web server."""
+    return "" if url.startswith("http") else f": {hint.format(option=option)}"
 
 
 def _line(error: BaseException) -> str:
@@ -134,76 +135,3 @@ def content_key(fs: Any, path: str, info: Mapping[str, Any]) -> str:
 
 def _named(info: Mapping[str, Any], names: Collection[str]) -> list[tuple[str, str]]:
     return sorted((key, str(value)) for key, value in info.items() if key.lower() in names)
-
-
-def is_http(fs: Any) -> bool:
-    """Return whether a file system of fsspec's is a web server."""
-    return type(fs).__name__ == "HTTPFileSystem"
-
-
-def gives_ranges(fs: Any, path: str, info: Mapping[str, Any]) -> bool:
-    """Return whether parts can be asked for: a web server may answer with everything."""
-    if not is_http(fs) or info.get("partial"):
-        return True
-    headers = {**fs.kwargs.get("headers", {}), "Range": "bytes=0-0"}
-    with fs.open(path, "rb", block_size=0, headers=headers) as file:
-        return len(file.read(2)) == 1
-
-
-def fetch_ranges(
-    url: str, options: Mapping[str, Any], offsets: Sequence[int], lengths: Sequence[int]
-) -> list[bytes]:
-    """Return ranges of the bytes of a remote file, with few requests.
-
-    Raises
-    ------
-    SourceChangedError
-        The server gives more than was asked for.
-    """
-    import fsspec
-
-    requests = coalesce(offsets, lengths)
-    starts, ends = [one[0] for one in requests], [one[1] for one in requests]
-    with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **options)
-        blocks = fs.cat_ranges([path] * len(requests), starts, ends, on_error="raise")
-    parts = [b""] * len(offsets)
-    for (start, end, members), block in zip(requests, blocks, strict=True):
-        if len(block) > end - start:
-            raise SourceChangedError(
-                f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
-                "not give ranges",
-                source=url,
-                code="no-ranges",
-            )
-        for member in members:
-            begin = offsets[member] - start
-            parts[member] = bytes(block[begin : begin + lengths[member]])
-    return parts
-
-
-def coalesce(offsets: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
-    """Join neighbouring ranges into requests.
-
-    Returns
-    -------
-    list of (start, end, members)
-        `members` are positions in `offsets`; each is in exactly one request,
-        which covers its range whole.
-
-    Examples
-    --------
-    >>> coalesce([0, 10, 9_000_000], [10, 10, 5])
-    [(0, 20, [0, 1]), (9000000, 9000005, [2])]
-    """
-    requests: list[tuple[int, int, list[int]]] = []
-    for member in sorted(range(len(offsets)), key=lambda i: offsets[i]):
-        start, end = offsets[member], offsets[member] + lengths[member]
-        if requests:
-            first, last, members = requests[-1]
-            if start - last <= COALESCE_GAP and end - first <= COALESCE_LENGTH:
-                members.append(member)
-                requests[-1] = (first, max(last, end), members)
-                continue
-        requests.append((start, end, [member]))
-    return requests

@@ -16,15 +16,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from dcmdask.errors import SourceChangedError
-from dcmdask.sources.access import content_key, fetch_ranges, gives_ranges, is_http, reaching
+from dcmdask.sources.access import content_key, reaching
 from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
+from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, is_http
 
-# Bytes that one look into a remote header fetches.
-REMOTE_BLOCK = 256 * 1024
 # Bytes that a source may take in memory if it can only be read as a whole.
 INFLATE_LIMIT = 2**30
 
@@ -57,17 +56,26 @@ class RemoteFile:
     survive a fork. Its key (an entity tag, a checksum or a modification time, where the
     server gives one) is part of the token; reads do not ask for it again, which would be
     one more request for each.
+
+    Attributes
+    ----------
+    start : bytes
+        First bytes of the file, where they have been read: for opening it, not to be kept.
     """
 
     name: str
     options: Mapping[str, Any] = field(compare=False, repr=False)
     size: int
     key: str
+    start: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def token(self) -> tuple[object, ...]:
         """Identity of the content."""
         return ("url", self.name, self.size, self.key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "start"}
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,11 @@ class Member:
     def token(self) -> tuple[object, ...]:
         """Identity of the content."""
         return ("member", self.name, self.size)
+
+
+def to_keep(source: Any) -> Any:
+    """Return a source without the bytes that were only for opening it."""
+    return replace(source, start=b"") if isinstance(source, RemoteFile) else source
 
 
 Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
@@ -206,15 +219,21 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
     with reaching(url):
         fs, path = fsspec.core.url_to_fs(url, **options)
         info = None if is_local(fs) else fs.info(path)
-    if info is None:
-        return _locate_path(path)
-    if info.get("type") == "directory":
-        raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
-    if info.get("size") is None or not gives_ranges(fs, path, info):
-        # No block size stands for one stream over HTTP.
-        with fs.open(path, "rb", block_size=0 if is_http(fs) else None) as file:
-            return Memory(read_whole(file, url, limit), name=url)
-    return remote_file(url, options, fs, path, info)
+        if info is None:
+            return _locate_path(path)
+        if info.get("type") == "directory":
+            raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
+        if info.get("mimetype") == "text/html":
+            raise IsADirectoryError(f"{url} is a page of text/html, and one DICOM file is meant")
+        size = info.get("size")
+        if size is None:
+            # No block size stands for one stream over HTTP.
+            with fs.open(path, "rb", block_size=0 if is_http(fs) else None) as file:
+                return Memory(read_whole(file, url, limit), name=url)
+        start, is_whole = first_bytes(fs, path, url, size, limit) if size else (b"", False)
+    if is_whole:
+        return Memory(start, name=url)
+    return replace(remote_file(url, options, fs, path, info), start=start)
 
 
 def remote_file(
@@ -279,6 +298,13 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
     return parts
 
 
+def _fetch(source: RemoteFile, offset: int, length: int) -> bytes:
+    (part,) = fetch_ranges(source.name, source.options, [offset], [length])
+    if len(part) != length:
+        raise _shorter(len(part), length, offset, source.name)
+    return part
+
+
 def _shorter(found: int, wanted: int, offset: int, name: str) -> SourceChangedError:
     return SourceChangedError(
         f"{found} of {wanted} bytes at offset {offset}: the source is shorter than when it was "
@@ -298,11 +324,9 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         The local file differs in size or modification time from the one located.
     """
     if isinstance(source, RemoteFile):
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
-        with fs.open(path, "rb", block_size=REMOTE_BLOCK) as file:
-            yield file
+        yield cast(
+            BinaryIO, RangeFile(partial(_fetch, source), source.size, source.name, source.start)
+        )
     elif isinstance(source, LocalFile):
         with open(source.path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())

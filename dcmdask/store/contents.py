@@ -10,7 +10,6 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
-from dcmdask.archive.collection import one_file
 from dcmdask.archive.from_dicom import open_described
 from dcmdask.archive.stacks import stacks_of
 from dcmdask.arrays.chunks import matrix_of
@@ -18,7 +17,7 @@ from dcmdask.arrays.concatenation import opening_of
 from dcmdask.arrays.transformation import fill_for, with_values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.image_pixel import DECODING_OPTIONS, inflate_limit
+from dcmdask.dicom.image_pixel import DECODING_OPTIONS
 from dcmdask.errors import Advice, HeaderError
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
@@ -164,8 +163,7 @@ def contents(
         how = src.decoding
         opening = {name: how[name] for name in how.keys() & {*_HOW, *DECODING_OPTIONS}}
         return _of_frames(src, src, [], values, opening, with_identifiers)
-    one = one_file(src, inflate_limit(opening))
-    stored, described = open_described(one, values, storage_options, **opening)
+    stored, described = open_described(src, values, storage_options, **opening)
     _check_shown(described)
     frames = with_values(stored, described, values, opening)
     return _of_frames(stored, frames, described, values, opening, with_identifiers)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from dcmdask.archive.collection import is_collection, only_stack
+from dcmdask.archive.collection import one_file, only_stack
 from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.open_slide import slide_of
 from dcmdask.archive.scan import Scan, scan
 from dcmdask.archive.series import Series
-from dcmdask.dicom.image_pixel import header_options
+from dcmdask.dicom.image_pixel import header_options, inflate_limit
 from dcmdask.errors import Advice, LayoutError
 from dcmdask.images.level import Level
 from dcmdask.images.slide import is_slide
@@ -31,7 +31,7 @@ def source_of(
     storage_options: Mapping[str, Any] | None = None,
     **opening: Any,
 ) -> Any:
-    """Return the stack or the slide that is exported; or `src` itself, whose frames are.
+    """Return the stack or the slide that is exported; or the one file whose frames are.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ def source_of(
     found: Scan | Series
     if isinstance(src, Series):
         found, every = src, [src]
-    elif arranged or is_collection(src, storage_options):
+    elif arranged or (one := one_file(src, storage_options, inflate_limit(opening))) is None:
         if isinstance(src, Dataset | bytes | bytearray | memoryview) or hasattr(src, "read"):
             raise TypeError("only frames of files are arranged in space: pass a path or URL")
         found = scan(src, storage_options=storage_options, **header_options(opening))
         every = list(found)
     else:
-        return src
+        return one
     if any(_is_level(stack) for one in every for stack in one.stacks):
         for one in every:
             one.warn_left_out()

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 from make_dicom import described, native, noise, part10, pixel_element
@@ -282,17 +281,6 @@ def test_a_header_may_be_no_longer_than_the_limit() -> None:
     dataset = native(FRAMES, DeflatedExplicitVRLittleEndian, ImageComments="a" * 10000)
     with pytest.raises(DcmdaskError, match="more than 5000 bytes"):
         open_frames(dataset, inflate_limit=5000)
-
-
-def test_a_url_without_parts_takes_no_more_than_the_limit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    fs = fsspec.filesystem("memory")
-    fs.pipe("/whole/a.dcm", native(FRAMES))
-    monkeypatch.setattr(files, "gives_ranges", lambda *_: False)
-    assert open_frames("memory://whole/a.dcm").shape == FRAMES.shape
-    with pytest.raises(PixelDataError, match="more than 100 bytes would be read into memory"):
-        open_frames("memory://whole/a.dcm", inflate_limit=100)
 
 
 def test_bytes_that_are_in_memory_have_no_limit() -> None:

@@ -34,11 +34,12 @@ from dcmdask.errors import (
     HeaderError,
     MissingElementError,
     NoPixelDataError,
+    PixelDataError,
     SourceChangedError,
 )
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.pixels.pixel_array import iter_pixels, pixel_array
-from dcmdask.sources.access import COALESCE_GAP, COALESCE_LENGTH, coalesce
+from dcmdask.sources.ranges import COALESCE_GAP, COALESCE_LENGTH, coalesce
 
 FRAMES = noise(6, 9, 10, dtype="u2")
 KINDS = {
@@ -241,6 +242,16 @@ def test_http_without_ranges_and_a_large_file(serve: Callable[[str, bytes], str]
     np.testing.assert_array_equal(opened[[29, 3]], frames[[29, 3]])
     with pytest.raises(FileNotFoundError):
         open_frames(url.replace("large", "none"))
+
+
+def test_a_url_without_ranges_takes_no_more_than_the_limit(
+    serve: Callable[[str, bytes], str],
+) -> None:
+    frames = noise(30, 64, 64)
+    url = serve("whole.dcm", native(frames))
+    assert open_frames(url).shape == frames.shape
+    with pytest.raises(PixelDataError, match="bytes would be read into memory"):
+        open_frames(url, inflate_limit=100_000)
 
 
 # What a remote read asks for.

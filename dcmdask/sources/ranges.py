@@ -1,0 +1,190 @@
+"""Ranges of the bytes of remote files: few requests, repeated where what failed passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dcmdask.errors import SourceChangedError
+from dcmdask.sources.access import reaching
+from dcmdask.sources.inflation import ReadForward, read_whole
+
+# Bytes of a first look, which hold most headers whole.
+FIRST = 64 * 1024
+# Bytes that are read ahead by one who goes on.
+MOST_AHEAD = 4 * 2**20
+# Neighbouring ranges are fetched together: a request costs about as much as a few hundred
+# kilobytes.
+COALESCE_GAP = 256 * 1024
+COALESCE_LENGTH = 32 * 1024 * 1024
+# Seconds before a request is repeated. Clients of object stores repeat theirs; fsspec's of web
+# servers does not.
+_PAUSES = (0.2, 1.0, 5.0)
+# Exceptions of aiohttp about a connection that broke.
+_BROKEN = frozenset({"ClientOSError", "ClientPayloadError", "ServerDisconnectedError"})
+# Status of an answer that may be another one soon: throttled, or a fault of the server's.
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+
+
+def is_http(fs: Any) -> bool:
+    """Return whether a file system of fsspec's is a web server."""
+    return type(fs).__name__ == "HTTPFileSystem"
+
+
+class RangeFile(ReadForward):
+    """Remote file for one reader that mostly goes forwards.
+
+    A request brings :data:`FIRST` bytes, or what is asked for. One that goes on where the last
+    one ended, or near behind it, brings twice as many, up to :data:`MOST_AHEAD`. No byte is
+    fetched twice on the way forwards.
+
+    Parameters
+    ----------
+    fetch : callable
+        Takes offset and length; returns as many bytes.
+    size : int
+    name : str
+        Display name of the source.
+    start : bytes, optional
+        First bytes of the file, which are there already.
+    """
+
+    def __init__(
+        self, fetch: Callable[[int, int], bytes], size: int, name: str, start: bytes = b""
+    ) -> None:
+        self._fetch, self._size, self.name, self._start = fetch, size, name, start
+        self._block, self._begin, self._step = start, 0, FIRST
+
+    def _length(self) -> int:
+        return self._size
+
+    def readinto(self, room: Any, /) -> int:
+        """Fill `room`; less only at the end."""
+        view = memoryview(room).cast("B")
+        wanted = max(0, min(len(view), self._size - self._at))
+        if wanted:
+            view[:wanted] = self._bytes(self._at, wanted)
+            self._at += wanted
+        return wanted
+
+    def _bytes(self, at: int, wanted: int) -> bytes:
+        if at + wanted <= len(self._start):
+            return self._start[at : at + wanted]
+        into, end = at - self._begin, self._begin + len(self._block)
+        if into < 0 or at + wanted > end:
+            goes_on = bool(self._block) and 0 <= into <= len(self._block) + COALESCE_GAP
+            self._step = min(2 * self._step, MOST_AHEAD) if goes_on else FIRST
+            held = self._block[into:] if into >= 0 else b""
+            behind = at + len(held)
+            more = min(max(self._step, wanted - len(held)), self._size - behind)
+            self._block, self._begin, into = held + self._fetch(behind, more), at, 0
+        return self._block[into : into + wanted]
+
+
+def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[bytes, bool]:
+    """Return the first bytes of a file, and whether these are all, as ranges are not given.
+
+    A web server may answer a request for a range with everything, which is then read.
+
+    Raises
+    ------
+    PixelDataError
+        These are more than `limit`.
+    """
+    # One byte less than there are shows of the shortest file whether ranges are given.
+    wanted = min(FIRST, size - 1)
+    if not is_http(fs):
+        return bytes(fs.cat_file(path, start=0, end=wanted)), False
+    headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes=0-{wanted - 1}"}
+    # With a size it is not asked for again; no block size stands for one stream.
+    with fs.open(path, "rb", block_size=0, size=size, headers=headers) as file:
+        start = b""
+        while len(start) <= wanted and (more := file.read(wanted + 1 - len(start))):
+            start += more
+        if len(start) <= wanted:
+            return start, False
+        return start + read_whole(file, url, limit - len(start)), True
+
+
+def fetch_ranges(
+    url: str, options: Mapping[str, Any], offsets: Sequence[int], lengths: Sequence[int]
+) -> list[bytes]:
+    """Return ranges of the bytes of a remote file, with few requests, several at a time.
+
+    Raises
+    ------
+    SourceChangedError
+        The server gives more than was asked for.
+    """
+    import fsspec
+
+    requests = coalesce(offsets, lengths)
+    with reaching(url):
+        fs, path = fsspec.core.url_to_fs(url, **options)
+        blocks = _fetch(fs, path, [(start, end) for start, end, _ in requests])
+    parts = [b""] * len(offsets)
+    for (start, end, members), block in zip(requests, blocks, strict=True):
+        if len(block) > end - start:
+            raise SourceChangedError(
+                f"{len(block)} bytes came for {end - start} at offset {start}: the server does "
+                "not give ranges",
+                source=url,
+                code="no-ranges",
+            )
+        for member in members:
+            begin = offsets[member] - start
+            parts[member] = bytes(block[begin : begin + lengths[member]])
+    return parts
+
+
+def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]]) -> list[bytes]:
+    """Return ranges; those of a web server that fail for now are asked for again."""
+    found: dict[tuple[int, int], Any] = {}
+    left = list(ranges)
+    for pause in (*(_PAUSES if is_http(fs) else ()), None):
+        starts, ends = [start for start, _ in left], [end for _, end in left]
+        found |= zip(left, fs.cat_ranges([path] * len(left), starts, ends), strict=True)
+        left = [one for one in left if isinstance(found[one], Exception)]
+        if not left:
+            break
+        error = found[left[0]]
+        if pause is None or not all(_passes(found[one]) for one in left):
+            raise error
+        time.sleep(pause)
+    return [found[one] for one in ranges]
+
+
+def _passes(error: Exception) -> bool:
+    """Return whether a request that failed may succeed soon."""
+    status = getattr(error, "status", None)
+    if status is not None:
+        return status in _PASSING
+    return isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ in _BROKEN
+
+
+def coalesce(offsets: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:
+    """Join neighbouring ranges into requests.
+
+    Returns
+    -------
+    list of (start, end, members)
+        `members` are positions in `offsets`; each is in exactly one request,
+        which covers its range whole.
+
+    Examples
+    --------
+    >>> coalesce([0, 10, 9_000_000], [10, 10, 5])
+    [(0, 20, [0, 1]), (9000000, 9000005, [2])]
+    """
+    requests: list[tuple[int, int, list[int]]] = []
+    for member in sorted(range(len(offsets)), key=lambda i: offsets[i]):
+        start, end = offsets[member], offsets[member] + lengths[member]
+        if requests:
+            first, last, members = requests[-1]
+            if start - last <= COALESCE_GAP and end - first <= COALESCE_LENGTH:
+                members.append(member)
+                requests[-1] = (first, max(last, end), members)
+                continue
+        requests.append((start, end, [member]))
+    return requests

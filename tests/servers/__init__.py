@@ -1,0 +1,1 @@
+"""Servers that other people use, each started on loopback; none is installed by these."""

@@ -1,0 +1,98 @@
+"""A web server that gives ranges, and fails as it is told to."""
+
+import http.server
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Faults:
+    """A server of bytes by path.
+
+    Attributes
+    ----------
+    files : dict of str to bytes
+    faults : list of int or str
+        What the next requests for a range meet, one after the other: a status; ``"reset"``;
+        ``"cut"``, an answer that ends early; ``"long"``, more bytes than were asked for.
+    asked : int
+        Number of requests for ranges.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.faults: list[int | str] = []
+        self.asked = 0
+        served = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                self._answer(200, served.files[self.path], with_body=False)
+
+            def do_GET(self) -> None:
+                data = served.files[self.path]
+                found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+                if found is None:
+                    return self._answer(200, data)
+                served.asked += 1
+                first, last = map(int, found.groups())
+                part = data[first : last + 1]
+                fault = served.faults.pop(0) if served.faults else 206
+                if fault == "reset":
+                    # Zero seconds to linger: the connection is reset and not closed.
+                    self.connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
+                    self.connection.close()
+                    self.close_connection = True
+                elif fault == "cut":
+                    self._answer(206, part, cut=len(part) // 2)
+                    self.close_connection = True
+                elif fault == "long":
+                    self._answer(206, data[first : last + 2])
+                else:
+                    assert isinstance(fault, int)
+                    self._answer(fault, part if fault == 206 else b"")
+                return None
+
+            def _answer(
+                self, status: int, body: bytes, *, with_body: bool = True, cut: int | None = None
+            ) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Accept-Ranges", "bytes")
+                self.end_headers()
+                if with_body:
+                    self.wfile.write(body[:cut])
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Beginning of the URLs of all files."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@contextmanager
+def serving() -> Iterator[Faults]:
+    server = Faults()
+    try:
+        yield server
+    finally:
+        server.close()

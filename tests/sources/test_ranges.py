@@ -1,0 +1,195 @@
+"""Remote files: how many requests and bytes opening and reading take, and what fails and passes."""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import s3_here
+from hypothesis import given
+from hypothesis import strategies as st
+from make_dicom import encapsulated, native, noise, saved
+from pydicom.uid import JPEGLSLossless
+from servers import faults, nginx
+
+from dcmdask import DcmdaskError, from_dicom
+from dcmdask.pixels.frame_array import open_frames
+from dcmdask.sources import files, ranges
+from dcmdask.sources.ranges import FIRST, MOST_AHEAD, RangeFile
+
+# 1 200 frames of 3 KiB: as many again would be moved by a look at each item.
+FRAMES = noise(1200, 64, 64, dtype="u1", bits=6)
+MEGABYTE = 10**6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("served")
+    for table in ("basic", "extended", "none"):
+        saved(root, encapsulated(FRAMES, JPEGLSLossless, table=table), f"{table}.dcm")
+    # Each item is longer than a first look, and shorter than what is not worth a request.
+    large = noise(8, 400, 400, dtype="u1", bits=6)
+    saved(root, encapsulated(large, JPEGLSLossless, table="none"), "large.dcm")
+    saved(root, encapsulated(np.tile(large, (1, 3, 3)), JPEGLSLossless, table="none"), "huge.dcm")
+    saved(root, native(FRAMES), "native.dcm")
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[nginx.Nginx]:
+    if nginx.missing():
+        pytest.skip(nginx.missing())
+    with nginx.serving(folder, tmp_path_factory.mktemp("nginx")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("table", ["basic", "extended"])
+def test_a_file_with_a_table_is_opened_by_four_requests(table: str, server: nginx.Nginx) -> None:
+    server.asked()
+    x = from_dicom(f"{server.url}/{table}.dcm")
+    asked = server.asked()
+    assert [one.method for one in asked].count("HEAD") == 1
+    assert len(asked) <= 4
+    # The table has at most 16 bytes a frame.
+    assert sum(one.sent for one in asked) <= 16 * len(FRAMES) + MEGABYTE
+    np.testing.assert_array_equal(x[1000:1010].compute(), FRAMES[1000:1010])
+    (one,) = server.asked()
+    assert one.status == 206 and one.sent < 10 * 5000
+
+
+@pytest.mark.parametrize(("name", "share"), [("none", 1.0), ("large", 1.0), ("huge", 0.5)])
+def test_a_walk_moves_a_file_once(
+    name: str, share: float, server: nginx.Nginx, folder: Path
+) -> None:
+    server.asked()
+    found = open_frames(f"{server.url}/{name}.dcm")
+    asked = server.asked()
+    size = (folder / f"{name}.dcm").stat().st_size
+    assert sum(one.sent for one in asked) <= share * size
+    assert len(asked) <= 12
+    np.testing.assert_array_equal(found[-1], open_frames(folder / f"{name}.dcm")[-1])
+
+
+def test_native_pixel_data_are_not_looked_at(server: nginx.Nginx) -> None:
+    server.asked()
+    x = from_dicom(f"{server.url}/native.dcm")
+    asked = server.asked()
+    assert len(asked) == 2 and sum(one.sent for one in asked) == FIRST
+    np.testing.assert_array_equal(x[7].compute(), FRAMES[7])
+
+
+def test_an_object_of_a_store_is_opened_by_three_requests(folder: Path) -> None:
+    with s3_here.serving() as store:
+        store.put("a.dcm", (folder / "basic.dcm").read_bytes())
+        store.asked.clear()
+        x = from_dicom(f"s3://{s3_here.BUCKET}/a.dcm", storage_options=store.options)
+        assert [method for method, _ in store.asked] == ["HEAD", "GET", "GET"]
+        np.testing.assert_array_equal(x[1000].compute(), FRAMES[1000])
+        assert len(store.asked) == 4
+
+
+def test_first_bytes_are_not_kept(server: nginx.Nginx) -> None:
+    located = files.locate(f"{server.url}/basic.dcm")
+    assert isinstance(located, files.RemoteFile) and len(located.start) == FIRST
+    assert not pickle.loads(pickle.dumps(located)).start
+    found = open_frames(located)
+    assert found.instance.source == located and not found.instance.source.start
+
+
+@given(
+    data=st.binary(min_size=1, max_size=400),
+    first=st.integers(1, 64),
+    known=st.integers(0, 100),
+    reads=st.lists(st.tuples(st.integers(0, 420), st.integers(0, 120)), max_size=12),
+)
+def test_a_range_file_reads_what_there_is(
+    data: bytes, first: int, known: int, reads: list[tuple[int, int]]
+) -> None:
+    fetched: list[range] = []
+
+    def fetch(offset: int, length: int) -> bytes:
+        fetched.append(range(offset, offset + length))
+        return data[offset : offset + length]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "FIRST", first)
+        patch.setattr(ranges, "COALESCE_GAP", 8)
+        file = RangeFile(fetch, len(data), "a", data[:known])
+        for offset, length in reads:
+            file.seek(offset)
+            assert file.read(length) == data[offset : offset + length]
+        assert all(len(one) > 0 and one.stop <= len(data) for one in fetched)
+        # On the way forwards no byte comes twice.
+        file, fetched[:] = RangeFile(fetch, len(data), "a"), []
+        for offset, length in sorted(reads):
+            file.seek(offset)
+            assert file.read(length) == data[offset : offset + length]
+        ends = [one.stop for one in fetched]
+        assert all(one.start >= end for one, end in zip(fetched[1:], ends, strict=False))
+
+
+def test_reading_on_takes_more_at_a_time() -> None:
+    lengths: list[int] = []
+
+    def fetch(offset: int, length: int) -> bytes:
+        lengths.append(length)
+        return bytes(length)
+
+    file = RangeFile(fetch, 20 * MOST_AHEAD, "a")
+    while file.tell() < 3 * MOST_AHEAD:
+        file.read(1000)
+    assert lengths[:2] == [FIRST, 2 * FIRST] and lengths[-1] == MOST_AHEAD
+    file.seek(15 * MOST_AHEAD)
+    file.read(8)
+    assert lengths[-1] == FIRST
+
+
+# Faults of servers, some of which pass.
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Faults]:
+    monkeypatch.setattr(ranges, "_PAUSES", (0.0, 0.0, 0.0))
+    with faults.serving() as served:
+        served.files["/a.dcm"] = native(FRAMES[:600])
+        yield served
+
+
+@pytest.mark.parametrize(
+    "some", [[503], [429, 500], [502, 504, 408], ["reset"], ["reset", 503, "reset"], ["cut"]]
+)
+def test_a_fault_that_passes(some: list[int | str], faulty: faults.Faults) -> None:
+    found = open_frames(f"{faulty.url}/a.dcm")
+    faulty.faults, faulty.asked = list(some), 0
+    np.testing.assert_array_equal(found[599], FRAMES[599])
+    assert not faulty.faults and faulty.asked == len(some) + 1
+
+
+@pytest.mark.parametrize(
+    ("some", "left", "expected"),
+    [
+        ([503] * 5, 1, Exception),
+        (["reset"] * 20, 1, Exception),
+        ([403, 206], 1, Exception),
+        ([404, 206], 1, FileNotFoundError),
+        (["long"], 0, DcmdaskError),
+    ],
+)
+def test_a_fault_that_stays(
+    some: list[int | str], left: int, expected: type[Exception], faulty: faults.Faults
+) -> None:
+    found = open_frames(f"{faulty.url}/a.dcm")
+    faulty.faults = list(some)
+    with pytest.raises(expected) as caught:
+        found[500]
+    assert faulty.url in str(caught.value)
+    # aiohttp itself repeats a request where a connection breaks that was used before.
+    assert len(faulty.faults) >= left
+
+
+def test_an_object_that_became_shorter(faulty: faults.Faults) -> None:
+    found = open_frames(f"{faulty.url}/a.dcm")
+    faulty.files["/a.dcm"] = faulty.files["/a.dcm"][:-100]
+    with pytest.raises(DcmdaskError, match="shorter than when it was opened"):
+        found[599]
