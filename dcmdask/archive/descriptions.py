@@ -55,7 +55,7 @@ _RT_DOSE: Final = "RT Dose Storage"
 
 
 def describe_files(
-    paths: Iterable[str],
+    paths: Iterable[str | files.RemoteFile],
     storage_options: Mapping[str, Any] | None = None,
     known: dict[Any, Any] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -64,7 +64,7 @@ def describe_files(
 
     Parameters
     ----------
-    paths : iterable of str
+    paths : iterable of str or RemoteFile
     storage_options : mapping, optional
     known : dict, optional
         Values of earlier files, which equal ones are replaced by.
@@ -75,8 +75,13 @@ def describe_files(
     options = {} if options is None else options
     limit = inflate_limit(options)
     return [
-        describe_located(path, partial(files.locate, path, storage_options, limit), known, options)
-        for path in paths
+        describe_located(
+            one if isinstance(one, str) else one.name,
+            partial(files.locate, one, storage_options, limit),
+            known,
+            options,
+        )
+        for one in paths
     ]
 
 

@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any
 
 from dcmdask.archive.discovery import MARKS, MOST, Choice, Skipped, is_readable_mark, written_by_us
+from dcmdask.sources import files
 from dcmdask.sources.access import reaching
+from dcmdask.sources.ranges import is_http
 
 
 def discover(
     url: str, storage_options: Mapping[str, Any], chosen: Choice
-) -> Iterator[str | Skipped]:
-    """Yield the files of a URL, each once.
+) -> Iterator[str | files.RemoteFile | Skipped]:
+    """Yield the files of a URL, each once; located, where the listing tells their size.
 
     Folders below it that dcmdask wrote are left out.
 
@@ -27,18 +29,30 @@ def discover(
 
     with reaching(url):
         fs, path = fsspec.core.url_to_fs(url, **storage_options)
-        for one in members(fs, url, path, chosen):
-            yield one if isinstance(one, Skipped) else url_of(url, path, one)
+        found: dict[str, Mapping[str, Any]] = {}
+
+        def find(fs: Any, path: str, is_pattern: bool) -> Iterable[str]:
+            found.update(_find(fs, path, is_pattern))
+            return found
+
+        for one in members(fs, url, path, chosen, find):
+            if isinstance(one, Skipped):
+                yield one
+                continue
+            name, info = url_of(url, path, one), found[one]
+            # A web server lists names only, and may not give ranges.
+            is_located = info.get("size") is not None and not is_http(fs)
+            yield files.remote_file(name, storage_options, fs, one, info) if is_located else name
 
 
-def find(fs: Any, path: str, is_pattern: bool) -> Iterator[str]:
-    """Yield the files below a folder or those that match a pattern."""
+def _find(fs: Any, path: str, is_pattern: bool) -> dict[str, Mapping[str, Any]]:
+    """Return the files below a folder or those that match a pattern, with what is known of them."""
     found = fs.glob(path, detail=True) if is_pattern else {path: fs.info(path)}
+    below: dict[str, Mapping[str, Any]] = {}
     for name, info in found.items():
-        if info.get("type") == "directory":
-            yield from fs.find(name)
-        else:
-            yield name
+        is_folder = info.get("type") == "directory"
+        below.update(fs.find(name, detail=True) if is_folder else {name: info})
+    return below
 
 
 def members(
@@ -46,7 +60,7 @@ def members(
     url: str,
     path: str,
     chosen: Choice,
-    find: Callable[[Any, str, bool], Iterable[str]] = find,
+    find: Callable[[Any, str, bool], Iterable[str]],
 ) -> Iterator[str | Skipped]:
     """Yield the paths of files in a file system.
 
@@ -56,14 +70,14 @@ def members(
     url, path : str
         Where to look, and its path in `fs`.
     chosen : Choice
-    find : callable, optional
+    find : callable
         Takes `fs`, `path` and whether that is a pattern; gives the files.
     """
     is_pattern = glob.has_magic(path) and not fs.exists(path)
-    files = list(dict.fromkeys(find(fs, path, is_pattern)))
+    paths = list(dict.fromkeys(find(fs, path, is_pattern)))
     root = path.rstrip("/")
     if is_pattern:
-        if not files:
+        if not paths:
             raise FileNotFoundError(f"nothing matches {url}")
         parts = path.split("/")
         root = "/".join(parts[: next(i for i, one in enumerate(parts) if glob.has_magic(one))])
@@ -71,11 +85,11 @@ def members(
     def is_left_out(path: str) -> bool:
         return bool(chosen.exclude) and any(map(chosen.leaves_out, _paths(root, path)))
 
-    marks = (one for one in files if one.rpartition("/")[2] in MARKS)
+    marks = (one for one in paths if one.rpartition("/")[2] in MARKS)
     marks = (one for one in marks if not is_left_out(one.rpartition("/")[0]))
     written = _written_below(fs, root, marks)
     yield from (written_by_us(url_of(url, path, folder)) for folder in written)
-    for one in files:
+    for one in paths:
         if is_left_out(one) or not written.isdisjoint(_folders(one)):
             continue
         if "::" in one or ("://" in one and "://" not in path):

@@ -51,7 +51,7 @@ PATIENCE = 0.25
 # Series that a table in a notebook shows.
 _SHOWN = 100
 # Requests to a server that are under way at once.
-REMOTE_THREADS = 16
+REMOTE_THREADS = 64
 
 
 def scan(
@@ -327,8 +327,11 @@ class _Listing:
     def complete(self) -> bool:
         return self.listed == len(self.sources)
 
-    def batches(self, remote: bool, size: int) -> Iterator[list[str]]:
-        """Yield the files of local or remote sources, `size` at a time, while listing them."""
+    def batches(self, remote: bool, size: int) -> Iterator[list[Any]]:
+        """Yield the files of local or remote sources, `size` at a time, while listing them.
+
+        Local ones are paths, remote ones what :func:`dcmdask.archive.remote.discover` yields.
+        """
         found = self._paths(remote)
         # Folders and patterns that overlap lead to the same file.
         paths = found if len(self.sources) == 1 else _once(found)
@@ -357,7 +360,7 @@ class _Listing:
         self.listed += sources
         return members
 
-    def _paths(self, remote: bool) -> Iterator[str]:
+    def _paths(self, remote: bool) -> Iterator[Any]:
         for source in self.sources:
             if is_url(source) is not remote or (remote and archive_of(source)):
                 continue
@@ -373,7 +376,7 @@ class _Listing:
             yield from self._kept(found)
             self.listed += 1
 
-    def _kept(self, found: Iterable[str | Skipped]) -> Iterator[str]:
+    def _kept(self, found: Iterable[Any]) -> Iterator[Any]:
         for one in found:
             if isinstance(one, Skipped):
                 self.skipped.append(one)
@@ -381,8 +384,8 @@ class _Listing:
                 yield one
 
 
-def _once(paths: Iterable[str]) -> Iterator[str]:
-    seen: set[str] = set()
+def _once(paths: Iterable[Any]) -> Iterator[Any]:
+    seen: set[Any] = set()
     for path in paths:
         if path not in seen:
             seen.add(path)

@@ -1,6 +1,7 @@
 """Remote files: how many requests and bytes opening and reading take, and what fails and passes."""
 
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from make_dicom import encapsulated, native, noise, saved
 from pydicom.uid import JPEGLSLossless
 from servers import faults, nginx
 
-from dcmdask import DcmdaskError, from_dicom
+from dcmdask import DcmdaskError, from_dicom, scan
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files, ranges
 from dcmdask.sources.ranges import FIRST, MOST_AHEAD, RangeFile
@@ -87,6 +88,23 @@ def test_an_object_of_a_store_is_opened_by_three_requests(folder: Path) -> None:
         assert [method for method, _ in store.asked] == ["HEAD", "GET", "GET"]
         np.testing.assert_array_equal(x[1000].compute(), FRAMES[1000])
         assert len(store.asked) == 4
+
+
+def test_a_scan_of_a_store_asks_once_for_each_object() -> None:
+    with s3_here.serving() as store:
+        for number in range(20):
+            made = native(FRAMES[:1], SOPInstanceUID=f"1.2.{number}", InstanceNumber=number)
+            store.put(f"in/{number}.dcm", made)
+        store.put("in/empty", b"")
+        store.asked.clear()
+        found = scan(f"s3://{s3_here.BUCKET}/in/", storage_options=store.options)
+        assert [len(one) for one in found] == [20] and found.files == 21
+        assert Counter(method for method, _ in store.asked)["HEAD"] <= 1
+        assert len(store.asked) <= 23
+        # The tokens are those of files that are located one by one.
+        sources = [one.source for one in found[0].instances]
+        located = [files.locate(one.name, store.options) for one in sources]
+        assert sources == located
 
 
 def test_first_bytes_are_not_kept(server: nginx.Nginx) -> None:
