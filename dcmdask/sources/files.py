@@ -59,6 +59,8 @@ class RemoteFile:
 
     Attributes
     ----------
+    etag : str
+        Strong entity tag of a web server's, on which each read is conditional (RFC 9110 13.1.1).
     start : bytes
         First bytes of the file, where they have been read: for opening it, not to be kept.
     """
@@ -67,6 +69,7 @@ class RemoteFile:
     options: Mapping[str, Any] = field(compare=False, repr=False)
     size: int
     key: str
+    etag: str = ""
     start: bytes = field(default=b"", compare=False, repr=False)
 
     @property
@@ -240,7 +243,9 @@ def remote_file(
     url: str, options: Mapping[str, Any], fs: Any, path: str, info: Mapping[str, Any]
 ) -> RemoteFile:
     """Return a file that fsspec describes by `info`."""
-    return RemoteFile(url, dict(options), int(info["size"]), content_key(fs, path, info))
+    tag = str(info.get("ETag", "")) if is_http(fs) else ""
+    strong = tag if tag.startswith('"') else ""
+    return RemoteFile(url, dict(options), int(info["size"]), content_key(fs, path, info), strong)
 
 
 def _locate_file_like(src: Any, limit: int) -> Stored:
@@ -288,7 +293,7 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
         data = source.data if isinstance(source, Memory) else _inflated(source)
         parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
     elif isinstance(source, RemoteFile):
-        parts = fetch_ranges(source.name, source.options, offsets, lengths)
+        parts = fetch_ranges(source.name, source.options, offsets, lengths, source.etag)
     else:
         with opened(source) as file:
             parts = [_read_at(file, o, n) for o, n in zip(offsets, lengths, strict=True)]
@@ -299,7 +304,7 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
 
 
 def _fetch(source: RemoteFile, offset: int, length: int) -> bytes:
-    (part,) = fetch_ranges(source.name, source.options, [offset], [length])
+    (part,) = fetch_ranges(source.name, source.options, [offset], [length], source.etag)
     if len(part) != length:
         raise _shorter(len(part), length, offset, source.name)
     return part

@@ -24,6 +24,7 @@ _PAUSES = (0.2, 1.0, 5.0)
 # Exceptions of aiohttp about a connection that broke.
 _BROKEN = frozenset({"ClientOSError", "ClientPayloadError", "ServerDisconnectedError"})
 # Status of an answer that may be another one soon: throttled, or a fault of the server's.
+_CHANGED = 412  # a precondition failed (RFC 9110 15.5.13)
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -108,21 +109,34 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
 
 
 def fetch_ranges(
-    url: str, options: Mapping[str, Any], offsets: Sequence[int], lengths: Sequence[int]
+    url: str,
+    options: Mapping[str, Any],
+    offsets: Sequence[int],
+    lengths: Sequence[int],
+    etag: str = "",
 ) -> list[bytes]:
     """Return ranges of the bytes of a remote file, with few requests, several at a time.
+
+    Parameters
+    ----------
+    url : str
+    options : mapping
+        Of its file system.
+    offsets, lengths : sequence of int
+    etag : str, optional
+        Entity tag that the file must have, for web servers only.
 
     Raises
     ------
     SourceChangedError
-        The server gives more than was asked for.
+        The file is another one, or the server gives more than was asked for.
     """
     import fsspec
 
     requests = coalesce(offsets, lengths)
     with reaching(url):
         fs, path = fsspec.core.url_to_fs(url, **options)
-        blocks = _fetch(fs, path, [(start, end) for start, end, _ in requests])
+        blocks = _fetch(fs, path, [(start, end) for start, end, _ in requests], url, etag)
     parts = [b""] * len(offsets)
     for (start, end, members), block in zip(requests, blocks, strict=True):
         if len(block) > end - start:
@@ -138,17 +152,25 @@ def fetch_ranges(
     return parts
 
 
-def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]]) -> list[bytes]:
+def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]], url: str, etag: str) -> list[bytes]:
     """Return ranges; those of a web server that fail for now are asked for again."""
+    given = fs.kwargs.get("headers", {}) if etag else {}
+    more = {"headers": {**given, "If-Match": etag}} if etag else {}
     found: dict[tuple[int, int], Any] = {}
     left = list(ranges)
     for pause in (*(_PAUSES if is_http(fs) else ()), None):
         starts, ends = [start for start, _ in left], [end for _, end in left]
-        found |= zip(left, fs.cat_ranges([path] * len(left), starts, ends), strict=True)
+        found |= zip(left, fs.cat_ranges([path] * len(left), starts, ends, **more), strict=True)
         left = [one for one in left if isinstance(found[one], Exception)]
         if not left:
             break
         error = found[left[0]]
+        if getattr(error, "status", None) == _CHANGED:
+            raise SourceChangedError(
+                "the object has changed since it was opened (another entity tag); open it again",
+                source=url,
+                code="changed",
+            ) from error
         if pause is None or not all(_passes(found[one]) for one in left):
             raise error
         time.sleep(pause)

@@ -1,5 +1,6 @@
 """Remote files: how many requests and bytes opening and reading take, and what fails and passes."""
 
+import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from make_dicom import encapsulated, native, noise, saved
 from pydicom.uid import JPEGLSLossless
 from servers import faults, nginx
 
-from dcmdask import DcmdaskError, from_dicom, scan
+from dcmdask import DcmdaskError, SourceChangedError, from_dicom, scan
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files, ranges
 from dcmdask.sources.ranges import FIRST, MOST_AHEAD, RangeFile
@@ -161,6 +162,18 @@ def test_reading_on_takes_more_at_a_time() -> None:
     file.seek(15 * MOST_AHEAD)
     file.read(8)
     assert lengths[-1] == FIRST
+
+
+def test_an_object_that_was_replaced_is_noticed(server: nginx.Nginx, folder: Path) -> None:
+    path = saved(folder, native(FRAMES[:600]), "replaced.dcm")
+    found = open_frames(f"{server.url}/replaced.dcm")
+    np.testing.assert_array_equal(found[599], FRAMES[599])
+    # Of the same length, which nothing else tells apart.
+    path.write_bytes(native(FRAMES[600:]))
+    os.utime(path, (10**9, 10**9))
+    with pytest.raises(SourceChangedError, match="has changed since it was opened") as caught:
+        found[599]
+    assert caught.value.code == "SourceChangedError/changed"
 
 
 # Faults of servers, some of which pass.
