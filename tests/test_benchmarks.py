@@ -97,3 +97,9 @@ def test_slides(folder: Path) -> None:
     few = ("--only", "20 000 JPEG, no table", "--most", "64", "--peer-tiles", "16")
     printed = run("slides.py", folder, *few, "--regions", "4", "--repeats", "1")
     assert printed.count("| 20 000 JPEG, no table |") == 6 and "wsidicom" in printed
+
+
+def test_remote(folder: Path) -> None:
+    printed = run("remote.py", folder, "--tiles", "1000", "--delay", "0", "--repeats", "1")
+    rows = [line for line in printed.splitlines() if line.startswith(("| table", "| no table"))]
+    assert len(rows) == 2 * 4 * 3
