@@ -16,7 +16,7 @@ from dcmdask.dicom.elements import (
     Wanted,
     Window,
 )
-from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
+from dcmdask.dicom.groups.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.header import Header
 from dcmdask.dicom.walk import read_items
 

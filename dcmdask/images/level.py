@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import check_options
-from dcmdask.dicom.tiling import OpticalPath
+from dcmdask.dicom.tiles.tiling import OpticalPath
 from dcmdask.errors import Advice, MissingElementError
 from dcmdask.images.tiled import frames_of
 from dcmdask.images.volume import Stack

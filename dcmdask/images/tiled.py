@@ -14,7 +14,7 @@ from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.matrix import TotalPixelMatrix, rows_of
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.tiling import Tiling
+from dcmdask.dicom.tiles.tiling import Tiling
 from dcmdask.errors import Note
 from dcmdask.images.cielab import srgb_of
 from dcmdask.pixels.array_like import ArrayLike

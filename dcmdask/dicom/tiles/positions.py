@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.dicom.elements import Filter, Wanted
-from dcmdask.dicom.functional_groups import PER_FRAME, Read
+from dcmdask.dicom.groups.functional_groups import PER_FRAME, Read
 
 __all__ = ["PLACE", "Z_OFFSET", "read_positions"]
 

@@ -18,9 +18,9 @@ from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, numbers, text
 from dcmdask.dicom.elements import Element, Filter, Wanted, Window
 from dcmdask.dicom.frame_facts import FACTS, Common
-from dcmdask.dicom.functional_groups import SEQUENCES, Read, shared_values, with_items
+from dcmdask.dicom.groups.functional_groups import SEQUENCES, Read, shared_values, with_items
 from dcmdask.dicom.header import Header
-from dcmdask.dicom.tile_positions import PLACE, Z_OFFSET, read_positions
+from dcmdask.dicom.tiles.positions import PLACE, Z_OFFSET, read_positions
 from dcmdask.dicom.walk import read_items
 from dcmdask.errors import Note
 
