@@ -11,8 +11,8 @@ import numpy.typing as npt
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, share_positions
 from dcmdask.images.classes import meaning_of, meant
-from dcmdask.images.mosaic import is_mosaic
-from dcmdask.images.slide import flavour_of
+from dcmdask.images.objects.mosaic import is_mosaic
+from dcmdask.images.objects.slide import flavour_of
 from dcmdask.images.tiled import with_planes
 from dcmdask.images.volume import Stack, compacted
 

@@ -95,7 +95,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
 
 def _tile_facts(stack: Stack) -> dict[str, Any] | None:
     """Return what is to be said of a total pixel matrix; None of other images."""
-    from dcmdask.images.slide import flavour_of
+    from dcmdask.images.objects.slide import flavour_of
 
     parts = [part for one in stack.instances for part in one.stored]
     if not parts or parts[0].tiling is None:

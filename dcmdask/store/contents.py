@@ -25,7 +25,7 @@ from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
-from dcmdask.images.slide import flavour_of
+from dcmdask.images.objects.slide import flavour_of
 from dcmdask.images.volume import Stack
 from dcmdask.labelled.labels import (
     Labels,

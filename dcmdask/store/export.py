@@ -18,7 +18,7 @@ from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.transformation import check_values
 from dcmdask.geometry.repair import OnIrregular
-from dcmdask.images.whole_slide import Slide
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.labelled.labels import PARAMETERS, Labels
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents

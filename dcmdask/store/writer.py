@@ -18,9 +18,9 @@ from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.images.level import Level
+from dcmdask.images.slides.level import Level
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.images.volume import Stack
-from dcmdask.images.whole_slide import Slide
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import Prepared, prepare

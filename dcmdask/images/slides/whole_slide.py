@@ -17,8 +17,8 @@ from dcmdask.arrays.reduced import averaged
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
-from dcmdask.images.level import Colour, Level
-from dcmdask.images.slide import flavour_of
+from dcmdask.images.objects.slide import flavour_of
+from dcmdask.images.slides.level import Colour, Level
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
 
