@@ -579,6 +579,28 @@ def test_heights_that_are_written_in_several_ways_are_one(tmp_path: Path) -> Non
     np.testing.assert_array_equal(level.to_dask(), expected(made.levels[0]))
 
 
+def test_heights_of_an_autofocus_are_one_plane(tmp_path: Path) -> None:
+    """Of one focal plane, by (0048,0303), tiles follow the tissue."""
+    made = made_slide(tmp_path / "a", organisation="TILED_SPARSE", shuffled=True, syntax=NATIVE)
+    path = made.levels[0].path
+    dataset = dcmread(path)
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        position = group.PlanePositionSlideSequence[0]
+        position.ZOffsetInSlideCoordinateSystem = f"{5 + 2 * number}"
+    dataset.save_as(path)
+    level = dcmdask.open_slide(path).levels[0]
+    np.testing.assert_array_equal(level.to_dask(), expected(made.levels[0]))
+    assert level.focal_planes == (0,)
+    # The number is not required of TILED_SPARSE.
+    changed(tmp_path / "a", TotalPixelMatrixFocalPlanes=None)
+    assert dcmdask.open_slide(path).levels[0].shape == (12, 150, 210, 3)
+    # Two tiles of one place cannot be of one plane.
+    how: dict[str, Any] = {"organisation": "TILED_SPARSE", "samples": 1, "focal_planes": 2}
+    made = made_slide(tmp_path / "b", syntax=NATIVE, TotalPixelMatrixFocalPlanes=1, **how)
+    level = dcmdask.open_slide(tmp_path / "b").levels[0]
+    np.testing.assert_array_equal(level.to_dask(), expected(made.levels[0]))
+
+
 def test_parts_that_have_the_same_frames(tmp_path: Path) -> None:
     """Tiles would lie in the place of others, and places of none would show any memory."""
     made_slide(tmp_path / "a", parts=2, ConcatenationFrameOffsetNumber=None)

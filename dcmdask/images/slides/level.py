@@ -99,7 +99,11 @@ class Level:
 
     @property
     def focal_planes(self) -> tuple[float, ...]:
-        """Heights of the focal planes above the glass in micrometres, in the order of ``z``."""
+        """Heights of the focal planes above the glass in micrometres, in the order of ``z``.
+
+        Tiles at several heights that (0048,0303) calls one focal plane are at that of the origin
+        of the total pixel matrix (0048,0008), 0 where it has none, as in TILED_FULL.
+        """
         heights = self.stack.facts["position"][:, 2] * 1000
         arrangement = self.stack.arrangement
         if "z" not in arrangement.dims:
