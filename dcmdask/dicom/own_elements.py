@@ -21,6 +21,7 @@ from dcmdask.dicom.walk import read_items
 
 __all__ = [
     "DETECTORS",
+    "EXTENDED_DEPTH",
     "FRAME_INCREMENT_POINTER",
     "FRAME_TIME",
     "FRAME_TIME_VECTOR",
@@ -45,6 +46,7 @@ SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1
 ULTRASOUND_VOLUME: Final = "1.2.840.10008.5.1.4.1.1.6.2"
 PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
 WHOLE_SLIDES: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
+EXTENDED_DEPTH: Final = 0x00480012  # (0048,0012) Extended Depth of Field
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
 # Energy Window, Detector, Phase, Rotation, R-R Interval, Time Slot, Slice, Angular View and Time
@@ -79,6 +81,7 @@ _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     ),
     PARAMETRIC_MAP: frozenset({_CHARACTER_SET}),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
+    WHOLE_SLIDES: frozenset({EXTENDED_DEPTH}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())
 """All of them, by their tags."""

@@ -378,6 +378,24 @@ def test_levels_that_do_not_belong_together(tmp_path: Path) -> None:
         dcmdask.open_slide(get_testdata_file("CT_small.dcm"))
 
 
+def test_extended_depth_of_field_is_no_focal_plane(tmp_path: Path) -> None:
+    """One level is a focal stack or what is made of it; each is a slide of its own."""
+    how: dict[str, Any] = {"samples": 1, "syntax": NATIVE}
+    stack = made_slide(tmp_path / "stack", focal_planes=3, **how).levels[0]
+    flat = made_slide(
+        tmp_path / "flat", SOPInstanceUID="1.2.3.9", ExtendedDepthOfField="YES", **how
+    ).levels[0]
+    (series,) = dcmdask.scan(tmp_path)
+    assert "differ in Extended Depth of Field (2)" in str(series.notes[0])
+    with pytest.raises(
+        AmbiguousSourceError, match=r"one plane that is made of them: \(0048,0012\)"
+    ):
+        dcmdask.open_slide(series)
+    for made in (stack, flat):
+        (level,) = dcmdask.open_slide([made.path]).levels
+        np.testing.assert_array_equal(level.to_dask(), expected(made))
+
+
 def test_levels_that_were_padded_are_scaled_by_their_spacing(tmp_path: Path) -> None:
     made_slide(tmp_path, (256, 256), downsamples=(1, 2))
     changed(tmp_path, 1, TotalPixelMatrixColumns=100)

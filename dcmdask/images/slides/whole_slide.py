@@ -17,7 +17,7 @@ from dcmdask.arrays.reduced import averaged
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
-from dcmdask.images.objects.slide import flavour_of
+from dcmdask.images.objects.slide import flavour_of, has_extended_depth
 from dcmdask.images.slides.level import Colour, Level
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
@@ -316,9 +316,17 @@ def _check(stacks: Sequence[Stack]) -> None:
         if len(same) > 1 or odd:
             names = sorted({each.source.name for stack in same for each in stack.instances})
             told = "; ".join([", ".join(names), *map(str, odd)])
+            cause = (
+                "are of the same optical path and focal plane, or differ in what one level has in "
+                "common"
+            )
+            if len({has_extended_depth(one.instances[0]) for one in same}) > 1:
+                cause = (
+                    "are focal planes, and one plane that is made of them: (0048,0012) 'Extended "
+                    "Depth of Field' is YES of some"
+                )
             raise AmbiguousSourceError(
-                f"several images of {rows} x {columns} are of the same optical path and focal "
-                f"plane, or differ in what one level has in common: {told}",
+                f"several images of {rows} x {columns} {cause}: {told}",
                 source=same[0].name,
                 code="levels",
                 advice=[_FILES],
