@@ -32,6 +32,7 @@ __all__ = [
     "REFERENCED_SERIES",
     "RT_DOSE",
     "SEGMENTATIONS",
+    "SPECIMEN_LABEL",
     "ULTRASOUND_VOLUME",
     "VECTORS",
     "WHOLE_SLIDES",
@@ -46,7 +47,8 @@ SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1
 ULTRASOUND_VOLUME: Final = "1.2.840.10008.5.1.4.1.1.6.2"
 PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
 WHOLE_SLIDES: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
-EXTENDED_DEPTH: Final = 0x00480012  # (0048,0012) Extended Depth of Field
+# Specimen Label in Image, Extended Depth of Field.
+SPECIMEN_LABEL, EXTENDED_DEPTH = 0x00480010, 0x00480012
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
 # Energy Window, Detector, Phase, Rotation, R-R Interval, Time Slot, Slice, Angular View and Time
@@ -81,7 +83,7 @@ _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     ),
     PARAMETRIC_MAP: frozenset({_CHARACTER_SET}),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
-    WHOLE_SLIDES: frozenset({EXTENDED_DEPTH}),
+    WHOLE_SLIDES: frozenset({SPECIMEN_LABEL, EXTENDED_DEPTH}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())
 """All of them, by their tags."""

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_segmentations import written
 from made_slides import ORIENTATION, ORIGIN, SPACING, Made, MadeSlide, made_slide
+from PIL import Image, ImageCms
 from pydicom import dcmread
 from pydicom.uid import (
     UID,
@@ -31,6 +32,7 @@ from pydicom.uid import (
 )
 
 import dcmdask
+from dcmdask.batch.results import thumbnail
 from dcmdask.errors import (
     AmbiguousSourceError,
     DcmdaskWarning,
@@ -253,6 +255,28 @@ def test_pictures(tmp_path: Path) -> None:
         dcmdask.open_slide(made.associated["LABEL"].path)
 
 
+def test_a_thumbnail_image_that_shows_the_label_is_left_out(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, associated=("THUMBNAIL",))
+    (series,) = dcmdask.scan(tmp_path)
+    with_image = dcmdask.open_slide(tmp_path).thumbnail(42), thumbnail(series)
+    path = made.associated["THUMBNAIL"].path
+    dataset = dcmread(path)
+    dataset.SpecimenLabelInImage = "YES"
+    dataset.save_as(path)
+    (series,) = dcmdask.scan(tmp_path)
+    slide = dcmdask.open_slide(tmp_path)
+    shown = slide.thumbnail(42), thumbnail(series)
+    assert run("picture", tmp_path, tmp_path / "picture.png").returncode == 0
+    html = slide._repr_html_()
+    path.unlink()
+    (series,) = dcmdask.scan(tmp_path)
+    slide = dcmdask.open_slide(tmp_path)
+    assert shown == (slide.thumbnail(42), thumbnail(series)) != with_image
+    assert html == slide._repr_html_()
+    with Image.open(tmp_path / "picture.png") as picture:
+        np.testing.assert_array_equal(picture, slide.thumbnail(1024))
+
+
 def test_sixteen_bits_are_shown(tmp_path: Path) -> None:
     made_slide(tmp_path, samples=1, bits=16, syntax=NATIVE, optical_paths=2)
     slide = dcmdask.open_slide(tmp_path)
@@ -262,8 +286,6 @@ def test_sixteen_bits_are_shown(tmp_path: Path) -> None:
 
 
 def test_colours_by_the_profile(tmp_path: Path) -> None:
-    from PIL import Image, ImageCms
-
     made = made_slide(tmp_path, syntax=NATIVE)
     dataset = dcmread(made.levels[0].path)
     # Blue-red swapped primaries would do; a gamma of 1 is enough to see that it is applied.
@@ -769,8 +791,6 @@ def test_a_fill_value_fits_and_is_of_stored_values(tmp_path: Path) -> None:
 
 def test_missing_tiles_keep_their_colour_in_srgb(tmp_path: Path) -> None:
     """A recommended colour is sRGB, and a fill value what the caller says."""
-    from PIL import ImageCms
-
     made = made_slide(
         tmp_path,
         organisation="TILED_SPARSE",

@@ -9,7 +9,7 @@ import numpy as np
 
 from dcmdask.dicom.conversion import term
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.own_elements import EXTENDED_DEPTH, WHOLE_SLIDES
+from dcmdask.dicom.own_elements import EXTENDED_DEPTH, SPECIMEN_LABEL, WHOLE_SLIDES
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.sparse import Places, arrange_sparse
 from dcmdask.images.meaning import Unplaced
@@ -78,6 +78,11 @@ def flavour_of(one: Described) -> str:
 def has_extended_depth(one: Described) -> bool:
     """Return whether an image is made of several focal planes, by (0048,0012)."""
     return one.own.word(EXTENDED_DEPTH) == "YES"
+
+
+def shows_label(one: Described) -> bool:
+    """Return whether the label of the slide, which may show names, is in the picture."""
+    return one.own.word(SPECIMEN_LABEL) == "YES"
 
 
 def _squeezed(arrangement: Arrangement) -> Arrangement:

@@ -17,7 +17,7 @@ from dcmdask.arrays.reduced import averaged
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
-from dcmdask.images.objects.slide import flavour_of, has_extended_depth
+from dcmdask.images.objects.slide import flavour_of, has_extended_depth, shows_label
 from dcmdask.images.slides.level import Colour, Level
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
@@ -161,8 +161,9 @@ class Slide:
         """Return a picture of the whole slide.
 
         It is made of the coarsest level that covers the slide, or thumbnail image, that has as many
-        pixels; of much larger ones means of blocks of pixels are taken first. Grey values of more
-        than 8 bits are stretched from the smallest to the largest.
+        pixels; of much larger ones means of blocks of pixels are taken first. Thumbnail images that
+        show the label, by (0048,0010), are left out. Grey values of more than 8 bits are stretched
+        from the smallest to the largest.
 
         Parameters
         ----------
@@ -180,7 +181,11 @@ class Slide:
         """
         if size < 1:
             raise ValueError(f"a thumbnail of {size} pixels cannot be")
-        others = [one for one in self._pictures.get("THUMBNAIL", ()) if _is_whole(one)]
+        others = [
+            one
+            for one in self._pictures.get("THUMBNAIL", ())
+            if _is_whole(one) and not shows_label(one.instances[0])
+        ]
         candidates = [*filter(self._is_covered, self.levels), *map(Level, others)]
         candidates.sort(key=lambda one: max(one.size))
         large = [one for one in candidates if max(one.size) >= size]
