@@ -12,6 +12,8 @@ import numpy as np
 
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.matrix import TotalPixelMatrix, rows_of
+from dcmdask.arrays.modality import TransformedFrames
+from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.tiles.tiling import Tiling
@@ -130,6 +132,18 @@ def may_lack_tiles(instances: Iterable[Described]) -> bool:
         for one in tilings
         if one is not None
     )
+
+
+def absent_colour(frames: ArrayLike) -> Any:
+    """Return the colour of pixels without a tile; None of frames that are no planes in colour."""
+    if isinstance(frames, ArrangedFrames):
+        return absent_colour(frames.frames)
+    if isinstance(frames, TransformedFrames):
+        stored = absent_colour(frames.frames)
+        return None if stored is None else frames.transformed(stored)
+    if isinstance(frames, TotalPixelMatrix) and frames.ndim > 3:
+        return frames.fill_value
+    return None
 
 
 def absent_pixel(one: Described, frames: ArrayLike) -> Any:

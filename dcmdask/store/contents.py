@@ -26,6 +26,7 @@ from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
 from dcmdask.images.objects.slide import flavour_of
+from dcmdask.images.tiled import absent_colour
 from dcmdask.images.volume import Stack
 from dcmdask.labelled.labels import (
     Labels,
@@ -106,15 +107,21 @@ class Contents:
             for one in self.instances
         )
 
-    def fill_value(self, wanted: float | None) -> float:
-        """Return the value of frames that cannot be decoded.
+    def fill_value(self, wanted: float | None) -> float | list[float]:
+        """Return the value of frames or tiles that cannot be decoded, or one for each sample.
 
         Raises
         ------
         ValueError
             `wanted` is None, and Pixel Padding Value is not one for all.
         """
-        return fill_for(self.frames, self.instances, self.values) if wanted is None else wanted
+        if wanted is not None:
+            return wanted
+        absent = absent_colour(self.frames)
+        if absent is None:
+            return fill_for(self.frames, self.instances, self.values)
+        found: float | list[float] = absent.tolist()
+        return found
 
 
 def contents(

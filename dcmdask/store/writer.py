@@ -134,7 +134,7 @@ def to_zarr(
     fill_value : number, optional
         Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
         Value (0028,0120) in the same units, or 0. Of a whole slide also of pixels without a tile,
-        by default as :meth:`Level.to_dask` has them.
+        by default as :meth:`Level.to_dask` has them; in colour, so do tiles that are filled.
     resume : bool
         Go on with an export of the same source and options that ended early, if there is one.
     overwrite : bool
