@@ -19,13 +19,12 @@ from dcmdask.arrays.transformation import fill_for, with_values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, inflate_limit
-from dcmdask.errors import Advice, HeaderError
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
-from dcmdask.images.objects.slide import flavour_of
+from dcmdask.images.objects.slide import flavour_of, no_slide
 from dcmdask.images.tiled import absent_colour
 from dcmdask.images.volume import Stack
 from dcmdask.labelled.labels import (
@@ -180,14 +179,8 @@ def contents(
 
 def _check_shown(described: Sequence[Described]) -> None:
     """Refuse what may show names."""
-    for image in described:
-        if (flavour := flavour_of(image)) not in ("", "VOLUME"):
-            raise HeaderError(
-                f"{flavour} images of a slide may show names, and are not exported",
-                source=image.source.name,
-                code="slide",
-                advice=[Advice("", "", "open_slide(folder) has label and overview as pictures")],
-            )
+    if any(flavour_of(image) not in ("", "VOLUME") for image in described):
+        raise no_slide(described)
 
 
 def _of_frames(

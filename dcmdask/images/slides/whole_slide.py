@@ -17,7 +17,7 @@ from dcmdask.arrays.reduced import averaged
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
-from dcmdask.images.objects.slide import flavour_of, has_extended_depth, shows_label
+from dcmdask.images.objects.slide import flavour_of, has_extended_depth, no_slide, shows_label
 from dcmdask.images.slides.level import Colour, Level
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
@@ -67,11 +67,7 @@ class Slide:
         volumes = by_flavour.pop("VOLUME", [])
         self._pictures = by_flavour
         if not volumes:
-            names = ", ".join(sorted(by_flavour)) or "nothing"
-            raise HeaderError(
-                f"there is no image of the slide itself (VOLUME in Image Type), only {names}",
-                code="slide",
-            )
+            raise no_slide([one.instances[0] for each in by_flavour.values() for one in each])
         _check(volumes)
         volumes.sort(key=lambda one: -one.instances[0].rows * one.instances[0].columns)
         self.levels = tuple(_levels(volumes))
