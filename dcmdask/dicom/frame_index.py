@@ -151,7 +151,9 @@ def _cause(place: PixelDataElement) -> str:
 
 
 def _remedy(whole: int) -> str:
-    return f"; number_of_frames={whole} opens those that are whole" if whole else ""
+    # Not all that an open slide or series needs.
+    call = f"from_dicom(path, number_of_frames={whole})"
+    return f"; {call} gives the frames that are whole" if whole else ""
 
 
 def _excess(found: int, declared: int) -> Note:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -39,6 +40,7 @@ from dcmdask.errors import (
     GeometryError,
     HeaderError,
     LayoutError,
+    PixelDataError,
 )
 
 NATIVE = ExplicitVRLittleEndian
@@ -678,6 +680,29 @@ def test_a_zero_has_no_sign_in_an_orientation(tmp_path: Path) -> None:
     made_slide(tmp_path, downsamples=(1, 2), pyramid=False)
     changed(tmp_path, 1, ImageOrientationSlide=["-0", "-1", "0", "-1", "-1e-17", "0"])
     assert len(dcmdask.open_slide(tmp_path).levels) == 2
+
+
+@pytest.mark.parametrize("table", ["basic", "none"])
+def test_a_file_that_is_cut_is_named(tmp_path: Path, table: str) -> None:
+    made = made_slide(tmp_path, downsamples=(1, 2), table=table)
+    cut, other = (one.path for one in made.levels)
+    data = cut.read_bytes()
+    stored = dcmdask.from_dicom(cut).compute()
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    # Data Set Trailing Padding (FFFC,FFFC) behind the pixel data.
+    padding = b"\xfc\xff\xfc\xffOB\0\0" + (4).to_bytes(4, "little") + bytes(4)
+    other.write_bytes(other.read_bytes() + padding)
+    with pytest.raises(PixelDataError, match="says 12") as caught:
+        dcmdask.open_slide(tmp_path).levels[0].to_dask()
+    told = run("info", tmp_path).stdout
+    assert "level 0" in told and "level 1" in told
+    (note,) = (line for line in told.splitlines() if line.startswith("note"))
+    assert note.endswith(str(caught.value))
+    whole = re.search(r"from_dicom\(path, number_of_frames=(\d+)\)", note)
+    assert whole is not None
+    with pytest.warns(DcmdaskWarning, match="bytes are left|is wrong"):
+        frames = dcmdask.from_dicom(cut, number_of_frames=int(whole[1]))
+    np.testing.assert_array_equal(frames, stored[: len(frames)])
 
 
 def test_two_slides_of_one_series_are_not_drawn_as_one(tmp_path: Path) -> None:
