@@ -257,6 +257,23 @@ def test_pictures(tmp_path: Path) -> None:
         dcmdask.open_slide(made.associated["LABEL"].path)
 
 
+def test_tiles_of_pictures_have_to_have_a_place(tmp_path: Path) -> None:
+    """One tile of several is not the picture."""
+    made = made_slide(tmp_path / "slide", associated=("OVERVIEW",))
+    shown = dcmdask.open_slide(tmp_path / "slide").thumbnail(42)
+    for flavour in ("THUMBNAIL", "LABEL"):
+        folder = tmp_path / flavour
+        how: dict[str, Any] = {"SOPInstanceUID": f"1.2.3.{len(flavour)}", "PyramidUID": None}
+        made_slide(folder, (100, 120), **how, ImageType=["DERIVED", "PRIMARY", flavour, "NONE"])
+        changed(folder, DimensionOrganizationType="TILED_SPARSE")
+    slide = dcmdask.open_slide(tmp_path)
+    assert repr(slide).endswith("label, overview, thumbnail>")
+    assert shown == slide.thumbnail(42) and slide.overview is not None
+    np.testing.assert_array_equal(slide.overview, made.associated["OVERVIEW"].matrix[0, 0])
+    with pytest.raises(HeaderError, match="no frame has a position"):
+        _ = slide.label
+
+
 def test_a_thumbnail_image_that_shows_the_label_is_left_out(tmp_path: Path) -> None:
     made = made_slide(tmp_path, associated=("THUMBNAIL",))
     (series,) = dcmdask.scan(tmp_path)
