@@ -82,10 +82,9 @@ def tile_notes(instances: Sequence[Described]) -> Iterator[Note]:
             continue
         if one.tiling.fault and not one.stored:
             yield Note("tiles", f"tiles are left as they are stored: {one.tiling.fault}")
-        for part in one.stored:
-            if part.tiling is not None:
-                yield from part.tiling.notes
         tilings = [part.tiling for part in one.stored if part.tiling is not None]
+        for tiling in tilings:
+            yield from tiling.notes
         there = sum(tiling.frames for tiling in tilings)
         down, across = one.tiling.grid
         needed = down * across * one.tiling.planes
