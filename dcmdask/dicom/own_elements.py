@@ -8,16 +8,14 @@ from typing import Final, NamedTuple
 from dcmdask.dicom.conversion import LONGEST, code_string, numbers, text
 from dcmdask.dicom.elements import (
     EXPLICIT_LITTLE,
-    Element,
     Encoding,
     Filter,
     NotUnderstood,
     RawValue,
     Wanted,
-    Window,
 )
+from dcmdask.dicom.groups.items import items_of
 from dcmdask.dicom.pixel_spacing import REGIONS
-from dcmdask.dicom.walk import read_items
 
 __all__ = [
     "DETECTORS",
@@ -121,11 +119,8 @@ class OwnElements(NamedTuple):
         raw = dict(self.values).get(tag)
         if raw is None:
             return []
-        value = raw.value
-        window = Window(lambda offset, count: value[offset : offset + count], len(value))
-        place = Element(tag, raw.vr, 0, len(value), False)
         try:
-            return [one.values for one in read_items(window, place, self.encoding, wanted)]
+            return list(items_of(tag, raw, self.encoding, wanted))
         except NotUnderstood:
             return []
 

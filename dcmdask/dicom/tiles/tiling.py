@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, numbers, text
-from dcmdask.dicom.elements import Element, Filter, Wanted, Window
+from dcmdask.dicom.elements import Filter, Wanted
 from dcmdask.dicom.frame_facts import FACTS, Common
 from dcmdask.dicom.groups.functional_groups import SEQUENCES, Read, shared_values, with_items
+from dcmdask.dicom.groups.items import items_of
 from dcmdask.dicom.header import Header
 from dcmdask.dicom.tiles.positions import (
     PLACE,
@@ -30,7 +31,6 @@ from dcmdask.dicom.tiles.positions import (
     in_order,
     read_positions,
 )
-from dcmdask.dicom.walk import read_items
 from dcmdask.errors import Note
 
 __all__ = ["TILED", "TILED_SEQUENCES", "OpticalPath", "Tiling", "is_tiled", "tiling_of"]
@@ -334,12 +334,9 @@ class _Maker:
         raw = self.header.values.get(_SEGMENTS)
         if raw is None or self._word(_SEGMENTATION_TYPE) == "LABELMAP":
             return []
-        value = raw.value
-        window = Window(lambda offset, count: value[offset : offset + count], len(value))
-        place = Element(_SEGMENTS, raw.vr, 0, len(value), False)
-        items = read_items(window, place, self.header.encoding, _SEGMENT_NUMBER)
+        items = items_of(_SEGMENTS, raw, self.header.encoding, _SEGMENT_NUMBER)
         little = self.common.little_endian
-        found = [one.values.get(0) for one in items]
+        found = [item.get(0) for item in items]
         return [first_number(one.value, "US", little) for one in found if one is not None]
 
     def _placed(self, read: Read) -> tuple[list[_Plane], bytes, str, list[Note]] | None:
