@@ -320,14 +320,9 @@ class Level:
         if part.shape[:2] == (height, width):
             return part
         out = np.empty((height, width, *part.shape[2:]), part.dtype)
-        out[...] = self._background
+        out[...] = frames.fill_value
         out[top - y : bottom - y, left - x : right - x] = part
         return out
-
-    @property
-    def _background(self) -> npt.NDArray[Any]:
-        frames: Any = self._opened("stored").frames
-        return np.asarray(frames.fill_value)
 
     def _opened(self, color: Colour) -> ArrangedFrames:
         if color not in self._known:
