@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from dcmdask.archive.series import Series as Series
     from dcmdask.geometry.grid import Geometry as Geometry
     from dcmdask.geometry.grid import Irregularity as Irregularity
-    from dcmdask.images.level import Level as Level
+    from dcmdask.images.slides.level import Level as Level
+    from dcmdask.images.slides.whole_slide import Slide as Slide
     from dcmdask.images.volume import Stack as Stack
-    from dcmdask.images.whole_slide import Slide as Slide
     from dcmdask.labelled import pictures as pictures
     from dcmdask.pixels.frame_array import FrameArray as FrameArray
     from dcmdask.pixels.frame_array import open_frames as open_frames
@@ -49,11 +49,11 @@ _HOMES = {
     "FrameArray": "dcmdask.pixels.frame_array",
     "Geometry": "dcmdask.geometry.grid",
     "Irregularity": "dcmdask.geometry.grid",
-    "Level": "dcmdask.images.level",
+    "Level": "dcmdask.images.slides.level",
     "Scan": "dcmdask.archive.scan",
     "Series": "dcmdask.archive.series",
     "Skipped": "dcmdask.archive.discovery",
-    "Slide": "dcmdask.images.whole_slide",
+    "Slide": "dcmdask.images.slides.whole_slide",
     "Stack": "dcmdask.images.volume",
     "VerifyReport": "dcmdask.store.verification.verify",
     "from_dicom": "dcmdask.archive.from_dicom",

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from dcmdask.archive.containers.media import medium_of, unzipped
 from dcmdask.archive.copies import OnDuplicate
 from dcmdask.archive.discovery import local_path
-from dcmdask.archive.media import medium_of, unzipped
 from dcmdask.archive.scan import Scan
 from dcmdask.archive.series import Series
 from dcmdask.errors import Advice, AmbiguousSourceError

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 
 from pydicom.uid import UID
 
+from dcmdask.archive.containers.media import medium_of
 from dcmdask.archive.discovery import Skipped, empty, unreadable
-from dcmdask.archive.media import medium_of
 from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.description import Described, describe
 from dcmdask.dicom.header import Header, read_header

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from dcmdask.archive.media import listed_in, medium_of
+from dcmdask.archive.containers.media import listed_in, medium_of
 from dcmdask.errors import DcmdaskError
 
 # Rests of a pattern below a folder, one for each way that leads there.

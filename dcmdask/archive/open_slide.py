@@ -11,9 +11,9 @@ from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import Advice, AmbiguousSourceError
-from dcmdask.images.slide import flavour_of, is_slide
+from dcmdask.images.objects.slide import flavour_of, is_slide
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.images.volume import Stack
-from dcmdask.images.whole_slide import Slide
 
 
 def open_slide(

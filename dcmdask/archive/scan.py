@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydicom.datadict import tag_for_keyword
 
-from dcmdask.archive.containers import Archive, archive_of
+from dcmdask.archive.containers.media import medium_of, unzipped
+from dcmdask.archive.containers.members import Archive, archive_of
 from dcmdask.archive.descriptions import Outcome, describe_files, describe_located
 from dcmdask.archive.discovery import (
     Choice,
@@ -27,7 +28,6 @@ from dcmdask.archive.discovery import (
     sources,
 )
 from dcmdask.archive.grouping import series_of
-from dcmdask.archive.media import medium_of, unzipped
 from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.archive.series import Series

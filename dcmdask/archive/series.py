@@ -24,7 +24,7 @@ from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
 from dcmdask.errors import Advice, AmbiguousSourceError, Note
 from dcmdask.geometry.grid import Irregularity
-from dcmdask.images.slide import is_slide
+from dcmdask.images.objects.slide import is_slide
 from dcmdask.images.summary import HEADS, cells
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
-    from dcmdask.images.level import Level
+    from dcmdask.images.slides.level import Level
 
 
 # Number of stacks that a message lists, and that a notebook shows.

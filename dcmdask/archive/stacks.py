@@ -11,8 +11,8 @@ import numpy.typing as npt
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.geometry.planes import Integers, alike, are_in_the_way, grouped, share_positions
 from dcmdask.images.classes import meaning_of, meant
-from dcmdask.images.mosaic import is_mosaic
-from dcmdask.images.slide import flavour_of
+from dcmdask.images.objects.mosaic import is_mosaic
+from dcmdask.images.objects.slide import flavour_of, has_extended_depth
 from dcmdask.images.tiled import with_planes
 from dcmdask.images.volume import Stack, compacted
 
@@ -91,6 +91,7 @@ def _look(one: Described) -> dict[str, object]:
         "stored type": () if _is_of_integers(one) else (one.bits_allocated, one.signed),
         "Photometric Interpretation": one.photometric_interpretation * (one.samples == 1),
         "Image Type": ("LOCALIZER" in one.image_type, is_mosaic(one), flavour_of(one)),
+        "Extended Depth of Field": has_extended_depth(one),
         "Pyramid UID": one.tiling.pyramid if one.tiling else "",
         "tiles of a mosaic": one.tiles,
         "file": one.source.name if _is_separate(one) else "",

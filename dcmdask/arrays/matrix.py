@@ -16,8 +16,8 @@ from dcmdask.arrays.placement import fitting
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_facts import FACTS
-from dcmdask.dicom.tile_positions import PLACE
-from dcmdask.dicom.tiling import Tiling
+from dcmdask.dicom.tiles.positions import PLACE
+from dcmdask.dicom.tiles.tiling import Tiling
 from dcmdask.errors import LayoutError
 from dcmdask.pixels.array_like import ArrayLike, frame_number, frame_numbers, inner_shape, split
 

@@ -138,6 +138,15 @@ class TransformedFrames(ArrayLike):
         selected: Array = out[(..., *inner[below - 1 :])]
         return selected[0] if isinstance(outer, int) else selected
 
+    def transformed(self, pixel: npt.ArrayLike) -> Array:
+        """Return what becomes of a stored pixel of the first frame."""
+        stored = np.empty((1, 1, 1, *self.frames.shape[3:]), self.frames.dtype.newbyteorder("="))
+        stored[...] = pixel
+        out = np.empty((1, 1, 1, *self.shape[3:]), self.dtype)
+        self._transform(next(self._parameters([0])), stored, out)
+        pixels: Array = out[0, 0, 0]
+        return pixels
+
     def _parameters(self, numbers: list[int]) -> Iterator[tuple[Any, ...]]:
         columns = [np.broadcast_to(c, len(self))[numbers].tolist() for c in self._columns]
         luts = [self._luts[n] for n in numbers] if self._luts else repeat(None, len(numbers))

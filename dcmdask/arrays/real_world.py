@@ -9,7 +9,7 @@ import numpy as np
 
 from dcmdask.arrays.lookup_tables import Lut, Luts
 from dcmdask.arrays.modality import Array, TransformedFrames, floating_type, rescaled, store
-from dcmdask.dicom.real_world import RealWorldMapping
+from dcmdask.dicom.quantities.real_world import RealWorldMapping
 from dcmdask.errors import HeaderError
 from dcmdask.pixels.array_like import ArrayLike
 

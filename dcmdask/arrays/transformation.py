@@ -18,9 +18,9 @@ from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.instance import issue
 from dcmdask.dicom.own_elements import RT_DOSE, SEGMENTATIONS
-from dcmdask.dicom.real_world import REAL_WORLD, is_real_world, real_world_mappings
-from dcmdask.dicom.scale_slope import scale_slopes
-from dcmdask.dicom.suv import SUV_UNITS, suv_factors
+from dcmdask.dicom.quantities.real_world import REAL_WORLD, is_real_world, real_world_mappings
+from dcmdask.dicom.quantities.scale_slope import scale_slopes
+from dcmdask.dicom.quantities.suv import SUV_UNITS, suv_factors
 from dcmdask.dicom.unreadable import check_readable
 from dcmdask.errors import Advice, HeaderError, MissingElementError, Note
 from dcmdask.pixels.array_like import ArrayLike

@@ -18,9 +18,9 @@ from dcmdask.archive.series import Series
 from dcmdask.batch.outcome import COLUMNS
 from dcmdask.batch.staging import Staging
 from dcmdask.errors import DcmdaskWarning
-from dcmdask.images.slide import is_slide
+from dcmdask.images.objects.slide import is_slide
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.images.volume import Stack
-from dcmdask.images.whole_slide import Slide
 from dcmdask.labelled.pictures import frame as picture_of
 from dcmdask.store.result_writer import result
 

@@ -59,8 +59,8 @@ def picture(
     """
     from dcmdask.archive.open_slide import open_slide
     from dcmdask.archive.series import Series
-    from dcmdask.images.slide import is_slide
-    from dcmdask.images.whole_slide import Slide
+    from dcmdask.images.objects.slide import is_slide
+    from dcmdask.images.slides.whole_slide import Slide
 
     if sum((sheet, mip is not None, frame is not None)) > 1:
         raise ValueError("--sheet, --mip and --frame: one of them at a time")

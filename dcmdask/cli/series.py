@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dcmdask.cli.choice import named
 from dcmdask.console.output import listing, show, skipped_files
+from dcmdask.errors import DcmdaskError, DcmdaskWarning
 from dcmdask.images.summary import counted
 
 if TYPE_CHECKING:
@@ -89,13 +91,13 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "affine": geometry.affine.tolist() if geometry and geometry.affine is not None else None,
         "coordinates": axes,
         "irregularities": list(map(str, without_conflicts(stack.irregularities))),
-        "notes": list(map(str, stack.notes)),
+        "notes": [*map(str, stack.notes), *_cut_files(stack)],
     }
 
 
 def _tile_facts(stack: Stack) -> dict[str, Any] | None:
     """Return what is to be said of a total pixel matrix; None of other images."""
-    from dcmdask.images.slide import flavour_of
+    from dcmdask.images.objects.slide import flavour_of
 
     parts = [part for one in stack.instances for part in one.stored]
     if not parts or parts[0].tiling is None:
@@ -109,6 +111,32 @@ def _tile_facts(stack: Stack) -> dict[str, Any] | None:
         "pyramid_uid": parts[0].tiling.pyramid or None,
         "optical_paths": [path.identifier for path in parts[0].tiling.paths],
     }
+
+
+def _cut_files(stack: Stack) -> Iterator[str]:
+    """Yield why files of tiles cannot be opened.
+
+    A Sequence Delimitation Item at the end of a file shows that no item is cut off. Items are
+    counted only where there is none, since other elements may follow.
+    """
+    from pydicom.uid import UID
+
+    from dcmdask.dicom.instance import open_instance
+    from dcmdask.dicom.offsets import SEQUENCE_DELIMITER
+    from dcmdask.sources import files
+
+    for part in (part for one in stack.instances for part in one.stored):
+        if not UID(part.transfer_syntax).is_encapsulated:
+            # Its length was compared when it was described.
+            continue
+        try:
+            (end,) = files.read(part.source, [part.source.size - 8], [8])
+            if end != SEQUENCE_DELIMITER + bytes(4):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DcmdaskWarning)
+                    open_instance(part.source, dict(part.overrides))
+        except (DcmdaskError, OSError) as error:
+            yield str(error)
 
 
 def _plain(value: Any) -> Any:

@@ -17,8 +17,8 @@ from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, UNREADABLE, code_string, first_number, minutes, text
 from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
 from dcmdask.dicom.frame_index import count_frames
-from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
-from dcmdask.dicom.functional_groups import Frames, frame_table, value_bytes
+from dcmdask.dicom.groups.functional_groups import SEQUENCES as GROUPS
+from dcmdask.dicom.groups.functional_groups import Frames, frame_table, value_bytes
 from dcmdask.dicom.header import (
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
@@ -33,11 +33,11 @@ from dcmdask.dicom.image_pixel import (
     inflate_limit,
 )
 from dcmdask.dicom.instance import no_pixel_data, pixels_of
-from dcmdask.dicom.mosaic_header import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
 from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
-from dcmdask.dicom.private_diffusion import PRIVATE_ELEMENTS, private_diffusion
-from dcmdask.dicom.tiling import TILED, TILED_SEQUENCES, Tiling, is_tiled, tiling_of
+from dcmdask.dicom.private.diffusion import PRIVATE_ELEMENTS, private_diffusion
+from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
+from dcmdask.dicom.tiles.tiling import TILED, TILED_SEQUENCES, Tiling, is_tiled, tiling_of
 from dcmdask.sources import files
 
 __all__ = ["FACTS", "Described", "describe", "facts_of"]

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from pydicom.uid import UID, RLELossless
 
-from dcmdask.dicom import offsets, tiff
+from dcmdask.dicom import offsets
 from dcmdask.dicom.elements import UNDEFINED, Element
 from dcmdask.dicom.frame_facts import FACTS
 from dcmdask.dicom.header import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, Header
 from dcmdask.dicom.image_pixel import ImagePixel
+from dcmdask.dicom.tiles import tiff
 from dcmdask.errors import HeaderError, Note, PixelDataError, how_to_pass
 from dcmdask.sources import files
 
@@ -150,7 +151,9 @@ def _cause(place: PixelDataElement) -> str:
 
 
 def _remedy(whole: int) -> str:
-    return f"; number_of_frames={whole} opens those that are whole" if whole else ""
+    # Not all that an open slide or series needs.
+    call = f"from_dicom(path, number_of_frames={whole})"
+    return f"; {call} gives the frames that are whole" if whole else ""
 
 
 def _excess(found: int, declared: int) -> Note:

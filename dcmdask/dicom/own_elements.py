@@ -8,19 +8,18 @@ from typing import Final, NamedTuple
 from dcmdask.dicom.conversion import LONGEST, code_string, numbers, text
 from dcmdask.dicom.elements import (
     EXPLICIT_LITTLE,
-    Element,
     Encoding,
     Filter,
     NotUnderstood,
     RawValue,
     Wanted,
-    Window,
 )
+from dcmdask.dicom.groups.items import items_of
 from dcmdask.dicom.pixel_spacing import REGIONS
-from dcmdask.dicom.walk import read_items
 
 __all__ = [
     "DETECTORS",
+    "EXTENDED_DEPTH",
     "FRAME_INCREMENT_POINTER",
     "FRAME_TIME",
     "FRAME_TIME_VECTOR",
@@ -31,6 +30,7 @@ __all__ = [
     "REFERENCED_SERIES",
     "RT_DOSE",
     "SEGMENTATIONS",
+    "SPECIMEN_LABEL",
     "ULTRASOUND_VOLUME",
     "VECTORS",
     "WHOLE_SLIDES",
@@ -45,6 +45,8 @@ SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1
 ULTRASOUND_VOLUME: Final = "1.2.840.10008.5.1.4.1.1.6.2"
 PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
 WHOLE_SLIDES: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
+# Specimen Label in Image, Extended Depth of Field.
+SPECIMEN_LABEL, EXTENDED_DEPTH = 0x00480010, 0x00480012
 
 FRAME_INCREMENT_POINTER, FRAME_TIME, FRAME_TIME_VECTOR = 0x00280009, 0x00181063, 0x00181065
 # Energy Window, Detector, Phase, Rotation, R-R Interval, Time Slot, Slice, Angular View and Time
@@ -79,6 +81,7 @@ _OF_CLASS: Final[Mapping[str, frozenset[int]]] = {
     ),
     PARAMETRIC_MAP: frozenset({_CHARACTER_SET}),
     RT_DOSE: frozenset({_POSITION, 0x3004000C, 0x30040004, 0x3004000A}),
+    WHOLE_SLIDES: frozenset({SPECIMEN_LABEL, EXTENDED_DEPTH}),
 }
 OWN: Final = _CINE.union(*_OF_CLASS.values())
 """All of them, by their tags."""
@@ -116,11 +119,8 @@ class OwnElements(NamedTuple):
         raw = dict(self.values).get(tag)
         if raw is None:
             return []
-        value = raw.value
-        window = Window(lambda offset, count: value[offset : offset + count], len(value))
-        place = Element(tag, raw.vr, 0, len(value), False)
         try:
-            return [one.values for one in read_items(window, place, self.encoding, wanted)]
+            return list(items_of(tag, raw, self.encoding, wanted))
         except NotUnderstood:
             return []
 

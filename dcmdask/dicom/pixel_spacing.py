@@ -8,17 +8,15 @@ from typing import Final, NamedTuple
 
 from dcmdask.dicom.conversion import LONGEST, UNREADABLE, first_number
 from dcmdask.dicom.elements import (
-    Element,
     Encoding,
     Filter,
     NotUnderstood,
     RawValue,
     Wanted,
-    Window,
 )
-from dcmdask.dicom.functional_groups import SEQUENCES as GROUPS
+from dcmdask.dicom.groups.functional_groups import SEQUENCES as GROUPS
+from dcmdask.dicom.groups.items import items_of
 from dcmdask.dicom.header import Header
-from dcmdask.dicom.walk import read_items
 
 __all__ = ["IMAGER", "REGIONS", "OtherSpacing", "other_spacing"]
 
@@ -72,11 +70,8 @@ def other_spacing(header: Header) -> OtherSpacing:
 # Images of one series have the same.
 @lru_cache(maxsize=1 << 8)
 def _of_regions(raw: RawValue, encoding: Encoding) -> OtherSpacing:
-    length = len(raw.value)
-    window = Window(lambda offset, count: raw.value[offset : offset + count], length)
-    place = Element(REGIONS, raw.vr, 0, length, False)
     try:
-        regions = [one.values for one in read_items(window, place, encoding, _REGION)]
+        regions = list(items_of(REGIONS, raw, encoding, _REGION))
     except NotUnderstood:
         return OtherSpacing(UNREADABLE, "SequenceOfUltrasoundRegions")
     spacings = {one for region in regions if (one := _spacing(region, encoding))}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dcmdask.arrays.matrix import TotalPixelMatrix
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.transformation import check_values, fill_for, with_values
 from dcmdask.dicom.instance import issue
@@ -15,7 +14,7 @@ from dcmdask.errors import Advice, IrregularSeriesError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.repair import OnIrregular, check_on_irregular, filled
 from dcmdask.images.irregularities import detail_of, named
-from dcmdask.images.tiled import frames_of, may_lack_tiles
+from dcmdask.images.tiled import absent_colour, frames_of, may_lack_tiles
 
 if TYPE_CHECKING:
     from dcmdask.images.volume import Stack
@@ -101,10 +100,11 @@ def array_of(
         fill_value = stack.meaning.empty
     if fill_value is not None or not (numbers < 0).any():
         return ArrangedFrames(frames, numbers, fill_value)
-    if isinstance(stored, TotalPixelMatrix) and stack.instances[0].samples == 3:
-        # A plane without any tile has the colour of other places without one.
-        return ArrangedFrames(frames, numbers, stored.fill_value)
-    return ArrangedFrames(frames, numbers, fill_for(frames, stack.instances, values))
+    # A plane without any tile has the colour of other places without one.
+    absent = absent_colour(frames)
+    if absent is None:
+        absent = fill_for(frames, stack.instances, values)
+    return ArrangedFrames(frames, numbers, absent)
 
 
 def planned(stack: Stack, chunks: Any) -> Any:

@@ -13,15 +13,15 @@ from dcmdask.dicom.own_elements import (
     ULTRASOUND_VOLUME,
     WHOLE_SLIDES,
 )
-from dcmdask.images.cine import Cine, is_cine
-from dcmdask.images.dose import Dose
 from dcmdask.images.meaning import Meaning
-from dcmdask.images.mosaic import Mosaic, is_mosaic
-from dcmdask.images.nuclear import Nuclear
-from dcmdask.images.parametric_map import ParametricMap
-from dcmdask.images.segmentation import Segmentation
-from dcmdask.images.slide import SlideMeaning
-from dcmdask.images.ultrasound_volume import UltrasoundVolume
+from dcmdask.images.objects.cine import Cine, is_cine
+from dcmdask.images.objects.dose import Dose
+from dcmdask.images.objects.mosaic import Mosaic, is_mosaic
+from dcmdask.images.objects.nuclear import Nuclear
+from dcmdask.images.objects.parametric_map import ParametricMap
+from dcmdask.images.objects.segmentation import Segmentation
+from dcmdask.images.objects.slide import SlideMeaning
+from dcmdask.images.objects.ultrasound_volume import UltrasoundVolume
 
 _PLANES, _CINE, _MOSAIC = Meaning(), Cine(), Mosaic()
 _BY_SOP_CLASS: Final[dict[str, Meaning]] = {

@@ -159,12 +159,11 @@ class Layout:
     @cached_property
     def notes(self) -> tuple[Note, ...]:
         """Oddities of what belongs together, and of an order that is settled all the same."""
-        weightings = unreadable_weightings(self)
         return (
             *notes_on(self.instances, self.facts),
             *region_notes(self.instances),
             *tile_notes(self.instances),
-            *weightings,
+            *unreadable_weightings(self),
             *self.arrangement.notes,
             *self.meaning.notes(self.instances),
         )

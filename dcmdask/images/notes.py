@@ -17,12 +17,8 @@ from dcmdask.errors import Note
 from dcmdask.geometry.planes import common_spacing, is_out_of_reach, is_placed
 
 
-def notes_on(instances: Sequence[Described], facts: npt.NDArray[Any]) -> tuple[Note, ...]:
-    """Return notes on what the instances of a stack, and their frames, do not have in common."""
-    return tuple(_notes(instances, facts))
-
-
-def _notes(instances: Sequence[Described], facts: npt.NDArray[Any]) -> Iterator[Note]:
+def notes_on(instances: Sequence[Described], facts: npt.NDArray[Any]) -> Iterator[Note]:
+    """Yield notes on what the instances of a stack, and their frames, do not have in common."""
     studies = {one.study_uid for one in instances}
     if len(studies) > 1:
         yield Note(

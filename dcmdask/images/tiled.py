@@ -12,9 +12,11 @@ import numpy as np
 
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.matrix import TotalPixelMatrix, rows_of
+from dcmdask.arrays.modality import TransformedFrames
+from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.arrays.reduced import ReducedFrames
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.tiling import Tiling
+from dcmdask.dicom.tiles.tiling import Tiling
 from dcmdask.errors import Note
 from dcmdask.images.cielab import srgb_of
 from dcmdask.pixels.array_like import ArrayLike
@@ -80,10 +82,9 @@ def tile_notes(instances: Sequence[Described]) -> Iterator[Note]:
             continue
         if one.tiling.fault and not one.stored:
             yield Note("tiles", f"tiles are left as they are stored: {one.tiling.fault}")
-        for part in one.stored:
-            if part.tiling is not None:
-                yield from part.tiling.notes
         tilings = [part.tiling for part in one.stored if part.tiling is not None]
+        for tiling in tilings:
+            yield from tiling.notes
         there = sum(tiling.frames for tiling in tilings)
         down, across = one.tiling.grid
         needed = down * across * one.tiling.planes
@@ -130,6 +131,18 @@ def may_lack_tiles(instances: Iterable[Described]) -> bool:
         for one in tilings
         if one is not None
     )
+
+
+def absent_colour(frames: ArrayLike) -> Any:
+    """Return the colour of pixels without a tile; None of frames that are no planes in colour."""
+    if isinstance(frames, ArrangedFrames):
+        return absent_colour(frames.frames)
+    if isinstance(frames, TransformedFrames):
+        stored = absent_colour(frames.frames)
+        return None if stored is None else frames.transformed(stored)
+    if isinstance(frames, TotalPixelMatrix) and frames.ndim > 3:
+        return frames.fill_value
+    return None
 
 
 def absent_pixel(one: Described, frames: ArrayLike) -> Any:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
-    from dcmdask.images.level import Level
+    from dcmdask.images.slides.level import Level
 
 
 class Stack(Layout):

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from dcmdask.dicom.conversion import MODALITIES, term, uid
 from dcmdask.dicom.conversion import UNITS as UNIT_TERMS
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.real_world import is_real_world, real_world_units
-from dcmdask.dicom.suv import SUV_UNITS
+from dcmdask.dicom.quantities.real_world import is_real_world, real_world_units
+from dcmdask.dicom.quantities.suv import SUV_UNITS
 from dcmdask.geometry.coordinates import Coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import Geometry

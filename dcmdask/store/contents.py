@@ -18,13 +18,13 @@ from dcmdask.arrays.transformation import fill_for, with_values
 from dcmdask.dicom.description import Described, facts_of
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS
-from dcmdask.errors import Advice, HeaderError
 from dcmdask.geometry.coordinates import varying_coordinates
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.grid import is_tilted
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.assembly import assemble
-from dcmdask.images.slide import flavour_of
+from dcmdask.images.objects.slide import flavour_of, no_slide
+from dcmdask.images.tiled import absent_colour
 from dcmdask.images.volume import Stack
 from dcmdask.labelled.labels import (
     Labels,
@@ -105,15 +105,21 @@ class Contents:
             for one in self.instances
         )
 
-    def fill_value(self, wanted: float | None) -> float:
-        """Return the value of frames that cannot be decoded.
+    def fill_value(self, wanted: float | None) -> float | list[float]:
+        """Return the value of frames or tiles that cannot be decoded, or one for each sample.
 
         Raises
         ------
         ValueError
             `wanted` is None, and Pixel Padding Value is not one for all.
         """
-        return fill_for(self.frames, self.instances, self.values) if wanted is None else wanted
+        if wanted is not None:
+            return wanted
+        absent = absent_colour(self.frames)
+        if absent is None:
+            return fill_for(self.frames, self.instances, self.values)
+        found: float | list[float] = absent.tolist()
+        return found
 
 
 def contents(
@@ -171,14 +177,8 @@ def contents(
 
 def _check_shown(described: Sequence[Described]) -> None:
     """Refuse what may show names."""
-    for image in described:
-        if (flavour := flavour_of(image)) not in ("", "VOLUME"):
-            raise HeaderError(
-                f"{flavour} images of a slide may show names, and are not exported",
-                source=image.source.name,
-                code="slide",
-                advice=[Advice("", "", "open_slide(folder) has label and overview as pictures")],
-            )
+    if any(flavour_of(image) not in ("", "VOLUME") for image in described):
+        raise no_slide(described)
 
 
 def _of_frames(

@@ -18,7 +18,7 @@ from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.arrays.placement import ABSENT, ArrangedFrames, fitting
 from dcmdask.arrays.transformation import check_values
 from dcmdask.geometry.repair import OnIrregular
-from dcmdask.images.whole_slide import Slide
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.labelled.labels import PARAMETERS, Labels
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
@@ -54,8 +54,9 @@ class Prepared:
         Attributes of the group, with ``"complete": false``.
     compressors
         As zarr takes them.
-    fill_value : float or None
-        Value of frames that cannot be decoded; None where they end the export.
+    fill_value : float, list of float or None
+        Value of frames that cannot be decoded, or one for each sample; None where they end the
+        export.
     beside : tuple of Prepared
         Further images of the store: the next levels of a whole slide, in the same group; and
         images of labels, each with the attributes of a group of its own.
@@ -66,7 +67,7 @@ class Prepared:
     layout: Layout
     attributes: dict[str, Any]
     compressors: Any = field(repr=False)
-    fill_value: float | None
+    fill_value: float | list[float] | None
     beside: tuple[Prepared, ...] = ()
 
     @property
@@ -262,8 +263,8 @@ def prepare(
     if isinstance(source, Slide):
         check_alike(source, [one.frames.dtype for one in every])
     filling = what.fill_value(fill_value) if on_error == "fill" else None
-    if filling is not None:
-        fitting(filling, dtype)
+    for number in [] if filling is None else np.ravel(filling).tolist():
+        fitting(number, dtype)
     images = []
     for number, one in enumerate(every):
         axes = ome.axes(one) if as_ome else _axes(one)
@@ -298,7 +299,7 @@ def prepare(
             "on_irregular": on_irregular,
             "order_by": [order_by] if isinstance(order_by, str) else list(order_by or ()),
             "on_error": on_error,
-            "fill_value": None if filling is None else str(filling),
+            "fill_value": _as_text(filling),
             "with_identifiers": with_identifiers,
             # Verification opens the source with these.
             "options": without_defaults(
@@ -331,6 +332,13 @@ def _axes(what: Contents) -> ome.Axes:
     samples = frames.ndim - 1 if what.colour else None
     leading = tuple(range(frames.frame_axes + (0 if what.tile is None else 2)))
     return ome.Axes(frames.shape, what.dims, leading, samples, (), what.tile)
+
+
+def _as_text(filling: float | list[float] | None) -> str | list[str] | None:
+    """Return a fill value as JSON has it, in which there is no NaN."""
+    if isinstance(filling, list):
+        return list(map(str, filling))
+    return None if filling is None else str(filling)
 
 
 def mask_of(name: str) -> str:

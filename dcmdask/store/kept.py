@@ -20,8 +20,8 @@ from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.image_pixel import YBR
 from dcmdask.dicom.instance import Instance
 from dcmdask.errors import Advice, LayoutError
-from dcmdask.images.level import Level
-from dcmdask.images.whole_slide import Slide
+from dcmdask.images.slides.level import Level
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.pixels import colour, shortcut
 from dcmdask.pixels.codestream import Codestream
 from dcmdask.pixels.decode import Encoded

@@ -17,8 +17,8 @@ from dcmdask import __version__
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.dicom.image_pixel import DECODING_OPTIONS, OVERRIDES
 from dcmdask.errors import Advice, LayoutError
-from dcmdask.images.level import Level
-from dcmdask.images.whole_slide import Slide
+from dcmdask.images.slides.level import Level
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents

@@ -68,8 +68,8 @@ class Job:
         export.
     absent : ndarray of bool or None
         Places without a frame, in the shape of `missing`.
-    fill_value : float or None
-        Value of missing frames, if there is `missing`.
+    fill_value : float, list of float or None
+        Value of missing frames, or one for each sample, if there is `missing`.
     is_label_map : bool
         Whether values are labels, of which no mean can be taken.
     """
@@ -79,7 +79,7 @@ class Job:
     arrays: tuple[zarr.Array[Any], ...]
     missing: zarr.Array[Any] | None
     absent: npt.NDArray[np.bool_] | None
-    fill_value: float | None
+    fill_value: float | list[float] | None
     is_label_map: bool
 
 
@@ -154,7 +154,7 @@ def stored_as(plan: Plan, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def decoded_or_filled(
-    plan: Plan, frames: ArrayLike, region: Sequence[slice], fill_value: float | None
+    plan: Plan, frames: ArrayLike, region: Sequence[slice], fill_value: float | list[float] | None
 ) -> tuple[npt.NDArray[Any], list[Failure]]:
     """Decode the frames or tiles of a region of level 0, and fill those that cannot be decoded.
 

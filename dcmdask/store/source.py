@@ -16,10 +16,10 @@ from dcmdask.archive.scan import Scan, scan
 from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import header_options, inflate_limit
 from dcmdask.errors import Advice, LayoutError
-from dcmdask.images.level import Level
-from dcmdask.images.slide import is_slide
+from dcmdask.images.objects.slide import is_slide
+from dcmdask.images.slides.level import Level
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.images.volume import Stack
-from dcmdask.images.whole_slide import Slide
 from dcmdask.pixels.frame_array import FrameArray
 
 

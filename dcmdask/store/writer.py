@@ -18,9 +18,9 @@ from dcmdask.archive.discovery import folder_of, sources
 from dcmdask.archive.series import Series
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.images.level import Level
+from dcmdask.images.slides.level import Level
+from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.images.volume import Stack
-from dcmdask.images.whole_slide import Slide
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import Prepared, prepare
@@ -134,7 +134,7 @@ def to_zarr(
     fill_value : number, optional
         Value of missing frames. By default NaN for floating point, otherwise Pixel Padding
         Value (0028,0120) in the same units, or 0. Of a whole slide also of pixels without a tile,
-        by default as :meth:`Level.to_dask` has them.
+        by default as :meth:`Level.to_dask` has them; in colour, so do tiles that are filled.
     resume : bool
         Go on with an export of the same source and options that ended early, if there is one.
     overwrite : bool

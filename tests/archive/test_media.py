@@ -19,7 +19,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorag
 
 import dcmdask
 from dcmdask import HeaderError, PixelDataError, scan
-from dcmdask.archive.media import listed_in, medium_of, unzipped
+from dcmdask.archive.containers.media import listed_in, medium_of, unzipped
 
 FRAMES = noise(4, 5, 7, dtype="i2", bits=12)
 EVEN = 2.5 * np.arange(4)

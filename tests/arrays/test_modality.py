@@ -35,7 +35,7 @@ from dcmdask.arrays.real_world import RealWorldFrames
 from dcmdask.arrays.transformation import fill_for, with_values
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.header import read_whole_header
-from dcmdask.dicom.real_world import RealWorldMapping
+from dcmdask.dicom.quantities.real_world import RealWorldMapping
 from dcmdask.errors import DecodeError, HeaderError, MissingElementError
 from dcmdask.pixels.frame_array import FrameArray, open_frames
 from dcmdask.sources import files

@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_not_damaged(
     def read(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("dcmdask.dicom.scale_slope.read_whole_header", read)
+    monkeypatch.setattr("dcmdask.dicom.quantities.scale_slope.read_whole_header", read)
     with pytest.raises(PermissionError):
         series.to_xarray("philips-float")
 

@@ -46,8 +46,9 @@ from pydicom.uid import (
 )
 from real_files import corpus_files, packaged_file, packaged_files
 
-from dcmdask.dicom import functional_groups, header, instance
+from dcmdask.dicom import header, instance
 from dcmdask.dicom.description import FACTS, Described, describe, facts_of
+from dcmdask.dicom.groups import functional_groups
 from dcmdask.errors import (
     DcmdaskError,
     HeaderError,

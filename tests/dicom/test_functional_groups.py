@@ -53,8 +53,8 @@ from dcmdask.dicom.elements import (
     NotUnderstood,
     Window,
 )
-from dcmdask.dicom.functional_groups import rows_of_dataset, value_bytes
-from dcmdask.dicom.items import rows
+from dcmdask.dicom.groups.functional_groups import rows_of_dataset, value_bytes
+from dcmdask.dicom.groups.items import rows
 from dcmdask.dicom.walk import read_elements
 from dcmdask.sources import files
 

@@ -24,7 +24,6 @@ from made_groups import (
 )
 from real_files import corpus_files, packaged_files
 
-from dcmdask.dicom import functional_groups, items, tile_positions
 from dcmdask.dicom.elements import (
     EXPLICIT_LITTLE,
     Element,
@@ -33,8 +32,10 @@ from dcmdask.dicom.elements import (
     NotUnderstood,
     window_over,
 )
+from dcmdask.dicom.groups import functional_groups, items
+from dcmdask.dicom.groups.items import batches, rows
 from dcmdask.dicom.header import read_header
-from dcmdask.dicom.items import batches, rows
+from dcmdask.dicom.tiles import positions as tile_positions
 from dcmdask.dicom.walk import read_elements
 from dcmdask.errors import DcmdaskError
 from dcmdask.sources import files

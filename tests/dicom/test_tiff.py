@@ -16,7 +16,8 @@ from made_tiff import TILE_BYTE_COUNTS, TILE_OFFSETS, Page, page_of, with_tiff
 from pydicom import dcmread
 
 from dcmdask import DecodeError
-from dcmdask.dicom import frame_index, offsets, tiff
+from dcmdask.dicom import frame_index, offsets
+from dcmdask.dicom.tiles import tiff
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources import ranges
 

@@ -27,7 +27,7 @@ from real_files import DCM2NIIX
 import dcmdask
 from dcmdask import DcmdaskWarning, Stack, scan, verify
 from dcmdask.dicom.elements import EXPLICIT_LITTLE, RawValue
-from dcmdask.dicom.mosaic_header import mosaic_of
+from dcmdask.dicom.private.mosaic import mosaic_of
 
 with warnings.catch_warnings():
     # It calls itself experimental.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_segmentations import written
 from made_slides import ORIENTATION, ORIGIN, SPACING, Made, MadeSlide, made_slide
+from PIL import Image, ImageCms
 from pydicom import dcmread
 from pydicom.uid import (
     UID,
@@ -31,12 +33,14 @@ from pydicom.uid import (
 )
 
 import dcmdask
+from dcmdask.batch.results import thumbnail
 from dcmdask.errors import (
     AmbiguousSourceError,
     DcmdaskWarning,
     GeometryError,
     HeaderError,
     LayoutError,
+    PixelDataError,
 )
 
 NATIVE = ExplicitVRLittleEndian
@@ -253,6 +257,45 @@ def test_pictures(tmp_path: Path) -> None:
         dcmdask.open_slide(made.associated["LABEL"].path)
 
 
+def test_tiles_of_pictures_have_to_have_a_place(tmp_path: Path) -> None:
+    """One tile of several is not the picture."""
+    made = made_slide(tmp_path / "slide", associated=("OVERVIEW",))
+    shown = dcmdask.open_slide(tmp_path / "slide").thumbnail(42)
+    for flavour in ("THUMBNAIL", "LABEL"):
+        folder = tmp_path / flavour
+        how: dict[str, Any] = {"SOPInstanceUID": f"1.2.3.{len(flavour)}", "PyramidUID": None}
+        made_slide(folder, (100, 120), **how, ImageType=["DERIVED", "PRIMARY", flavour, "NONE"])
+        changed(folder, DimensionOrganizationType="TILED_SPARSE")
+    slide = dcmdask.open_slide(tmp_path)
+    assert repr(slide).endswith("label, overview, thumbnail>")
+    assert shown == slide.thumbnail(42) and slide.overview is not None
+    np.testing.assert_array_equal(slide.overview, made.associated["OVERVIEW"].matrix[0, 0])
+    with pytest.raises(HeaderError, match="no frame has a position"):
+        _ = slide.label
+
+
+def test_a_thumbnail_image_that_shows_the_label_is_left_out(tmp_path: Path) -> None:
+    made = made_slide(tmp_path, associated=("THUMBNAIL",))
+    (series,) = dcmdask.scan(tmp_path)
+    with_image = dcmdask.open_slide(tmp_path).thumbnail(42), thumbnail(series)
+    path = made.associated["THUMBNAIL"].path
+    dataset = dcmread(path)
+    dataset.SpecimenLabelInImage = "YES"
+    dataset.save_as(path)
+    (series,) = dcmdask.scan(tmp_path)
+    slide = dcmdask.open_slide(tmp_path)
+    shown = slide.thumbnail(42), thumbnail(series)
+    assert run("picture", tmp_path, tmp_path / "picture.png").returncode == 0
+    html = slide._repr_html_()
+    path.unlink()
+    (series,) = dcmdask.scan(tmp_path)
+    slide = dcmdask.open_slide(tmp_path)
+    assert shown == (slide.thumbnail(42), thumbnail(series)) != with_image
+    assert html == slide._repr_html_()
+    with Image.open(tmp_path / "picture.png") as picture:
+        np.testing.assert_array_equal(picture, slide.thumbnail(1024))
+
+
 def test_sixteen_bits_are_shown(tmp_path: Path) -> None:
     made_slide(tmp_path, samples=1, bits=16, syntax=NATIVE, optical_paths=2)
     slide = dcmdask.open_slide(tmp_path)
@@ -262,8 +305,6 @@ def test_sixteen_bits_are_shown(tmp_path: Path) -> None:
 
 
 def test_colours_by_the_profile(tmp_path: Path) -> None:
-    from PIL import Image, ImageCms
-
     made = made_slide(tmp_path, syntax=NATIVE)
     dataset = dcmread(made.levels[0].path)
     # Blue-red swapped primaries would do; a gamma of 1 is enough to see that it is applied.
@@ -376,6 +417,24 @@ def test_levels_that_do_not_belong_together(tmp_path: Path) -> None:
         from pydicom.data import get_testdata_file
 
         dcmdask.open_slide(get_testdata_file("CT_small.dcm"))
+
+
+def test_extended_depth_of_field_is_no_focal_plane(tmp_path: Path) -> None:
+    """One level is a focal stack or what is made of it; each is a slide of its own."""
+    how: dict[str, Any] = {"samples": 1, "syntax": NATIVE}
+    stack = made_slide(tmp_path / "stack", focal_planes=3, **how).levels[0]
+    flat = made_slide(
+        tmp_path / "flat", SOPInstanceUID="1.2.3.9", ExtendedDepthOfField="YES", **how
+    ).levels[0]
+    (series,) = dcmdask.scan(tmp_path)
+    assert "differ in Extended Depth of Field (2)" in str(series.notes[0])
+    with pytest.raises(
+        AmbiguousSourceError, match=r"one plane that is made of them: \(0048,0012\)"
+    ):
+        dcmdask.open_slide(series)
+    for made in (stack, flat):
+        (level,) = dcmdask.open_slide([made.path]).levels
+        np.testing.assert_array_equal(level.to_dask(), expected(made))
 
 
 def test_levels_that_were_padded_are_scaled_by_their_spacing(tmp_path: Path) -> None:
@@ -579,6 +638,28 @@ def test_heights_that_are_written_in_several_ways_are_one(tmp_path: Path) -> Non
     np.testing.assert_array_equal(level.to_dask(), expected(made.levels[0]))
 
 
+def test_heights_of_an_autofocus_are_one_plane(tmp_path: Path) -> None:
+    """Of one focal plane, by (0048,0303), tiles follow the tissue."""
+    made = made_slide(tmp_path / "a", organisation="TILED_SPARSE", shuffled=True, syntax=NATIVE)
+    path = made.levels[0].path
+    dataset = dcmread(path)
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        position = group.PlanePositionSlideSequence[0]
+        position.ZOffsetInSlideCoordinateSystem = f"{5 + 2 * number}"
+    dataset.save_as(path)
+    level = dcmdask.open_slide(path).levels[0]
+    np.testing.assert_array_equal(level.to_dask(), expected(made.levels[0]))
+    assert level.focal_planes == (0,)
+    # The number is not required of TILED_SPARSE.
+    changed(tmp_path / "a", TotalPixelMatrixFocalPlanes=None)
+    assert dcmdask.open_slide(path).levels[0].shape == (12, 150, 210, 3)
+    # Two tiles of one place cannot be of one plane.
+    how: dict[str, Any] = {"organisation": "TILED_SPARSE", "samples": 1, "focal_planes": 2}
+    made = made_slide(tmp_path / "b", syntax=NATIVE, TotalPixelMatrixFocalPlanes=1, **how)
+    level = dcmdask.open_slide(tmp_path / "b").levels[0]
+    np.testing.assert_array_equal(level.to_dask(), expected(made.levels[0]))
+
+
 def test_parts_that_have_the_same_frames(tmp_path: Path) -> None:
     """Tiles would lie in the place of others, and places of none would show any memory."""
     made_slide(tmp_path / "a", parts=2, ConcatenationFrameOffsetNumber=None)
@@ -616,6 +697,29 @@ def test_a_zero_has_no_sign_in_an_orientation(tmp_path: Path) -> None:
     made_slide(tmp_path, downsamples=(1, 2), pyramid=False)
     changed(tmp_path, 1, ImageOrientationSlide=["-0", "-1", "0", "-1", "-1e-17", "0"])
     assert len(dcmdask.open_slide(tmp_path).levels) == 2
+
+
+@pytest.mark.parametrize("table", ["basic", "none"])
+def test_a_file_that_is_cut_is_named(tmp_path: Path, table: str) -> None:
+    made = made_slide(tmp_path, downsamples=(1, 2), table=table)
+    cut, other = (one.path for one in made.levels)
+    data = cut.read_bytes()
+    stored = dcmdask.from_dicom(cut).compute()
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    # Data Set Trailing Padding (FFFC,FFFC) behind the pixel data.
+    padding = b"\xfc\xff\xfc\xffOB\0\0" + (4).to_bytes(4, "little") + bytes(4)
+    other.write_bytes(other.read_bytes() + padding)
+    with pytest.raises(PixelDataError, match="says 12") as caught:
+        dcmdask.open_slide(tmp_path).levels[0].to_dask()
+    told = run("info", tmp_path).stdout
+    assert "level 0" in told and "level 1" in told
+    (note,) = (line for line in told.splitlines() if line.startswith("note"))
+    assert note.endswith(str(caught.value))
+    whole = re.search(r"from_dicom\(path, number_of_frames=(\d+)\)", note)
+    assert whole is not None
+    with pytest.warns(DcmdaskWarning, match="bytes are left|is wrong"):
+        frames = dcmdask.from_dicom(cut, number_of_frames=int(whole[1]))
+    np.testing.assert_array_equal(frames, stored[: len(frames)])
 
 
 def test_two_slides_of_one_series_are_not_drawn_as_one(tmp_path: Path) -> None:
@@ -729,8 +833,6 @@ def test_a_fill_value_fits_and_is_of_stored_values(tmp_path: Path) -> None:
 
 def test_missing_tiles_keep_their_colour_in_srgb(tmp_path: Path) -> None:
     """A recommended colour is sRGB, and a fill value what the caller says."""
-    from PIL import ImageCms
-
     made = made_slide(
         tmp_path,
         organisation="TILED_SPARSE",

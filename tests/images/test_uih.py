@@ -23,7 +23,7 @@ from real_files import DCM2NIIX
 import dcmdask
 from dcmdask import DcmdaskWarning, Stack, scan
 from dcmdask.dicom.elements import EXPLICIT_LITTLE, RawValue
-from dcmdask.dicom.mosaic_header import mosaic_of
+from dcmdask.dicom.private.mosaic import mosaic_of
 
 
 def volume(count: int, seed: int = 0) -> np.ndarray:

@@ -430,6 +430,47 @@ def test_tiles_that_cannot_be_decoded(tmp_path: Path) -> None:
     assert "from the fill value" in found.what and "tile (1, 2)" in found.what
 
 
+@pytest.mark.parametrize(
+    ("absent", "bits", "values"),
+    [
+        (None, 8, "stored"),
+        ([32768, 32896, 32896], 8, "stored"),
+        ([40000, 40000, 32896], 8, "stored"),
+        ([40000, 40000, 32896], 16, "stored"),
+        ([40000, 40000, 32896], 16, "display"),
+    ],
+)
+def test_tiles_that_cannot_be_decoded_look_as_missing_ones(
+    absent: list[int] | None, bits: int, values: str, tmp_path: Path
+) -> None:
+    made = made_slide(
+        tmp_path / "in",
+        (150, 210),
+        bits=bits,
+        syntax=JPEG2000Lossless,
+        organisation="TILED_SPARSE",
+        holes=[(0, 0, 0, 0)],
+        **({} if absent is None else {"RecommendedAbsentPixelCIELabValue": absent}),
+    )
+    (stack,) = scan(tmp_path / "in")[0].stacks
+    expected = stack.to_dask(values).compute()
+    colour = expected[0, 0]
+    assert (colour.tolist() == [255] * 3) == (absent is None)
+    # Without that of the hole: row 1, column 3.
+    damaged(made, 0, 6)
+    store = tmp_path / "out.zarr"
+    options = {**OME, "values": values, "on_error": "fill", "levels": 2, "chunks": 64}
+    report = to_zarr(tmp_path / "in", store, **options, shards=None)
+    assert [frame for frame, _ in report.failures] == [(0, 1, 3)]
+    expected[64:128, 192:] = colour
+    group = zarr.open_group(store, mode="r+")
+    np.testing.assert_array_equal(group["0"], as_stored(expected))
+    assert verify(store).ok and verify(store, tmp_path / "in").ok
+    group["0"][2, 70, 200] = colour[2] ^ 1
+    (found,) = (one for one in verify(store).differences if one.where.startswith("0["))
+    assert "from the fill value" in found.what and "tile (1, 3)" in found.what
+
+
 def test_a_tile_that_cannot_be_decoded_ends_the_export(tmp_path: Path) -> None:
     made = made_slide(tmp_path / "in", **SMALL, syntax=JPEG2000Lossless)
     damaged(made, 1, 1)
@@ -478,11 +519,13 @@ def test_pictures_of_the_label_are_never_exported(tmp_path: Path) -> None:
     made = made_slide(tmp_path / "in", **SMALL, associated=("LABEL",))
     label = made.associated["LABEL"].path
     (stack,) = scan(label)[0].stacks
+    refused = "no image of the slide itself .* only LABEL, which may show names"
     for src in (label, stack, scan(label)[0]):
-        with pytest.raises(HeaderError, match="only LABEL"):
-            to_zarr(src, tmp_path / "out.zarr", **OME)
-    with pytest.raises(HeaderError, match="LABEL images of a slide may show names"):
-        to_zarr(label, tmp_path / "out.zarr")
+        for how in ({}, OME):
+            with pytest.raises(HeaderError, match=refused):
+                to_zarr(src, tmp_path / "out.zarr", **how)
+    with pytest.raises(HeaderError, match=refused):
+        open_slide(label)
     # One that is no total pixel matrix, as labels of one frame may be.
     dataset = dcmread(label)
     del dataset.TotalPixelMatrixRows, dataset.TotalPixelMatrixColumns
@@ -490,7 +533,7 @@ def test_pictures_of_the_label_are_never_exported(tmp_path: Path) -> None:
     assert open_slide(tmp_path / "in").label is not None
     for src in (label, label.parent / "[l]abel*", scan(label)[0]):
         for how in ({}, OME):
-            with pytest.raises(HeaderError, match="LABEL images of a slide may show names"):
+            with pytest.raises(HeaderError, match=refused):
                 to_zarr(src, tmp_path / "out.zarr", **how)
 
 
@@ -526,6 +569,8 @@ def test_labels_are_not_stored_beside_slides(tmp_path: Path) -> None:
         ("tile", "64"),
         ("tile", [64, 64, 64]),
         ("tile", [10**30, 64]),
+        ("fill_value", ["1", None, "3"]),
+        ("fill_value", ["1", "2"]),
     ],
     ids=str,
 )

@@ -84,8 +84,8 @@ class Check:
         Keys of objects that are known not to be there.
     is_label_map : bool
         Whether values are labels, of which no mean can be taken.
-    fill_value : float or None
-        Value of missing frames.
+    fill_value : float, list of float or None
+        Value of missing frames, or one for each sample.
     expected : Expected or None
         None where there is no source.
     """
@@ -96,7 +96,7 @@ class Check:
     missing: zarr.Array[Any] | None
     lost: frozenset[str]
     is_label_map: bool
-    fill_value: float | None
+    fill_value: float | list[float] | None
     expected: Expected | None
 
 
@@ -215,7 +215,10 @@ def _compare_fill(
     """Compare the frames that are marked as missing with the fill value."""
     if marked is None or check.fill_value is None:
         return
-    fill = np.full(1, check.fill_value, stored.dtype)
+    axis = check.layout.plan.samples_axis
+    samples, behind = (1, 0) if axis is None else (stored.shape[axis], stored.ndim - 1 - axis)
+    fill = np.full(samples, np.resize(check.fill_value, samples), stored.dtype)
+    fill = fill.reshape(-1, *[1] * behind)
     wrong = unequal(stored, fill) & _spread(check.layout.plan, marked, region)
     origin = "from the fill value, though marked as missing,"
     _tell(check, 0, region, stored, fill, wrong, origin, found)

@@ -85,9 +85,11 @@ class Stored(NamedTuple):
             return False
 
     @property
-    def fill_value(self) -> float | None:
-        """Value of missing frames."""
+    def fill_value(self) -> float | list[float] | None:
+        """Value of missing frames, or one for each sample."""
         filling = self.metadata["plan"]["fill_value"]
+        if isinstance(filling, list):
+            return list(map(float, filling))
         return None if filling is None else float(filling)
 
 
@@ -303,6 +305,12 @@ def _is_number(value: Any) -> bool:
         return False
 
 
+def _is_filling(value: Any) -> bool:
+    # One for each sample of a colour.
+    several = isinstance(value, list) and len(value) == 3 and None not in value
+    return all(map(_is_number, value)) if several else _is_number(value)
+
+
 def _are_options(value: Any) -> bool:
     plain = _is(bool, int, float, str, type(None))
     return (
@@ -314,7 +322,7 @@ def _are_options(value: Any) -> bool:
 
 _GROUP: Mapping[str, _Check] = dict.fromkeys(("arrays", "header", "plan", "source"), _is(dict))
 _PLAN: Mapping[str, _Check] = {
-    "fill_value": _is_number,
+    "fill_value": _is_filling,
     "format": _one_of(*get_args(Format)),
     "levels": lambda value: type(value) is int and value >= 1,
     "ome_version": _one_of(*get_args(OmeVersion)),

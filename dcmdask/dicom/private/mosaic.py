@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from dcmdask.dicom.conversion import days, milliseconds, numbers, since_midnight
 from dcmdask.dicom.elements import IMPLICIT_LITTLE, Encoding, Filter, RawValue, Wanted
 from dcmdask.dicom.own_elements import OwnElements
-from dcmdask.dicom.private_elements import (
+from dcmdask.dicom.private.elements import (
     Blocks,
     private_blocks,
     private_numbers,

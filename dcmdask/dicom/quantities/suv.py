@@ -23,8 +23,13 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.elements import RawValue
 from dcmdask.dicom.header import read_header
 from dcmdask.dicom.image_pixel import called
-from dcmdask.dicom.private_elements import private_tags
-from dcmdask.dicom.radiopharmaceutical import CORRECTED_IMAGE, DOSE_ELEMENTS, PetHeader, dose_of
+from dcmdask.dicom.private.elements import private_tags
+from dcmdask.dicom.quantities.radiopharmaceutical import (
+    CORRECTED_IMAGE,
+    DOSE_ELEMENTS,
+    PetHeader,
+    dose_of,
+)
 from dcmdask.errors import Advice, HeaderError, Note
 
 SUV_UNITS: Final[Mapping[str, str]] = {"suv": "g/ml", "suv-lbm": "g/ml", "suv-bsa": "cm2/ml"}

@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from dcmdask.dicom.conversion import first_read, numbers
 from dcmdask.dicom.elements import Encoding, RawValue
 from dcmdask.dicom.frame_facts import B_VALUE, DIRECTION
-from dcmdask.dicom.private_elements import (
+from dcmdask.dicom.private.elements import (
     Blocks,
     private_blocks,
     private_numbers,

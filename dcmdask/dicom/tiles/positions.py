@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.dicom.elements import Filter, Wanted
-from dcmdask.dicom.functional_groups import PER_FRAME, Read
+from dcmdask.dicom.groups.functional_groups import PER_FRAME, Read
 
-__all__ = ["PLACE", "Z_OFFSET", "read_positions"]
+__all__ = ["PLACE", "Z_OFFSET", "distinct", "grid_of", "in_order", "read_positions"]
 
 PLACE: Final = np.dtype([("plane", "<u4"), ("top", "<i4"), ("left", "<i4")])
 # (0040,074A) Z Offset in Slide Coordinate System
@@ -68,6 +68,30 @@ def read_positions(
     places["plane"] = np.argsort(by_first)[places["plane"]]
     found = list(planes)
     return places, [found[met[number]] for number in by_first]
+
+
+def distinct(places: npt.NDArray[Any]) -> int:
+    """Return the number of places that are different."""
+    ordered = places[np.lexsort((places["left"], places["top"], places["plane"]))]
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def grid_of(tile: tuple[int, int], matrix: tuple[int, int]) -> tuple[int, int]:
+    """Return the number of tiles, down and across, that cover a matrix."""
+    return -(-matrix[0] // tile[0]), -(-matrix[1] // tile[1])
+
+
+def in_order(
+    tile: tuple[int, int], matrix: tuple[int, int], planes: int, first: int, frames: int
+) -> npt.NDArray[Any]:
+    """Return the places of frames that are in the order of TILED_FULL."""
+    down, across = grid_of(tile, matrix)
+    numbers = np.arange(first, min(first + frames, down * across * planes))
+    places = np.empty(len(numbers), PLACE)
+    rows, columns = np.divmod(numbers, across)
+    places["plane"], rows = np.divmod(rows, down)
+    places["top"], places["left"] = rows * tile[0], columns * tile[1]
+    return places
 
 
 def _numbered(

@@ -13,9 +13,9 @@ from pydicom.uid import UID
 
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.elements import Encoding, RawValue
-from dcmdask.dicom.functional_groups import PER_FRAME, SHARED, value_bytes
+from dcmdask.dicom.groups.functional_groups import PER_FRAME, SHARED, value_bytes
 from dcmdask.dicom.header import read_header, read_whole_header
-from dcmdask.dicom.private_elements import (
+from dcmdask.dicom.private.elements import (
     private_blocks,
     private_numbers,
     private_tags,

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from dcmdask.dicom.conversion import LONGEST
-from dcmdask.dicom.elements import Element, Encoding, Filter, Wanted, Window
+from dcmdask.dicom.elements import Element, Encoding, Filter, RawValue, Wanted, Window
 from dcmdask.dicom.walk import closed_items, read_items
 
-__all__ = ["Batch", "batches", "batches_of_rows", "rows"]
+__all__ = ["Batch", "batches", "batches_of_rows", "items_of", "rows"]
 
 # Bytes of a sequence that are held at a time.
 PIECE_BYTES: Final = 1 << 22
@@ -69,6 +69,22 @@ def rows(
     """
     for found in read_items(window, sequence, encoding, wanted):
         yield {key: raw.value[:LONGEST] for key, raw in found.values.items() if raw.value}
+
+
+def items_of(
+    tag: int, raw: RawValue, encoding: Encoding, wanted: Filter
+) -> Iterator[dict[int, RawValue]]:
+    """Yield what is wanted of each item of a sequence whose value was read.
+
+    Raises
+    ------
+    NotUnderstood
+        The value is damaged, perhaps after some items.
+    """
+    value = raw.value
+    window = Window(lambda offset, count: value[offset : offset + count], len(value))
+    sequence = Element(tag, raw.vr, 0, len(value), False)
+    return (found.values for found in read_items(window, sequence, encoding, wanted))
 
 
 def batches(

@@ -1,7 +1,9 @@
 """Tilings: where frames lie in a total pixel matrix (PS3.3 C.8.12.4 and C.7.6.17.3).
 
 A matrix has a plane for each optical path and focal plane of a slide, or for each segment. Its
-tiles are frames, in the order that TILED_FULL prescribes or at the positions that they have.
+tiles are frames, in the order that TILED_FULL prescribes or at the positions that they have. Their
+Z offsets number the focal planes, unless (0048,0303) Total Pixel Matrix Focal Planes is 1: then
+they are heights of the focus, and the plane lies where one of TILED_FULL does.
 """
 
 from __future__ import annotations
@@ -16,12 +18,19 @@ import numpy.typing as npt
 
 from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, code_string, first_number, numbers, text
-from dcmdask.dicom.elements import Element, Filter, Wanted, Window
+from dcmdask.dicom.elements import Filter, Wanted
 from dcmdask.dicom.frame_facts import FACTS, Common
-from dcmdask.dicom.functional_groups import SEQUENCES, Read, shared_values, with_items
+from dcmdask.dicom.groups.functional_groups import SEQUENCES, Read, shared_values, with_items
+from dcmdask.dicom.groups.items import items_of
 from dcmdask.dicom.header import Header
-from dcmdask.dicom.tile_positions import PLACE, Z_OFFSET, read_positions
-from dcmdask.dicom.walk import read_items
+from dcmdask.dicom.tiles.positions import (
+    PLACE,
+    Z_OFFSET,
+    distinct,
+    grid_of,
+    in_order,
+    read_positions,
+)
 from dcmdask.errors import Note
 
 __all__ = ["TILED", "TILED_SEQUENCES", "OpticalPath", "Tiling", "is_tiled", "tiling_of"]
@@ -126,7 +135,7 @@ class Tiling:
     @property
     def grid(self) -> tuple[int, int]:
         """Number of tiles, down and across, that cover the matrix."""
-        return _grid(self.tile, self.matrix)
+        return grid_of(self.tile, self.matrix)
 
     @cached_property
     def _by_row(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
@@ -266,7 +275,7 @@ class _Maker:
         """Return the planes, the places of frames, a fault, and oddities."""
         if min(self.matrix) < 1:
             return [], b"", f"the total pixel matrix has {self._shape} rows and columns", []
-        down, across = _grid(self.tile, self.matrix)
+        down, across = grid_of(self.tile, self.matrix)
         if down * across > _MOST_PLACES:
             fault = (
                 f"the total pixel matrix of {self._shape} has room for {down * across} tiles, and "
@@ -306,7 +315,7 @@ class _Maker:
         planes = [_Plane(path.identifier, np.nan) for path in paths] or [_Plane("", np.nan)]
         if segments := self._segments():
             planes = [_Plane("", number) for number in segments]
-        down, across = _grid(self.tile, self.matrix)
+        down, across = grid_of(self.tile, self.matrix)
         count = len(planes) * focal
         needed, there = down * across * count, self.first + self.frames
         is_part = bool(self._word(_CONCATENATION))
@@ -325,12 +334,9 @@ class _Maker:
         raw = self.header.values.get(_SEGMENTS)
         if raw is None or self._word(_SEGMENTATION_TYPE) == "LABELMAP":
             return []
-        value = raw.value
-        window = Window(lambda offset, count: value[offset : offset + count], len(value))
-        place = Element(_SEGMENTS, raw.vr, 0, len(value), False)
-        items = read_items(window, place, self.header.encoding, _SEGMENT_NUMBER)
+        items = items_of(_SEGMENTS, raw, self.header.encoding, _SEGMENT_NUMBER)
         little = self.common.little_endian
-        found = [one.values.get(0) for one in items]
+        found = [item.get(0) for item in items]
         return [first_number(one.value, "US", little) for one in found if one is not None]
 
     def _placed(self, read: Read) -> tuple[list[_Plane], bytes, str, list[Note]] | None:
@@ -353,21 +359,36 @@ class _Maker:
             )
             return [], b"", fault, []
         notes = []
-        found = [self._plane(*one) for one in told]
-        # In the order of TILED_FULL, whichever frames come first; "0" and "0.0" are one height.
-        by_rank = {self._rank(one): one for one in found}
-        order = {rank: number for number, rank in enumerate(sorted(by_rank))}
-        places["plane"] = np.array([order[self._rank(one)] for one in found])[places["plane"]]
-        found = [by_rank[rank] for rank in order]
-        if double := self.frames - _distinct(places):
+        planes = [self._plane(*one) for one in told]
+        found, placed = self._in_planes(planes, places)
+        if self._count(_FOCAL_PLANES) == 1 and len({self._rank(one)[-1] for one in planes}) > 1:
+            # Heights of an autofocus, unless two of them are of one place.
+            single = self._in_planes([one._replace(z=np.nan) for one in planes], places)
+            if distinct(single[1]) == distinct(placed):
+                found, placed = single
+        places = placed
+        if double := self.frames - distinct(places):
             text_ = f"{double} frames have the place of others: later ones lie over earlier ones"
             notes.append(Note("tiles", text_))
-        full = _full(self.tile, self.matrix, len(found), self.first, self.frames)
+        full = in_order(self.tile, self.matrix, len(found), self.first, self.frames)
         is_full = np.array_equal(places, full)
         if not is_full and self._word(_ORGANIZATION) == "TILED_FULL":
             text_ = "(0020,9311) says TILED_FULL, and frames have other positions: these are taken"
             notes.append(Note("tiles", text_))
         return found, b"" if is_full else places.tobytes(), "", notes
+
+    def _in_planes(
+        self, planes: list[_Plane], places: npt.NDArray[Any]
+    ) -> tuple[list[_Plane], npt.NDArray[Any]]:
+        """Return planes in the order of TILED_FULL, and places with their numbers.
+
+        Planes of one rank are one, such as those at "0" and "0.0".
+        """
+        by_rank = {self._rank(one): one for one in planes}
+        order = {rank: number for number, rank in enumerate(sorted(by_rank))}
+        placed = places.copy()
+        placed["plane"] = np.array([order[self._rank(one)] for one in planes])[places["plane"]]
+        return [by_rank[rank] for rank in order], placed
 
     def _plane(self, z: bytes, path: bytes, segment: bytes, mapping: bytes) -> _Plane:
         little = self.common.little_endian
@@ -415,27 +436,3 @@ class _Plane(NamedTuple):
     focal: int = 0
     z: float = np.nan
     mapping: bytes = b""
-
-
-def _distinct(places: npt.NDArray[Any]) -> int:
-    """Return the number of places that are different."""
-    ordered = places[np.lexsort((places["left"], places["top"], places["plane"]))]
-    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
-
-
-def _grid(tile: tuple[int, int], matrix: tuple[int, int]) -> tuple[int, int]:
-    """Return the number of tiles, down and across, that cover a matrix."""
-    return -(-matrix[0] // tile[0]), -(-matrix[1] // tile[1])
-
-
-def _full(
-    tile: tuple[int, int], matrix: tuple[int, int], planes: int, first: int, frames: int
-) -> npt.NDArray[Any]:
-    """Return the places of frames that are in the order of TILED_FULL."""
-    down, across = _grid(tile, matrix)
-    numbers = np.arange(first, min(first + frames, down * across * planes))
-    places = np.empty(len(numbers), PLACE)
-    rows, columns = np.divmod(numbers, across)
-    places["plane"], rows = np.divmod(rows, down)
-    places["top"], places["left"] = rows * tile[0], columns * tile[1]
-    return places

@@ -30,7 +30,7 @@ from dcmdask.dicom.header import Header
 from dcmdask.dicom.image_pixel import called
 from dcmdask.dicom.instance import issue
 from dcmdask.dicom.own_elements import OwnElements
-from dcmdask.dicom.private_elements import (
+from dcmdask.dicom.private.elements import (
     private_blocks,
     private_numbers,
     private_tags,

@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from dcmdask.arrays.placement import ArrangedFrames
 from dcmdask.dicom.header import read_whole_header
 from dcmdask.dicom.image_pixel import check_options
-from dcmdask.dicom.tiling import OpticalPath
+from dcmdask.dicom.tiles.tiling import OpticalPath
 from dcmdask.errors import Advice, MissingElementError
 from dcmdask.images.tiled import frames_of
 from dcmdask.images.volume import Stack
@@ -99,7 +99,11 @@ class Level:
 
     @property
     def focal_planes(self) -> tuple[float, ...]:
-        """Heights of the focal planes above the glass in micrometres, in the order of ``z``."""
+        """Heights of the focal planes above the glass in micrometres, in the order of ``z``.
+
+        Tiles at several heights that (0048,0303) calls one focal plane are at that of the origin
+        of the total pixel matrix (0048,0008), 0 where it has none, as in TILED_FULL.
+        """
         heights = self.stack.facts["position"][:, 2] * 1000
         arrangement = self.stack.arrangement
         if "z" not in arrangement.dims:
@@ -316,14 +320,9 @@ class Level:
         if part.shape[:2] == (height, width):
             return part
         out = np.empty((height, width, *part.shape[2:]), part.dtype)
-        out[...] = self._background
+        out[...] = frames.fill_value
         out[top - y : bottom - y, left - x : right - x] = part
         return out
-
-    @property
-    def _background(self) -> npt.NDArray[Any]:
-        frames: Any = self._opened("stored").frames
-        return np.asarray(frames.fill_value)
 
     def _opened(self, color: Colour) -> ArrangedFrames:
         if color not in self._known:

@@ -17,8 +17,8 @@ from dcmdask.arrays.reduced import averaged
 from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.errors import Advice, AmbiguousSourceError, HeaderError, Note
-from dcmdask.images.level import Colour, Level
-from dcmdask.images.slide import flavour_of
+from dcmdask.images.objects.slide import flavour_of, has_extended_depth, no_slide, shows_label
+from dcmdask.images.slides.level import Colour, Level
 from dcmdask.images.volume import Stack
 from dcmdask.pixels.notebook import html_table
 
@@ -67,11 +67,7 @@ class Slide:
         volumes = by_flavour.pop("VOLUME", [])
         self._pictures = by_flavour
         if not volumes:
-            names = ", ".join(sorted(by_flavour)) or "nothing"
-            raise HeaderError(
-                f"there is no image of the slide itself (VOLUME in Image Type), only {names}",
-                code="slide",
-            )
+            raise no_slide([one.instances[0] for each in by_flavour.values() for one in each])
         _check(volumes)
         volumes.sort(key=lambda one: -one.instances[0].rows * one.instances[0].columns)
         self.levels = tuple(_levels(volumes))
@@ -161,8 +157,9 @@ class Slide:
         """Return a picture of the whole slide.
 
         It is made of the coarsest level that covers the slide, or thumbnail image, that has as many
-        pixels; of much larger ones means of blocks of pixels are taken first. Grey values of more
-        than 8 bits are stretched from the smallest to the largest.
+        pixels; of much larger ones means of blocks of pixels are taken first. Thumbnail images that
+        show the label, by (0048,0010), are left out. Grey values of more than 8 bits are stretched
+        from the smallest to the largest.
 
         Parameters
         ----------
@@ -180,7 +177,11 @@ class Slide:
         """
         if size < 1:
             raise ValueError(f"a thumbnail of {size} pixels cannot be")
-        others = [one for one in self._pictures.get("THUMBNAIL", ()) if _is_whole(one)]
+        others = [
+            one
+            for one in self._pictures.get("THUMBNAIL", ())
+            if _is_whole(one) and not shows_label(one.instances[0])
+        ]
         candidates = [*filter(self._is_covered, self.levels), *map(Level, others)]
         candidates.sort(key=lambda one: max(one.size))
         large = [one for one in candidates if max(one.size) >= size]
@@ -316,9 +317,17 @@ def _check(stacks: Sequence[Stack]) -> None:
         if len(same) > 1 or odd:
             names = sorted({each.source.name for stack in same for each in stack.instances})
             told = "; ".join([", ".join(names), *map(str, odd)])
+            cause = (
+                "are of the same optical path and focal plane, or differ in what one level has in "
+                "common"
+            )
+            if len({has_extended_depth(one.instances[0]) for one in same}) > 1:
+                cause = (
+                    "are focal planes, and one plane that is made of them: (0048,0012) 'Extended "
+                    "Depth of Field' is YES of some"
+                )
             raise AmbiguousSourceError(
-                f"several images of {rows} x {columns} are of the same optical path and focal "
-                f"plane, or differ in what one level has in common: {told}",
+                f"several images of {rows} x {columns} {cause}: {told}",
                 source=same[0].name,
                 code="levels",
                 advice=[_FILES],

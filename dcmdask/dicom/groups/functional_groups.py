@@ -28,8 +28,8 @@ from dcmdask.dicom.elements import (
     window_over,
 )
 from dcmdask.dicom.frame_facts import FACTS, Common
+from dcmdask.dicom.groups.items import Batch, batches, batches_of_rows, rows
 from dcmdask.dicom.header import Header, read_whole_header
-from dcmdask.dicom.items import Batch, batches, batches_of_rows, rows
 from dcmdask.errors import HeaderError
 from dcmdask.sources import files
 
@@ -89,9 +89,9 @@ class Read(NamedTuple):
     Attributes
     ----------
     rows : callable
-        As :func:`dcmdask.dicom.items.rows`, of a tag and a filter.
+        As :func:`dcmdask.dicom.groups.items.rows`, of a tag and a filter.
     batches : callable
-        As :func:`dcmdask.dicom.items.batches`, of a tag, a filter and the number of items.
+        As :func:`dcmdask.dicom.groups.items.batches`, of a tag, a filter and the number of items.
     """
 
     rows: Callable[[int, Filter], Iterator[dict[int, bytes]]]

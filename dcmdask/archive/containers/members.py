@@ -13,9 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+from dcmdask.archive.containers.media import is_gzipped
 from dcmdask.archive.descriptions import Outcome, describe_located
 from dcmdask.archive.discovery import Choice, Skipped, matches
-from dcmdask.archive.media import is_gzipped
 from dcmdask.archive.remote import members, url_of
 from dcmdask.dicom.description import Described
 from dcmdask.errors import HeaderError

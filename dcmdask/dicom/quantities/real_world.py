@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.functional_groups import PER_FRAME, SHARED
+from dcmdask.dicom.groups.functional_groups import PER_FRAME, SHARED
 from dcmdask.dicom.header import read_header, read_whole_header
 from dcmdask.errors import Advice, HeaderError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from dcmdask.dicom.conversion import term
 from dcmdask.dicom.description import Described
-from dcmdask.dicom.own_elements import WHOLE_SLIDES
+from dcmdask.dicom.own_elements import EXTENDED_DEPTH, SPECIMEN_LABEL, WHOLE_SLIDES
+from dcmdask.errors import Advice, HeaderError
 from dcmdask.geometry.dimensions import Arrangement
 from dcmdask.geometry.sparse import Places, arrange_sparse
 from dcmdask.images.meaning import Unplaced
@@ -73,6 +75,28 @@ def flavour_of(one: Described) -> str:
     if one.sop_class_uid != WHOLE_SLIDES:
         return ""
     return term((*one.image_type, "", "", "")[2], _FLAVOURS) or ""
+
+
+def no_slide(images: Sequence[Described]) -> HeaderError:
+    """Return the error of pictures that belong to a slide, where the slide itself is meant."""
+    flavours = ", ".join(sorted({flavour_of(one) for one in images}))
+    return HeaderError(
+        f"there is no image of the slide itself (VOLUME in Image Type), only {flavours}, which may "
+        "show names",
+        source=images[0].source.name,
+        code="slide",
+        advice=[Advice("", "", "open_slide(folder) has label and overview as pictures")],
+    )
+
+
+def has_extended_depth(one: Described) -> bool:
+    """Return whether an image is made of several focal planes, by (0048,0012)."""
+    return one.own.word(EXTENDED_DEPTH) == "YES"
+
+
+def shows_label(one: Described) -> bool:
+    """Return whether the label of the slide, which may show names, is in the picture."""
+    return one.own.word(SPECIMEN_LABEL) == "YES"
 
 
 def _squeezed(arrangement: Arrangement) -> Arrangement:

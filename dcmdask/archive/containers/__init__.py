@@ -1,0 +1,1 @@
+"""Files that stand for others: archives, gzipped files and directories of media."""

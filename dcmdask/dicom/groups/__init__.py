@@ -1,0 +1,1 @@
+"""Functional groups of multi-frame objects, and the items of sequences."""

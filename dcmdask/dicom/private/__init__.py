@@ -1,0 +1,1 @@
+"""Private elements of the makers, in the terms of the standard."""

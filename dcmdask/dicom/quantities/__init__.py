@@ -1,0 +1,1 @@
+"""Quantities that stored values stand for: real world values, SUV, Scale Slope."""

@@ -1,0 +1,1 @@
+"""Classes of objects by what their frames are, one module for each."""

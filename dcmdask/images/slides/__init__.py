@@ -1,0 +1,1 @@
+"""Whole slides: their levels, and the pictures that belong to them."""
