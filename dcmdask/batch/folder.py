@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import fsspec
 
 from dcmdask.sources import files
-from dcmdask.store.ownership import check_ours, files_below, locked
+from dcmdask.store.target.ownership import check_ours, files_below, locked
 
 # Errors of a path where there is no file: absent, a folder, or a loop of links.
 _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)

@@ -16,7 +16,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.batch.staging import Staging
 from dcmdask.errors import StoreExistsError
-from dcmdask.store.ownership import check_ours
+from dcmdask.store.target.ownership import check_ours
 
 # The extension tells files that are written from results that are returned.
 _FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")

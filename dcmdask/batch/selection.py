@@ -33,7 +33,7 @@ from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import StoreExistsError
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.sources.files import Stored
-from dcmdask.store.ownership import check_apart
+from dcmdask.store.target.ownership import check_apart
 
 # Fields of a record that a selection does not need, and that take most of its memory.
 _LONG: dict[str, Any] = {"numbers": {}, "outputs": {}, "files": [], "notes": [], "traceback": ""}

@@ -19,7 +19,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.records import RECORDS, Record, record_of
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.store.ownership import check_ours, sync_below
+from dcmdask.store.target.ownership import check_ours, sync_below
 
 OUTPUTS = "series"
 # A path below the folder of the outputs: none of its parts is "..".

@@ -261,7 +261,7 @@ def _show_plan(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _show_kept(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
-    from dcmdask.store.kept_writer import planned_levels
+    from dcmdask.store.tiles.writer import planned_levels
 
     levels = planned_levels(source, asked)
     facts = [

@@ -26,7 +26,7 @@ from dcmdask.batch.records import RECORDS, SCAN, Record, key_of, thumbnail_key
 from dcmdask.batch.staging import OUTPUTS
 from dcmdask.report.distribution import distribution
 from dcmdask.report.summary import Cause, Summary, duration, last_part, without_folders
-from dcmdask.store.ownership import check_ours
+from dcmdask.store.target.ownership import check_ours
 
 NAME = "report.html"
 # The hash of a page with zeros in its place: a page that nobody has changed may be replaced.

@@ -22,10 +22,10 @@ from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.errors import AlignmentError, StoreLostError
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export_report import ExportReport, bytes_stored
-from dcmdask.store.group import CONFIG, complete, replaced
-from dcmdask.store.place import located, with_options
 from dcmdask.store.regions import grid_of, write
 from dcmdask.store.scheduler import Awaited
+from dcmdask.store.target.group import CONFIG, complete, replaced
+from dcmdask.store.target.place import located, with_options
 from dcmdask.store.zarr_format import codecs
 
 

@@ -20,9 +20,9 @@ from dcmdask.arrays.transformation import check_values
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.whole_slide import Slide
 from dcmdask.labelled.labels import PARAMETERS, Labels
-from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
-from dcmdask.store.labels import FOLDER, LabelImage, label_images
+from dcmdask.store.ome import metadata as ome
+from dcmdask.store.ome.labels import FOLDER, LabelImage, label_images
 from dcmdask.store.plan import Plan, Wanted, planned
 from dcmdask.store.provenance import decoding, versions, without_defaults
 from dcmdask.store.pyramid import Level

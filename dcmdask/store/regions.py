@@ -22,9 +22,9 @@ from zarr.storage import LocalStore
 
 from dcmdask.errors import AlignmentError, DcmdaskError, StoreLostError
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.store.ownership import PARTIAL, discard
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
+from dcmdask.store.target.ownership import PARTIAL, discard
 from dcmdask.store.zarr_format import (
     ZarrFormat,
     check_length,

@@ -14,10 +14,10 @@ from zarr.storage import MemoryStore
 
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.store.dask_writer import written
-from dcmdask.store.group import overlaid
-from dcmdask.store.place import with_options
 from dcmdask.store.provenance import jsonable
 from dcmdask.store.regions import grid_of
+from dcmdask.store.target.group import overlaid
+from dcmdask.store.target.place import with_options
 from dcmdask.store.zarr_format import codecs
 
 if TYPE_CHECKING:

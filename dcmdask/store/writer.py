@@ -25,13 +25,13 @@ from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import Prepared, prepare
 from dcmdask.store.export_report import ExportReport, bytes_stored
-from dcmdask.store.group import CONFIG, complete, opened
-from dcmdask.store.kept_writer import write_kept
-from dcmdask.store.ownership import check_apart
-from dcmdask.store.place import Place, check_reached, located, with_options
 from dcmdask.store.plan import check_fits
 from dcmdask.store.regions import Failure, Job, cut_short, lacking, left, write_region
 from dcmdask.store.scheduler import advanced, room, run_levels
+from dcmdask.store.target.group import CONFIG, complete, opened
+from dcmdask.store.target.ownership import check_apart
+from dcmdask.store.target.place import Place, check_reached, located, with_options
+from dcmdask.store.tiles.writer import write_kept
 from dcmdask.store.zarr_format import array_parameters, small
 
 

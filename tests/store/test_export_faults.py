@@ -40,8 +40,8 @@ from dcmdask import (
     write_array,
 )
 from dcmdask.store import writer
-from dcmdask.store.ownership import TEMPORARY
 from dcmdask.store.plan import check_fits, planned
+from dcmdask.store.target.ownership import TEMPORARY
 
 OPTIONS: dict[str, Any] = {"chunks": [2, 8, 16], "shards": None}
 

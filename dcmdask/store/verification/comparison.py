@@ -15,7 +15,6 @@ import numpy.typing as npt
 import zarr
 
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.store.place import Place, check_reached
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
 from dcmdask.store.regions import (
@@ -27,6 +26,7 @@ from dcmdask.store.regions import (
     stored_as,
     within,
 )
+from dcmdask.store.target.place import Place, check_reached
 from dcmdask.store.zarr_format import check_length, reads_beyond
 
 # Number of frames that a difference names.

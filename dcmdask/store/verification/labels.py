@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dcmdask.store import ome
-from dcmdask.store.labels import FOLDER
-from dcmdask.store.place import Place, check_reached
+from dcmdask.store.ome import metadata as ome
+from dcmdask.store.ome.labels import FOLDER
 from dcmdask.store.regions import grid_of
+from dcmdask.store.target.place import Place, check_reached
 from dcmdask.store.verification.comparison import Difference, error_text
 from dcmdask.store.zarr_format import check_length, key_of, reads_beyond
 

@@ -16,11 +16,11 @@ from dcmdask.arrays.transformation import are_values
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store.export import Format, OnError, Prepared, mask_of
-from dcmdask.store.ome import DEFAULT_VERSION, OmeVersion, told_in, zarr_format_of
-from dcmdask.store.place import Place, check_reached
+from dcmdask.store.ome.metadata import DEFAULT_VERSION, OmeVersion, told_in, zarr_format_of
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import Level
 from dcmdask.store.regions import Layout, grid_of, lacking
+from dcmdask.store.target.place import Place, check_reached
 from dcmdask.store.verification.comparison import Difference, error_text
 from dcmdask.store.verification.labels import check_group, is_of_labels
 from dcmdask.store.zarr_format import (

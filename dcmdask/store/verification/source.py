@@ -16,9 +16,9 @@ from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import Prepared, prepare
-from dcmdask.store.ome import DEFAULT_VERSION
-from dcmdask.store.place import located, with_options
+from dcmdask.store.ome.metadata import DEFAULT_VERSION
 from dcmdask.store.source import images_of, source_of
+from dcmdask.store.target.place import located, with_options
 from dcmdask.store.verification.comparison import Difference, Expected
 from dcmdask.store.verification.metadata import open_stored
 

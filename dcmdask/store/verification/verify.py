@@ -21,11 +21,12 @@ from dcmdask.archive.discovery import ATTRIBUTES, MARK_KEY
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import Note
 from dcmdask.sources.access import TARGET_OPTION, reaching
-from dcmdask.store import ome
 from dcmdask.store.export import MASK, Prepared
-from dcmdask.store.place import Place, check_reached, located, with_options
+from dcmdask.store.ome import metadata as ome
 from dcmdask.store.regions import Layout, grid_of, lacking
 from dcmdask.store.scheduler import advanced, room, run_levels
+from dcmdask.store.target.place import Place, check_reached, located, with_options
+from dcmdask.store.tiles.verification import compare_kept
 from dcmdask.store.verification.comparison import (
     Check,
     Difference,
@@ -34,7 +35,6 @@ from dcmdask.store.verification.comparison import (
     error_text,
     unequal,
 )
-from dcmdask.store.verification.kept import compare_kept
 from dcmdask.store.verification.labels import label_differences
 from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
 from dcmdask.store.verification.source import Reopened, reopen

@@ -20,17 +20,17 @@ from dcmdask.errors import Advice, LayoutError
 from dcmdask.images.level import Level
 from dcmdask.images.whole_slide import Slide
 from dcmdask.sources.access import TARGET_OPTION, reaching
-from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export_report import ExportReport, bytes_stored
-from dcmdask.store.group import CONFIG, complete, opened
-from dcmdask.store.kept import TOGETHER, Copying, Kept, copy_tiles, kept_levels, missing
-from dcmdask.store.place import with_options
+from dcmdask.store.ome import metadata as ome
 from dcmdask.store.plan import Plan
 from dcmdask.store.provenance import decoding, versions, without_defaults
 from dcmdask.store.pyramid import Level as PlannedLevel
 from dcmdask.store.scheduler import run_levels
 from dcmdask.store.source import source_of
+from dcmdask.store.target.group import CONFIG, complete, opened
+from dcmdask.store.target.place import with_options
+from dcmdask.store.tiles.levels import TOGETHER, Copying, Kept, copy_tiles, kept_levels, missing
 from dcmdask.store.zarr_format import array_parameters
 
 

@@ -19,7 +19,7 @@ from dcmdask.archive.discovery import ATTRIBUTES, GROUP
 from dcmdask.errors import DcmdaskError
 from dcmdask.sources import files
 from dcmdask.sources.access import is_of_network
-from dcmdask.store.ownership import StoreKeys, check_ours, check_store
+from dcmdask.store.target.ownership import StoreKeys, check_ours, check_store
 
 # Errors of a path at which no file can be.
 _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)

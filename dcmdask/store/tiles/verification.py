@@ -13,11 +13,11 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLSLossless
 
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.pixels.codestream import CodestreamError, parse
-from dcmdask.store.kept import TOGETHER, Kept, kept_levels
-from dcmdask.store.kept_writer import array_of, as_ome, kept_slide, register, token_of
-from dcmdask.store.place import Place, check_reached
 from dcmdask.store.regions import grid_of
 from dcmdask.store.scheduler import run_levels
+from dcmdask.store.target.place import Place, check_reached
+from dcmdask.store.tiles.levels import TOGETHER, Kept, kept_levels
+from dcmdask.store.tiles.writer import array_of, as_ome, kept_slide, register, token_of
 from dcmdask.store.verification.comparison import Difference, error_text
 
 # A transfer syntax of each family of codestreams, by the codec that decodes them.

@@ -20,8 +20,8 @@ from dcmdask.geometry.patient import patient_axes
 from dcmdask.geometry.planes import Floats
 from dcmdask.images.assembly import FILL, SPLIT
 from dcmdask.labelled.labels import Labels
-from dcmdask.store.channels import channels_of, described, labels
 from dcmdask.store.contents import Contents
+from dcmdask.store.ome.channels import channels_of, described, labels
 from dcmdask.store.plan import Plan
 from dcmdask.store.zarr_format import ZarrFormat
 

@@ -21,7 +21,8 @@ from zarr.storage import LocalStore
 
 from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY, is_mark
 from dcmdask.errors import StoreExistsError
-from dcmdask.store.ownership import (
+from dcmdask.store.provenance import without_defaults
+from dcmdask.store.target.ownership import (
     TEMPORARY,
     StoreKeys,
     check_ours,
@@ -33,8 +34,7 @@ from dcmdask.store.ownership import (
     sync,
     sync_below,
 )
-from dcmdask.store.place import Place, Target, check_reached, located
-from dcmdask.store.provenance import without_defaults
+from dcmdask.store.target.place import Place, Target, check_reached, located
 from dcmdask.store.zarr_format import (
     CONSOLIDATED_2,
     EMPTY_GROUP_2,

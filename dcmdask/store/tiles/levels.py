@@ -25,7 +25,7 @@ from dcmdask.images.whole_slide import Slide
 from dcmdask.pixels import colour, shortcut
 from dcmdask.pixels.codestream import Codestream
 from dcmdask.pixels.decode import Encoded
-from dcmdask.store.place import Place
+from dcmdask.store.target.place import Place
 
 ABSENT = -1
 # Tiles that a task copies.
