@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -97,7 +98,7 @@ def compare_kept(
         some = min(count, max(1, math.ceil(fraction * count)))
         numbers[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
         total += count
-    for result in run_levels(_check_tiles, check, numbers, progress):
+    for result in chain(*run_levels(_check_tiles, [(check, numbers)], progress)):
         differences += result
     checked = sum(map(len, numbers.values()))
     found = list(dict.fromkeys(differences))

@@ -68,7 +68,7 @@ def write_kept(
                 group.create_array(one.name, **array_of(one), config=CONFIG)
         left = tuple(missing(one, there) for one in levels)
         job = Copying(place, levels, left)
-        written = run_levels(copy_tiles, job, job.tasks(), progress)
+        (written,) = run_levels(copy_tiles, [(job, job.tasks())], progress)
         complete(group)
         stored = bytes_stored(group.store)
     finest = levels[0]

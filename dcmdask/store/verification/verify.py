@@ -8,8 +8,7 @@ import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import MASK, Prepared
 from dcmdask.store.ome import metadata as ome
 from dcmdask.store.regions import Layout, grid_of, lacking
-from dcmdask.store.scheduler import advanced, room, run_levels
+from dcmdask.store.scheduler import room, run_levels
 from dcmdask.store.target.place import Place, check_reached, located, with_options
 from dcmdask.store.tiles.verification import compare_kept
 from dcmdask.store.verification.comparison import (
@@ -265,15 +264,11 @@ def _compared(
         )
         checks.append((check, chosen))
     if checks:
-        total = sum(len(numbers) for _, chosen in checks for numbers in chosen.values())
-        results: list[Found] = []
-        for check, chosen in checks:
-            advance = None if progress is None else partial(advanced, progress, len(results), total)
-            results += run_levels(check_region, check, chosen, advance)
+        results: list[Found] = list(chain(*run_levels(check_region, checks, progress)))
         layouts = [check.layout for check, _ in checks]
         of_regions = [one for result in results for one in result.differences]
         notes += _noted(results, "frames" if layouts[0].plan.tile is None else "tiles")
-        regions = (total, sum(layout.regions for layout in layouts))
+        regions = (len(results), sum(layout.regions for layout in layouts))
         if same_version is not None:
             of_regions += _attributes(there, same_version, layouts)
         elif prepared is not None:
