@@ -175,7 +175,7 @@ def decoded_or_filled(
         lengths = zip(index, plan.pieces, along, strict=True)
         part = tuple(slice(i * n, min(i * n + n, one.stop)) for i, n, one in lengths)
         try:
-            block[_moved(part, along)] = frames[part]
+            block[moved(part, along)] = frames[part]
         except DcmdaskError as error:
             _raise_if_it_may_pass(error)
             failures.append(Failure(index, str(error)))
@@ -188,7 +188,7 @@ def _raise_if_it_may_pass(error: DcmdaskError) -> None:
         raise error
 
 
-def _moved(part: Key, along: Key) -> Key:
+def moved(part: Key, along: Key) -> Key:
     """Return a part of a region, counted from the start of that."""
     pairs = zip(part, along, strict=True)
     return tuple(slice(a.start - r.start, a.stop - r.start) for a, r in pairs)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import zarr
@@ -19,7 +18,13 @@ from dcmdask.store.scheduler import run_levels
 from dcmdask.store.target.place import Place, check_reached
 from dcmdask.store.tiles.levels import TOGETHER, Kept, kept_levels
 from dcmdask.store.tiles.writer import array_of, as_ome, kept_slide, register, token_of
-from dcmdask.store.verification.comparison import Difference, error_text
+from dcmdask.store.verification.comparison import (
+    NOT_ENDED,
+    Compared,
+    Difference,
+    error_text,
+    sample,
+)
 
 # A transfer syntax of each family of codestreams, by the codec that decodes them.
 _SYNTAXES: Final = {
@@ -27,15 +32,6 @@ _SYNTAXES: Final = {
     "imagecodecs_jpeg2k": JPEG2000,
     "imagecodecs_jpegls": JPEGLSLossless,
 }
-
-
-class Compared(NamedTuple):
-    """Tasks that were checked and all of them, differences, and whether the source is the same."""
-
-    tasks: tuple[int, int]
-    levels: int
-    token_same: bool | None
-    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
@@ -71,9 +67,9 @@ def compare_kept(
     """
     register()
     differences: list[Difference] = []
-    if mark.get("complete") is not True:
-        what = "the export has not ended; with resume it goes on"
-        differences.append(Difference("complete", what))
+    is_complete = mark.get("complete") is True
+    if not is_complete:
+        differences.append(NOT_ENDED)
     levels: tuple[Kept, ...] = ()
     token_same = None
     if src is not None:
@@ -91,18 +87,13 @@ def compare_kept(
     if levels and len(levels) != len(arrays):
         levels = ()
     check = _Check(place, arrays, keys, levels)
-    numbers, total = dict[int, list[int]](), 0
-    random = np.random.default_rng(list(str(mark["plan"].get("source")).encode()))
-    for level, of_level in enumerate(keys):
-        count = -(-len(of_level) // TOGETHER)
-        some = min(count, max(1, math.ceil(fraction * count)))
-        numbers[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
-        total += count
+    counts = {level: -(-len(of_level) // TOGETHER) for level, of_level in enumerate(keys)}
+    numbers = sample(counts, fraction, str(mark["plan"].get("source")))
     for result in chain(*run_levels(_check_tiles, [(check, numbers)], progress)):
         differences += result
-    checked = sum(map(len, numbers.values()))
-    found = list(dict.fromkeys(differences))
-    return Compared((checked, total), len(arrays), token_same, tuple(found))
+    regions = (sum(map(len, numbers.values())), sum(counts.values()))
+    distinct = tuple(dict.fromkeys(differences))
+    return Compared(is_complete, regions, len(arrays), token_same, (), distinct)
 
 
 def _arrays(

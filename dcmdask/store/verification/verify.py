@@ -27,11 +27,14 @@ from dcmdask.store.scheduler import room, run_levels
 from dcmdask.store.target.place import Place, check_reached, located, with_options
 from dcmdask.store.tiles.verification import compare_kept
 from dcmdask.store.verification.comparison import (
+    NOT_ENDED,
     Check,
+    Compared,
     Difference,
     Found,
     check_region,
     error_text,
+    sample,
     unequal,
 )
 from dcmdask.store.verification.labels import label_differences
@@ -179,39 +182,20 @@ def verify(
     with reaching(store, TARGET_OPTION):
         place = located(with_options(store, target_options))
         mark = _kept_mark(place)
-    if mark is not None:
-        opening = {key: value for key, value in decoding_options.items() if key != "fill_value"}
+        if mark is not None:
+            opening = {key: value for key, value in decoding_options.items() if key != "fill_value"}
+            found = compare_kept(place, mark, src, fraction, progress, storage_options, opening)
+        else:
+            there = open_stored(place)
+    if mark is None:
+        source: Reopened | None = None
+        if src is not None:
+            plans = [one.metadata["plan"] for one in there.images]
+            source = reopen(src, plans, storage_options, decoding_options)
         with reaching(store, TARGET_OPTION):
-            kept = compare_kept(place, mark, src, fraction, progress, storage_options, opening)
-        return VerifyReport(
-            store=str(store),
-            complete=mark.get("complete") is True,
-            regions=kept.tasks,
-            levels=kept.levels,
-            source_token_same=kept.token_same,
-            notes=(),
-            differences=kept.differences,
-            seconds=time.perf_counter() - started,
-        )
-    with reaching(store, TARGET_OPTION):
-        there = open_stored(place)
-    found: Reopened | None = None
-    if src is not None:
-        plans = [one.metadata["plan"] for one in there.images]
-        found = reopen(src, plans, storage_options, decoding_options)
-    with reaching(store, TARGET_OPTION):
-        regions, differences, notes = _compared(place, there, found, fraction, progress)
-    return VerifyReport(
-        store=str(store),
-        complete=_is_complete(there),
-        regions=regions,
-        levels=sum(len(one.names) for one in there.images),
-        source_token_same=None if found is None else found.token_same,
-        notes=tuple(notes),
-        # Two levels may both name an object that they need.
-        differences=tuple(dict.fromkeys(differences)),
-        seconds=time.perf_counter() - started,
-    )
+            found = _compared(place, there, source, fraction, progress)
+    seconds = time.perf_counter() - started
+    return VerifyReport(store=str(store), **found._asdict(), seconds=seconds)
 
 
 def _kept_mark(place: Place) -> dict[str, Any] | None:
@@ -222,22 +206,17 @@ def _kept_mark(place: Place) -> dict[str, Any] | None:
     return mark if isinstance(plan, dict) and plan.get("keep_codec") is True else None
 
 
-def _is_complete(there: Stored) -> bool:
-    return there.metadata.get("complete") is True
-
-
 def _compared(
     place: Place,
     there: Stored,
     found: Reopened | None,
     fraction: float,
     progress: Callable[[int, int | None], None] | None,
-) -> tuple[tuple[int, int], list[Difference], list[Note]]:
-    """Return the numbers of regions that were read and of all, the differences, and notes."""
+) -> Compared:
     differences, notes = [*there.differences], list[Note]()
-    if not _is_complete(there):
-        what = "the export has not ended; with resume it goes on"
-        differences.append(Difference("complete", what))
+    is_complete = there.metadata.get("complete") is True
+    if not is_complete:
+        differences.append(NOT_ENDED)
     if found is not None:
         notes += found.notes
         differences += found.differences
@@ -288,7 +267,15 @@ def _compared(
     if not regions[0] and not differences:
         differences.append(Difference("regions", "none was checked"))
     differences += _coordinates(there, same_version, faults)
-    return regions, differences, notes
+    return Compared(
+        is_complete,
+        regions,
+        sum(len(one.names) for one in there.images),
+        None if found is None else found.token_same,
+        tuple(notes),
+        # Two levels may both name an object that they need.
+        tuple(dict.fromkeys(differences)),
+    )
 
 
 def _to_check(
@@ -309,13 +296,8 @@ def _to_check(
         read[layout.mask] = (there.mask, there.mask.chunks)
     if large := _too_large(read):
         return large, {}
-    # Seeded by the source, so that the choice is repeatable.
-    random = np.random.default_rng(list(str(there.metadata["plan"]["source"]).encode()))
-    chosen: dict[int, list[int]] = {}
-    for level in layout.tasks:
-        count = layout.plan.count(level)
-        some = min(count, max(1, math.ceil(fraction * count)))
-        chosen[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
+    counts = {level: layout.plan.count(level) for level in layout.tasks}
+    chosen = sample(counts, fraction, str(there.metadata["plan"]["source"]))
     return lost(there, layout, sizes), chosen
 
 
