@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 def numbers(text: str, option: str) -> Any:
-    """Return ``auto``, None, a number, or numbers that are separated by commas.
-
-    Raises
-    ------
-    typer.BadParameter
-        Names the option.
-    """
+    """Return ``auto``, None, a number, or numbers that are separated by commas."""
     if text in ("auto", "none"):
         return None if text == "none" else text
     try:

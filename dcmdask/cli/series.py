@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 def series_info(source: str, series: str | None, as_json: bool, **how: Any) -> None:
     """Say what series there are, how they would be read, and what is not regular.
 
-    Parameters
-    ----------
-    source : str
-    series : str or None
-        Number, UID or end of the UID of the only one to describe.
-    as_json : bool
-    **how
-        As for :func:`dcmdask.scan`.
+    `series` is the number, UID or end of the UID of the only one to describe, and `how` as for
+    :func:`dcmdask.scan`.
     """
     from dcmdask.archive.collection import check_found
     from dcmdask.archive.scan import scan

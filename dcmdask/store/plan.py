@@ -152,27 +152,15 @@ def planned(
 
     Parameters
     ----------
-    shape : tuple of int
-        Shape of the stored array.
+    shape, dtype, dims, frame_axes, samples_axis, halved, tile
+        Those of a `Plan` and its level 0.
     chunks, shards : "auto", int or sequence of int
         One number for each axis but that of the samples; or, for one axis of frames, the
         number of whole frames, and where frames are cut that of rows and of columns. Shards may
         be None.
-    halved : tuple of int
-        Axes that a level has half as long as the one below.
     levels : int or "auto"
     kept : int
         Number of finer levels among them that are of other plans.
-    tile : (int, int), optional
-        Rows and columns of tiles, by which chunks and shards of a few of them are as wide as
-        high.
-
-    Raises
-    ------
-    AlignmentError
-        Shards are not made of whole chunks.
-    ValueError
-        Numbers that make no sense.
     """
     axes = _Axes(shape, dtype.itemsize, frame_axes, samples_axis, "z" in dims, tile)
     chunk = None if chunks == "auto" else axes.given(chunks, "chunks")
@@ -205,19 +193,9 @@ def grown_of(frame_axes: Shape, tile: tuple[int, int] | None) -> Grown:
 
 
 def check_fits(plan: Plan, limit: int, why: str) -> None:
-    """Refuse regions that a worker has no room for.
+    """Refuse regions of more bytes than a worker has room for, and name shards that fit.
 
-    Parameters
-    ----------
-    limit : int
-        Bytes.
-    why : str
-        The limit, in words.
-
-    Raises
-    ------
-    AlignmentError
-        With the largest shards, or chunks, of this kind that fit.
+    `why` is the limit in words.
     """
     if plan.region_bytes <= limit:
         return

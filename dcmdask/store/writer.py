@@ -376,8 +376,8 @@ def _begun(
     faults: dict[str, str] = {}
     if there:
         faults = {**cut_short(layout, arrays, there), **dict(lacking(layout, arrays, there))}
-    todo = left(layout, there, faults)
-    place.remove(todo.stale)
+    regions, stale = left(layout, there, faults)
+    place.remove(stale)
     absent = prepared.absent
     job = Job(
         prepared.contents.frames,
@@ -388,7 +388,7 @@ def _begun(
         prepared.fill_value,
         prepared.contents.is_label_map,
     )
-    return _Begun(prepared, job, todo.regions)
+    return _Begun(prepared, job, regions)
 
 
 def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:

@@ -94,14 +94,7 @@ def axes(contents: Contents) -> Axes:
     if they are of one instance that gives the time of each, or if there is just one. z is halved
     where its spacing is at most 1.5 times that in the plane, the larger of two: halving y and x
     alone would make them coarser than z. Focal planes of a slide are not halved: its own levels
-    have all of them.
-
-    Raises
-    ------
-    LayoutError
-        More than one dimension would be stored as c.
-    IrregularSeriesError
-        The frames do not lie on an even grid.
+    have all of them. More than one dimension to be stored as c, or an uneven grid, is refused.
     """
     frames, geometry = contents.frames, _geometry(contents)
     own = contents.dims[: frames.frame_axes]
@@ -165,20 +158,8 @@ def metadata(
     not known, or which is not even in time, has the scale 1 and no unit. A translation is the
     position of the first pixel's centre in the patient, along the stack's own normal, columns
     and rows; on the levels above, it is the centre of the pixels that the first one is the mean
-    of. Levels of a slide have the scale and the translation of their own headers.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        The image and, of a whole slide, its further levels.
-    version : {"0.5", "0.4"}
-    image_label : mapping, optional
-        What an image of labels says of them.
-
-    Raises
-    ------
-    ImportError
-        yaozarrs is not installed.
+    of. Levels of a slide, the parts after the first, have the scale and the translation of their
+    own headers. An image of labels also has `image_label`.
     """
     try:
         from yaozarrs import v04, v05
@@ -256,11 +237,7 @@ def told_in(attributes: Mapping[str, Any]) -> Any:
 def coordinates(contents: Contents, dims: Sequence[str]) -> dict[str, Labels]:
     """Return coordinates of OME-Zarr only: labels of c, and times of frames.
 
-    Parameters
-    ----------
-    contents : Contents
-    dims : sequence of str
-        Names of the stored axes.
+    `dims` are the names of the stored axes.
     """
     found: dict[str, Labels] = {}
     if "c" in dims:

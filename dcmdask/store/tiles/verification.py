@@ -53,17 +53,8 @@ def compare_kept(
 ) -> Compared:
     """Read every chunk: it has to be the tile of the source, or without one to decode.
 
-    Parameters
-    ----------
-    place : Place
-    mark : mapping
-        The attribute ``dcmdask`` of the group.
-    src : optional
-    fraction : float
-        Part of the tasks to check.
-    progress : callable, optional
-    storage_options, opening : mapping
-        Of the source.
+    `mark` is the attribute ``dcmdask`` of the group; other parameters are those of
+    :func:`dcmdask.verify`.
     """
     register()
     differences: list[Difference] = []

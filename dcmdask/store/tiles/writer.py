@@ -90,13 +90,7 @@ def write_kept(
 def kept_slide(
     src: Any, storage_options: Mapping[str, Any] | None, opening: Mapping[str, Any]
 ) -> Slide:
-    """Return the slide whose tiles are kept.
-
-    Raises
-    ------
-    LayoutError
-        It is no whole slide.
-    """
+    """Return the slide whose tiles are kept."""
     found = source_of(src, arranged=True, storage_options=storage_options, **opening)
     if not isinstance(found, Slide):
         raise LayoutError(
@@ -120,13 +114,7 @@ def as_ome(
     attributes: dict[str, Any],
     opening: Mapping[str, Any],
 ) -> tuple[Kept, ...]:
-    """Return levels with the axes of OME-Zarr, and add its metadata to the attributes.
-
-    Raises
-    ------
-    LayoutError
-        It is not version 0.4, which is stored in Zarr 2; or a tile has several samples.
-    """
+    """Return levels with the axes of OME-Zarr, and add its metadata to the attributes."""
     if version != "0.4":
         raise LayoutError(
             f"OME-Zarr {version} is stored in Zarr 3, for which imagecodecs has no codecs",

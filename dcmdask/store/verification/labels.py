@@ -22,12 +22,7 @@ def is_of_labels(name: str) -> bool:
 
 
 def check_group(group: zarr.Group, name: str) -> None:
-    """Refuse a group of labels that has not the metadata of OME-Zarr.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse a group of labels that has not the metadata of OME-Zarr."""
     try:
         found = zarr.open_group(
             group.store, path=name, mode="r", zarr_format=group.metadata.zarr_format

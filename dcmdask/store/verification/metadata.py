@@ -92,13 +92,7 @@ class Stored(NamedTuple):
 
 
 def open_stored(place: Place) -> Stored:
-    """Open the arrays of a store; one that cannot be opened is a difference.
-
-    Raises
-    ------
-    ValueError
-        It is not a store that an export wrote.
-    """
+    """Open the arrays of an exported store; one that cannot be opened is a difference."""
     try:
         group = zarr.open_group(place.store, mode="r")
     except FileNotFoundError:
@@ -190,13 +184,7 @@ def _is_copied(place: Place, group: zarr.Group) -> bool:
 
 
 def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) -> zarr.Array[Any]:
-    """Return an array of the group.
-
-    Raises
-    ------
-    ValueError
-        Its own metadata is not what the group says of it.
-    """
+    """Return an array of the group, of which its own metadata has to say the same."""
     try:
         zarr_format = group.metadata.zarr_format
         array = zarr.open_array(group.store, path=name, mode="r", zarr_format=zarr_format)
@@ -337,13 +325,7 @@ def _is_tile(value: Any) -> bool:
 
 
 def check_metadata(metadata: Any, zarr_format: ZarrFormat = 3) -> None:
-    """Refuse an attribute ``dcmdask`` of a group that no export can have written.
-
-    Raises
-    ------
-    ValueError
-        An entry is absent, of another type or out of its range.
-    """
+    """Refuse an attribute ``dcmdask`` of a group that no export can have written."""
     if not isinstance(metadata, dict) or "plan" not in metadata:
         raise ValueError("it has no plan")
     _check(metadata, _GROUP)

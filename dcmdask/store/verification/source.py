@@ -66,19 +66,7 @@ def reopen(
 ) -> Reopened:
     """Open a source with the options of an export; nothing is decoded.
 
-    Parameters
-    ----------
-    source : as for :func:`dcmdask.to_zarr`
-    plans : sequence of mapping
-        The plan of each image of the store.
-    storage_options : mapping or None
-    opening : mapping
-        Options of :func:`dcmdask.to_zarr`, in place of those in the store.
-
-    Raises
-    ------
-    DcmdaskError
-        The source cannot be opened, as for :func:`dcmdask.to_zarr`.
+    `plans` are those of each image of the store, and `opening` replaces options in them.
     """
     plan = plans[0]
     options = dict(plan["options"])

@@ -304,10 +304,7 @@ def _to_check(
 def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dict[str, str]:
     """Return the arrays that take more memory than a task may, which to_zarr refuses, too.
 
-    Parameters
-    ----------
-    read : mapping
-        Name to array and the lengths that are read at a time.
+    `read` has, by name, an array and the lengths of it that are read at a time.
     """
     most, why = room()
     found = {}
