@@ -22,7 +22,8 @@ from dcmdask.images.assembly import FILL, SPLIT
 from dcmdask.labelled.labels import Labels
 from dcmdask.store.contents import Contents
 from dcmdask.store.ome.channels import channels_of, described, labels
-from dcmdask.store.plan import Plan
+from dcmdask.store.plan import Axes, Plan
+from dcmdask.store.pyramid import Shape
 from dcmdask.store.zarr_format import ZarrFormat
 
 # Irregularities of a grid that scale and translation cannot express.
@@ -39,34 +40,6 @@ KEYS: Mapping[OmeVersion, tuple[str, ...]] = {
     "0.5": ("ome",),
 }
 _INSTEAD = Advice("format", "zarr", "stores it as it is")
-
-
-class Axes(NamedTuple):
-    """The axes of the stored arrays.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of level 0.
-    dims : tuple of str
-        ``"t"``, ``"c"`` or ``"frame"``, ``"z"``, ``"y"``, ``"x"``, as far as they exist.
-    frame_axes : tuple of int
-        Axes that number frames, in the order of the leading axes of the contents' frames; of
-        a whole slide y and x, too.
-    samples_axis : int or None
-        Index of c, if it is the axis of samples.
-    halved : tuple of int
-        Axes along which a level has half the length of the one below.
-    tile : (int, int) or None
-        Rows and columns of the tiles of a whole slide.
-    """
-
-    shape: tuple[int, ...]
-    dims: tuple[str, ...]
-    frame_axes: tuple[int, ...]
-    samples_axis: int | None
-    halved: tuple[int, ...]
-    tile: tuple[int, int] | None = None
 
 
 class Part(NamedTuple):
@@ -86,8 +59,8 @@ class Part(NamedTuple):
     names: Sequence[str]
 
 
-def axes(contents: Contents) -> Axes:
-    """Return the axes of arranged frames in OME-Zarr.
+def axes(contents: Contents) -> tuple[Shape, Axes]:
+    """Return the shape and the axes of arranged frames in OME-Zarr.
 
     Samples are stored as c, in front of the space, and so is a dimension that is neither time nor
     space, such as diffusion weightings, echoes or energy windows. Frames without a position are t
@@ -123,8 +96,7 @@ def axes(contents: Contents) -> Axes:
     shape[len(stored) : len(stored)] = [lengths["sample"]] if contents.colour else []
     shape += [lengths["y"], lengths["x"]]
     samples_axis = len(stored) if contents.colour else None
-    return Axes(
-        tuple(shape),
+    return tuple(shape), Axes(
         dims,
         tuple(
             axis

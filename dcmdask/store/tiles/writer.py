@@ -132,9 +132,10 @@ def as_ome(
     found, parts = list[Kept](), list[ome.Part]()
     for one, level in zip(levels, slide.levels, strict=True):
         what = _contents(level, False, opening)
-        axes = ome.axes(what)
-        stored = (PlannedLevel(axes.shape, one.chunks),)
-        plan = Plan(axes.dims, axes.frame_axes, None, (), one.dtype, stored)
+        shape, axes = ome.axes(what)
+        plan = Plan(
+            axes.dims, axes.frame_axes, dtype=one.dtype, levels=(PlannedLevel(shape, one.chunks),)
+        )
         parts.append(ome.Part(what, plan, [one.name]))
         found.append(replace(one, dims=axes.dims, separator="/"))
     attributes |= ome.metadata(parts, "0.4")

@@ -251,7 +251,15 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
         for axis in range(len(dims))
         if one.shape[axis] != other.shape[axis]
     }
-    plan = Plan(dims, tuple(axes), samples, tuple(sorted(halved)), arrays[0].dtype, levels, tile)
+    plan = Plan(
+        dims,
+        tuple(axes),
+        samples,
+        tuple(sorted(halved)),
+        tile,
+        dtype=arrays[0].dtype,
+        levels=levels,
+    )
     return Layout(plan, names, masked, zarr_format)
 
 
