@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import uuid
@@ -16,9 +15,8 @@ import fsspec
 
 from dcmdask.sources import files
 from dcmdask.store.target.ownership import check_ours, files_below, locked
+from dcmdask.store.target.place import NO_OBJECT
 
-# Errors of a path where there is no file: absent, a folder, or a loop of links.
-_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 # Requests to a server at once.
 _REQUESTS = 16
 
@@ -91,7 +89,7 @@ class Folder(NamedTuple):
                     if stat.S_ISREG(os.stat(path).st_mode):
                         found[key] = Path(path).read_bytes()
                 except OSError as error:
-                    if error.errno not in _NO_OBJECT:
+                    if error.errno not in NO_OBJECT:
                         raise
             return found
         # Not `cat`, which takes brackets for a pattern.

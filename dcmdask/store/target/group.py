@@ -119,17 +119,14 @@ def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
     place = located(store)
     group = json.loads(made[GROUP])
     for key, data in made.items():
-        path = place.path_of(key)
         if key == GROUP:
-            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                there = json.loads(place.fs.cat_file(path))["attributes"]
+            with suppress(ValueError, KeyError, TypeError):
+                there = json.loads(place.read(key) or b"")["attributes"]
                 there[MARK_KEY]["complete"] = False
                 if there == group["attributes"]:
                     # Another process may have completed it.
                     continue
-        if place.is_local:
-            place.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        place.fs.pipe_file(path, data)
+        place.put(key, data)
     return zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
 
 
