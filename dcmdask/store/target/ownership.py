@@ -170,8 +170,8 @@ def _path_parts(source: str, is_pattern: bool) -> tuple[str, ...]:
     last = source.rpartition("::")[2]
     protocol, path = fsspec.core.split_protocol(last)
     if protocol in (None, "file", "local"):
-        if is_pattern and glob.has_magic(path) and not os.path.lexists(path):
-            path = os.sep.join(takewhile(lambda part: not glob.has_magic(part), path.split(os.sep)))
+        if is_pattern:
+            path = before_wildcard(path)
         real = os.path.normcase(os.path.realpath(os.path.expanduser(path or os.sep)))
         return ("", *filter(None, real.split(os.sep)))
     parts = [part for part in path.split("/") if part]
@@ -180,6 +180,14 @@ def _path_parts(source: str, is_pattern: bool) -> tuple[str, ...]:
     if is_pattern:
         parts = list(takewhile(lambda part: not glob.has_magic(part), parts))
     return (kind.__qualname__, *parts)
+
+
+def before_wildcard(path: str) -> str:
+    """Return a path or URL up to its first wildcard; a file may be called ``a[1].dcm``."""
+    if not glob.has_magic(path) or os.path.lexists(path):
+        return path
+    parts = path.replace(os.sep, "/").split("/")
+    return "/".join(takewhile(lambda part: not glob.has_magic(part), parts))
 
 
 def _is_left_out(target: str, storage_options: Mapping[str, Any]) -> bool:
