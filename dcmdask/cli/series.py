@@ -61,11 +61,12 @@ def _facts(series: Series) -> dict[str, Any]:
 
 def _stack_facts(stack: Stack) -> dict[str, Any]:
     from dcmdask.archive.series import without_conflicts
+    from dcmdask.store.provenance import jsonable
 
     geometry = stack.geometry
     coordinates = stack.arrangement.coordinates
     axes = {
-        dim: [_plain(value) for value in coordinates[dim][1]]
+        dim: jsonable(coordinates[dim][1])
         for dim in stack.arrangement.dims
         if dim in coordinates and coordinates[dim][0] == (dim,)
     }
@@ -76,7 +77,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "dims": list(stack.dims),
         "shape": list(stack.shape),
         "dtype": str(stack.dtype),
-        "spacing": [_plain(mm) for mm in geometry.spacing] if geometry else None,
+        "spacing": jsonable(geometry.spacing) if geometry else None,
         "orientation": list(geometry.orientation) if geometry else None,
         "codes": geometry.codes or None if geometry else None,
         "tiles": _tile_facts(stack),
@@ -103,12 +104,6 @@ def _tile_facts(stack: Stack) -> dict[str, Any] | None:
         "pyramid_uid": parts[0].tiling.pyramid or None,
         "optical_paths": [path.identifier for path in parts[0].tiling.paths],
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON has a type for; None for NaN."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if value != value else value
 
 
 def _lines(

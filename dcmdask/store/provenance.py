@@ -108,7 +108,7 @@ _APPLIED: Mapping[str, tuple[str, ...]] = {"stored": (), "modality": _RESCALING}
 
 def jsonable(value: Any) -> Json:
     """Return a value in types of JSON, with None for NaN and infinity."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, tuple | list):
         return [jsonable(one) for one in value]

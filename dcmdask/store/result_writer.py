@@ -180,7 +180,7 @@ def _even(x: Any) -> da.Array:
 def _jsonable(of: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in attributes.items():
-        told = jsonable(value.item() if isinstance(value, np.generic) else value)
+        told = jsonable(value)
         try:
             json.dumps(told)
         except (TypeError, ValueError) as error:
