@@ -105,18 +105,8 @@ def reopen(
             "since"
         )
         notes.append(Note("other-source", text))
-    if len(pyramid) != len(plans):
-        reason = f"the slide has {len(pyramid)} of the {len(plans)} levels that were exported"
+    if reason := _unlike(pyramid, plans):
         return Reopened(prepared, (), same, notes, [Difference("source", reason)])
-    for one, stored in zip(pyramid, plans, strict=True):
-        own = [list(one.plan.levels[0].shape), one.plan.dtype.str]
-        if own != [stored["shape"], stored["dtype"]]:
-            reason = f"it is {own[0]} {own[1]}, and the store {stored['shape']} {stored['dtype']}"
-            return Reopened(prepared, (), same, notes, [Difference("source", reason)])
-        if (one.plan.tile is None) != (stored.get("tile") is None):
-            are = "are no" if one.plan.tile is None else "are"
-            reason = f"its frames {are} tiles of a matrix, other than those of the store"
-            return Reopened(prepared, (), same, notes, [Difference("source", reason)])
     if isinstance(source, FrameArray):
         text = "a FrameArray decodes as it was opened; a path, without short cuts"
         notes.append(Note("frame-array", text))
@@ -133,6 +123,20 @@ def reopen(
         for general, one in zip(decoded, pyramid, strict=True)
     )
     return Reopened(prepared, expected, same, notes, [])
+
+
+def _unlike(pyramid: Sequence[Prepared], plans: Sequence[Mapping[str, Any]]) -> str:
+    """Return the reason why a source cannot be compared with the images of a store, if any."""
+    if len(pyramid) != len(plans):
+        return f"the slide has {len(pyramid)} of the {len(plans)} levels that were exported"
+    for one, stored in zip(pyramid, plans, strict=True):
+        own = [list(one.plan.levels[0].shape), one.plan.dtype.str]
+        if own != [stored["shape"], stored["dtype"]]:
+            return f"it is {own[0]} {own[1]}, and the store {stored['shape']} {stored['dtype']}"
+        if (one.plan.tile is None) != (stored.get("tile") is None):
+            are = "are no" if one.plan.tile is None else "are"
+            return f"its frames {are} tiles of a matrix, other than those of the store"
+    return ""
 
 
 def _is_by_codec(what: Contents, options: Mapping[str, Any]) -> bool:
