@@ -169,7 +169,7 @@ def test_an_offence_is_seen(source: str, name: str) -> None:
         ("from dcmdask.errors import DecodeError", "dcmdask.pixels.decode"),
         ("from .. import errors", "dcmdask.pixels.decode"),
         ("from . import files", "dcmdask.pixels.decode"),
-        ("from dcmdask import __version__", "dcmdask.store.ome"),
+        ("from dcmdask import __version__", "dcmdask.store.ome.metadata"),
         ("import zarr", "dcmdask.store.writer"),
         ("from dcmdask.dicom import instance", "dcmdask.store.writer"),
     ],

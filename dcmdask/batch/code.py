@@ -24,11 +24,8 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def code_of(file: Path, module: str) -> Iterator[tuple[Path, bytes]]:
     """Yield the path and the code of a script and of the modules beside it that it imports.
 
-    Parameters
-    ----------
-    file : Path
-    module : str
-        Its full name: the part before the last dot is its package, of which all modules count.
+    `module` is its full name: the part before the last dot is its package, of which all modules
+    count.
     """
     # A package counts as its own module.
     parts = module.split(".") if file.stem == "__init__" else module.split(".")[:-1]
@@ -131,11 +128,6 @@ def pickled(process: Callable[..., Any]) -> bytes:
 
     The modules beside a script that it has imported go by value as well, also where the function
     is one of theirs: workers that run already may have imported an earlier version of them.
-
-    Raises
-    ------
-    ValueError
-        An object that it holds cannot be pickled.
     """
     to = io.BytesIO()
     beside = _beside()

@@ -74,14 +74,7 @@ def process_all(
     tally: Progress,
     progress: Callable[[Progress], object] | None,
 ) -> tuple[Progress, list[Record]]:
-    """Give each free worker a series, until all have a record.
-
-    Returns
-    -------
-    Progress
-    list of Record
-        Records of the series that failed; the others are not held.
-    """
+    """Give each free worker a series, until all have a record; return those of failures."""
     waiting, failures = Queue(works), list[Record]()
     busy: dict[str, Given] = {}
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()

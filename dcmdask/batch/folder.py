@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import uuid
@@ -15,10 +14,9 @@ from typing import Any, NamedTuple
 import fsspec
 
 from dcmdask.sources import files
-from dcmdask.store.ownership import check_ours, files_below, locked
+from dcmdask.store.target.ownership import check_ours, files_below, locked
+from dcmdask.store.target.place import NO_OBJECT
 
-# Errors of a path where there is no file: absent, a folder, or a loop of links.
-_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 # Requests to a server at once.
 _REQUESTS = 16
 
@@ -26,12 +24,8 @@ _REQUESTS = 16
 class Folder(NamedTuple):
     """A folder of a file system of fsspec; picklable.
 
-    Attributes
-    ----------
-    url : str
-        An absolute local path, or a URL; the key of an object is its path below it.
-    options : dict or None
-        Keyword arguments for the file system of a URL.
+    `url` is an absolute local path, or a URL with `options` for its file system. The key of an
+    object is its path below it.
     """
 
     url: str
@@ -62,13 +56,7 @@ class Folder(NamedTuple):
         return f"{self.url}/{key}"
 
     def write(self, key: str, data: bytes) -> None:
-        """Write an object, whole: a failure leaves the earlier one.
-
-        Raises
-        ------
-        OSError
-            It cannot be written.
-        """
+        """Write an object, whole: a failure leaves the earlier one."""
         fs, root = self._open()
         if not self.is_local:
             fs.pipe_file(f"{root}/{key}", data)
@@ -89,10 +77,7 @@ class Folder(NamedTuple):
     def read(self, keys: Iterable[str]) -> dict[str, bytes]:
         """Return the objects of these keys that exist, read all at once where that is quicker.
 
-        Raises
-        ------
-        OSError
-            One is there and cannot be read.
+        One that is there and cannot be read is an OSError.
         """
         fs, root = self._open()
         wanted = {f"{root}/{key}": key for key in keys}
@@ -104,7 +89,7 @@ class Folder(NamedTuple):
                     if stat.S_ISREG(os.stat(path).st_mode):
                         found[key] = Path(path).read_bytes()
                 except OSError as error:
-                    if error.errno not in _NO_OBJECT:
+                    if error.errno not in NO_OBJECT:
                         raise
             return found
         # Not `cat`, which takes brackets for a pattern.
@@ -124,13 +109,7 @@ class Folder(NamedTuple):
         return self.is_local and os.path.islink(self.path(key))
 
     def check_links(self, keys: Iterable[str]) -> None:
-        """Refuse paths that are symbolic links or lie behind one: others may own the files there.
-
-        Raises
-        ------
-        StoreExistsError
-            Naming the link.
-        """
+        """Refuse symbolic links, and paths behind one: others may own the files there."""
         for key in keys:
             for path in (*reversed(PurePath(key).parents), PurePath(key)):
                 if path.parts and self.is_link(path.as_posix()):
@@ -171,11 +150,6 @@ class Folder(NamedTuple):
 
         A file that is no longer in the first and is in the second was moved before. On an object
         store they are copied, and stay in the first.
-
-        Raises
-        ------
-        OSError
-            A file is in neither of them, or cannot be moved.
         """
         fs, root = self._open()
 
@@ -226,7 +200,7 @@ class Folder(NamedTuple):
 
     @contextmanager
     def lease(self, key: str) -> Iterator[bool]:
-        """Hold a key, such as that of a record, for this process alone.
+        """Hold a key, such as that of a record, for this process alone; False where another has it.
 
         On a file system this is a lock on a file beside the key, which all machines see. It ends
         with the process that holds it, however that ends: a lease needs no expiry or renewal, and
@@ -234,11 +208,6 @@ class Folder(NamedTuple):
         There, two workers with the same job and files write the same objects, in an order that is
         safe for both; two versions of a job are told apart only by the record, just before outputs
         are put in place.
-
-        Yields
-        ------
-        bool
-            Whether it is held; False where another process has it.
         """
         if not self.is_local:
             yield True

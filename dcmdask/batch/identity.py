@@ -45,18 +45,8 @@ def identity(process: Callable[..., Any], options: Mapping[str, Any]) -> str:
     notebook, its source and that of the functions that it names. Comments, docstrings and layout
     do not count; arguments of a partial, variables of the enclosing function and attributes of an
     object do. :func:`dask.base.tokenize` cannot replace this: a function of a module has its token
-    by name, whatever its code is, and a comment changes the token of any other.
-
-    Parameters
-    ----------
-    process : callable
-    options : mapping
-        Name to value.
-
-    Raises
-    ------
-    ValueError
-        An option is no value that JSON has, nor a path or a choice of an Enum.
+    by name, whatever its code is, and a comment changes the token of any other. Options are values
+    that JSON has, paths, or choices of an Enum.
     """
     parameters = json.dumps(
         {name: _plain(name, value) for name, value in options.items()}, sort_keys=True
@@ -219,10 +209,7 @@ def times_of(series: Series) -> str:
 def checksum_of(series: Series, threads: int) -> str:
     """Return a hash of the contents of local files; empty where a file is not local.
 
-    Raises
-    ------
-    OSError
-        A file cannot be read, or has changed since it was scanned.
+    A file that has changed since it was scanned is an OSError.
     """
     if not all(isinstance(one.source, LocalFile) for one in series.instances):
         # To read them again costs as much as to process them again.

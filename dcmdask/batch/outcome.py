@@ -154,12 +154,8 @@ class Progress(NamedTuple):
 def display() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], bool]]]:
     """Show the progress of a run: a bar at a terminal, now and then a line in a log.
 
-    Yields
-    ------
-    callable
-        Called with each `Progress`.
-    callable
-        Called with a message; asks at the terminal whether series are to be done again.
+    Gives a function that takes each `Progress`, and one that asks at the terminal whether series
+    are to be done again.
     """
     shown = Display()
     dashboard = ""
@@ -223,12 +219,7 @@ class Results(NamedTuple):
 def results(folder: Folder, job: str, columns: Iterable[str] = ()) -> Results:
     """Read the results of all series that have some, from their records.
 
-    Parameters
-    ----------
-    folder : Folder
-    job : str
-    columns : iterable of str, optional
-        Names of columns that the table has even if no series is done.
+    The table has `columns` even if no series is done.
     """
     names: list[str] = []
     jobs: list[str] = []

@@ -16,7 +16,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.batch.staging import Staging
 from dcmdask.errors import StoreExistsError
-from dcmdask.store.ownership import check_ours
+from dcmdask.store.target.ownership import check_ours
 
 # The extension tells files that are written from results that are returned.
 _FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
@@ -25,19 +25,9 @@ _BEGUN = re.compile(rf"\.{re.escape(JOB_MARK)}\.[0-9a-f]{{32}}\.partial")
 
 
 def claim(folder: Folder, names: list[str]) -> None:
-    """Make a folder a target, or add files to those that its mark lists.
+    """Make a folder a target, or add files that are going to be written to those of its mark.
 
-    Parameters
-    ----------
-    folder : Folder
-    names : list of str
-        Names of files in the folder that are going to be written.
-
-    Raises
-    ------
-    StoreExistsError
-        A file with one of the names was not written by dcmdask, or is a link now; or the folder
-        has no mark and is not empty.
+    A folder without a mark has to be empty, and a file to be one that dcmdask wrote, and no link.
     """
     folder.check_links([JOB_MARK, RECORDS, *names])
     # Before the mark is read: another driver may be making this folder a target, too.

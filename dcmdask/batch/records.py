@@ -185,15 +185,9 @@ def records(folder: Folder) -> dict[str, Record]:
 
 
 def read_records(folder: Folder, names: Iterable[str] | None = None) -> Iterator[Record]:
-    """Yield the records that are there, by name, reading some at a time.
+    """Yield the records of these series, or of all, by name, reading some at a time.
 
     A file that is no record of this version counts as absent.
-
-    Parameters
-    ----------
-    folder : Folder
-    names : iterable of str, optional
-        Names of series; by default all.
     """
     if names is None:
         listed = folder.names(RECORDS)
@@ -252,19 +246,7 @@ def _parsed(data: bytes) -> Record | None:
 def failed(
     name: str, stage: str, error: BaseException, job_file: str = "", text: str = "", **more: Any
 ) -> Record:
-    """Return the record of a failure.
-
-    Parameters
-    ----------
-    name, stage : str
-    error : exception
-    job_file : str
-        Path of the job's script, for :func:`cause_of`.
-    text : str
-        The traceback.
-    **more
-        Other fields.
-    """
+    """Return the record of a failure, with `text` as its traceback and `more` fields."""
     frame = getattr(error, "frame", None)
     return Record(
         name=name,

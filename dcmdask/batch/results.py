@@ -52,28 +52,8 @@ class Picture(NamedTuple):
 def keep(returned: Any, staging: Staging) -> tuple[dict[str, Any], dict[str, str]]:
     """Compute all results of a function at once, and stage them.
 
-    Parameters
-    ----------
-    returned : mapping or None
-        Name to an array (of one dimension or more), an object of xarray or a table, a `Picture`,
-        or a number, string or boolean.
-    staging : Staging
-
-    Returns
-    -------
-    dict
-        Name to number, string or boolean.
-    dict
-        Name to the path, below the target, of each output, also of those that the job wrote.
-
-    Raises
-    ------
-    StoreExistsError
-        A file that dcmdask did not write is in the place of an output; nothing was computed.
-    TypeError, ValueError
-        A value of another type, or a name that is taken or not valid, was returned.
-    DcmdaskError, OSError
-        As decoding and writing raise them.
+    Returns numbers, strings and booleans by name; and the path, below the target, of each output:
+    of arrays, tables and pictures, and of what the job wrote itself.
     """
     arrays: dict[str, Any] = {}
     pictures: dict[str, Picture] = {}
@@ -164,11 +144,6 @@ def thumbnail(series: Series) -> bytes:
     """Return the middle frame of the largest stack, as a viewer shows it, as a small PNG.
 
     Of a whole slide it is the whole of it, without its label.
-
-    Raises
-    ------
-    DcmdaskError, OSError, ValueError
-        The frame cannot be decoded or shown.
     """
     stack = series.stacks[0]
     held = io.BytesIO()

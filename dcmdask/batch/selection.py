@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import inspect
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, takewhile
+from itertools import chain
 from typing import Any, NamedTuple
 
 from dask.system import CPU_COUNT
@@ -33,7 +32,7 @@ from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import StoreExistsError
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.sources.files import Stored
-from dcmdask.store.ownership import check_apart
+from dcmdask.store.target.ownership import before_wildcard, check_apart
 
 # Fields of a record that a selection does not need, and that take most of its memory.
 _LONG: dict[str, Any] = {"numbers": {}, "outputs": {}, "files": [], "notes": [], "traceback": ""}
@@ -225,15 +224,8 @@ def _root(source: Any, found: Scan) -> str:
         given = {*sources(source)}
         # A file counts by its folder, a pattern up to its first wildcard.
         single = given.intersection(names)
-        folders = {folder_of(one) if one in single else _plain_part(one) for one in given}
+        folders = {folder_of(one) if one in single else before_wildcard(one) for one in given}
     return common_folder(folders)
-
-
-def _plain_part(source: str) -> str:
-    """Return a path or URL up to its first wildcard."""
-    if not glob.has_magic(source) or os.path.lexists(source):
-        return source
-    return "/".join(takewhile(lambda part: not glob.has_magic(part), source.split("/")))
 
 
 def _has_one_of(files: set[str], series: Series, root: str) -> bool:

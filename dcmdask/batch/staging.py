@@ -19,7 +19,7 @@ from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.records import RECORDS, Record, record_of
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.store.ownership import check_ours, sync_below
+from dcmdask.store.target.ownership import check_ours, sync_below
 
 OUTPUTS = "series"
 # A path below the folder of the outputs: none of its parts is "..".
@@ -60,13 +60,7 @@ class Staging:
         return f"{_staged_below(self.name)}/{digest(self.owner.encode())}"
 
     def clear(self) -> None:
-        """Remove outputs that were staged for other versions of the job or of the files.
-
-        Raises
-        ------
-        StoreExistsError
-            The folder of the outputs, or of all series, is a link.
-        """
+        """Remove outputs that were staged for other versions of the job or of the files."""
         self.folder.check_links([self.below])
         for one in self.folder.names(_staged_below(self.name)):
             if (other := f"{_staged_below(self.name)}/{one}") != self.aside:
@@ -103,13 +97,7 @@ class Staging:
         return self.path(name)
 
     def check_free(self, names: Iterable[str]) -> None:
-        """Refuse outputs in whose place there is a file that dcmdask did not write.
-
-        Parameters
-        ----------
-        names : iterable of str
-            Names of outputs, files or folders.
-        """
+        """Refuse outputs in whose place there is a file that dcmdask did not write."""
         tops = {*names}
         for name in tops:
             # An empty folder is no loss.
@@ -121,22 +109,9 @@ class Staging:
     def put_in_place(self, record: Record, earlier: Record | None) -> Record:
         """Put the staged outputs in place of those of an earlier run, and write the record.
 
-        Parameters
-        ----------
-        record : Record
-            Record of the results.
-        earlier : Record or None
-            The record that was there when the job began with the series.
-
-        Raises
-        ------
-        StoreExistsError
-            A file that dcmdask did not write stands in the way, or another version of the job has
-            put its results in place meanwhile; nothing has changed.
-        StoreLostError
-            An output was not written.
-        OSError
-            A file cannot be written or moved; the next try goes on with it.
+        `earlier` is the record that was there when the job began with the series. Where a file
+        that dcmdask did not write stands in the way, or another version of the job has put its
+        results in place meanwhile, nothing is changed. After an OSError the next try goes on.
         """
         tops = {path.rpartition("/")[2] for path in record.outputs.values()}
         found = self.folder.files(self.aside)
@@ -184,18 +159,6 @@ def settled(folder: Folder, record: Record) -> Record:
     reads a mixture of two versions. Another driver's worker may do the same and be through first,
     and staged files are gone then: only metadata that are held in memory are removed, so that they
     can be written again.
-
-    Returns
-    -------
-    Record
-        Without anything pending, as it is written.
-
-    Raises
-    ------
-    StoreExistsError
-        The folder of the outputs is a link.
-    StoreLostError
-        Some outputs are neither staged nor in place.
     """
     if not record.pending:
         return record

@@ -153,13 +153,7 @@ def _lacking(answer: Any, needed: Requirements, has_nanny: bool, processes: set[
 
 
 def check_workers(client: Client, needed: Requirements) -> list[str]:
-    """Return the addresses of all workers; refuse to begin where one cannot do its work.
-
-    Raises
-    ------
-    ClusterError
-        There are no workers, they do not answer, or one of them lacks something.
-    """
+    """Return the addresses of all workers; refuse to begin where one cannot do its work."""
     try:
         client.wait_for_workers(1, timeout=_FIRST)
     except TimeoutError:
@@ -184,20 +178,8 @@ def check_workers(client: Client, needed: Requirements) -> list[str]:
 class Workers:
     """The workers of a cluster, as they were when last looked at.
 
-    Parameters
-    ----------
-    client : distributed.Client
-    needed : Requirements
-    checked : sequence of str
-        Addresses of workers that have been found fit.
-
-    Attributes
-    ----------
-    present : set of str
-        Addresses of all workers.
-    ready : list of str
-        Addresses of those that can be given a series: they have what is needed, and Dask has not
-        paused them for their memory.
+    `present` are the addresses of all, and `ready` those that can be given a series: they have
+    what is needed, and Dask has not paused them for their memory. `checked` have been found fit.
     """
 
     def __init__(self, client: Client, needed: Requirements, checked: Sequence[str]) -> None:
@@ -224,13 +206,7 @@ class Workers:
         return address in self.present
 
     def look(self) -> None:
-        """Update the workers: check new ones, and restart those that stay paused.
-
-        Raises
-        ------
-        ClusterError
-            The scheduler is gone, or there has been no worker for long.
-        """
+        """Update the workers: check new ones, and restart those that stay paused."""
         info = _known(self._client)
         self._looked = time.monotonic()
         self.present = set(info)

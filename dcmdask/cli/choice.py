@@ -41,25 +41,15 @@ def chosen(
 
 
 def named(found: Scan, series: str) -> Series:
-    """Return the series of a scan that a number, a UID or the end of one names.
-
-    Raises
-    ------
-    ValueError
-        There is none, or several.
-    """
-    one = _found(found, series)
-    say(f"dcmdask: series {one.uid or 'without a UID'}")
-    return one
-
-
-def _found(found: Scan, series: str) -> Series:
+    """Return the series of a scan that a number, a UID or the end of one names."""
     try:
         # No end of a UID: those of other series have the same digits.
-        return found[int(series) if series.isdecimal() else series]
+        one = found[int(series) if series.isdecimal() else series]
     except IndexError:
         raise ValueError(
             f"--series {series}: dcmdask scan lists {len(found)} series, with numbers from 0 on"
         ) from None
     except KeyError as error:
         raise ValueError(f"--series {series}: {error.args[0]}; dcmdask scan lists them") from None
+    say(f"dcmdask: series {one.uid or 'without a UID'}")
+    return one

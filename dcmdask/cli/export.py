@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 
 def numbers(text: str, option: str) -> Any:
-    """Return ``auto``, None, a number, or numbers that are separated by commas.
-
-    Raises
-    ------
-    typer.BadParameter
-        Names the option.
-    """
+    """Return ``auto``, None, a number, or numbers that are separated by commas."""
     if text in ("auto", "none"):
         return None if text == "none" else text
     try:
@@ -261,7 +255,7 @@ def _show_plan(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _show_kept(source: Any, asked: Mapping[str, Any], as_json: bool) -> None:
-    from dcmdask.store.kept_writer import planned_levels
+    from dcmdask.store.tiles.writer import planned_levels
 
     levels = planned_levels(source, asked)
     facts = [

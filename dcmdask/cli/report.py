@@ -119,10 +119,11 @@ def _for_people(summary: Summary) -> str:
     from dcmdask.report.summary import duration
 
     longest = f"{duration(summary.longest.seconds)} ({summary.longest.name})"
+    left_out = f"{counted(summary.left_out, 'file')} that may be part of a series"
     lines = [
         ("done", f"{summary.done} of {summary.series} series"),
         ("failed", str(summary.failed)),
-        *([("left out", _left_out(summary))] if summary.left_out else []),
+        *([("left out", left_out)] if summary.left_out else []),
         ("tried again", str(summary.retried)),
         ("data", f"{counted(summary.frames, 'frame')}, {format_bytes(summary.bytes)} decoded"),
         ("time", f"{duration(summary.seconds)} for all series, added up"),
@@ -144,10 +145,6 @@ def _for_people(summary: Summary) -> str:
         if more := len(summary.notes[CAUSES:]):
             text += f"\nand {counted(more, 'warning')} more"
     return text
-
-
-def _left_out(summary: Summary) -> str:
-    return f"{counted(summary.left_out, 'file')} that may be part of a series"
 
 
 def _example(cause: Cause) -> str:

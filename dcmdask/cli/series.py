@@ -21,14 +21,8 @@ if TYPE_CHECKING:
 def series_info(source: str, series: str | None, as_json: bool, **how: Any) -> None:
     """Say what series there are, how they would be read, and what is not regular.
 
-    Parameters
-    ----------
-    source : str
-    series : str or None
-        Number, UID or end of the UID of the only one to describe.
-    as_json : bool
-    **how
-        As for :func:`dcmdask.scan`.
+    `series` is the number, UID or end of the UID of the only one to describe, and `how` as for
+    :func:`dcmdask.scan`.
     """
     from dcmdask.archive.collection import check_found
     from dcmdask.archive.scan import scan
@@ -69,11 +63,12 @@ def _facts(series: Series) -> dict[str, Any]:
 
 def _stack_facts(stack: Stack) -> dict[str, Any]:
     from dcmdask.archive.series import without_conflicts
+    from dcmdask.store.provenance import jsonable
 
     geometry = stack.geometry
     coordinates = stack.arrangement.coordinates
     axes = {
-        dim: [_plain(value) for value in coordinates[dim][1]]
+        dim: jsonable(coordinates[dim][1])
         for dim in stack.arrangement.dims
         if dim in coordinates and coordinates[dim][0] == (dim,)
     }
@@ -84,7 +79,7 @@ def _stack_facts(stack: Stack) -> dict[str, Any]:
         "dims": list(stack.dims),
         "shape": list(stack.shape),
         "dtype": str(stack.dtype),
-        "spacing": [_plain(mm) for mm in geometry.spacing] if geometry else None,
+        "spacing": jsonable(geometry.spacing) if geometry else None,
         "orientation": list(geometry.orientation) if geometry else None,
         "codes": geometry.codes or None if geometry else None,
         "tiles": _tile_facts(stack),
@@ -137,12 +132,6 @@ def _cut_files(stack: Stack) -> Iterator[str]:
                     open_instance(part.source, dict(part.overrides))
         except (DcmdaskError, OSError) as error:
             yield str(error)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON has a type for; None for NaN."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if value != value else value
 
 
 def _lines(

@@ -81,13 +81,9 @@ def table(
 ) -> str:
     """Return rows in columns under their heads, for a terminal as wide as that is.
 
-    Parameters
-    ----------
-    shortened : sequence of str
-        Heads of columns that are cut, one line a row, where the terminal is too narrow;
-        with none of them, cells are wrapped.
-    dropped : sequence of str
-        Heads of columns that are left out, in this order, before others become too short.
+    Where it is too narrow, columns with `dropped` heads are left out, in this order, before others
+    become too short; the `shortened` are cut, one line a row; with none of these, cells are
+    wrapped.
     """
     from rich import box
     from rich.console import Console

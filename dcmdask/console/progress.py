@@ -31,12 +31,7 @@ _WIDTH = 20
 class Display:
     """Progress on the standard error: a bar at a terminal, otherwise now and then a line.
 
-    Parameters
-    ----------
-    *columns : rich.progress.ProgressColumn
-        Columns to the right of the bar.
-    prefix : str, optional
-        Beginning of a line.
+    `columns` are to the right of the bar, and a line begins with `prefix`.
     """
 
     def __init__(self, *columns: ProgressColumn, prefix: str = "") -> None:
@@ -73,13 +68,7 @@ class Display:
 
 @contextmanager
 def counting(noun: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show the number of things that are done, while the body runs.
-
-    Yields
-    ------
-    callable
-        Takes the number that are done, and the total, or None while that is unknown.
-    """
+    """Show the number of things that are done, and the total or None, while the body runs."""
     display = Display(TextColumn("left:"), TimeRemainingColumn(), prefix="dcmdask: ")
 
     def advance(done: int, total: int | None) -> None:

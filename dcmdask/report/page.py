@@ -26,7 +26,7 @@ from dcmdask.batch.records import RECORDS, SCAN, Record, key_of, thumbnail_key
 from dcmdask.batch.staging import OUTPUTS
 from dcmdask.report.distribution import distribution
 from dcmdask.report.summary import Cause, Summary, duration, last_part, without_folders
-from dcmdask.store.ownership import check_ours
+from dcmdask.store.target.ownership import check_ours
 
 NAME = "report.html"
 # The hash of a page with zeros in its place: a page that nobody has changed may be replaced.
@@ -48,28 +48,9 @@ _BATCH = 16
 
 
 def write_page(summary: Summary, folder: Folder, path: str | None = None) -> str:
-    """Write the page, whole.
+    """Write the page of a target, whole, and return its path: by default ``report.html`` there.
 
-    Parameters
-    ----------
-    summary : Summary
-        Summary of the records of a target.
-    folder : Folder
-        The target.
-    path : str, optional
-        Path of the page; by default ``report.html`` in the target.
-
-    Returns
-    -------
-    str
-        Path of the page.
-
-    Raises
-    ------
-    StoreExistsError
-        Another file is there, or a page that somebody has changed.
-    OSError
-        The page cannot be written.
+    Another file, or a page that somebody has changed, is not replaced.
     """
     where, name = folder, NAME
     if path is not None:
@@ -92,15 +73,9 @@ def _is_page(data: bytes) -> bool:
 
 
 def page(summary: Summary, folder: Folder, way: str | None = "") -> str:
-    """Return the page.
+    """Return the page, with pictures from the target.
 
-    Parameters
-    ----------
-    summary : Summary
-    folder : Folder
-        The target: pictures are read from there.
-    way : str or None
-        Path from the page to the target, as the beginning of a link; None for no links.
+    Links begin with `way`, the path from the page to the target; None for no links.
     """
     columns = list(dict.fromkeys(key for one in summary.records for key in one.numbers))
     done = [one for one in summary.records if one.done]

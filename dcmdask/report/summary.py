@@ -109,16 +109,8 @@ class Summary:
 
 
 def summarise(records: Iterable[Record]) -> Summary:
-    """Add up records; at least one.
-
-    Raises
-    ------
-    ValueError
-        There is none.
-    """
+    """Add up records; at least one."""
     found = tuple(sorted(records, key=lambda one: one.name))
-    if not found:
-        raise ValueError("there is no record to add up")
     failures = [
         (Cause(one.stage, one.error, one.code, one.message, ()), one)
         for one in found

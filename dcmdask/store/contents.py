@@ -108,10 +108,7 @@ class Contents:
     def fill_value(self, wanted: float | None) -> float | list[float]:
         """Return the value of frames or tiles that cannot be decoded, or one for each sample.
 
-        Raises
-        ------
-        ValueError
-            `wanted` is None, and Pixel Padding Value is not one for all.
+        By default that of missing tiles in colour, and otherwise Pixel Padding Value.
         """
         if wanted is not None:
             return wanted
@@ -136,22 +133,9 @@ def contents(
 ) -> Contents:
     """Return the contents of a store made of `src`; nothing is decoded.
 
-    Parameters
-    ----------
-    src
-        A stack, or the file or frames that :func:`dcmdask.store.source.source_of` returns.
-    values, on_irregular, order_by, tolerance, fill_value
-    storage_options, **opening
-        As for :func:`dcmdask.from_dicom`.
-    with_identifiers : bool
-        Include identifiers of the patient, the examination and the source.
-
-    Raises
-    ------
-    HeaderError
-        It is the label, the overview or the thumbnail of a slide.
-    IrregularSeriesError, DcmdaskError
-        As :func:`dcmdask.from_dicom` does.
+    `src` is a stack, or the file or frames that :func:`dcmdask.store.source.source_of` returns;
+    the label, the overview or the thumbnail of a slide is refused. Other parameters are those of
+    :func:`dcmdask.to_zarr`.
     """
     if isinstance(src, Stack):
         _check_shown(src.instances)

@@ -22,10 +22,10 @@ from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.errors import AlignmentError, StoreLostError
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export_report import ExportReport, bytes_stored
-from dcmdask.store.group import CONFIG, complete, replaced
-from dcmdask.store.place import located, with_options
 from dcmdask.store.regions import grid_of, write
 from dcmdask.store.scheduler import Awaited
+from dcmdask.store.target.group import CONFIG, complete, replaced
+from dcmdask.store.target.place import located, with_options
 from dcmdask.store.zarr_format import codecs
 
 
@@ -145,18 +145,7 @@ def write_array(
 def written(group: zarr.Group, arrays: Mapping[str, da.Array]) -> Iterator[list[da.Array]]:
     """Give lazy arrays with an element for each block, of which computing writes the block.
 
-    After the body the group is complete.
-
-    Parameters
-    ----------
-    group : zarr.Group
-    arrays : mapping
-        Values of arrays of the group, by name.
-
-    Raises
-    ------
-    StoreLostError
-        Chunks that were written are not in the store.
+    After the body all chunks of the `arrays` of the group are there, and it is complete.
     """
     # Zarr up to 3.1.6 takes a `config` for opening, and ignores it.
     opened: list[Any] = [group[name].with_config(CONFIG) for name in arrays]  # type: ignore[union-attr]  # no groups
@@ -200,20 +189,8 @@ def zarr_chunks(blocks: Blocks, wanted: Sequence[int] | None = None) -> tuple[in
     Every boundary between two blocks is a boundary between two Zarr chunks, so each
     chunk is written whole by one task, and by no other.
 
-    Parameters
-    ----------
-    blocks : sequence of sequence of int
-        The lengths of the Dask chunks along each axis.
-    wanted : sequence of int, optional
-        The length of a Zarr chunk along each axis. By default the Dask chunks', which
-        have to be of one length along an axis; the last may be shorter.
-
-    Raises
-    ------
-    AlignmentError
-        Some Zarr chunk would belong to two blocks.
-    ValueError
-        `wanted` is not one positive number for each axis.
+    `blocks` are the lengths of the Dask chunks along each axis, which by default have to be of one
+    length; the last may be shorter.
 
     Examples
     --------

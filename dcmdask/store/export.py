@@ -20,12 +20,12 @@ from dcmdask.arrays.transformation import check_values
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.labelled.labels import PARAMETERS, Labels
-from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
-from dcmdask.store.labels import FOLDER, LabelImage, label_images
-from dcmdask.store.plan import Plan, Wanted, planned
+from dcmdask.store.ome import metadata as ome
+from dcmdask.store.ome.labels import FOLDER, LabelImage, label_images
+from dcmdask.store.plan import Axes, Plan, Wanted, planned
 from dcmdask.store.provenance import decoding, versions, without_defaults
-from dcmdask.store.pyramid import Level
+from dcmdask.store.pyramid import Level, Shape
 from dcmdask.store.regions import Layout, grid_of
 from dcmdask.store.source import check_alike, check_one_level, images_of, source_of
 from dcmdask.store.zarr_format import (
@@ -267,10 +267,10 @@ def prepare(
         fitting(number, dtype)
     images = []
     for number, one in enumerate(every):
-        axes = ome.axes(one) if as_ome else _axes(one)
+        shape, axes = ome.axes(one) if as_ome else _axes(one)
         # Those that a slide lacks are made of the last one.
-        of_plan = {"levels": levels, "kept": number} if one is every[-1] else {"levels": 1}
-        plan = planned(dtype=dtype, chunks=chunks, shards=shards, **of_plan, **axes._asdict())
+        of_plan: Any = {"levels": levels, "kept": number} if one is every[-1] else {}
+        plan = planned(shape, dtype, axes, chunks=chunks, shards=shards, **of_plan)
         names = tuple(str(number + level) for level in range(len(plan.levels)))
         mask = mask_of(names[0]) if on_error == "fill" else ""
         layout = Layout(plan, names if as_ome else ("pixels",), mask, zarr_format)
@@ -326,12 +326,12 @@ def prepare(
     return prepared
 
 
-def _axes(what: Contents) -> ome.Axes:
-    """Return the axes of one array, as the frames have them."""
+def _axes(what: Contents) -> tuple[Shape, Axes]:
+    """Return the shape and the axes of one array, as the frames have them."""
     frames = what.frames
     samples = frames.ndim - 1 if what.colour else None
     leading = tuple(range(frames.frame_axes + (0 if what.tile is None else 2)))
-    return ome.Axes(frames.shape, what.dims, leading, samples, (), what.tile)
+    return frames.shape, Axes(what.dims, leading, samples, tile=what.tile)
 
 
 def _as_text(filling: float | list[float] | None) -> str | list[str] | None:
@@ -364,10 +364,10 @@ def _recorded(image: Prepared) -> dict[str, Any]:
 
 def _of_labels(one: LabelImage, levels: int, version: ome.OmeVersion) -> Prepared:
     """Return an image of labels with as many levels as the image that they are of."""
-    axes = ome.axes(one.contents)
+    shape, axes = ome.axes(one.contents)
     dtype, zarr_format = one.contents.frames.dtype, ome.zarr_format_of(version)
     shards = "auto" if zarr_format == 3 else None
-    plan = planned(dtype=dtype, levels=levels, shards=shards, **axes._asdict())
+    plan = planned(shape, dtype, axes, levels=levels, shards=shards)
     names = tuple(f"{FOLDER}/{one.name}/{level}" for level in range(levels))
     own = [name.rpartition("/")[2] for name in names]
     told = ome.metadata([ome.Part(one.contents, plan, own)], version, one.described)

@@ -36,38 +36,50 @@ LEAST_REGIONS = 8
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Plan of an export: levels and regions.
+class Axes:
+    """Axes of the stored arrays.
 
     Attributes
     ----------
     dims : tuple of str
-        Names of the axes of the stored arrays.
+        Names of the axes.
     frame_axes : tuple of int
-        Axes that number frames; the others are rows, columns and samples. Rows and columns are
-        the last two of them where frames are cut.
+        Axes that number frames, in the order of the leading axes of the frames; the others are
+        rows, columns and samples. Rows and columns are the last two of them where frames are cut.
     samples_axis : int or None
         Index of the samples' axis.
     halved : tuple of int
         Axes along which a level has half the length of the one below.
-    dtype : numpy.dtype
-    levels : tuple of Level
     tile : (int, int) or None
         Rows and columns of the tiles that frames are cut into: those that are decoded together.
     """
 
     dims: tuple[str, ...]
     frame_axes: tuple[int, ...]
-    samples_axis: int | None
-    halved: tuple[int, ...]
-    dtype: np.dtype[Any]
-    levels: tuple[Level, ...]
+    samples_axis: int | None = None
+    halved: tuple[int, ...] = ()
     tile: tuple[int, int] | None = None
 
     @property
     def pieces(self) -> Shape:
         """Lengths along `frame_axes` of what is decoded as a whole: a frame, or a tile."""
-        return pieces_of(self.frame_axes, self.tile)
+        frames = len(self.frame_axes)
+        return (1,) * frames if self.tile is None else (*(1,) * (frames - 2), *self.tile)
+
+    @property
+    def grown(self) -> Grown:
+        """Axes to grow along: those of frames, the last first; or rows and columns together."""
+        if self.tile is None:
+            return tuple((axis,) for axis in reversed(self.frame_axes))
+        return (self.frame_axes[-2:],)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Axes):
+    """Plan of an export: levels and regions."""
+
+    dtype: np.dtype[Any]
+    levels: tuple[Level, ...]
 
     def unit(self, level: int) -> Shape:
         """Return the lengths of a region of `level`, the last along an axis may be shorter.
@@ -137,87 +149,51 @@ class Plan:
 def planned(
     shape: Shape,
     dtype: np.dtype[Any],
-    dims: tuple[str, ...],
+    axes: Axes,
     *,
-    frame_axes: tuple[int, ...],
-    samples_axis: int | None = None,
     chunks: Wanted = "auto",
     shards: Wanted = "auto",
-    halved: tuple[int, ...] = (),
     levels: int | str = 1,
     kept: int = 0,
-    tile: tuple[int, int] | None = None,
 ) -> Plan:
     """Choose chunks, shards and levels, or take those that are wanted.
 
     Parameters
     ----------
-    shape : tuple of int
-        Shape of the stored array.
+    shape, dtype, axes
+        Those of the stored array.
     chunks, shards : "auto", int or sequence of int
         One number for each axis but that of the samples; or, for one axis of frames, the
         number of whole frames, and where frames are cut that of rows and of columns. Shards may
         be None.
-    halved : tuple of int
-        Axes that a level has half as long as the one below.
     levels : int or "auto"
     kept : int
         Number of finer levels among them that are of other plans.
-    tile : (int, int), optional
-        Rows and columns of tiles, by which chunks and shards of a few of them are as wide as
-        high.
-
-    Raises
-    ------
-    AlignmentError
-        Shards are not made of whole chunks.
-    ValueError
-        Numbers that make no sense.
     """
-    axes = _Axes(shape, dtype.itemsize, frame_axes, samples_axis, "z" in dims, tile)
-    chunk = None if chunks == "auto" else axes.given(chunks, "chunks")
-    shard = None if shards in (None, "auto") else axes.given(shards, "shards")
+    sizes = _Sizes(**vars(axes), shape=shape, itemsize=dtype.itemsize)
+    chunk = None if chunks == "auto" else sizes.given(chunks, "chunks")
+    shard = None if shards in (None, "auto") else sizes.given(shards, "shards")
     if chunk is None:
-        chunk = axes.chunks()
+        chunk = sizes.chunks()
         if shard is None:
-            chunk = axes.evened(chunk, halved)
+            chunk = sizes.evened(chunk)
         else:
             # As large as fits into the shards that are wanted.
             chunk = tuple(_divisor(one, most) for one, most in zip(shard, chunk, strict=True))
     if shards == "auto":
-        shard = axes.shards(chunk)
+        shard = sizes.shards(chunk)
     if shard is not None and any(s % c for s, c in zip(shard, chunk, strict=True)):
         text = f"shards {shard} are not made of whole chunks {chunk}"
         raise AlignmentError(text, code="shards")
-    count = level_count(shape, halved, levels, kept)
-    all_levels = stacked(Level(shape, chunk, shard), halved, grown_of(frame_axes, tile), count)
-    return Plan(dims, frame_axes, samples_axis, halved, dtype, all_levels, tile)
-
-
-def pieces_of(frame_axes: Shape, tile: tuple[int, int] | None) -> Shape:
-    """Return the lengths along frame axes of what is decoded as a whole."""
-    return (1,) * len(frame_axes) if tile is None else (*(1,) * (len(frame_axes) - 2), *tile)
-
-
-def grown_of(frame_axes: Shape, tile: tuple[int, int] | None) -> Grown:
-    """Return the axes to grow along: those of frames, the last first; or rows and columns."""
-    return tuple((axis,) for axis in reversed(frame_axes)) if tile is None else (frame_axes[-2:],)
+    count = level_count(shape, axes.halved, levels, kept)
+    all_levels = stacked(Level(shape, chunk, shard), axes.halved, axes.grown, count)
+    return Plan(**vars(axes), dtype=dtype, levels=all_levels)
 
 
 def check_fits(plan: Plan, limit: int, why: str) -> None:
-    """Refuse regions that a worker has no room for.
+    """Refuse regions of more bytes than a worker has room for, and name shards that fit.
 
-    Parameters
-    ----------
-    limit : int
-        Bytes.
-    why : str
-        The limit, in words.
-
-    Raises
-    ------
-    AlignmentError
-        With the largest shards, or chunks, of this kind that fit.
+    `why` is the limit in words.
     """
     if plan.region_bytes <= limit:
         return
@@ -251,34 +227,24 @@ def _smaller(plan: Plan, limit: int) -> Shape | None:
             shape = tuple(objects)
             chunks, shards = (shape, None) if level.shards is None else (level.chunks, shape)
             first = Level(level.shape, chunks, shards)
-            grown = grown_of(plan.frame_axes, plan.tile)
-            levels = stacked(first, plan.halved, grown, len(plan.levels))
+            levels = stacked(first, plan.halved, plan.grown, len(plan.levels))
             if replace(plan, levels=levels).region_bytes <= limit:
                 return shape
     return None
 
 
-class _Axes:
-    """The axes of a stored array, and what chunks and shards suit them."""
+@dataclass(frozen=True, kw_only=True)
+class _Sizes(Axes):
+    """Chunks and shards that suit the axes of an array."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        itemsize: int,
-        frame_axes: tuple[int, ...],
-        samples_axis: int | None,
-        volume: bool,
-        tile: tuple[int, int] | None,
-    ) -> None:
-        self.shape = shape
-        self.itemsize = itemsize
-        self.frame_axes = frame_axes
-        self.samples_axis = samples_axis
-        self.volume = volume
-        self.tile = tile
-        self.pieces = dict(zip(frame_axes, pieces_of(frame_axes, tile), strict=True))
+    shape: Shape
+    itemsize: int
+
+    @property
+    def samples_chunk(self) -> int:
+        """Length of a chunk along the samples."""
         # Beside one another where they come last; otherwise each is a channel.
-        self.samples_chunk = shape[-1] if samples_axis == len(shape) - 1 else 1
+        return self.shape[-1] if self.samples_axis == len(self.shape) - 1 else 1
 
     def given(self, wanted: Wanted, what: str) -> Shape:
         """Return what is wanted, with a number for each axis."""
@@ -308,14 +274,16 @@ class _Axes:
     def chunks(self) -> Shape:
         """Return chunks of about `CHUNK_BYTES`."""
         if self.tile is not None:
-            start = [self.pieces.get(axis, self.samples_chunk) for axis in range(len(self.shape))]
+            pieces = dict(zip(self.frame_axes, self.pieces, strict=True))
+            start = [pieces.get(axis, self.samples_chunk) for axis in range(len(self.shape))]
             # Parts of a tile that is the whole matrix, say.
             while self._bytes(start) > LARGE_FRAME_BYTES and max(start) % 2 == 0:
                 start[start.index(max(start))] //= 2
             return self._squares(start, CHUNK_BYTES)
         frame = [1 if axis in self.frame_axes else n for axis, n in enumerate(self.shape)]
-        tile = VOLUME_TILE if self.volume else max(self.shape)
-        if not self.volume and self._bytes(frame) > LARGE_FRAME_BYTES:
+        is_volume = "z" in self.dims
+        tile = VOLUME_TILE if is_volume else max(self.shape)
+        if not is_volume and self._bytes(frame) > LARGE_FRAME_BYTES:
             tile = LARGE_FRAME_TILE
         chunk = [max(1, min(length, tile)) for length in frame]
         if self.samples_axis is not None:
@@ -323,7 +291,7 @@ class _Axes:
         self._grow(chunk, CHUNK_BYTES)
         return tuple(chunk)
 
-    def evened(self, chunk: Shape, halved: tuple[int, ...]) -> Shape:
+    def evened(self, chunk: Shape) -> Shape:
         """Return the shape of as many chunks of nearly equal lengths: 18 for 35, not 32 and 3.
 
         Chunks of tiles stay as they are.
@@ -333,7 +301,7 @@ class _Axes:
         lengths = []
         for axis, (n, length) in enumerate(zip(self.shape, chunk, strict=True)):
             even = -(-n // max(1, -(-n // length)))
-            if axis in halved and axis in self.frame_axes and even < n:
+            if axis in self.halved and axis in self.frame_axes and even < n:
                 # Half of a chunk is one of the level above.
                 even += even % 2
             lengths.append(length if axis == self.samples_axis else max(1, even))
@@ -363,11 +331,10 @@ class _Axes:
     def _squares(self, lengths: list[int], most: int) -> Shape:
         """Double rows and columns up to so many bytes, but not beyond the end of the matrix."""
         start = list(lengths)
-        grown = grown_of(self.frame_axes, self.tile)
         double(
             lengths,
             self.shape,
-            grown,
+            self.grown,
             lambda some: 2 ** len(some) * self._bytes(lengths) <= most,
         )
         for axis in self.frame_axes[-2:]:

@@ -108,7 +108,7 @@ _APPLIED: Mapping[str, tuple[str, ...]] = {"stored": (), "modality": _RESCALING}
 
 def jsonable(value: Any) -> Json:
     """Return a value in types of JSON, with None for NaN and infinity."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, tuple | list):
         return [jsonable(one) for one in value]
@@ -141,18 +141,9 @@ def technical_header(
 ) -> dict[str, Json]:
     """Return the elements that describe the values that are stored, by DICOM keyword.
 
-    Parameters
-    ----------
-    dataset : pydicom.Dataset
-    syntaxes : sequence of str
-        UIDs of the transfer syntaxes of the frames.
-    how : mapping
-        Decoding options.
-    values : str
-        Elements that were applied are left out: the rescaling of modality values, and also the
-        window of all others.
-    given : bool
-        Whether the Photometric Interpretation in `how` is the caller's.
+    Elements that were applied are left out: the rescaling of modality values, and also the window
+    of all others. `how` are decoding options, and `given` says whether the Photometric
+    Interpretation among them is the caller's.
     """
     header: dict[str, Json] = {
         "TransferSyntaxUID": syntaxes[0] if len(syntaxes) == 1 else list(syntaxes),

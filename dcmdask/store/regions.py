@@ -22,9 +22,9 @@ from zarr.storage import LocalStore
 
 from dcmdask.errors import AlignmentError, DcmdaskError, StoreLostError
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.store.ownership import PARTIAL, discard
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
+from dcmdask.store.target.ownership import PARTIAL, discard
 from dcmdask.store.zarr_format import (
     ZarrFormat,
     check_length,
@@ -86,17 +86,8 @@ class Job:
 def write_region(job: Job, number: int, *, level: int = 0) -> list[Failure]:
     """Write region `number` of `level`: level 0 from its frames, with level 1; others from below.
 
-    Returns
-    -------
-    list of Failure
-        The frames that were filled.
-
-    Raises
-    ------
-    DecodeError
-        A frame cannot be decoded, and is not to be filled; nothing was written.
-    StoreLostError
-        The store is gone.
+    Frames that were filled are returned. Where a frame cannot be decoded and is not to be filled,
+    nothing is written.
     """
     plan = job.plan
     _check_there(job.arrays[level])
@@ -158,16 +149,14 @@ def decoded_or_filled(
 ) -> tuple[npt.NDArray[Any], list[Failure]]:
     """Decode the frames or tiles of a region of level 0, and fill those that cannot be decoded.
 
-    Raises
-    ------
-    DcmdaskError
-        A disk or a network failed, and not the decoder.
+    An error of a disk or a network is raised: it says nothing about a frame.
     """
     along = frames_of(plan, region)
     try:
         return frames[along], []
     except DcmdaskError as error:
-        _raise_if_it_may_pass(error)
+        if isinstance(error, OSError):
+            raise
     shape = [one.stop - one.start for one in along]
     block = np.full((*shape, *frames.shape[len(along) :]), fill_value, frames.dtype)
     failures = []
@@ -175,35 +164,22 @@ def decoded_or_filled(
         lengths = zip(index, plan.pieces, along, strict=True)
         part = tuple(slice(i * n, min(i * n + n, one.stop)) for i, n, one in lengths)
         try:
-            block[_moved(part, along)] = frames[part]
+            block[moved(part, along)] = frames[part]
         except DcmdaskError as error:
-            _raise_if_it_may_pass(error)
+            if isinstance(error, OSError):
+                raise
             failures.append(Failure(index, str(error)))
     return block, failures
 
 
-def _raise_if_it_may_pass(error: DcmdaskError) -> None:
-    """Raise an error of a disk or a network, which says nothing about a frame."""
-    if isinstance(error, OSError):
-        raise error
-
-
-def _moved(part: Key, along: Key) -> Key:
+def moved(part: Key, along: Key) -> Key:
     """Return a part of a region, counted from the start of that."""
     pairs = zip(part, along, strict=True)
     return tuple(slice(a.start - r.start, a.stop - r.start) for a, r in pairs)
 
 
 def write(array: zarr.Array[Any], region: Key, block: npt.NDArray[Any]) -> None:
-    """Write a block that fills a region.
-
-    Raises
-    ------
-    AlignmentError
-        The block is of another shape or type.
-    StoreLostError
-        The store is gone.
-    """
+    """Write a block that fills a region, in shape and type."""
     # Zarr would broadcast and convert it silently.
     room = tuple(one.stop - one.start for one in region)
     if block.shape != room or block.dtype != array.dtype:
@@ -299,23 +275,13 @@ class Layout(NamedTuple):
         return sum(self.plan.count(level) for level in self.tasks)
 
 
-class Left(NamedTuple):
-    """Regions that have yet to be written.
+def left(
+    layout: Layout, there: Collection[str], lacking: Container[str]
+) -> tuple[dict[int, list[int]], list[str]]:
+    """Return the regions of each level of which an object is `lacking`, and their stale objects.
 
-    Attributes
-    ----------
-    regions : dict
-        Level to the numbers of its regions.
-    stale : list of str
-        Keys of existing objects of these regions.
+    One that is lacking may be `there`, and damaged.
     """
-
-    regions: dict[int, list[int]]
-    stale: list[str]
-
-
-def left(layout: Layout, there: Collection[str], lacking: Container[str]) -> Left:
-    """Return the regions of which an object is `lacking`; it may be `there`, and damaged."""
     regions: dict[int, list[int]] = {}
     stale: list[str] = []
     for level in layout.tasks:
@@ -326,7 +292,7 @@ def left(layout: Layout, there: Collection[str], lacking: Container[str]) -> Lef
             if not there or any(key in lacking for key in keys):
                 regions[level].append(number)
                 stale += [key for key in keys if key in there]
-    return Left(regions, stale)
+    return regions, stale
 
 
 def lacking(
@@ -336,15 +302,8 @@ def lacking(
 
     Lengths are compared: an object has at least one byte, a shard at least its index, and a chunk
     that is not compressed exactly its values. Checksums, and the length in Blosc's header, need
-    a request for each object: see `cut_short`, and :func:`dcmdask.verify`.
-
-    Parameters
-    ----------
-    layout : Layout
-    arrays : sequence of zarr.Array
-        One for each level.
-    sizes : mapping
-        Bytes of each object of the store by key; None where that is not known.
+    a request for each object: see `cut_short`, and :func:`dcmdask.verify`. A size of None is not
+    known.
     """
     lengths = {
         prefix_of(name, layout.zarr_format): _length(array)

@@ -14,10 +14,10 @@ from zarr.storage import MemoryStore
 
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.store.dask_writer import written
-from dcmdask.store.group import overlaid
-from dcmdask.store.place import with_options
 from dcmdask.store.provenance import jsonable
 from dcmdask.store.regions import grid_of
+from dcmdask.store.target.group import overlaid
+from dcmdask.store.target.place import with_options
 from dcmdask.store.zarr_format import codecs
 
 if TYPE_CHECKING:
@@ -35,23 +35,10 @@ def result(
 ) -> Iterator[list[da.Array]]:
     """Give lazy arrays of which computing writes a result; after the body it is complete.
 
-    Parameters
-    ----------
-    value
-        A Dask or NumPy array, which becomes the array ``pixels`` of a group; or a DataArray,
-        Dataset, DataFrame or Series, which :func:`xarray.open_zarr` gives back with coordinates,
-        attributes and columns: a DataArray as the variable ``pixels``, the others as Datasets.
-    store : str
-        A path or URL, which others may be writing with the same content.
-    target_options : mapping, optional
-        Keyword arguments for the fsspec file system of a URL.
-
-    Raises
-    ------
-    StoreLostError
-        Objects that were written are not in the store.
-    TypeError
-        The value, or an attribute of it, has no place in a Zarr store.
+    A Dask or NumPy array becomes the array ``pixels`` of a group. A DataArray, Dataset, DataFrame
+    or Series is given back by :func:`xarray.open_zarr` with coordinates, attributes and columns: a
+    DataArray as the variable ``pixels``, the others as Datasets; a value that would not come back
+    is a TypeError. Others may be writing the same content to `store`.
     """
     dataset = _as_dataset(value)
     documents, arrays = _plain(value) if dataset is None else _labelled(dataset)
@@ -193,7 +180,7 @@ def _even(x: Any) -> da.Array:
 def _jsonable(of: str, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in attributes.items():
-        told = jsonable(value.item() if isinstance(value, np.generic) else value)
+        told = jsonable(value)
         try:
             json.dumps(told)
         except (TypeError, ValueError) as error:

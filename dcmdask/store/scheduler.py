@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -45,23 +45,14 @@ _MOMENT = 0.05
 
 def run_levels(
     function: Callable[..., Any],
-    job: Any,
-    numbers: Mapping[int, Sequence[int]],
+    jobs: Sequence[tuple[Any, Mapping[int, Sequence[int]]]],
     progress: Callable[[int, int | None], object] | None,
-) -> list[Any]:
+) -> list[list[Any]]:
     """Call ``function(job, number, level=level)`` in tasks, one level after the other.
 
-    Parameters
-    ----------
-    function : callable
-    job
-        Common argument of all tasks.
-    numbers : mapping
-        Level to the numbers of its regions.
-    progress : callable or None
-        Called with the number of regions done, and of all.
+    `jobs` have the numbers of the regions of each level; the results of each are returned.
     """
-    done, total = 0, sum(map(len, numbers.values()))
+    done, total = 0, sum(len(some) for _, levels in jobs for some in levels.values())
 
     def advance() -> None:
         nonlocal done
@@ -70,17 +61,11 @@ def run_levels(
         if progress is not None:
             progress(done, total)
 
-    results: list[Any] = []
-    for level, some in numbers.items():
-        results += run(partial(function, level=level), job, some, advance)
+    results: list[list[Any]] = []
+    for job, levels in jobs:
+        tasks = (run(partial(function, level=n), job, levels[n], advance) for n in levels)
+        results.append(list(chain.from_iterable(tasks)))
     return results
-
-
-def advanced(
-    progress: Callable[[int, int | None], object], before: int, total: int, done: int, _: int | None
-) -> None:
-    """Tell `progress` what is done of several calls of :func:`run_levels`."""
-    progress(before + done, total)
 
 
 def run(

@@ -33,20 +33,8 @@ def source_of(
 ) -> Any:
     """Return the stack or the slide that is exported; or the one file whose frames are.
 
-    Parameters
-    ----------
-    src : Slide, Level, Stack, Series, or as for :func:`dcmdask.from_dicom`
-    arranged : bool
-        Arrange the frames of one file in space, too.
-    on_duplicate, storage_options, **opening
-        As for :func:`dcmdask.from_dicom`.
-
-    Raises
-    ------
-    AmbiguousSourceError
-        There is not one series of one stack, nor one slide.
-    HeaderError
-        A slide has no image of itself; its label, overview and thumbnail are none.
+    There has to be one series of one stack, or one slide with an image of itself: its label,
+    overview and thumbnail are none. With `arranged`, frames of one file are put in space, too.
     """
     if isinstance(src, Level):
         return Slide([src.stack])
@@ -84,15 +72,7 @@ def _is_level(stack: Stack) -> bool:
 
 
 def images_of(source: Any, levels: int | str) -> list[Any]:
-    """Return the images that a source has, the finest first: of a slide its levels.
-
-    Parameters
-    ----------
-    source
-        As :func:`source_of` returns it.
-    levels : int or "auto"
-        The most that are wanted.
-    """
+    """Return the images that a source has, the finest first: of a slide so many of its levels."""
     if not isinstance(source, Slide):
         return [source]
     stacks = [level.stack for level in source.levels]
@@ -100,14 +80,9 @@ def images_of(source: Any, levels: int | str) -> list[Any]:
 
 
 def check_one_level(slide: Slide) -> None:
-    """Refuse several levels where one array is stored.
-
-    Raises
-    ------
-    LayoutError
-    """
+    """Refuse several levels where one array is stored."""
     if len(slide.levels) > 1:
-        sizes = ", ".join(f"{rows} x {columns}" for rows, columns in _sizes(slide.levels))
+        sizes = ", ".join("{} x {}".format(*level.size) for level in slide.levels)
         raise LayoutError(
             f"format='zarr' stores one array, and the slide has {len(slide.levels)} levels: "
             f"{sizes}",
@@ -121,30 +96,22 @@ def check_one_level(slide: Slide) -> None:
 
 
 def check_alike(slide: Slide, types: Sequence[np.dtype[Any]]) -> None:
-    """Refuse levels that cannot be those of one pyramid.
+    """Refuse levels of a pyramid that differ in samples, type, optical paths or focal planes.
 
-    Parameters
-    ----------
-    slide : Slide
-    types : sequence of dtype
-        Those of the values of the levels to store.
-
-    Raises
-    ------
-    LayoutError
-        They differ in samples, type, optical paths or focal planes.
+    `types` are those of the values of the levels to store.
     """
     levels = slide.levels[: len(types)]
     looks = [_look(level, dtype) for level, dtype in zip(levels, types, strict=True)]
     differing = []
-    for number, (one, (rows, columns)) in enumerate(zip(looks, _sizes(levels), strict=True)):
+    for number, (one, level) in enumerate(zip(looks, levels, strict=True)):
         others = [
             f"{own} instead of {looks[0][name]}"
             for name, own in one.items()
             if own != looks[0][name]
         ]
         if others:
-            differing.append(f"level {number} of {rows} x {columns} has {', '.join(others)}")
+            size = "{} x {}".format(*level.size)
+            differing.append(f"level {number} of {size} has {', '.join(others)}")
     heights = [np.array(level.focal_planes) for level in levels]
     step = np.abs(np.diff(heights[0])).min(initial=np.inf)
     for number, own in enumerate(heights):
@@ -160,10 +127,6 @@ def check_alike(slide: Slide, types: Sequence[np.dtype[Any]]) -> None:
             code="levels",
             advice=[Advice("levels", 1, "stores the finest level only, and none made from it")],
         )
-
-
-def _sizes(levels: Sequence[Level]) -> list[tuple[int, int]]:
-    return [level.size for level in levels]
 
 
 def _look(level: Level, dtype: np.dtype[Any]) -> dict[str, str]:

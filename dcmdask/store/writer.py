@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -25,13 +24,13 @@ from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.export import Prepared, prepare
 from dcmdask.store.export_report import ExportReport, bytes_stored
-from dcmdask.store.group import CONFIG, complete, opened
-from dcmdask.store.kept_writer import write_kept
-from dcmdask.store.ownership import check_apart
-from dcmdask.store.place import Place, check_reached, located, with_options
 from dcmdask.store.plan import check_fits
 from dcmdask.store.regions import Failure, Job, cut_short, lacking, left, write_region
-from dcmdask.store.scheduler import advanced, room, run_levels
+from dcmdask.store.scheduler import room, run_levels
+from dcmdask.store.target.group import CONFIG, complete, opened
+from dcmdask.store.target.ownership import check_apart
+from dcmdask.store.target.place import Place, check_reached, located, with_options
+from dcmdask.store.tiles.writer import write_kept
 from dcmdask.store.zarr_format import array_parameters, small
 
 
@@ -255,7 +254,7 @@ def to_zarr(
             raise ValueError(f"keep_codec decodes nothing, and {', '.join(other)} would")
         return write_kept(
             src,
-            store,
+            target,
             ome_version=ome_version if format == "ome-zarr" else "",
             overwrite=overwrite,
             resume=resume,
@@ -348,13 +347,12 @@ def _write(
 ) -> tuple[int, list[Failure]]:
     """Write the missing regions; return their number and the frames that were filled."""
     begun = [_begun(one, group, place, there) for one in images]
-    total = sum(len(numbers) for one in begun for numbers in one.left.values())
-    written, failures = 0, list[Failure]()
-    for one in begun:
-        advance = None if progress is None else partial(advanced, progress, written, total)
-        found = run_levels(write_region, one.job, one.left, advance)
-        written += len(found)
-        failures += _filled(one, list(chain.from_iterable(found)))
+    results = run_levels(write_region, [(one.job, one.left) for one in begun], progress)
+    failures = [
+        failure
+        for one, found in zip(begun, results, strict=True)
+        for failure in _filled(one, list(chain.from_iterable(found)))
+    ]
     sizes = place.sizes()
     if lost := sum(1 for one in begun for _ in lacking(one.prepared.layout, one.job.arrays, sizes)):
         many = sum(1 for one in begun for _ in one.prepared.layout.all_keys())
@@ -364,7 +362,7 @@ def _write(
             source=place.root,
             code="objects-lost",
         )
-    return written, failures
+    return sum(map(len, results)), failures
 
 
 def _begun(
@@ -378,8 +376,8 @@ def _begun(
     faults: dict[str, str] = {}
     if there:
         faults = {**cut_short(layout, arrays, there), **dict(lacking(layout, arrays, there))}
-    todo = left(layout, there, faults)
-    place.remove(todo.stale)
+    regions, stale = left(layout, there, faults)
+    place.remove(stale)
     absent = prepared.absent
     job = Job(
         prepared.contents.frames,
@@ -390,7 +388,7 @@ def _begun(
         prepared.fill_value,
         prepared.contents.is_label_map,
     )
-    return _Begun(prepared, job, todo.regions)
+    return _Begun(prepared, job, regions)
 
 
 def _array(group: zarr.Group, name: str, **made: Any) -> zarr.Array[Any]:

@@ -160,17 +160,9 @@ def codecs(
 ) -> Any:
     """Return the compressors that are wanted, for chunks of this shape.
 
-    Parameters
-    ----------
-    wanted : "auto", "zstd", "gzip", "none", or what zarr takes
-        Blosc with Zstandard and bit shuffle, which on 12-bit images is both faster and smaller
-        than Zarr's own default; and in Zarr 3 a checksum, since Blosc decodes most damaged
-        chunks without a word.
-
-    Raises
-    ------
-    AlignmentError
-        A chunk is larger than Blosc takes.
+    ``"auto"`` is Blosc with Zstandard and bit shuffle, which on 12-bit images is both faster and
+    smaller than Zarr's own default; and in Zarr 3 a checksum, since Blosc decodes most damaged
+    chunks without a word.
     """
     if not isinstance(wanted, str):
         return wanted

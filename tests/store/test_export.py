@@ -55,10 +55,10 @@ from dcmdask import (
     to_zarr,
     write_array,
 )
-from dcmdask.store import ownership
 from dcmdask.store.dask_writer import zarr_chunks
 from dcmdask.store.regions import write
 from dcmdask.store.scheduler import Awaited
+from dcmdask.store.target import ownership
 
 CINE = packaged_file("examples_ybr_color.dcm")
 

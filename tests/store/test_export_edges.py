@@ -22,8 +22,8 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore
 from dcmdask import StoreExistsError, StoreLostError, from_dicom, to_zarr, verify
 from dcmdask.dicom import header
 from dcmdask.store import regions, scheduler
-from dcmdask.store.group import Place, check_resumable
 from dcmdask.store.regions import write
+from dcmdask.store.target.group import Place, check_resumable
 
 
 def about(store: Any) -> Any:

@@ -40,8 +40,8 @@ from dcmdask import (
     write_array,
 )
 from dcmdask.store import writer
-from dcmdask.store.ownership import TEMPORARY
-from dcmdask.store.plan import check_fits, planned
+from dcmdask.store.plan import Axes, check_fits, planned
+from dcmdask.store.target.ownership import TEMPORARY
 
 OPTIONS: dict[str, Any] = {"chunks": [2, 8, 16], "shards": None}
 
@@ -683,12 +683,14 @@ def plans(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
     arguments = {
         "shape": shape,
         "dtype": np.dtype(draw(st.sampled_from(["u1", "i2", "f4"]))),
-        "dims": ("t", "z", "y", "x", "sample")[2 - axis :][: len(shape)],
-        "frame_axes": tuple(range(axis)),
-        "samples_axis": len(shape) - 1 if colour else None,
+        "axes": Axes(
+            ("t", "z", "y", "x", "sample")[2 - axis :][: len(shape)],
+            tuple(range(axis)),
+            len(shape) - 1 if colour else None,
+            halved,
+        ),
         "chunks": chunk,
         "shards": shard,
-        "halved": halved,
         "levels": levels,
     }
     return planned(**arguments), arguments

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from dcmdask import AlignmentError
-from dcmdask.store.plan import CHUNK_BYTES, SHARD_BYTES, Plan, check_fits, planned
+from dcmdask.store.plan import CHUNK_BYTES, SHARD_BYTES, Axes, Plan, check_fits, planned
 from dcmdask.store.pyramid import halve
 from dcmdask.store.regions import Layout, left
 
@@ -56,14 +56,10 @@ def plans(draw: st.DrawFn) -> Plan:
     return planned(
         tuple(shape),
         U2,
-        DIMS[-len(shape) :],
-        frame_axes=frame_axes,
-        samples_axis=samples_axis,
+        Axes(DIMS[-len(shape) :], frame_axes, samples_axis, halved, tile),
         chunks=chunks,
         shards=shards,
-        halved=halved,
         levels=draw(st.integers(1, min(4, most))),
-        tile=tile,
     )
 
 
@@ -131,10 +127,10 @@ def test_what_is_left_is_done(plan: Plan, data: st.DataObject) -> None:
     assert there - set(stale) | redone == set(everything)
     assert set(stale) == redone & there
     # What is there and not whole is written again.
-    assert left(layout, there, everything).stale == sorted(there, key=everything.index)
-    assert left(layout, everything, ()).stale == []
-    assert not any(left(layout, everything, ()).regions.values())
-    assert sum(map(len, left(layout, (), ()).regions.values())) == layout.regions
+    assert left(layout, there, everything)[1] == sorted(there, key=everything.index)
+    assert left(layout, everything, ())[1] == []
+    assert not any(left(layout, everything, ())[0].values())
+    assert sum(map(len, left(layout, (), ())[0].values())) == layout.regions
 
 
 @given(plans())
@@ -165,7 +161,7 @@ def test_what_is_chosen(
     shape: Any, dims: Any, samples: int | None, chunks: Any, shards: Any
 ) -> None:
     axes = tuple(range(len(shape) - 2 - (samples is not None)))
-    plan = planned(shape, U2, dims, frame_axes=axes, samples_axis=samples)
+    plan = planned(shape, U2, Axes(dims, axes, samples))
     assert (plan.levels[0].chunks, plan.levels[0].shards) == (chunks, shards)
 
 
@@ -179,7 +175,7 @@ def test_what_is_chosen_is_of_a_reasonable_size(
 ) -> None:
     axes = tuple(range(len(shape) - 2))
     dims = DIMS[-len(shape) :] if volume else ("a", "b", "y", "x")[-len(shape) :]
-    plan = planned(shape, np.dtype(dtype), dims, frame_axes=axes)
+    plan = planned(shape, np.dtype(dtype), Axes(dims, axes))
     (level,) = plan.levels
     size = np.dtype(dtype).itemsize
     one_frame = size * math.prod(shape[len(axes) :])
@@ -204,30 +200,26 @@ def test_what_makes_no_sense(chunks: Any, shards: Any, error: Any, message: str)
         planned(
             (10, 8, 8, 3),
             U2,
-            ("frame", "row", "column", "sample"),
-            frame_axes=(0,),
-            samples_axis=3,
+            Axes(("frame", "row", "column", "sample"), (0,), samples_axis=3),
             chunks=chunks,
             shards=shards,
         )
 
 
 def test_chunks_fit_into_the_shards_that_are_wanted() -> None:
-    plan = planned((60, 512, 512), U2, ("z", "y", "x"), frame_axes=(0,), shards=(6, 512, 512))
+    plan = planned((60, 512, 512), U2, Axes(("z", "y", "x"), (0,)), shards=(6, 512, 512))
     assert plan.levels[0].chunks == (3, 256, 256)
 
 
 def test_a_number_is_of_whole_frames() -> None:
-    plan = planned(
-        (60, 51, 52), U2, ("z", "y", "x"), frame_axes=(0,), chunks=2, shards=10, levels=1
-    )
+    plan = planned((60, 51, 52), U2, Axes(("z", "y", "x"), (0,)), chunks=2, shards=10, levels=1)
     assert (plan.levels[0].chunks, plan.levels[0].shards) == ((2, 51, 52), (10, 51, 52))
 
 
 @pytest.mark.parametrize("levels", [0, 6, "many"])
 def test_levels_that_cannot_be(levels: Any) -> None:
     with pytest.raises(ValueError, match="from 1 to 5"):
-        planned((3, 16, 16), U2, ("z", "y", "x"), frame_axes=(0,), halved=(1, 2), levels=levels)
+        planned((3, 16, 16), U2, Axes(("z", "y", "x"), (0,), halved=(1, 2)), levels=levels)
 
 
 @given(plans(), st.integers(1, 4000))
@@ -253,12 +245,8 @@ def test_a_region_that_does_not_fit(plan: Plan, limit: int) -> None:
     again = planned(
         plan.levels[0].shape,
         U2,
-        plan.dims,
-        frame_axes=plan.frame_axes,
-        samples_axis=plan.samples_axis,
-        halved=plan.halved,
+        Axes(plan.dims, plan.frame_axes, plan.samples_axis, plan.halved, plan.tile),
         levels=len(plan.levels),
-        tile=plan.tile,
         **{"shards": None, **given_},
     )
     check_fits(again, limit, "a test")
@@ -315,11 +303,10 @@ def test_the_mean_of_the_largest_numbers() -> None:
 )
 def test_chunks_are_even(frames: int, halved: tuple[int, ...], chunk: int) -> None:
     """Of 35 frames that would be 32 and 3, two chunks are 18 and 17; those wanted stay."""
-    shape, dims = (frames, 128, 64), ("z", "y", "x")
-    options: Any = {"frame_axes": (0,), "halved": halved, "shards": None}
-    plan = planned(shape, np.dtype("u2"), dims, **options)
+    shape, axes = (frames, 128, 64), Axes(("z", "y", "x"), (0,), halved=halved)
+    plan = planned(shape, np.dtype("u2"), axes, shards=None)
     assert plan.levels[0].chunks == (chunk, 128, 64)
-    wanted = planned(shape, np.dtype("u2"), dims, **options, chunks=(32, 128, 64))
+    wanted = planned(shape, np.dtype("u2"), axes, shards=None, chunks=(32, 128, 64))
     assert wanted.levels[0].chunks == (32, 128, 64)
 
 
@@ -339,15 +326,15 @@ def test_chunks_are_even(frames: int, halved: tuple[int, ...], chunk: int) -> No
     ],
 )
 def test_tiles_make_squares(shape: Any, tile: Any, chunks: Any, shards: Any) -> None:
-    axes: dict[str, Any] = {"frame_axes": (1, 2), "samples_axis": 0, "halved": (1, 2)}
-    plan = planned(shape, np.dtype("u1"), ("c", "y", "x"), tile=tile, **axes)
+    axes = Axes(("c", "y", "x"), (1, 2), samples_axis=0, halved=(1, 2), tile=tile)
+    plan = planned(shape, np.dtype("u1"), axes)
     assert (plan.levels[0].chunks, plan.levels[0].shards) == (chunks, shards)
-    plan = planned(shape, np.dtype("u1"), ("c", "y", "x"), tile=tile, **axes, chunks=96, shards=192)
+    plan = planned(shape, np.dtype("u1"), axes, chunks=96, shards=192)
     assert (plan.levels[0].chunks, plan.levels[0].shards) == ((1, 96, 96), (3, 192, 192))
 
 
 def test_even_chunks_make_whole_shards() -> None:
-    plan = planned((1000, 512, 300), np.dtype("u2"), ("z", "y", "x"), frame_axes=(0,))
+    plan = planned((1000, 512, 300), np.dtype("u2"), Axes(("z", "y", "x"), (0,)))
     level = plan.levels[0]
     assert level.shards is not None and level.chunks[2] == 150
     assert not any(s % c for s, c in zip(level.shards, level.chunks, strict=True))

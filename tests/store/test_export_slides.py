@@ -298,20 +298,16 @@ def test_each_tile_is_decoded_once(
 
 def test_regions_are_no_larger_for_a_larger_slide(tmp_path: Path) -> None:
     """By `--dry-run`, since no such slide is made."""
-    from dcmdask.store.plan import SHARD_BYTES, planned
+    from dcmdask.store.plan import SHARD_BYTES, Axes, planned
 
     for size in (2_000, 20_000, 200_000):
         for shards in ("auto", None):
             plan = planned(
                 (3, size, size),
                 np.dtype(np.uint8),
-                ("c", "y", "x"),
-                frame_axes=(1, 2),
-                samples_axis=0,
-                halved=(1, 2),
+                Axes(("c", "y", "x"), (1, 2), samples_axis=0, halved=(1, 2), tile=(240, 240)),
                 levels="auto",
                 shards=shards,
-                tile=(240, 240),
             )
             assert plan.region_bytes <= SHARD_BYTES
 

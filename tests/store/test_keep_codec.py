@@ -21,6 +21,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from s3_here import BUCKET, serving
 
 import dcmdask
 from dcmdask import open_slide, to_zarr, verify
@@ -253,3 +254,12 @@ def test_tiles_that_are_written_in_part_are_an_error(tmp_path: Path) -> None:
     assert "File too large" in ended.stderr
     to_zarr(tmp_path / "slide", tmp_path / "kept.zarr", keep_codec=True, resume=True)
     assert verify(tmp_path / "kept.zarr", tmp_path / "slide").ok
+
+
+def test_options_of_the_target(tmp_path: Path) -> None:
+    made_slide(tmp_path / "slide", downsamples=(1, 2))
+    url = f"s3://{BUCKET}/kept.zarr"
+    with serving() as server:
+        report = to_zarr(tmp_path / "slide", url, keep_codec=True, target_options=server.options)
+        assert report.store == url
+        assert verify(url, tmp_path / "slide", target_options=server.options).ok

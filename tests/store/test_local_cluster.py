@@ -147,4 +147,4 @@ def test_the_error_of_a_task_outlives_its_worker(
 
     monkeypatch.setattr(client, "run", lost)
     with pytest.raises(ZeroDivisionError):
-        run_levels(lambda job, number, level: 1 // number, None, {0: [0, 1, 2]}, None)
+        run_levels(lambda job, number, level: 1 // number, [(None, {0: [0, 1, 2]})], None)

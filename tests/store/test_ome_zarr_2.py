@@ -25,7 +25,7 @@ from zarr.storage import MemoryStore
 
 import dcmdask
 from dcmdask import StoreExistsError, scan, to_zarr, write_array
-from dcmdask.store.ownership import StoreKeys
+from dcmdask.store.target.ownership import StoreKeys
 from dcmdask.store.verification.verify import verify
 
 CINE = packaged_file("examples_ybr_color.dcm")

@@ -18,7 +18,7 @@ from make_dicom import native, noise, saved
 from s3_here import BUCKET, Server, serving
 
 from dcmdask import StoreExistsError, open_frames, scan, to_zarr, write_array
-from dcmdask.store.ownership import StoreKeys, check_apart, check_store, recover
+from dcmdask.store.target.ownership import StoreKeys, check_apart, check_store, recover
 
 TEMPORARY = f".{'0' * 32}.partial"
 

@@ -25,7 +25,7 @@ from pydicom.uid import JPEG2000Lossless
 from s3_here import BUCKET, Server, serving
 
 from dcmdask import to_zarr
-from dcmdask.store.ownership import TEMPORARY
+from dcmdask.store.target.ownership import TEMPORARY
 
 # Regions of two frames and of two objects; `missing` has a third, all blank.
 SMALL = {"chunks": [2, 8, 16], "shards": None, "on_error": "fill", "fill_value": 0}

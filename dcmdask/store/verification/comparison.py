@@ -6,6 +6,8 @@ the one below, a frame that its source decodes to something else.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from dcmdask.errors import Note
 from dcmdask.pixels.array_like import ArrayLike
-from dcmdask.store.place import Place, check_reached
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import halve
 from dcmdask.store.regions import (
@@ -23,10 +25,12 @@ from dcmdask.store.regions import (
     Layout,
     decoded_or_filled,
     frames_of,
+    moved,
     places_of,
     stored_as,
     within,
 )
+from dcmdask.store.target.place import Place, check_reached
 from dcmdask.store.zarr_format import check_length, reads_beyond
 
 # Number of frames that a difference names.
@@ -45,6 +49,31 @@ class Difference(NamedTuple):
 
     where: str
     what: str
+
+
+class Compared(NamedTuple):
+    """Result of a verification, as in :class:`VerifyReport`."""
+
+    complete: bool
+    regions: tuple[int, int]
+    levels: int
+    source_token_same: bool | None
+    notes: tuple[Note, ...]
+    differences: tuple[Difference, ...]
+
+
+# A store that is not complete, as a difference.
+NOT_ENDED = Difference("complete", "the export has not ended; with resume it goes on")
+
+
+def sample(counts: Mapping[int, int], fraction: float, source: str) -> dict[int, list[int]]:
+    """Return the numbers of the regions of each level to check: a deterministic sample."""
+    random = np.random.default_rng(list(source.encode()))
+    chosen = {}
+    for level, count in counts.items():
+        some = min(count, max(1, math.ceil(fraction * count)))
+        chosen[level] = sorted(random.choice(count, some, replace=False).tolist())
+    return chosen
 
 
 class Expected(NamedTuple):
@@ -153,26 +182,34 @@ def _read(check: Check, level: int, region: Key, found: Found) -> npt.NDArray[An
         # A codec may raise anything. Each object is then read alone to find the damaged one.
         with suppress(Exception):
             return np.asarray(array[region])
-    values: npt.NDArray[Any] | None
-    values = np.empty([one.stop - one.start for one in region], array.dtype)
+    shape = [one.stop - one.start for one in region]
+    values: npt.NDArray[Any] | None = np.empty(shape, array.dtype)
     for key, index in objects.items():
         if key in check.lost:
             values = None
             continue
         lengths = zip(index, plan.levels[level].objects, region, strict=True)
         at = tuple(slice(max(i * n, r.start), min((i + 1) * n, r.stop)) for i, n, r in lengths)
-        try:
-            if is_unsafe:
-                check_length(check.place.fs, check.place.path_of(key))
-            part = array[at]
-        except Exception as error:
-            check_reached(error)
-            found.differences.append(Difference(key, f"it is damaged: {error_text(error)}"))
+        part = read_object(check.place, array, key, at)
+        if isinstance(part, Difference):
+            found.differences.append(part)
             values = None
-        if values is not None:
-            pairs = zip(at, region, strict=True)
-            values[tuple(slice(a.start - r.start, a.stop - r.start) for a, r in pairs)] = part
+        elif values is not None:
+            values[moved(at, region)] = part
     return values
+
+
+def read_object(
+    place: Place, array: zarr.Array[Any], key: str, region: Key
+) -> npt.NDArray[Any] | Difference:
+    """Return the region that an object holds; a difference where it is damaged."""
+    try:
+        if place.fs is not None and reads_beyond(array):
+            check_length(place.fs, place.path_of(key))
+        return np.asarray(array[region])
+    except Exception as error:
+        check_reached(error)
+        return Difference(key, f"it is damaged: {error_text(error)}")
 
 
 def _marked(

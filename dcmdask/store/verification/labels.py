@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dcmdask.store import ome
-from dcmdask.store.labels import FOLDER
-from dcmdask.store.place import Place, check_reached
+from dcmdask.store.ome import metadata as ome
+from dcmdask.store.ome.labels import FOLDER
 from dcmdask.store.regions import grid_of
-from dcmdask.store.verification.comparison import Difference, error_text
-from dcmdask.store.zarr_format import check_length, key_of, reads_beyond
+from dcmdask.store.target.place import Place, check_reached
+from dcmdask.store.verification.comparison import Difference, error_text, read_object
+from dcmdask.store.zarr_format import key_of
 
 
 def is_of_labels(name: str) -> bool:
@@ -22,12 +22,7 @@ def is_of_labels(name: str) -> bool:
 
 
 def check_group(group: zarr.Group, name: str) -> None:
-    """Refuse a group of labels that has not the metadata of OME-Zarr.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse a group of labels that has not the metadata of OME-Zarr."""
     try:
         found = zarr.open_group(
             group.store, path=name, mode="r", zarr_format=group.metadata.zarr_format
@@ -49,7 +44,6 @@ def label_differences(
     """Read each object of arrays without faults, and yield those that are missing or damaged."""
     there = place.sizes()
     for name, array in arrays.items():
-        is_unsafe = place.fs is not None and reads_beyond(array)
         if name in faults:
             continue
         lengths = array.shards or array.chunks
@@ -62,10 +56,6 @@ def label_differences(
             region = tuple(
                 slice(start, start + length) for start, length in zip(starts, lengths, strict=True)
             )
-            try:
-                if is_unsafe:
-                    check_length(place.fs, place.path_of(key))
-                np.asarray(array[region])
-            except Exception as error:
-                check_reached(error)
-                yield Difference(key, f"it is damaged: {error_text(error)}")
+            found = read_object(place, array, key, region)
+            if isinstance(found, Difference):
+                yield found

@@ -16,11 +16,11 @@ from dcmdask.arrays.transformation import are_values
 from dcmdask.geometry.axes import ORDER_BY
 from dcmdask.geometry.repair import OnIrregular
 from dcmdask.store.export import Format, OnError, Prepared, mask_of
-from dcmdask.store.ome import DEFAULT_VERSION, OmeVersion, told_in, zarr_format_of
-from dcmdask.store.place import Place, check_reached
+from dcmdask.store.ome.metadata import DEFAULT_VERSION, OmeVersion, told_in, zarr_format_of
 from dcmdask.store.plan import Plan
 from dcmdask.store.pyramid import Level
 from dcmdask.store.regions import Layout, grid_of, lacking
+from dcmdask.store.target.place import Place, check_reached
 from dcmdask.store.verification.comparison import Difference, error_text
 from dcmdask.store.verification.labels import check_group, is_of_labels
 from dcmdask.store.zarr_format import (
@@ -94,13 +94,7 @@ class Stored(NamedTuple):
 
 
 def open_stored(place: Place) -> Stored:
-    """Open the arrays of a store; one that cannot be opened is a difference.
-
-    Raises
-    ------
-    ValueError
-        It is not a store that an export wrote.
-    """
+    """Open the arrays of an exported store; one that cannot be opened is a difference."""
     try:
         group = zarr.open_group(place.store, mode="r")
     except FileNotFoundError:
@@ -192,13 +186,7 @@ def _is_copied(place: Place, group: zarr.Group) -> bool:
 
 
 def _array(group: zarr.Group, name: str, grid: Any, members: Mapping[str, Any]) -> zarr.Array[Any]:
-    """Return an array of the group.
-
-    Raises
-    ------
-    ValueError
-        Its own metadata is not what the group says of it.
-    """
+    """Return an array of the group, of which its own metadata has to say the same."""
     try:
         zarr_format = group.metadata.zarr_format
         array = zarr.open_array(group.store, path=name, mode="r", zarr_format=zarr_format)
@@ -265,7 +253,15 @@ def layout_of(there: Stored, prepared: Prepared | None) -> Layout:
         for axis in range(len(dims))
         if one.shape[axis] != other.shape[axis]
     }
-    plan = Plan(dims, tuple(axes), samples, tuple(sorted(halved)), arrays[0].dtype, levels, tile)
+    plan = Plan(
+        dims,
+        tuple(axes),
+        samples,
+        tuple(sorted(halved)),
+        tile,
+        dtype=arrays[0].dtype,
+        levels=levels,
+    )
     return Layout(plan, names, masked, zarr_format)
 
 
@@ -345,13 +341,7 @@ def _is_tile(value: Any) -> bool:
 
 
 def check_metadata(metadata: Any, zarr_format: ZarrFormat = 3) -> None:
-    """Refuse an attribute ``dcmdask`` of a group that no export can have written.
-
-    Raises
-    ------
-    ValueError
-        An entry is absent, of another type or out of its range.
-    """
+    """Refuse an attribute ``dcmdask`` of a group that no export can have written."""
     if not isinstance(metadata, dict) or "plan" not in metadata:
         raise ValueError("it has no plan")
     _check(metadata, _GROUP)

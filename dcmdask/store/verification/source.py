@@ -16,9 +16,9 @@ from dcmdask.pixels.guard import SYNTAXES
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export import Prepared, prepare
-from dcmdask.store.ome import DEFAULT_VERSION
-from dcmdask.store.place import located, with_options
+from dcmdask.store.ome.metadata import DEFAULT_VERSION
 from dcmdask.store.source import images_of, source_of
+from dcmdask.store.target.place import located, with_options
 from dcmdask.store.verification.comparison import Difference, Expected
 from dcmdask.store.verification.metadata import open_stored
 
@@ -66,19 +66,7 @@ def reopen(
 ) -> Reopened:
     """Open a source with the options of an export; nothing is decoded.
 
-    Parameters
-    ----------
-    source : as for :func:`dcmdask.to_zarr`
-    plans : sequence of mapping
-        The plan of each image of the store.
-    storage_options : mapping or None
-    opening : mapping
-        Options of :func:`dcmdask.to_zarr`, in place of those in the store.
-
-    Raises
-    ------
-    DcmdaskError
-        The source cannot be opened, as for :func:`dcmdask.to_zarr`.
+    `plans` are those of each image of the store, and `opening` replaces options in them.
     """
     plan = plans[0]
     options = dict(plan["options"])
@@ -117,18 +105,8 @@ def reopen(
             "since"
         )
         notes.append(Note("other-source", text))
-    if len(pyramid) != len(plans):
-        reason = f"the slide has {len(pyramid)} of the {len(plans)} levels that were exported"
+    if reason := _unlike(pyramid, plans):
         return Reopened(prepared, (), same, notes, [Difference("source", reason)])
-    for one, stored in zip(pyramid, plans, strict=True):
-        own = [list(one.plan.levels[0].shape), one.plan.dtype.str]
-        if own != [stored["shape"], stored["dtype"]]:
-            reason = f"it is {own[0]} {own[1]}, and the store {stored['shape']} {stored['dtype']}"
-            return Reopened(prepared, (), same, notes, [Difference("source", reason)])
-        if (one.plan.tile is None) != (stored.get("tile") is None):
-            are = "are no" if one.plan.tile is None else "are"
-            reason = f"its frames {are} tiles of a matrix, other than those of the store"
-            return Reopened(prepared, (), same, notes, [Difference("source", reason)])
     if isinstance(source, FrameArray):
         text = "a FrameArray decodes as it was opened; a path, without short cuts"
         notes.append(Note("frame-array", text))
@@ -145,6 +123,20 @@ def reopen(
         for general, one in zip(decoded, pyramid, strict=True)
     )
     return Reopened(prepared, expected, same, notes, [])
+
+
+def _unlike(pyramid: Sequence[Prepared], plans: Sequence[Mapping[str, Any]]) -> str:
+    """Return the reason why a source cannot be compared with the images of a store, if any."""
+    if len(pyramid) != len(plans):
+        return f"the slide has {len(pyramid)} of the {len(plans)} levels that were exported"
+    for one, stored in zip(pyramid, plans, strict=True):
+        own = [list(one.plan.levels[0].shape), one.plan.dtype.str]
+        if own != [stored["shape"], stored["dtype"]]:
+            return f"it is {own[0]} {own[1]}, and the store {stored['shape']} {stored['dtype']}"
+        if (one.plan.tile is None) != (stored.get("tile") is None):
+            are = "are no" if one.plan.tile is None else "are"
+            return f"its frames {are} tiles of a matrix, other than those of the store"
+    return ""
 
 
 def _is_by_codec(what: Contents, options: Mapping[str, Any]) -> bool:

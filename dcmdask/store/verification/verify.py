@@ -8,8 +8,7 @@ import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,23 @@ from dcmdask.archive.discovery import ATTRIBUTES, MARK_KEY
 from dcmdask.dicom.image_pixel import check_options
 from dcmdask.errors import Note
 from dcmdask.sources.access import TARGET_OPTION, reaching
-from dcmdask.store import ome
 from dcmdask.store.export import MASK, Prepared
-from dcmdask.store.place import Place, check_reached, located, with_options
+from dcmdask.store.ome import metadata as ome
 from dcmdask.store.regions import Layout, grid_of, lacking
-from dcmdask.store.scheduler import advanced, room, run_levels
+from dcmdask.store.scheduler import room, run_levels
+from dcmdask.store.target.place import Place, check_reached, located, with_options
+from dcmdask.store.tiles.verification import compare_kept
 from dcmdask.store.verification.comparison import (
+    NOT_ENDED,
     Check,
+    Compared,
     Difference,
     Found,
     check_region,
     error_text,
+    sample,
     unequal,
 )
-from dcmdask.store.verification.kept import compare_kept
 from dcmdask.store.verification.labels import label_differences
 from dcmdask.store.verification.metadata import Stored, layout_of, lost, open_stored
 from dcmdask.store.verification.source import Reopened, reopen
@@ -180,39 +182,20 @@ def verify(
     with reaching(store, TARGET_OPTION):
         place = located(with_options(store, target_options))
         mark = _kept_mark(place)
-    if mark is not None:
-        opening = {key: value for key, value in decoding_options.items() if key != "fill_value"}
+        if mark is not None:
+            opening = {key: value for key, value in decoding_options.items() if key != "fill_value"}
+            found = compare_kept(place, mark, src, fraction, progress, storage_options, opening)
+        else:
+            there = open_stored(place)
+    if mark is None:
+        source: Reopened | None = None
+        if src is not None:
+            plans = [one.metadata["plan"] for one in there.images]
+            source = reopen(src, plans, storage_options, decoding_options)
         with reaching(store, TARGET_OPTION):
-            kept = compare_kept(place, mark, src, fraction, progress, storage_options, opening)
-        return VerifyReport(
-            store=str(store),
-            complete=mark.get("complete") is True,
-            regions=kept.tasks,
-            levels=kept.levels,
-            source_token_same=kept.token_same,
-            notes=(),
-            differences=kept.differences,
-            seconds=time.perf_counter() - started,
-        )
-    with reaching(store, TARGET_OPTION):
-        there = open_stored(place)
-    found: Reopened | None = None
-    if src is not None:
-        plans = [one.metadata["plan"] for one in there.images]
-        found = reopen(src, plans, storage_options, decoding_options)
-    with reaching(store, TARGET_OPTION):
-        regions, differences, notes = _compared(place, there, found, fraction, progress)
-    return VerifyReport(
-        store=str(store),
-        complete=_is_complete(there),
-        regions=regions,
-        levels=sum(len(one.names) for one in there.images),
-        source_token_same=None if found is None else found.token_same,
-        notes=tuple(notes),
-        # Two levels may both name an object that they need.
-        differences=tuple(dict.fromkeys(differences)),
-        seconds=time.perf_counter() - started,
-    )
+            found = _compared(place, there, source, fraction, progress)
+    seconds = time.perf_counter() - started
+    return VerifyReport(store=str(store), **found._asdict(), seconds=seconds)
 
 
 def _kept_mark(place: Place) -> dict[str, Any] | None:
@@ -223,22 +206,17 @@ def _kept_mark(place: Place) -> dict[str, Any] | None:
     return mark if isinstance(plan, dict) and plan.get("keep_codec") is True else None
 
 
-def _is_complete(there: Stored) -> bool:
-    return there.metadata.get("complete") is True
-
-
 def _compared(
     place: Place,
     there: Stored,
     found: Reopened | None,
     fraction: float,
     progress: Callable[[int, int | None], None] | None,
-) -> tuple[tuple[int, int], list[Difference], list[Note]]:
-    """Return the numbers of regions that were read and of all, the differences, and notes."""
+) -> Compared:
     differences, notes = [*there.differences], list[Note]()
-    if not _is_complete(there):
-        what = "the export has not ended; with resume it goes on"
-        differences.append(Difference("complete", what))
+    is_complete = there.metadata.get("complete") is True
+    if not is_complete:
+        differences.append(NOT_ENDED)
     if found is not None:
         notes += found.notes
         differences += found.differences
@@ -265,15 +243,11 @@ def _compared(
         )
         checks.append((check, chosen))
     if checks:
-        total = sum(len(numbers) for _, chosen in checks for numbers in chosen.values())
-        results: list[Found] = []
-        for check, chosen in checks:
-            advance = None if progress is None else partial(advanced, progress, len(results), total)
-            results += run_levels(check_region, check, chosen, advance)
+        results: list[Found] = list(chain(*run_levels(check_region, checks, progress)))
         layouts = [check.layout for check, _ in checks]
         of_regions = [one for result in results for one in result.differences]
         notes += _noted(results, "frames" if layouts[0].plan.tile is None else "tiles")
-        regions = (total, sum(layout.regions for layout in layouts))
+        regions = (len(results), sum(layout.regions for layout in layouts))
         if same_version is not None:
             of_regions += _attributes(there, same_version, layouts)
         elif prepared is not None:
@@ -293,7 +267,15 @@ def _compared(
     if not regions[0] and not differences:
         differences.append(Difference("regions", "none was checked"))
     differences += _coordinates(there, same_version, faults)
-    return regions, differences, notes
+    return Compared(
+        is_complete,
+        regions,
+        sum(len(one.names) for one in there.images),
+        None if found is None else found.token_same,
+        tuple(notes),
+        # Two levels may both name an object that they need.
+        tuple(dict.fromkeys(differences)),
+    )
 
 
 def _to_check(
@@ -314,23 +296,15 @@ def _to_check(
         read[layout.mask] = (there.mask, there.mask.chunks)
     if large := _too_large(read):
         return large, {}
-    # Seeded by the source, so that the choice is repeatable.
-    random = np.random.default_rng(list(str(there.metadata["plan"]["source"]).encode()))
-    chosen: dict[int, list[int]] = {}
-    for level in layout.tasks:
-        count = layout.plan.count(level)
-        some = min(count, max(1, math.ceil(fraction * count)))
-        chosen[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
+    counts = {level: layout.plan.count(level) for level in layout.tasks}
+    chosen = sample(counts, fraction, str(there.metadata["plan"]["source"]))
     return lost(there, layout, sizes), chosen
 
 
 def _too_large(read: Mapping[str, tuple[zarr.Array[Any], Sequence[int]]]) -> dict[str, str]:
     """Return the arrays that take more memory than a task may, which to_zarr refuses, too.
 
-    Parameters
-    ----------
-    read : mapping
-        Name to array and the lengths that are read at a time.
+    `read` has, by name, an array and the lengths of it that are read at a time.
     """
     most, why = room()
     found = {}

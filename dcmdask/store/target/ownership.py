@@ -33,13 +33,7 @@ TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold a lock on a file, which ends with this process, however that ends.
-
-    Yields
-    ------
-    bool
-        Whether it is held; False where another process has it.
-    """
+    """Hold a lock on a file, which ends with this process; False where another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -71,21 +65,9 @@ def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def check_ours(where: str, there: Iterable[str], written: Container[str]) -> None:
-    """Refuse to replace or remove files that were not written by dcmdask.
+    """Refuse to replace or remove files in the folder `where` that dcmdask has not `written`.
 
-    Parameters
-    ----------
-    where : str
-        The path or URL of the folder that they lie in.
-    there : iterable of str
-        Paths of files, relative to the folder.
-    written : container of str
-        Paths that a mark or a record lists as written by dcmdask.
-
-    Raises
-    ------
-    StoreExistsError
-        A file is not listed.
+    Paths are relative to the folder; a mark or a record lists those that were written.
     """
     for path in there:
         if path not in written:
@@ -155,24 +137,8 @@ def check_apart(
     """Refuse a target that is or holds a source, or that a scan of the source would find.
 
     A target in a folder of the source may be absent, an empty folder, or one with a mark, which
-    a scan leaves out. Links are followed.
-
-    Parameters
-    ----------
-    sources : iterable of str
-        Local paths, glob patterns and URLs for fsspec. The folder before the first wildcard
-        of a pattern counts, and the last part of a chained URL.
-    target : str
-        A local path or a URL.
-    storage_options : mapping, optional
-        Keyword arguments for the fsspec file system of `target`.
-
-    Raises
-    ------
-    ValueError
-        They are not apart.
-    UnreachableError
-        The server of the target cannot be reached.
+    a scan leaves out. Links are followed. The folder before the first wildcard of a pattern
+    counts, and the last part of a chained URL. `storage_options` are those of the target.
 
     Examples
     --------
@@ -204,8 +170,8 @@ def _path_parts(source: str, is_pattern: bool) -> tuple[str, ...]:
     last = source.rpartition("::")[2]
     protocol, path = fsspec.core.split_protocol(last)
     if protocol in (None, "file", "local"):
-        if is_pattern and glob.has_magic(path) and not os.path.lexists(path):
-            path = os.sep.join(takewhile(lambda part: not glob.has_magic(part), path.split(os.sep)))
+        if is_pattern:
+            path = before_wildcard(path)
         real = os.path.normcase(os.path.realpath(os.path.expanduser(path or os.sep)))
         return ("", *filter(None, real.split(os.sep)))
     parts = [part for part in path.split("/") if part]
@@ -214,6 +180,14 @@ def _path_parts(source: str, is_pattern: bool) -> tuple[str, ...]:
     if is_pattern:
         parts = list(takewhile(lambda part: not glob.has_magic(part), parts))
     return (kind.__qualname__, *parts)
+
+
+def before_wildcard(path: str) -> str:
+    """Return a path or URL up to its first wildcard; a file may be called ``a[1].dcm``."""
+    if not glob.has_magic(path) or os.path.lexists(path):
+        return path
+    parts = path.replace(os.sep, "/").split("/")
+    return "/".join(takewhile(lambda part: not glob.has_magic(part), parts))
 
 
 def _is_left_out(target: str, storage_options: Mapping[str, Any]) -> bool:
@@ -254,20 +228,7 @@ def replacing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a new folder that takes the place of `target` once the body is through.
 
     Until then it is a hidden folder on the same file system, so that renaming it is one step.
-    Where the body fails, `target` is unchanged, and the new folder is gone.
-
-    Parameters
-    ----------
-    target : path
-        Real path in a folder that exists.
-    overwrite : bool
-        Replace a Zarr store that dcmdask wrote. Anything else that is there, an empty folder
-        excepted, is never replaced.
-
-    Raises
-    ------
-    StoreExistsError
-        Something is there that must not be replaced; nothing was done.
+    Where the body fails, `target`, which is a real path, is unchanged, and the new folder is gone.
     """
     check_replaceable(target, overwrite)
     mark = uuid.uuid4().hex[:12]
@@ -339,10 +300,7 @@ def _remove(folder: Path) -> None:
 def check_store(folder: Path) -> None:
     """Refuse a folder that holds anything but a Zarr store that dcmdask wrote, or a part of one.
 
-    Raises
-    ------
-    StoreExistsError
-        Names the first file that dcmdask did not write, or the first link.
+    Links are refused, too.
     """
     if folder.is_symlink() or not folder.is_dir():
         check_ours(os.fspath(folder.parent), [folder.name], ())
@@ -396,12 +354,7 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def check_replaceable(target: Path, overwrite: bool) -> None:
-    """Refuse a target at which there is something that is not to be replaced.
-
-    Raises
-    ------
-    StoreExistsError
-    """
+    """Refuse anything at the target but an empty folder, or with `overwrite` a store of ours."""
     if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
         return
     if overwrite:

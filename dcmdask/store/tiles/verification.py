@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from itertools import chain
+from typing import Any, Final
 
 import numpy as np
 import zarr
@@ -13,12 +13,18 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLSLossless
 
 from dcmdask.archive.discovery import MARK_KEY
 from dcmdask.pixels.codestream import CodestreamError, parse
-from dcmdask.store.kept import TOGETHER, Kept, kept_levels
-from dcmdask.store.kept_writer import array_of, as_ome, kept_slide, register, token_of
-from dcmdask.store.place import Place, check_reached
 from dcmdask.store.regions import grid_of
 from dcmdask.store.scheduler import run_levels
-from dcmdask.store.verification.comparison import Difference, error_text
+from dcmdask.store.target.place import Place, check_reached
+from dcmdask.store.tiles.levels import TOGETHER, Kept, kept_levels
+from dcmdask.store.tiles.writer import array_of, as_ome, kept_slide, register, token_of
+from dcmdask.store.verification.comparison import (
+    NOT_ENDED,
+    Compared,
+    Difference,
+    error_text,
+    sample,
+)
 
 # A transfer syntax of each family of codestreams, by the codec that decodes them.
 _SYNTAXES: Final = {
@@ -26,15 +32,6 @@ _SYNTAXES: Final = {
     "imagecodecs_jpeg2k": JPEG2000,
     "imagecodecs_jpegls": JPEGLSLossless,
 }
-
-
-class Compared(NamedTuple):
-    """Tasks that were checked and all of them, differences, and whether the source is the same."""
-
-    tasks: tuple[int, int]
-    levels: int
-    token_same: bool | None
-    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
@@ -56,23 +53,14 @@ def compare_kept(
 ) -> Compared:
     """Read every chunk: it has to be the tile of the source, or without one to decode.
 
-    Parameters
-    ----------
-    place : Place
-    mark : mapping
-        The attribute ``dcmdask`` of the group.
-    src : optional
-    fraction : float
-        Part of the tasks to check.
-    progress : callable, optional
-    storage_options, opening : mapping
-        Of the source.
+    `mark` is the attribute ``dcmdask`` of the group; other parameters are those of
+    :func:`dcmdask.verify`.
     """
     register()
     differences: list[Difference] = []
-    if mark.get("complete") is not True:
-        what = "the export has not ended; with resume it goes on"
-        differences.append(Difference("complete", what))
+    is_complete = mark.get("complete") is True
+    if not is_complete:
+        differences.append(NOT_ENDED)
     levels: tuple[Kept, ...] = ()
     token_same = None
     if src is not None:
@@ -90,18 +78,13 @@ def compare_kept(
     if levels and len(levels) != len(arrays):
         levels = ()
     check = _Check(place, arrays, keys, levels)
-    numbers, total = dict[int, list[int]](), 0
-    random = np.random.default_rng(list(str(mark["plan"].get("source")).encode()))
-    for level, of_level in enumerate(keys):
-        count = -(-len(of_level) // TOGETHER)
-        some = min(count, max(1, math.ceil(fraction * count)))
-        numbers[level] = sorted(random.choice(count, some, replace=False).tolist()) if count else []
-        total += count
-    for result in run_levels(_check_tiles, check, numbers, progress):
+    counts = {level: -(-len(of_level) // TOGETHER) for level, of_level in enumerate(keys)}
+    numbers = sample(counts, fraction, str(mark["plan"].get("source")))
+    for result in chain(*run_levels(_check_tiles, [(check, numbers)], progress)):
         differences += result
-    checked = sum(map(len, numbers.values()))
-    found = list(dict.fromkeys(differences))
-    return Compared((checked, total), len(arrays), token_same, tuple(found))
+    regions = (sum(map(len, numbers.values())), sum(counts.values()))
+    distinct = tuple(dict.fromkeys(differences))
+    return Compared(is_complete, regions, len(arrays), token_same, (), distinct)
 
 
 def _arrays(

@@ -47,20 +47,7 @@ def label_images(
 ) -> list[LabelImage]:
     """Return a segmentation as images of labels: one, or one for each segment where they overlap.
 
-    Parameters
-    ----------
-    src
-        A segmentation, in all forms that :func:`dcmdask.to_zarr` takes.
-    image : Contents
-        The image that they are labels of.
-    storage_options : mapping, optional
-
-    Raises
-    ------
-    LayoutError
-        It is no segmentation, has fractions, or other rows and columns than the image.
-    GeometryError
-        The two have not one frame of reference, or their grids do not coincide.
+    It has to be on the grid of the image, and without fractions.
     """
     if hasattr(src, "dims") and hasattr(src, "coords"):
         raise TypeError("labels are a segmentation's files, series or stack, and not its array")

@@ -19,10 +19,10 @@ from dcmdask.archive.discovery import ATTRIBUTES, GROUP
 from dcmdask.errors import DcmdaskError
 from dcmdask.sources import files
 from dcmdask.sources.access import is_of_network
-from dcmdask.store.ownership import StoreKeys, check_ours, check_store
+from dcmdask.store.target.ownership import StoreKeys, check_ours, check_store
 
 # Errors of a path at which no file can be.
-_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 Target: TypeAlias = "str | os.PathLike[str] | Store"
 
 
@@ -85,16 +85,17 @@ class Place(NamedTuple):
         try:
             data: bytes = self.fs.cat_file(self.path_of(key))
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or error.errno in _NO_OBJECT:
+            if isinstance(error, FileNotFoundError) or error.errno in NO_OBJECT:
                 return None
             raise
         return data
 
     def put(self, key: str, data: bytes) -> None:
         """Put a small object on the file system."""
+        path = self.path_of(key)
         if self.is_local:
-            self.fs.makedirs(self.root, exist_ok=True)
-        self.fs.pipe_file(self.path_of(key), data)
+            self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self.fs.pipe_file(path, data)
 
     def remove(self, keys: list[str]) -> None:
         """Remove objects."""
@@ -111,7 +112,7 @@ def check_reached(error: Exception) -> None:
     if isinstance(error, DcmdaskError | PermissionError | TimeoutError | ConnectionError):
         raise error
     # Codecs raise an OSError without a number where bytes are damaged.
-    is_of_disk = isinstance(error, OSError) and error.errno not in (None, *_NO_OBJECT)
+    is_of_disk = isinstance(error, OSError) and error.errno not in (None, *NO_OBJECT)
     if is_of_disk or is_of_network(error):
         raise error
 

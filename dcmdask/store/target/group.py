@@ -21,7 +21,8 @@ from zarr.storage import LocalStore
 
 from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY, is_mark
 from dcmdask.errors import StoreExistsError
-from dcmdask.store.ownership import (
+from dcmdask.store.provenance import without_defaults
+from dcmdask.store.target.ownership import (
     TEMPORARY,
     StoreKeys,
     check_ours,
@@ -33,8 +34,7 @@ from dcmdask.store.ownership import (
     sync,
     sync_below,
 )
-from dcmdask.store.place import Place, Target, check_reached, located
-from dcmdask.store.provenance import without_defaults
+from dcmdask.store.target.place import Place, Target, check_reached, located
 from dcmdask.store.zarr_format import (
     CONSOLIDATED_2,
     EMPTY_GROUP_2,
@@ -62,23 +62,8 @@ def opened(
     """Give a group to write to, and the objects that were there before with their sizes.
 
     A local store is locked until the body has ended; where one is overwritten, the new one is
-    built beside it, takes its place at the end, and is discarded if the body fails.
-
-    Parameters
-    ----------
-    store : str, path-like or zarr.abc.store.Store
-    attributes : mapping
-        Attributes of the group.
-    overwrite : bool
-        Replace an existing Zarr store, if dcmdask wrote everything in it.
-    resume : bool
-        Go on with an existing store of the same plan.
-    zarr_format : {2, 3}
-
-    Raises
-    ------
-    StoreExistsError
-        Something exists that is not to be replaced, or of another plan, or being written.
+    built beside it, takes its place at the end, and is discarded if the body fails. Only a store
+    that dcmdask wrote is replaced, and only one of the same plan is resumed.
     """
     place = located(store)
     if not place.is_local:
@@ -128,28 +113,20 @@ def replaced(
 def overlaid(store: Target, made: Mapping[str, bytes]) -> zarr.Group:
     """Return a group to write to, which others may be writing with the same content.
 
-    Nothing is removed, and objects are put whole, so it does not matter who puts one.
-
-    Parameters
-    ----------
-    store : str or zarr.abc.store.Store
-    made : mapping
-        Key to content, of metadata and small arrays; the group is not complete.
+    Nothing is removed, and objects are put whole, so it does not matter who puts one. `made` are
+    metadata and small arrays by key; the group is not complete.
     """
     place = located(store)
     group = json.loads(made[GROUP])
     for key, data in made.items():
-        path = place.path_of(key)
         if key == GROUP:
-            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                there = json.loads(place.fs.cat_file(path))["attributes"]
+            with suppress(ValueError, KeyError, TypeError):
+                there = json.loads(place.read(key) or b"")["attributes"]
                 there[MARK_KEY]["complete"] = False
                 if there == group["attributes"]:
                     # Another process may have completed it.
                     continue
-        if place.is_local:
-            place.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        place.fs.pipe_file(path, data)
+        place.put(key, data)
     return zarr.open_group(place.store, mode="r+", zarr_format=3, use_consolidated=False)
 
 
@@ -236,13 +213,7 @@ def _as_recorded(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _begun(place: Place, attributes: Mapping[str, Any], zarr_format: ZarrFormat) -> zarr.Group:
-    """Return a new group.
-
-    Raises
-    ------
-    FileExistsError
-        Something is there.
-    """
+    """Return a new group; FileExistsError where something is there."""
     kept = dict(attributes)
     if zarr_format == 2 and place.fs is not None:
         # Zarr puts the two files of a group in any order; this one says who wrote it.

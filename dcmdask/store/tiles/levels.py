@@ -25,7 +25,7 @@ from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.pixels import colour, shortcut
 from dcmdask.pixels.codestream import Codestream
 from dcmdask.pixels.decode import Encoded
-from dcmdask.store.place import Place
+from dcmdask.store.target.place import Place
 
 ABSENT = -1
 # Tiles that a task copies.
@@ -89,13 +89,7 @@ class Kept:
         return zip(self.keys(self.tiles), lengths, strict=True)
 
     def contents(self, tiles: npt.NDArray[np.int64]) -> Iterator[tuple[str, bytes | memoryview]]:
-        """Yield key and content of tiles, each valid until the next.
-
-        Raises
-        ------
-        LayoutError
-            A tile is not encoded as the others are.
-        """
+        """Yield key and content of tiles, each valid until the next; all are encoded alike."""
         stored = self.frames.encoded(self.numbers.ravel()[tiles].tolist())
         known: Instance | None = None
         stream: Codestream | None = None
@@ -170,11 +164,8 @@ def _is_whole(size: int | None, length: int, items: bool) -> bool:
 def kept_levels(slide: Slide, opening: Mapping[str, Any]) -> tuple[Kept, ...]:
     """Return how the levels of a slide are stored without decoding.
 
-    Raises
-    ------
-    LayoutError
-        Tiles are not the chunks of an array, or no codec of Zarr 2 decodes them to what dcmdask
-        decodes.
+    Refused where tiles are not the chunks of an array, or no codec of Zarr 2 decodes them to what
+    dcmdask decodes.
     """
     return tuple(_kept(str(n), one, opening) for n, one in enumerate(slide.levels))
 
@@ -228,13 +219,7 @@ def _numbers(matrix: TotalPixelMatrix, name: str) -> npt.NDArray[np.int64]:
 
 
 def codec_of(instance: Instance, encoded: Encoded) -> dict[str, Any] | None:
-    """Return the codec of numcodecs that decodes a tile to what dcmdask decodes; None for none.
-
-    Raises
-    ------
-    LayoutError
-        There is no such codec.
-    """
+    """Return the codec of numcodecs that decodes a tile to what dcmdask decodes; None for none."""
     pixels, stream = instance.pixels, encoded.codestream
     if not pixels.transfer_syntax.is_encapsulated:
         whole = pixels.bits_stored == pixels.bits_allocated

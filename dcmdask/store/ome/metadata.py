@@ -20,9 +20,10 @@ from dcmdask.geometry.patient import patient_axes
 from dcmdask.geometry.planes import Floats
 from dcmdask.images.assembly import FILL, SPLIT
 from dcmdask.labelled.labels import Labels
-from dcmdask.store.channels import channels_of, described, labels
 from dcmdask.store.contents import Contents
-from dcmdask.store.plan import Plan
+from dcmdask.store.ome.channels import channels_of, described, labels
+from dcmdask.store.plan import Axes, Plan
+from dcmdask.store.pyramid import Shape
 from dcmdask.store.zarr_format import ZarrFormat
 
 # Irregularities of a grid that scale and translation cannot express.
@@ -39,34 +40,6 @@ KEYS: Mapping[OmeVersion, tuple[str, ...]] = {
     "0.5": ("ome",),
 }
 _INSTEAD = Advice("format", "zarr", "stores it as it is")
-
-
-class Axes(NamedTuple):
-    """The axes of the stored arrays.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of level 0.
-    dims : tuple of str
-        ``"t"``, ``"c"`` or ``"frame"``, ``"z"``, ``"y"``, ``"x"``, as far as they exist.
-    frame_axes : tuple of int
-        Axes that number frames, in the order of the leading axes of the contents' frames; of
-        a whole slide y and x, too.
-    samples_axis : int or None
-        Index of c, if it is the axis of samples.
-    halved : tuple of int
-        Axes along which a level has half the length of the one below.
-    tile : (int, int) or None
-        Rows and columns of the tiles of a whole slide.
-    """
-
-    shape: tuple[int, ...]
-    dims: tuple[str, ...]
-    frame_axes: tuple[int, ...]
-    samples_axis: int | None
-    halved: tuple[int, ...]
-    tile: tuple[int, int] | None = None
 
 
 class Part(NamedTuple):
@@ -86,22 +59,15 @@ class Part(NamedTuple):
     names: Sequence[str]
 
 
-def axes(contents: Contents) -> Axes:
-    """Return the axes of arranged frames in OME-Zarr.
+def axes(contents: Contents) -> tuple[Shape, Axes]:
+    """Return the shape and the axes of arranged frames in OME-Zarr.
 
     Samples are stored as c, in front of the space, and so is a dimension that is neither time nor
     space, such as diffusion weightings, echoes or energy windows. Frames without a position are t
     if they are of one instance that gives the time of each, or if there is just one. z is halved
     where its spacing is at most 1.5 times that in the plane, the larger of two: halving y and x
     alone would make them coarser than z. Focal planes of a slide are not halved: its own levels
-    have all of them.
-
-    Raises
-    ------
-    LayoutError
-        More than one dimension would be stored as c.
-    IrregularSeriesError
-        The frames do not lie on an even grid.
+    have all of them. More than one dimension to be stored as c, or an uneven grid, is refused.
     """
     frames, geometry = contents.frames, _geometry(contents)
     own = contents.dims[: frames.frame_axes]
@@ -130,8 +96,7 @@ def axes(contents: Contents) -> Axes:
     shape[len(stored) : len(stored)] = [lengths["sample"]] if contents.colour else []
     shape += [lengths["y"], lengths["x"]]
     samples_axis = len(stored) if contents.colour else None
-    return Axes(
-        tuple(shape),
+    return tuple(shape), Axes(
         dims,
         tuple(
             axis
@@ -165,20 +130,8 @@ def metadata(
     not known, or which is not even in time, has the scale 1 and no unit. A translation is the
     position of the first pixel's centre in the patient, along the stack's own normal, columns
     and rows; on the levels above, it is the centre of the pixels that the first one is the mean
-    of. Levels of a slide have the scale and the translation of their own headers.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        The image and, of a whole slide, its further levels.
-    version : {"0.5", "0.4"}
-    image_label : mapping, optional
-        What an image of labels says of them.
-
-    Raises
-    ------
-    ImportError
-        yaozarrs is not installed.
+    of. Levels of a slide, the parts after the first, have the scale and the translation of their
+    own headers. An image of labels also has `image_label`.
     """
     try:
         from yaozarrs import v04, v05
@@ -256,11 +209,7 @@ def told_in(attributes: Mapping[str, Any]) -> Any:
 def coordinates(contents: Contents, dims: Sequence[str]) -> dict[str, Labels]:
     """Return coordinates of OME-Zarr only: labels of c, and times of frames.
 
-    Parameters
-    ----------
-    contents : Contents
-    dims : sequence of str
-        Names of the stored axes.
+    `dims` are the names of the stored axes.
     """
     found: dict[str, Labels] = {}
     if "c" in dims:

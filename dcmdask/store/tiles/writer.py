@@ -20,17 +20,17 @@ from dcmdask.errors import Advice, LayoutError
 from dcmdask.images.slides.level import Level
 from dcmdask.images.slides.whole_slide import Slide
 from dcmdask.sources.access import TARGET_OPTION, reaching
-from dcmdask.store import ome
 from dcmdask.store.contents import Contents, contents
 from dcmdask.store.export_report import ExportReport, bytes_stored
-from dcmdask.store.group import CONFIG, complete, opened
-from dcmdask.store.kept import TOGETHER, Copying, Kept, copy_tiles, kept_levels, missing
-from dcmdask.store.place import with_options
+from dcmdask.store.ome import metadata as ome
 from dcmdask.store.plan import Plan
 from dcmdask.store.provenance import decoding, versions, without_defaults
 from dcmdask.store.pyramid import Level as PlannedLevel
 from dcmdask.store.scheduler import run_levels
 from dcmdask.store.source import source_of
+from dcmdask.store.target.group import CONFIG, complete, opened
+from dcmdask.store.target.place import with_options
+from dcmdask.store.tiles.levels import TOGETHER, Copying, Kept, copy_tiles, kept_levels, missing
 from dcmdask.store.zarr_format import array_parameters
 
 
@@ -68,7 +68,7 @@ def write_kept(
                 group.create_array(one.name, **array_of(one), config=CONFIG)
         left = tuple(missing(one, there) for one in levels)
         job = Copying(place, levels, left)
-        written = run_levels(copy_tiles, job, job.tasks(), progress)
+        (written,) = run_levels(copy_tiles, [(job, job.tasks())], progress)
         complete(group)
         stored = bytes_stored(group.store)
     finest = levels[0]
@@ -90,13 +90,7 @@ def write_kept(
 def kept_slide(
     src: Any, storage_options: Mapping[str, Any] | None, opening: Mapping[str, Any]
 ) -> Slide:
-    """Return the slide whose tiles are kept.
-
-    Raises
-    ------
-    LayoutError
-        It is no whole slide.
-    """
+    """Return the slide whose tiles are kept."""
     found = source_of(src, arranged=True, storage_options=storage_options, **opening)
     if not isinstance(found, Slide):
         raise LayoutError(
@@ -120,13 +114,7 @@ def as_ome(
     attributes: dict[str, Any],
     opening: Mapping[str, Any],
 ) -> tuple[Kept, ...]:
-    """Return levels with the axes of OME-Zarr, and add its metadata to the attributes.
-
-    Raises
-    ------
-    LayoutError
-        It is not version 0.4, which is stored in Zarr 2; or a tile has several samples.
-    """
+    """Return levels with the axes of OME-Zarr, and add its metadata to the attributes."""
     if version != "0.4":
         raise LayoutError(
             f"OME-Zarr {version} is stored in Zarr 3, for which imagecodecs has no codecs",
@@ -144,9 +132,10 @@ def as_ome(
     found, parts = list[Kept](), list[ome.Part]()
     for one, level in zip(levels, slide.levels, strict=True):
         what = _contents(level, False, opening)
-        axes = ome.axes(what)
-        stored = (PlannedLevel(axes.shape, one.chunks),)
-        plan = Plan(axes.dims, axes.frame_axes, None, (), one.dtype, stored)
+        shape, axes = ome.axes(what)
+        plan = Plan(
+            axes.dims, axes.frame_axes, dtype=one.dtype, levels=(PlannedLevel(shape, one.chunks),)
+        )
         parts.append(ome.Part(what, plan, [one.name]))
         found.append(replace(one, dims=axes.dims, separator="/"))
     attributes |= ome.metadata(parts, "0.4")
