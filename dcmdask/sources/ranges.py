@@ -94,7 +94,7 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
         These are more than `limit`.
     """
     # One byte less than there are shows of the shortest file whether ranges are given.
-    wanted = min(FIRST, size - 1)
+    wanted = max(1, min(FIRST, size - 1))
     if not is_http(fs):
         return bytes(fs.cat_file(path, start=0, end=wanted)), False
     headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes=0-{wanted - 1}"}

@@ -4,10 +4,18 @@ import http.server
 import re
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of connections that break, as they are told to."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Faults:
@@ -21,12 +29,14 @@ class Faults:
         ``"cut"``, an answer that ends early; ``"long"``, more bytes than were asked for.
     asked : int
         Number of requests for ranges.
+    closed : int
+        Status of all answers, unless 0.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: list[int | str] = []
-        self.asked = 0
+        self.asked = self.closed = 0
         served = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,15 +77,15 @@ class Faults:
             def _answer(
                 self, status: int, body: bytes, *, with_body: bool = True, cut: int | None = None
             ) -> None:
-                self.send_response(status)
+                self.send_response(served.closed or status)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Accept-Ranges", "bytes")
                 self.end_headers()
                 if with_body:
                     self.wfile.write(body[:cut])
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
     @property

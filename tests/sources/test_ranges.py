@@ -15,7 +15,7 @@ from make_dicom import encapsulated, native, noise, saved
 from pydicom.uid import JPEGLSLossless
 from servers import faults, nginx
 
-from dcmdask import DcmdaskError, SourceChangedError, from_dicom, scan
+from dcmdask import DcmdaskError, SourceChangedError, UnreachableError, from_dicom, scan
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files, ranges
 from dcmdask.sources.ranges import FIRST, MOST_AHEAD, RangeFile
@@ -217,6 +217,25 @@ def test_a_fault_that_stays(
     assert faulty.url in str(caught.value)
     # aiohttp itself repeats a request where a connection breaks that was used before.
     assert len(faulty.faults) >= left
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_a_server_that_refuses_is_no_missing_file(status: int, faulty: faults.Faults) -> None:
+    faulty.closed = status
+    for opened in (from_dicom, scan):
+        with pytest.raises(UnreachableError, match=f"{faulty.url}/a.dcm: {status}") as caught:
+            opened(f"{faulty.url}/a.dcm")
+        assert caught.value.code == "UnreachableError/server"
+    faulty.closed = 404
+    with pytest.raises(FileNotFoundError, match=r"a\.dcm"):
+        from_dicom(f"{faulty.url}/a.dcm")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 131])
+def test_small_files(size: int, faulty: faults.Faults) -> None:
+    faulty.files["/small.dcm"] = bytes(size)
+    with pytest.raises(DcmdaskError, match=f"{faulty.url}/small.dcm"):
+        from_dicom(f"{faulty.url}/small.dcm")
 
 
 def test_an_object_that_became_shorter(faulty: faults.Faults) -> None:
