@@ -47,7 +47,7 @@ def test_native_padding_is_told_and_is_not_a_frame() -> None:
 def test_fewer_native_frames() -> None:
     frames = noise(3, 8, 8)
     data = native(frames, NumberOfFrames=5)
-    with pytest.raises(PixelDataError, match=r"192 bytes .* hold 3 whole frames .*=3 opens"):
+    with pytest.raises(PixelDataError, match=r"192 bytes .* hold 3 whole frames .*=3\) gives"):
         open_frames(data)
     np.testing.assert_array_equal(opened(data, number_of_frames=3)[:], frames)
 
