@@ -653,7 +653,8 @@ def test_modality_values_of_real_files(
             np.testing.assert_array_equal(got, expected, corpus_id(path))
         types.add(got.dtype)
         compared(path)
-    assert types >= {np.dtype("i2"), np.dtype("u2"), np.dtype("f4")}
+    # uint16 is in one of the halves.
+    assert types >= {np.dtype("i2"), np.dtype("f4")}
 
 
 @in_halves
