@@ -93,11 +93,12 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
     PixelDataError
         These are more than `limit`.
     """
-    # One byte less than there are shows of the shortest file whether ranges are given.
-    wanted = min(FIRST, size - 1)
+    # One byte less than there are shows of the shortest file whether ranges are given; a range
+    # has one at least.
+    wanted = min(FIRST, max(1, size - 1))
     if not is_http(fs):
         return bytes(fs.cat_file(path, start=0, end=wanted)), False
-    headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes=0-{wanted - 1}"}
+    headers = {**_headers(fs), "Range": f"bytes=0-{wanted - 1}"}
     # With a size it is not asked for again; no block size stands for one stream.
     with fs.open(path, "rb", block_size=0, size=size, headers=headers) as file:
         start = b""
@@ -154,8 +155,8 @@ def fetch_ranges(
 
 def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]], url: str, etag: str) -> list[bytes]:
     """Return ranges; those of a web server that fail for now are asked for again."""
-    given = fs.kwargs.get("headers", {}) if etag else {}
-    more = {"headers": {**given, "If-Match": etag}} if etag else {}
+    condition = {"If-Match": etag} if etag else {}
+    more = {"headers": {**_headers(fs), **condition}} if is_http(fs) else {}
     found: dict[tuple[int, int], Any] = {}
     left = list(ranges)
     for pause in (*(_PAUSES if is_http(fs) else ()), None):
@@ -175,6 +176,11 @@ def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]], url: str, etag: st
             raise error
         time.sleep(pause)
     return [found[one] for one in ranges]
+
+
+def _headers(fs: Any) -> dict[str, str]:
+    """Return headers of requests for ranges, which count encoded bytes (RFC 9110 14.1.2)."""
+    return {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
 
 
 def _passes(error: Exception) -> bool:

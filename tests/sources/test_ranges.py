@@ -15,7 +15,7 @@ from make_dicom import encapsulated, native, noise, saved
 from pydicom.uid import JPEGLSLossless
 from servers import faults, nginx
 
-from dcmdask import DcmdaskError, SourceChangedError, from_dicom, scan
+from dcmdask import DcmdaskError, NotDicomError, SourceChangedError, from_dicom, scan
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files, ranges
 from dcmdask.sources.ranges import FIRST, MOST_AHEAD, RangeFile
@@ -224,3 +224,18 @@ def test_an_object_that_became_shorter(faulty: faults.Faults) -> None:
     faulty.files["/a.dcm"] = faulty.files["/a.dcm"][:-100]
     with pytest.raises(DcmdaskError, match="shorter than when it was opened"):
         found[599]
+
+
+def test_ranges_are_of_bytes_that_are_not_encoded(faulty: faults.Faults) -> None:
+    faulty.encoded = True
+    found = open_frames(f"{faulty.url}/a.dcm")
+    assert isinstance(found.instance.source, files.RemoteFile)
+    np.testing.assert_array_equal(found[:], FRAMES[:600])
+
+
+def test_a_file_of_one_byte_is_none_of_dicom(faulty: faults.Faults) -> None:
+    faulty.files["/one"] = b"x"
+    with pytest.raises(NotDicomError):
+        from_dicom(f"{faulty.url}/one")
+    (skipped,) = scan(f"{faulty.url}/one").skipped
+    assert skipped.kind == "not DICOM"
