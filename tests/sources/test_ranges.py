@@ -239,3 +239,11 @@ def test_a_file_of_one_byte_is_none_of_dicom(faulty: faults.Faults) -> None:
         from_dicom(f"{faulty.url}/one")
     (skipped,) = scan(f"{faulty.url}/one").skipped
     assert skipped.kind == "not DICOM"
+
+
+def test_pages_are_none_of_dicom_and_files_may_be_called_pages(faulty: faults.Faults) -> None:
+    faulty.content_type = "text/html"
+    faulty.files["/page"] = b"<html>a page</html>"
+    np.testing.assert_array_equal(from_dicom(f"{faulty.url}/a.dcm")[7].compute(), FRAMES[7])
+    (skipped,) = scan(f"{faulty.url}/page").skipped
+    assert skipped.kind == "not DICOM"
