@@ -165,14 +165,16 @@ def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]], url: str, etag: st
         left = [one for one in left if isinstance(found[one], Exception)]
         if not left:
             break
-        error = found[left[0]]
+        errors = [found[one] for one in left]
+        # One that stays says more than others that pass.
+        error = next((one for one in errors if not _passes(one)), errors[0])
         if getattr(error, "status", None) == _CHANGED:
             raise SourceChangedError(
                 "the object has changed since it was opened (another entity tag); open it again",
                 source=url,
                 code="changed",
             ) from error
-        if pause is None or not all(_passes(found[one]) for one in left):
+        if pause is None or not _passes(error):
             raise error
         time.sleep(pause)
     return [found[one] for one in ranges]

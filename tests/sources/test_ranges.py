@@ -18,7 +18,7 @@ from servers import faults, nginx
 from dcmdask import DcmdaskError, NotDicomError, SourceChangedError, from_dicom, scan
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files, ranges
-from dcmdask.sources.ranges import FIRST, MOST_AHEAD, RangeFile
+from dcmdask.sources.ranges import COALESCE_GAP, FIRST, MOST_AHEAD, RangeFile
 
 # 1 200 frames of 3 KiB: as many again would be moved by a look at each item.
 FRAMES = noise(1200, 64, 64, dtype="u1", bits=6)
@@ -217,6 +217,19 @@ def test_a_fault_that_stays(
     assert faulty.url in str(caught.value)
     # aiohttp itself repeats a request where a connection breaks that was used before.
     assert len(faulty.faults) >= left
+
+
+@pytest.mark.parametrize("passes", [503, "cut"])
+def test_of_several_faults_the_one_that_stays_is_told(
+    passes: int | str, faulty: faults.Faults
+) -> None:
+    found = open_frames(f"{faulty.url}/a.dcm")
+    offsets = [0, FIRST + COALESCE_GAP, 2 * (FIRST + COALESCE_GAP)]
+    # Whichever request comes first.
+    for some in ([passes, 412, passes], [412, passes, passes], [passes, passes, 412]):
+        faulty.faults = list(some)
+        with pytest.raises(SourceChangedError, match="has changed"):
+            files.read(found.instance.source, offsets, [8] * 3)
 
 
 def test_an_object_that_became_shorter(faulty: faults.Faults) -> None:
