@@ -98,6 +98,19 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
     wanted = min(FIRST, max(1, size - 1))
     if not is_http(fs):
         return bytes(fs.cat_file(path, start=0, end=wanted)), False
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            return _first_of_http(fs, path, url, size, wanted, limit)
+        except Exception as error:
+            if not _passes(error) or (pause := next(pauses, None)) is None:
+                raise
+        time.sleep(pause)
+
+
+def _first_of_http(
+    fs: Any, path: str, url: str, size: int, wanted: int, limit: int
+) -> tuple[bytes, bool]:
     headers = {**_headers(fs), "Range": f"bytes=0-{wanted - 1}"}
     # With a size it is not asked for again; no block size stands for one stream.
     with fs.open(path, "rb", block_size=0, size=size, headers=headers) as file:

@@ -191,7 +191,9 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Faults]:
     "some", [[503], [429, 500], [502, 504, 408], ["reset"], ["reset", 503, "reset"], ["cut"]]
 )
 def test_a_fault_that_passes(some: list[int | str], faulty: faults.Faults) -> None:
+    faulty.faults = list(some)
     found = open_frames(f"{faulty.url}/a.dcm")
+    assert not faulty.faults and faulty.asked == len(some) + 1
     faulty.faults, faulty.asked = list(some), 0
     np.testing.assert_array_equal(found[599], FRAMES[599])
     assert not faulty.faults and faulty.asked == len(some) + 1
