@@ -119,7 +119,7 @@ def _first_of_http(
             start += more
         if len(start) <= wanted:
             return start, False
-        return start + read_whole(file, url, limit - len(start)), True
+        return read_whole(file, url, limit, start), True
 
 
 def fetch_ranges(
