@@ -226,8 +226,6 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
             return _locate_path(path)
         if info.get("type") == "directory":
             raise IsADirectoryError(f"{url} is a directory, and one DICOM file is meant")
-        if info.get("mimetype") == "text/html":
-            raise IsADirectoryError(f"{url} is a page of text/html, and one DICOM file is meant")
         size = info.get("size")
         if size is None:
             # No block size stands for one stream over HTTP.

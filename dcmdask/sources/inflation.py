@@ -139,18 +139,18 @@ class InflatedFile(ReadForward):
         return False
 
 
-def read_whole(file: Any, name: str, limit: int) -> bytes:
-    """Read the rest of a file, of at most `limit` bytes."""
-    data = bytearray()
-    while more := file.read(min(_READ, limit + 1 - len(data))):
+def read_whole(file: Any, name: str, limit: int, start: bytes = b"") -> bytes:
+    """Read the rest of a file behind its `start`, of at most `limit` bytes together."""
+    data = bytearray(start)
+    while len(data) <= limit and (more := file.read(min(_READ, limit + 1 - len(data)))):
         if not isinstance(more, bytes | bytearray | memoryview):
             raise TypeError(f"{file!r} gives {type(more).__name__}; open it in binary mode")
         data += more
-        if len(data) > limit:
-            raise PixelDataError(
-                f"more than {limit} bytes would be read into memory; a larger inflate_limit "
-                "allows for more",
-                source=name,
-                code="inflate-limit",
-            )
+    if len(data) > limit:
+        raise PixelDataError(
+            f"more than {limit} bytes would be read into memory; a larger inflate_limit "
+            "allows for more",
+            source=name,
+            code="inflate-limit",
+        )
     return bytes(data)

@@ -93,11 +93,25 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
     PixelDataError
         These are more than `limit`.
     """
-    # One byte less than there are shows of the shortest file whether ranges are given.
-    wanted = max(1, min(FIRST, size - 1))
+    # One byte less than there are shows of the shortest file whether ranges are given; a range
+    # has one at least.
+    wanted = min(FIRST, max(1, size - 1))
     if not is_http(fs):
         return bytes(fs.cat_file(path, start=0, end=wanted)), False
-    headers = {**fs.kwargs.get("headers", {}), "Range": f"bytes=0-{wanted - 1}"}
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            return _first_of_http(fs, path, url, size, wanted, limit)
+        except Exception as error:
+            if not _passes(error) or (pause := next(pauses, None)) is None:
+                raise
+        time.sleep(pause)
+
+
+def _first_of_http(
+    fs: Any, path: str, url: str, size: int, wanted: int, limit: int
+) -> tuple[bytes, bool]:
+    headers = {**_headers(fs), "Range": f"bytes=0-{wanted - 1}"}
     # With a size it is not asked for again; no block size stands for one stream.
     with fs.open(path, "rb", block_size=0, size=size, headers=headers) as file:
         start = b""
@@ -105,7 +119,7 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
             start += more
         if len(start) <= wanted:
             return start, False
-        return start + read_whole(file, url, limit - len(start)), True
+        return read_whole(file, url, limit, start), True
 
 
 def fetch_ranges(
@@ -154,8 +168,8 @@ def fetch_ranges(
 
 def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]], url: str, etag: str) -> list[bytes]:
     """Return ranges; those of a web server that fail for now are asked for again."""
-    given = fs.kwargs.get("headers", {}) if etag else {}
-    more = {"headers": {**given, "If-Match": etag}} if etag else {}
+    condition = {"If-Match": etag} if etag else {}
+    more = {"headers": {**_headers(fs), **condition}} if is_http(fs) else {}
     found: dict[tuple[int, int], Any] = {}
     left = list(ranges)
     for pause in (*(_PAUSES if is_http(fs) else ()), None):
@@ -164,17 +178,24 @@ def _fetch(fs: Any, path: str, ranges: list[tuple[int, int]], url: str, etag: st
         left = [one for one in left if isinstance(found[one], Exception)]
         if not left:
             break
-        error = found[left[0]]
+        errors = [found[one] for one in left]
+        # One that stays says more than others that pass.
+        error = next((one for one in errors if not _passes(one)), errors[0])
         if getattr(error, "status", None) == _CHANGED:
             raise SourceChangedError(
                 "the object has changed since it was opened (another entity tag); open it again",
                 source=url,
                 code="changed",
             ) from error
-        if pause is None or not all(_passes(found[one]) for one in left):
+        if pause is None or not _passes(error):
             raise error
         time.sleep(pause)
     return [found[one] for one in ranges]
+
+
+def _headers(fs: Any) -> dict[str, str]:
+    """Return headers of requests for ranges, which count encoded bytes (RFC 9110 14.1.2)."""
+    return {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
 
 
 def _passes(error: Exception) -> bool:

@@ -255,6 +255,8 @@ def test_pictures(tmp_path: Path) -> None:
     assert dcmdask.open_slide(made.levels[0].path).label is None
     with pytest.raises(HeaderError, match="only LABEL"):
         dcmdask.open_slide(made.associated["LABEL"].path)
+    with pytest.raises(HeaderError, match="no image of a slide"):
+        dcmdask.Slide([])
 
 
 def test_tiles_of_pictures_have_to_have_a_place(tmp_path: Path) -> None:

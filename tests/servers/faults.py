@@ -1,5 +1,6 @@
 """A web server that gives ranges, and fails as it is told to."""
 
+import gzip
 import http.server
 import re
 import socket
@@ -27,6 +28,9 @@ class Faults:
     faults : list of int or str
         What the next requests for a range meet, one after the other: a status; ``"reset"``;
         ``"cut"``, an answer that ends early; ``"long"``, more bytes than were asked for.
+    encoded : bool
+        Whether files are gzipped for a client that accepts it; ranges are then of what is gzipped.
+    content_type : str
     asked : int
         Number of requests for ranges.
     closed : int
@@ -36,6 +40,7 @@ class Faults:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: list[int | str] = []
+        self.encoded, self.content_type = False, "application/dicom"
         self.asked = self.closed = 0
         served = self
 
@@ -50,7 +55,11 @@ class Faults:
 
             def do_GET(self) -> None:
                 data = served.files[self.path]
+                if self._is_encoded():
+                    data = gzip.compress(data)
                 found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+                if found is None and self.headers["Range"]:
+                    return self._answer(416, b"")
                 if found is None:
                     return self._answer(200, data)
                 served.asked += 1
@@ -74,12 +83,18 @@ class Faults:
                     self._answer(fault, part if fault == 206 else b"")
                 return None
 
+            def _is_encoded(self) -> bool:
+                return served.encoded and "gzip" in self.headers["Accept-Encoding"]
+
             def _answer(
                 self, status: int, body: bytes, *, with_body: bool = True, cut: int | None = None
             ) -> None:
                 self.send_response(served.closed or status)
                 self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Type", served.content_type)
                 self.send_header("Accept-Ranges", "bytes")
+                if self._is_encoded():
+                    self.send_header("Content-Encoding", "gzip")
                 self.end_headers()
                 if with_body:
                     self.wfile.write(body[:cut])

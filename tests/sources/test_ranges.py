@@ -15,10 +15,17 @@ from make_dicom import encapsulated, native, noise, saved
 from pydicom.uid import JPEGLSLossless
 from servers import faults, nginx
 
-from dcmdask import DcmdaskError, SourceChangedError, UnreachableError, from_dicom, scan
+from dcmdask import (
+    DcmdaskError,
+    NotDicomError,
+    SourceChangedError,
+    UnreachableError,
+    from_dicom,
+    scan,
+)
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files, ranges
-from dcmdask.sources.ranges import FIRST, MOST_AHEAD, RangeFile
+from dcmdask.sources.ranges import COALESCE_GAP, FIRST, MOST_AHEAD, RangeFile
 
 # 1 200 frames of 3 KiB: as many again would be moved by a look at each item.
 FRAMES = noise(1200, 64, 64, dtype="u1", bits=6)
@@ -191,7 +198,9 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[faults.Faults]:
     "some", [[503], [429, 500], [502, 504, 408], ["reset"], ["reset", 503, "reset"], ["cut"]]
 )
 def test_a_fault_that_passes(some: list[int | str], faulty: faults.Faults) -> None:
+    faulty.faults = list(some)
     found = open_frames(f"{faulty.url}/a.dcm")
+    assert not faulty.faults and faulty.asked == len(some) + 1
     faulty.faults, faulty.asked = list(some), 0
     np.testing.assert_array_equal(found[599], FRAMES[599])
     assert not faulty.faults and faulty.asked == len(some) + 1
@@ -238,8 +247,44 @@ def test_small_files(size: int, faulty: faults.Faults) -> None:
         from_dicom(f"{faulty.url}/small.dcm")
 
 
+@pytest.mark.parametrize("passes", [503, "cut"])
+def test_of_several_faults_the_one_that_stays_is_told(
+    passes: int | str, faulty: faults.Faults
+) -> None:
+    found = open_frames(f"{faulty.url}/a.dcm")
+    offsets = [0, FIRST + COALESCE_GAP, 2 * (FIRST + COALESCE_GAP)]
+    # Whichever request comes first.
+    for some in ([passes, 412, passes], [412, passes, passes], [passes, passes, 412]):
+        faulty.faults = list(some)
+        with pytest.raises(SourceChangedError, match="has changed"):
+            files.read(found.instance.source, offsets, [8] * 3)
+
+
 def test_an_object_that_became_shorter(faulty: faults.Faults) -> None:
     found = open_frames(f"{faulty.url}/a.dcm")
     faulty.files["/a.dcm"] = faulty.files["/a.dcm"][:-100]
     with pytest.raises(DcmdaskError, match="shorter than when it was opened"):
         found[599]
+
+
+def test_ranges_are_of_bytes_that_are_not_encoded(faulty: faults.Faults) -> None:
+    faulty.encoded = True
+    found = open_frames(f"{faulty.url}/a.dcm")
+    assert isinstance(found.instance.source, files.RemoteFile)
+    np.testing.assert_array_equal(found[:], FRAMES[:600])
+
+
+def test_a_file_of_one_byte_is_none_of_dicom(faulty: faults.Faults) -> None:
+    faulty.files["/one"] = b"x"
+    with pytest.raises(NotDicomError):
+        from_dicom(f"{faulty.url}/one")
+    (skipped,) = scan(f"{faulty.url}/one").skipped
+    assert skipped.kind == "not DICOM"
+
+
+def test_pages_are_none_of_dicom_and_files_may_be_called_pages(faulty: faults.Faults) -> None:
+    faulty.content_type = "text/html"
+    faulty.files["/page"] = b"<html>a page</html>"
+    np.testing.assert_array_equal(from_dicom(f"{faulty.url}/a.dcm")[7].compute(), FRAMES[7])
+    (skipped,) = scan(f"{faulty.url}/page").skipped
+    assert skipped.kind == "not DICOM"

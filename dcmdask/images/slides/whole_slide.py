@@ -64,6 +64,8 @@ class Slide:
         by_flavour: dict[str, list[Stack]] = {}
         for stack in stacks:
             by_flavour.setdefault(flavour_of(stack.instances[0]) or "VOLUME", []).append(stack)
+        if not by_flavour:
+            raise HeaderError("there is no image of a slide", code="slide")
         volumes = by_flavour.pop("VOLUME", [])
         self._pictures = by_flavour
         if not volumes:
