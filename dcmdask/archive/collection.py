@@ -18,6 +18,7 @@ from dcmdask.errors import Advice, AmbiguousSourceError
 from dcmdask.images.volume import Stack
 from dcmdask.sources import files
 from dcmdask.sources.access import reaching
+from dcmdask.sources.ranges import is_http
 
 # Number of series or files that a message lists.
 _LISTED = 3
@@ -61,6 +62,9 @@ def one_file(
     with reaching(name):
         fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
         if glob.has_magic(path) and not fs.exists(path):
+            return None
+        if is_http(fs) and path.endswith("/"):
+            # A page of links, which cannot be told from a file in another way.
             return None
     try:
         return files.locate(name, storage_options, limit)

@@ -50,7 +50,9 @@ def _find(fs: Any, path: str, is_pattern: bool) -> dict[str, Mapping[str, Any]]:
     found = fs.glob(path, detail=True) if is_pattern else {path: fs.info(path)}
     below: dict[str, Mapping[str, Any]] = {}
     for name, info in found.items():
-        is_folder = info.get("type") == "directory"
+        # A web server has pages of links, which are files.
+        is_page = is_http(fs) and name.endswith("/")
+        is_folder = is_page or info.get("type") == "directory"
         below.update(fs.find(name, detail=True) if is_folder else {name: info})
     return below
 

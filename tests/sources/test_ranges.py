@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[nginx.Nginx]:
     if nginx.missing():
         pytest.skip(nginx.missing())
-    with nginx.serving(folder, tmp_path_factory.mktemp("nginx")) as served:
+    with nginx.serving(folder, tmp_path_factory.mktemp("nginx"), "autoindex on;") as served:
         yield served
 
 
@@ -86,6 +86,17 @@ def test_native_pixel_data_are_not_looked_at(server: nginx.Nginx) -> None:
     asked = server.asked()
     assert len(asked) == 2 and sum(one.sent for one in asked) == FIRST
     np.testing.assert_array_equal(x[7].compute(), FRAMES[7])
+
+
+def test_a_folder_of_a_web_server(server: nginx.Nginx, folder: Path) -> None:
+    (folder / "sub/deeper").mkdir(parents=True, exist_ok=True)
+    for number in range(4):
+        numbers = {"SOPInstanceUID": f"1.2.{number}", "InstanceNumber": number}
+        made = native(FRAMES[:1], SeriesInstanceUID="1.2.9", **numbers)
+        saved(folder / ("sub/deeper" if number % 2 else "sub"), made, f"{number}.dcm")
+    found = scan(f"{server.url}/sub/")
+    assert [len(one) for one in found] == [4] and not found.skipped
+    assert from_dicom(f"{server.url}/sub/").shape == from_dicom(folder / "sub").shape
 
 
 def test_an_object_of_a_store_is_opened_by_three_requests(folder: Path) -> None:
