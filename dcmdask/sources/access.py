@@ -71,6 +71,11 @@ def reaching(url: Any, option: str = SOURCE_OPTION) -> Iterator[None]:
     except DcmdaskError:
         raise
     except (FileNotFoundError, PermissionError) as error:
+        cause = error.__cause__
+        is_of_web = type(cause).__module__.startswith("aiohttp.")
+        if cause and is_of_web and getattr(cause, "status", None) not in (404, 410):
+            # fsspec calls a file absent whatever a web server answers, and where none does.
+            raise UnreachableError(_line(cause), source=url, code="server") from error
         if error.filename is not None or url in str(error):
             raise
         hint = _CREDENTIALS if isinstance(error, PermissionError) else _ENDPOINT

@@ -23,6 +23,8 @@ class Faults:
     encoded : bool
         Whether files are gzipped for a client that accepts it; ranges are then of what is gzipped.
     content_type : str
+    status : int
+        Of answers to all requests but those for ranges.
     asked : int
         Number of requests for ranges.
     """
@@ -31,7 +33,7 @@ class Faults:
         self.files: dict[str, bytes] = {}
         self.faults: list[int | str] = []
         self.encoded, self.content_type = False, "application/dicom"
-        self.asked = 0
+        self.status, self.asked = 200, 0
         served = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -41,7 +43,7 @@ class Faults:
                 pass
 
             def do_HEAD(self) -> None:
-                self._answer(200, served.files[self.path], with_body=False)
+                self._answer(served.status, served.files[self.path], with_body=False)
 
             def do_GET(self) -> None:
                 data = served.files[self.path]
@@ -51,7 +53,7 @@ class Faults:
                 if found is None and self.headers["Range"]:
                     return self._answer(416, b"")
                 if found is None:
-                    return self._answer(200, data)
+                    return self._answer(served.status, data)
                 served.asked += 1
                 first, last = map(int, found.groups())
                 part = data[first : last + 1]

@@ -16,6 +16,7 @@ from pydicom.uid import JPEGLSLossless
 from servers import faults, nginx
 
 from dcmdask import DcmdaskError, NotDicomError, SourceChangedError, from_dicom, scan
+from dcmdask.errors import UnreachableError
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files, ranges
 from dcmdask.sources.ranges import COALESCE_GAP, FIRST, MOST_AHEAD, RangeFile
@@ -262,3 +263,23 @@ def test_pages_are_none_of_dicom_and_files_may_be_called_pages(faulty: faults.Fa
     np.testing.assert_array_equal(from_dicom(f"{faulty.url}/a.dcm")[7].compute(), FRAMES[7])
     (skipped,) = scan(f"{faulty.url}/page").skipped
     assert skipped.kind == "not DICOM"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(503, UnreachableError), (403, UnreachableError), (404, FileNotFoundError)],
+)
+def test_a_file_is_absent_only_where_the_server_says_so(
+    status: int, expected: type[Exception], faulty: faults.Faults
+) -> None:
+    faulty.status = status
+    for function in (from_dicom, scan):
+        with pytest.raises(expected, match=f"{faulty.url}/a.dcm"):
+            function(f"{faulty.url}/a.dcm")
+
+
+def test_a_server_that_is_not_there() -> None:
+    with faults.serving() as other:
+        url = other.url
+    with pytest.raises(UnreachableError, match=url):
+        from_dicom(f"{url}/a.dcm")
