@@ -29,6 +29,8 @@ def discover(
 
     with reaching(url):
         fs, path = fsspec.core.url_to_fs(url, **storage_options)
+        # It may remember a listing of before.
+        fs.invalidate_cache()
         found: dict[str, Mapping[str, Any]] = {}
 
         def find(fs: Any, path: str, is_pattern: bool) -> Iterable[str]:

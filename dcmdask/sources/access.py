@@ -34,8 +34,6 @@ _OF_CONTENT = frozenset({"etag", "md5", "md5hash", "content_md5", "crc", "crc32c
 _OF_CHANGE = frozenset(
     {"mtime", "modified", "last_modified", "lastmodified", "updated", "generation", "date_time"}
 )
-# Status of what is not there.
-_ABSENT = frozenset({404, 410})
 SOURCE_OPTION = "storage_options (--storage-option)"
 TARGET_OPTION = "target_options (--target-option)"
 
@@ -74,9 +72,10 @@ def reaching(url: Any, option: str = SOURCE_OPTION) -> Iterator[None]:
         raise
     except (FileNotFoundError, PermissionError) as error:
         cause = error.__cause__
-        if getattr(cause, "status", 404) not in _ABSENT:
-            # fsspec takes every fault of a web server for a file that is not there.
-            raise UnreachableError(_line(cause or error), source=url, code="server") from error
+        is_of_web = type(cause).__module__.startswith("aiohttp.")
+        if cause and is_of_web and getattr(cause, "status", None) not in (404, 410):
+            # fsspec calls a file absent whatever a web server answers, and where none does.
+            raise UnreachableError(_line(cause), source=url, code="server") from error
         if error.filename is not None or url in str(error):
             raise
         hint = _CREDENTIALS if isinstance(error, PermissionError) else _ENDPOINT

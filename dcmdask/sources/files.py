@@ -221,6 +221,8 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
 
     with reaching(url):
         fs, path = fsspec.core.url_to_fs(url, **options)
+        # A listing that the file system remembers may be of an object that was replaced.
+        fs.invalidate_cache(path)
         info = None if is_local(fs) else fs.info(path)
         if info is None:
             return _locate_path(path)

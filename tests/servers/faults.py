@@ -31,17 +31,17 @@ class Faults:
     encoded : bool
         Whether files are gzipped for a client that accepts it; ranges are then of what is gzipped.
     content_type : str
+    status : int
+        Of answers to all requests but those for ranges.
     asked : int
         Number of requests for ranges.
-    closed : int
-        Status of all answers, unless 0.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: list[int | str] = []
         self.encoded, self.content_type = False, "application/dicom"
-        self.asked = self.closed = 0
+        self.status, self.asked = 200, 0
         served = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ class Faults:
                 pass
 
             def do_HEAD(self) -> None:
-                self._answer(200, served.files[self.path], with_body=False)
+                self._answer(served.status, served.files[self.path], with_body=False)
 
             def do_GET(self) -> None:
                 data = served.files[self.path]
@@ -61,7 +61,7 @@ class Faults:
                 if found is None and self.headers["Range"]:
                     return self._answer(416, b"")
                 if found is None:
-                    return self._answer(200, data)
+                    return self._answer(served.status, data)
                 served.asked += 1
                 first, last = map(int, found.groups())
                 part = data[first : last + 1]
@@ -89,7 +89,7 @@ class Faults:
             def _answer(
                 self, status: int, body: bytes, *, with_body: bool = True, cut: int | None = None
             ) -> None:
-                self.send_response(served.closed or status)
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Content-Type", served.content_type)
                 self.send_header("Accept-Ranges", "bytes")
