@@ -1,5 +1,7 @@
 """nginx over a folder, and what it was asked for."""
 
+import http.client
+import itertools
 import os
 import shutil
 import socket
@@ -52,26 +54,28 @@ class Nginx:
 
     def __init__(self, port: int, folder: Path) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self._port = port
         self._log = folder / "asked"
+        self._marks = itertools.count()
         self._read = 0
 
     def asked(self) -> list[Request]:
         """Return the requests since this was called before."""
-        # A line is written behind the answer.
-        lines, before = self._lines(), -1
-        while len(lines) != before:
-            before = len(lines)
-            time.sleep(0.1)
-            lines = self._lines()
-        new, self._read = lines[self._read :], len(lines)
+        # A line is written behind its answer, and by one worker: those before this one are there.
+        mark = f"/mark-{next(self._marks)}"
+        connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        connection.request("HEAD", mark)
+        connection.getresponse()
+        connection.close()
+        while f"|{mark}|" not in (text := self._log.read_text()):
+            time.sleep(0.01)
+        lines = text[: text.index(f"HEAD|{mark}|")].splitlines()[self._read :]
+        self._read += len(lines) + 1
         found = []
-        for line in new:
+        for line in lines:
             method, path, status, sent, asked = line.split("|")
             found.append(Request(method, path, int(status), int(sent), asked))
         return found
-
-    def _lines(self) -> list[str]:
-        return self._log.read_text().splitlines()
 
 
 def missing() -> str:
@@ -82,36 +86,28 @@ def missing() -> str:
 @contextmanager
 def serving(root: Path, folder: Path, more: str = "") -> Iterator[Nginx]:
     """Serve the files of `root`; `folder` is for the server's own, `more` for its configuration."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "asked").touch()
     temporary = " ".join(f"{one}_temp_path {folder}/{one};" for one in _TEMPORARY)
     configuration = folder / "nginx.conf"
     # Started by root, workers would be of another user, who may not read the folder.
     user = "user root;" if os.getuid() == 0 else ""
-    configuration.write_text(
-        _CONFIGURATION.format(
-            user=user, folder=folder, port=port, root=root, temporary=temporary, more=more
+    # nginx takes over a socket that listens, as from an older one that it replaces: nobody else can
+    # take the port meanwhile, and whoever connects waits until it accepts.
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port, number = listening.getsockname()[1], listening.fileno()
+        configuration.write_text(
+            _CONFIGURATION.format(
+                user=user, folder=folder, port=port, root=root, temporary=temporary, more=more
+            )
         )
-    )
-    process = subprocess.Popen(
-        ["nginx", "-c", str(configuration), "-p", str(folder), "-e", str(folder / "errors")]
-    )
+        process = subprocess.Popen(
+            ["nginx", "-c", str(configuration), "-p", str(folder), "-e", str(folder / "errors")],
+            env={**os.environ, "NGINX": f"{number};"},
+            pass_fds=[number],
+        )
     try:
-        _wait(port, process, folder)
         yield Nginx(port, folder)
     finally:
         process.terminate()
         process.wait()
-
-
-def _wait(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
-    while process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.01)
-        else:
-            return
-    raise RuntimeError(f"nginx ended: {(folder / 'errors').read_text()}")
