@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from dcmdask.errors import SourceChangedError
 from dcmdask.sources.access import content_key, reaching
 from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
-from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, is_http
+from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, information, is_http
 
 # Bytes that a source may take in memory if it can only be read as a whole.
 INFLATE_LIMIT = 2**30
@@ -223,7 +223,7 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
         fs, path = fsspec.core.url_to_fs(url, **options)
         # A listing that the file system remembers may be of an object that was replaced.
         fs.invalidate_cache(path)
-        info = None if is_local(fs) else fs.info(path)
+        info = None if is_local(fs) else information(fs, path)
         if info is None:
             return _locate_path(path)
         if info.get("type") == "directory":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from dcmdask.errors import SourceChangedError
 from dcmdask.sources.access import reaching
 from dcmdask.sources.inflation import ReadForward, read_whole
+
+Found = TypeVar("Found")
 
 # Bytes of a first look, which hold most headers whole.
 FIRST = 64 * 1024
@@ -83,6 +86,12 @@ class RangeFile(ReadForward):
         return self._block[into : into + wanted]
 
 
+def information(fs: Any, path: str) -> Mapping[str, Any]:
+    """Return what a file system knows of a file; a web server that fails for now is asked again."""
+    ask: Callable[[], Mapping[str, Any]] = partial(fs.info, path)
+    return _patiently(ask) if is_http(fs) else ask()
+
+
 def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[bytes, bool]:
     """Return the first bytes of a file, and whether these are all, as ranges are not given.
 
@@ -98,14 +107,7 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
     wanted = min(FIRST, max(1, size - 1))
     if not is_http(fs):
         return bytes(fs.cat_file(path, start=0, end=wanted)), False
-    pauses = iter(_PAUSES)
-    while True:
-        try:
-            return _first_of_http(fs, path, url, size, wanted, limit)
-        except Exception as error:
-            if not _passes(error) or (pause := next(pauses, None)) is None:
-                raise
-        time.sleep(pause)
+    return _patiently(partial(_first_of_http, fs, path, url, size, wanted, limit))
 
 
 def _first_of_http(
@@ -198,8 +200,22 @@ def _headers(fs: Any) -> dict[str, str]:
     return {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
 
 
-def _passes(error: Exception) -> bool:
+def _patiently(ask: Callable[[], Found]) -> Found:
+    for pause in _PAUSES:
+        try:
+            return ask()
+        except Exception as error:
+            if not _passes(error):
+                raise
+        time.sleep(pause)
+    return ask()
+
+
+def _passes(error: BaseException) -> bool:
     """Return whether a request that failed may succeed soon."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        # What fsspec makes of any answer to a question for the size.
+        error = error.__cause__
     status = getattr(error, "status", None)
     if status is not None:
         return status in _PASSING

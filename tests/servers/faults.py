@@ -33,6 +33,8 @@ class Faults:
     content_type : str
     status : int
         Of answers to all requests but those for ranges.
+    failing : int
+        Number of such requests that are still answered by 503.
     asked : int
         Number of requests for ranges.
     """
@@ -41,7 +43,7 @@ class Faults:
         self.files: dict[str, bytes] = {}
         self.faults: list[int | str] = []
         self.encoded, self.content_type = False, "application/dicom"
-        self.status, self.asked = 200, 0
+        self.status, self.failing, self.asked = 200, 0, 0
         served = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,8 +52,12 @@ class Faults:
             def log_message(self, *_: Any) -> None:
                 pass
 
+            def _status(self) -> int:
+                served.failing -= 1
+                return 503 if served.failing >= 0 else served.status
+
             def do_HEAD(self) -> None:
-                self._answer(served.status, served.files[self.path], with_body=False)
+                self._answer(self._status(), served.files[self.path], with_body=False)
 
             def do_GET(self) -> None:
                 data = served.files[self.path]
@@ -61,7 +67,7 @@ class Faults:
                 if found is None and self.headers["Range"]:
                     return self._answer(416, b"")
                 if found is None:
-                    return self._answer(served.status, data)
+                    return self._answer(self._status(), data)
                 served.asked += 1
                 first, last = map(int, found.groups())
                 part = data[first : last + 1]

@@ -318,6 +318,13 @@ def test_a_file_is_absent_only_where_the_server_says_so(
             function(f"{faulty.url}/a.dcm")
 
 
+@pytest.mark.parametrize("failing", [1, 2, 5])
+def test_a_size_is_asked_for_again(failing: int, faulty: faults.Faults) -> None:
+    faulty.failing = failing
+    x = from_dicom(f"{faulty.url}/a.dcm")
+    np.testing.assert_array_equal(x[7].compute(), FRAMES[7])
+
+
 def test_a_server_that_is_not_there() -> None:
     with faults.serving() as other:
         url = other.url
