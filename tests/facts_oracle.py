@@ -312,7 +312,7 @@ def _shared_of_tiles(dataset: Dataset) -> Dataset:
     if "TotalPixelMatrixRows" not in dataset or "TotalPixelMatrixColumns" not in dataset:
         return dataset
     per_frame = ("PerFrameFunctionalGroupsSequence", "DimensionIndexSequence")
-    left = {tag: dataset.get_item(tag) for tag in dataset.keys()}  # noqa: SIM118
+    left = {tag: dataset.get_item(tag) for tag in dataset.keys()}  # noqa: SIM118  a data set iterates over its elements
     shared = Dataset({tag: left[tag] for tag in left if keyword_for_tag(tag) not in per_frame})
     shared.is_implicit_VR = dataset.is_implicit_VR
     shared.is_little_endian = dataset.is_little_endian

@@ -214,7 +214,7 @@ def _patiently(ask: Callable[[], Found]) -> Found:
 def _passes(error: BaseException) -> bool:
     """Return whether a request that failed may succeed soon."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        # What fsspec makes of any answer to a question for the size.
+        # fsspec raises it whatever a web server answers when it is asked for a size.
         error = error.__cause__
     status = getattr(error, "status", None)
     if status is not None:

@@ -118,7 +118,7 @@ def test_an_ultrasound_volume_has_its_own_axes(
     assert stack.geometry.spacing == pytest.approx((0.75, 0.5, 0.75))
     assert "patient" not in v.coords
     with pytest.raises(GeometryError):
-        v.dcm.affine  # noqa: B018
+        v.dcm.affine  # noqa: B018  it raises
     shown = commands.run("info", path.parent).stdout
     assert "0.75 x 0.5 x 0.75 mm (z, y, x)" in shown and "point to" not in shown
 

@@ -244,7 +244,7 @@ def test_stores_files_and_pickles(tmp_path: Path) -> None:
     assert nearest.shape == (3, PLANES, ROWS, COLUMNS)
     np.testing.assert_array_equal(nearest, np.moveaxis(masks(), -1, 0))
     with pytest.raises(GeometryError):
-        v.isel(z=0, drop=True).dcm.affine  # noqa: B018
+        v.isel(z=0, drop=True).dcm.affine  # noqa: B018  it raises
 
 
 def test_segments_of_real_files_are_highdicoms(corpus: Path) -> None:
