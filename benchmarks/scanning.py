@@ -388,8 +388,8 @@ def bars(taken: Mapping[str, Sequence[float]]) -> str:
 
 def scaling(folder: str, files: int) -> str:
     """Return how long describing takes by number of processes, their start included."""
+    from dcmdask.archive.listing import BATCH
     from dcmdask.archive.processes import describe_in_processes
-    from dcmdask.archive.scan import BATCH
 
     paths = _paths(folder)
     batches = [paths[at : at + BATCH] for at in range(0, len(paths), BATCH)]

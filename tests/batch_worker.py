@@ -81,9 +81,9 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
 
 def _series(order: dict[str, Any]) -> dict[str, Any]:
     """Do what the worker does, without a cluster around it."""
-    from dcmdask.batch.folder import Folder
     from dcmdask.batch.selection import selected
     from dcmdask.batch.work import process_series
+    from dcmdask.sources.folder import Folder
 
     folder = Folder.of(order["store"])
     chosen = selected(JOBS[order["job"]], order["src"], folder)
@@ -103,10 +103,10 @@ def _export(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report(order: dict[str, Any]) -> dict[str, Any]:
-    from dcmdask.batch.folder import Folder
     from dcmdask.batch.records import records
     from dcmdask.report.page import write_page
     from dcmdask.report.summary import summarise
+    from dcmdask.sources.folder import Folder
 
     folder = Folder.of(order["store"])
     page = write_page(summarise(records(folder).values()), folder, order.get("page"))

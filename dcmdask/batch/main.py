@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, get_origin
 
 import typer
 
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import BatchReport, display
 from dcmdask.batch.records import SCAN, Record
 from dcmdask.batch.run import run
@@ -40,6 +39,7 @@ from dcmdask.console.output import (
 from dcmdask.dicom.conversion import plain
 from dcmdask.errors import DcmdaskError
 from dcmdask.sources.access import TARGET_OPTION, options_of, reaching
+from dcmdask.sources.folder import Folder
 from dcmdask.store.scheduler import cluster, half_of_this_machine
 
 _CODES = "Exit codes: 0 all done, 1 some failed, 2 could not run, 130 interrupted."

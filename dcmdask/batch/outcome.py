@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import SCAN, Record, read_records
 from dcmdask.console.output import say
 from dcmdask.console.progress import Display
 from dcmdask.dicom.conversion import plain
+from dcmdask.sources.folder import Folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from typing import Any
 
 from dcmdask import __version__
 from dcmdask.archive.discovery import JOB_MARK, MARK_KEY, is_mark
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.batch.staging import Staging
 from dcmdask.errors import StoreExistsError
-from dcmdask.store.target.ownership import check_ours
+from dcmdask.sources.folder import Folder
+from dcmdask.store.target.ownership import check_links, check_ours
 
 # The extension tells files that are written from results that are returned.
 _FILE = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
@@ -29,7 +29,7 @@ def claim(folder: Folder, names: list[str]) -> None:
 
     A folder without a mark has to be empty, and a file to be one that dcmdask wrote, and no link.
     """
-    folder.check_links([JOB_MARK, RECORDS, *names])
+    check_links(folder, [JOB_MARK, RECORDS, *names])
     # Before the mark is read: another driver may be making this folder a target, too.
     there = sorted(folder.names(""))
     listed = _listed(folder)

@@ -14,9 +14,9 @@ from typing import Any
 from dcmdask.archive.discovery import Skipped
 from dcmdask.archive.grouping import by_series
 from dcmdask.archive.series import Series
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest, source_of_files
 from dcmdask.errors import DcmdaskError, Note
+from dcmdask.sources.folder import Folder
 
 RECORDS = "records"
 # The stage of a file that the scan left out.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from distributed import Client
 
 from dcmdask.batch.dispatch import process_all
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import (
     COLUMNS,
     NAME,
@@ -33,6 +32,7 @@ from dcmdask.batch.workers import Requirements, Workers, check_workers
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import ClusterError, DcmdaskWarning, StoreExistsError, StoreLostError
 from dcmdask.sources.access import TARGET_OPTION, reaching
+from dcmdask.sources.folder import Folder
 from dcmdask.store.scheduler import all_kept, cluster, dashboard_of, half_of_this_machine
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from dcmdask.archive.scan import Scan, scan
 from dcmdask.archive.series import Series
 from dcmdask.archive.table import matching
 from dcmdask.batch.code import pickled
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import (
     checksum_of,
     identity,
@@ -32,6 +31,7 @@ from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import StoreExistsError
 from dcmdask.sources.access import TARGET_OPTION, reaching
 from dcmdask.sources.files import Stored
+from dcmdask.sources.folder import Folder
 from dcmdask.store.target.ownership import before_wildcard, check_apart
 
 # Fields of a record that a selection does not need, and that take most of its memory.

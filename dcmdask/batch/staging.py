@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from dcmdask.archive.discovery import GROUP
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.records import RECORDS, Record, record_of
 from dcmdask.errors import StoreExistsError, StoreLostError
-from dcmdask.store.target.ownership import check_ours, sync_below
+from dcmdask.sources.folder import Folder
+from dcmdask.store.target.ownership import check_links, check_ours, sync_below
 
 OUTPUTS = "series"
 # A path below the folder of the outputs: none of its parts is "..".
@@ -61,7 +61,7 @@ class Staging:
 
     def clear(self) -> None:
         """Remove outputs that were staged for other versions of the job or of the files."""
-        self.folder.check_links([self.below])
+        check_links(self.folder, [self.below])
         for one in self.folder.names(_staged_below(self.name)):
             if (other := f"{_staged_below(self.name)}/{one}") != self.aside:
                 _discard(self.folder, other)
@@ -82,7 +82,7 @@ class Staging:
 
     def path(self, name: str) -> str:
         """Return the path or URL to write an output to; its folder exists."""
-        self.folder.check_links([self.aside])
+        check_links(self.folder, [self.aside])
         self.folder.make(self.aside)
         return self.folder.path(f"{self.aside}/{name}")
 
@@ -163,7 +163,7 @@ def settled(folder: Folder, record: Record) -> Record:
     if not record.pending:
         return record
     below = f"{OUTPUTS}/{record.name}"
-    folder.check_links([below])
+    check_links(folder, [below])
     listed = _listed(folder, record.name)
     # In this order: another driver's worker may be moving them.
     staged = folder.files(listed.aside) if listed.aside else set()

@@ -18,7 +18,6 @@ from distributed import get_worker
 from distributed.protocol import pickle
 
 from dcmdask.archive.series import Series
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import checksum_of, file_of
 from dcmdask.batch.outputs import in_use
 from dcmdask.batch.records import Record, cause_of, failed, key_of, record_of, thumbnail_key
@@ -37,6 +36,7 @@ from dcmdask.errors import (
     StoreLostError,
 )
 from dcmdask.sources.access import is_of_network
+from dcmdask.sources.folder import Folder
 
 # Stage of an error of dcmdask; the first class that fits.
 _STAGES: Mapping[type[DcmdaskError], str] = {

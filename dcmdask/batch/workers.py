@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 from distributed import Client
 
 from dcmdask import __version__
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import ClusterError, DcmdaskError, DcmdaskWarning
 from dcmdask.sources.files import Stored, read
+from dcmdask.sources.folder import Folder
 from dcmdask.store.scheduler import known_workers
 
 # Seconds that a cluster has for its first worker, and the workers have for their answers.

@@ -43,9 +43,9 @@ def report(
     The summary is read from the records below TARGET, also while the job runs. Exit code 1:
     some series failed, or files were left out that may be part of one.
     """
-    from dcmdask.batch.folder import Folder
     from dcmdask.batch.records import records
     from dcmdask.report.summary import summarise
+    from dcmdask.sources.folder import Folder
 
     if page is not None and not html:
         raise ValueError(f"{page}: a second argument is the path of the page, with --html")

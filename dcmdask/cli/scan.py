@@ -50,7 +50,8 @@ def scan(
     take as --series. Descriptions are free text, and may name a person. Exit code 1: some files
     are damaged or unreadable, and may be part of a series.
     """
-    import dcmdask.archive.scan as scanning
+    from dcmdask.archive import scan as scanning
+    from dcmdask.archive.table import COLUMNS, matching
     from dcmdask.console.progress import counting
 
     if as_json and as_csv:
@@ -66,14 +67,12 @@ def scan(
         )
     rows = found.rows()
     if select is not None:
-        from dcmdask.archive.table import matching
-
         rows = [rows[place] for place in matching(rows, select)]
     if as_json:
         skipped = [one._asdict() for one in found.skipped]
         show(json.dumps({"files": found.files, "series": rows, "skipped": skipped}, indent=2))
     elif as_csv:
-        show(_csv(scanning.COLUMNS, rows))
+        show(_csv(COLUMNS, rows))
     else:
         show(_for_people(found, rows))
     if found.doubtful:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from pydicom.uid import UID, RLELossless
@@ -65,6 +65,26 @@ def place_of(header: Header, element: Element, options: Mapping[str, Any]) -> Pi
     if isinstance(held, files.Inflated):
         held = files.measured(held)
     return PixelDataElement(held, element.offset, element.length, tables)
+
+
+class FrameIndex(NamedTuple):
+    """All that decoding the frames of one source needs besides the source.
+
+    Attributes
+    ----------
+    pixels : ImagePixel
+    spans : Spans
+        One per frame, as many as there are.
+    indexed_by : str
+        Origin of the spans, in words.
+    notes : tuple of Note
+        Oddities of the data.
+    """
+
+    pixels: ImagePixel
+    spans: offsets.Spans
+    indexed_by: str
+    notes: tuple[Note, ...] = ()
 
 
 Indexed: TypeAlias = tuple[offsets.Spans, str, list[Note]]

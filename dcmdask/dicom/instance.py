@@ -18,9 +18,12 @@ from dcmdask.dicom import offsets
 from dcmdask.dicom.conversion import code_string, uid
 from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element, NotUnderstood
 from dcmdask.dicom.frame_index import (
+    FrameIndex,
     PixelDataElement,
+    has_table,
     index_encapsulated,
     index_native,
+    only_item,
     place_of,
 )
 from dcmdask.dicom.header import (
@@ -43,6 +46,7 @@ from dcmdask.errors import (
     MissingElementError,
     NoPixelDataError,
     Note,
+    PixelDataError,
     SourceChangedError,
     UnsupportedSyntaxError,
     how_to_pass,
@@ -147,12 +151,52 @@ def open_instance(
     index = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
     spans, indexed_by, more = index(place, pixels, excess)
     notes = [*notes, *more]
-    warned = set() if warned is None else warned
-    source = files.to_keep(place.source)
-    instance = Instance(source, pixels, spans, indexed_by, tuple(notes), warned)
-    for note in notes:
+    found = FrameIndex(pixels, spans, indexed_by, tuple(notes))
+    return instance_of(files.to_keep(place.source), found, warned)
+
+
+def instance_of(
+    source: files.Source, index: FrameIndex, warned: set[str] | None = None
+) -> Instance:
+    """Return the instance of an index, and warn of its notes as :func:`open_instance` does."""
+    instance = Instance(source, *index, set() if warned is None else warned)
+    for note in index.notes:
         instance.warn(note)
     return instance
+
+
+def index_at_hand(header: Header, element: Element, excess: bool) -> FrameIndex | None:
+    """Return the frame index of a header if little more than the header is read for it.
+
+    None where items of a remote file would be walked over, of a deflated data set, and where
+    there are frames missing: opening the instance says so.
+
+    Parameters
+    ----------
+    header : Header
+        With the elements of :data:`WANTED`.
+    element : Element
+        Pixel data element.
+    excess : bool
+        Whether frames beyond the declared ones count.
+    """
+    source = header.source
+    if isinstance(source, files.Inflated):
+        return None
+    pixels, notes = pixels_of(header, element, {})
+    place = place_of(header, element, {})
+    try:
+        if not pixels.transfer_syntax.is_encapsulated:
+            spans, called, more = index_native(place, pixels, excess)
+        elif (only := only_item(place, header.head, pixels.number_of_frames)) is not None:
+            spans, called, more = only, "item headers", []
+        elif isinstance(source, files.RemoteFile) and not has_table(place, source, header.head):
+            return None
+        else:
+            spans, called, more = index_encapsulated(place, pixels, excess)
+    except (PixelDataError, HeaderError):
+        return None
+    return FrameIndex(pixels, spans, called, (*header.notes, *notes, *more))
 
 
 def issue(note: Note, name: str, warned: set[str] | None = None) -> None:

@@ -20,12 +20,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import digest
 from dcmdask.batch.records import RECORDS, SCAN, Record, key_of, thumbnail_key
 from dcmdask.batch.staging import OUTPUTS
 from dcmdask.report.distribution import distribution
 from dcmdask.report.summary import Cause, Summary, duration, last_part, without_folders
+from dcmdask.sources.folder import Folder
 from dcmdask.store.target.ownership import check_ours
 
 NAME = "report.html"

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS, SCAN, Record
 from dcmdask.batch.staging import OUTPUTS
+from dcmdask.sources.folder import Folder
 
 _SEPARATOR = re.compile(r"[/\\]")
 # The root of a path, of whatever system, or of a URL.

@@ -11,8 +11,8 @@ from dask.utils import format_bytes
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
+from dcmdask.sources.folder import files_below
 from dcmdask.store.regions import Failure
-from dcmdask.store.target.ownership import files_below
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pydicom.uid import RLELossless
 from typer.testing import CliRunner
 
 import dcmdask
-import dcmdask.archive.scan as scanning
+import dcmdask.archive.listing as listing
 from dcmdask import AmbiguousSourceError, MissingElementError, from_dicom, scan
 from dcmdask.archive import processes
 from dcmdask.batch.identity import source_of
@@ -91,8 +91,8 @@ def test_a_scan_takes_what_headers_lack(lacking: Path, bare: Path) -> None:
 def test_processes_describe_with_them(
     few: int, lacking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanning, "PATIENCE", 0)
-    monkeypatch.setattr(scanning, "BATCH", 2)
+    monkeypatch.setattr(listing, "PATIENCE", 0)
+    monkeypatch.setattr(listing, "BATCH", 2)
     monkeypatch.setattr("dask.system.CPU_COUNT", 2)
     monkeypatch.setattr(processes, "_FEW", few)
     assert len(scan(lacking, bits_stored=12)[0]) == 4

@@ -39,7 +39,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLE
 from real_files import corpus_files, packaged_files
 
 import dcmdask
-import dcmdask.archive.scan as scanning
+import dcmdask.archive.listing as listing
 from dcmdask.archive import descriptions, discovery, grouping, processes
 from dcmdask.archive.descriptions import describe_files
 from dcmdask.archive.scan import Scan, Skipped, scan
@@ -813,7 +813,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are described in two other processes, however few they are."""
-    monkeypatch.setattr(scanning, "PATIENCE", 0)
+    monkeypatch.setattr(listing, "PATIENCE", 0)
     monkeypatch.setattr("dask.system.CPU_COUNT", 2)
     monkeypatch.setattr(processes, "_FEW", 0)
 
@@ -881,7 +881,7 @@ def test_this_process_describes_as_well(
     monkeypatch.setattr(processes, "_Worker", Counted)
     monkeypatch.setattr(processes, "describe_files", counting)
     monkeypatch.setattr(processes, "_FEW", 4)
-    monkeypatch.setattr(scanning, "BATCH", 16)
+    monkeypatch.setattr(listing, "BATCH", 16)
     monkeypatch.setattr("dask.system.CPU_COUNT", count)
     assert outcome(scan(many)) == expected
     # While the others start there is time enough.
@@ -893,7 +893,7 @@ def test_this_process_describes_as_well(
 def test_who_is_quick_starts_no_process(
     many: Path, expected: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanning, "PATIENCE", math.inf)
+    monkeypatch.setattr(listing, "PATIENCE", math.inf)
     monkeypatch.setattr(processes, "_Worker", None)
     assert outcome(scan(many)) == expected
 
@@ -980,9 +980,9 @@ def test_whoever_interrupts_leaves_no_process(many: Path, error: type[BaseExcept
 
 SCRIPT = """
 import sys
-import dcmdask.archive.scan
+import dcmdask.archive.listing, dcmdask.archive.scan
 print("no guard around what follows")
-dcmdask.archive.scan.PATIENCE = 0
+dcmdask.archive.listing.PATIENCE = 0
 dcmdask.archive.processes._FEW = 0
 print(dcmdask.archive.scan.scan(sys.argv[1], progress={progress}))
 """

@@ -13,7 +13,7 @@ from make_dicom import native, noise
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-import dcmdask.archive.scan as scanning
+import dcmdask.archive.listing as listing
 from dcmdask.archive.scan import Skipped, scan
 from dcmdask.console.output import skipped_files
 
@@ -43,7 +43,7 @@ UNINTERESTING = {
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is described where nobody counts, and a look at a kind is a call."""
-    monkeypatch.setattr(scanning, "PATIENCE", math.inf)
+    monkeypatch.setattr(listing, "PATIENCE", math.inf)
     monkeypatch.setattr(Skipped, "kind", property(lambda one: one[2]))
 
 

@@ -25,9 +25,9 @@ from pydicom.data import get_testdata_file
 
 import dcmdask
 from dcmdask import ClusterError, batch
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, names_of, records
 from dcmdask.batch.selection import selected
+from dcmdask.sources.folder import Folder
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)

@@ -39,9 +39,9 @@ from s3_here import BUCKET, serving
 import dcmdask
 from dcmdask import batch
 from dcmdask.batch import staging as outputs_of_series
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.staging import Staging, settled
+from dcmdask.sources.folder import Folder
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)

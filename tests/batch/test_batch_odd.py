@@ -29,7 +29,6 @@ from make_dicom import noise
 import dcmdask
 from dcmdask import ClusterError, DcmdaskWarning, Series, StoreExistsError, StoreLostError, batch
 from dcmdask.batch import outcome, workers
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import Progress, frame_of
 from dcmdask.batch.records import Record, records
 from dcmdask.batch.results import keep
@@ -38,6 +37,7 @@ from dcmdask.batch.staging import Staging
 from dcmdask.batch.work import may_pass
 from dcmdask.cli.report import report as report_command
 from dcmdask.console import progress
+from dcmdask.sources.folder import Folder
 from dcmdask.store.result_writer import result
 
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)

@@ -33,7 +33,6 @@ from make_dicom import noise
 
 import dcmdask
 from dcmdask import DcmdaskWarning, StoreExistsError, StoreLostError, batch
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import source_of, times_of
 from dcmdask.batch.outputs import claim
 from dcmdask.batch.records import Record, records
@@ -41,6 +40,7 @@ from dcmdask.batch.staging import Staging, settled
 from dcmdask.batch.work import Job, Work, process_series
 from dcmdask.report.page import write_page
 from dcmdask.report.summary import summarise
+from dcmdask.sources.folder import Folder
 
 # Workers of other processes know nothing of this folder.
 pickle.cloudpickle.register_pickle_by_value(batch_jobs)

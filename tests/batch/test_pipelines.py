@@ -34,9 +34,9 @@ from s3_here import BUCKET, serving
 
 import dcmdask
 from dcmdask import batch
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.outputs import Shared, in_use
 from dcmdask.batch.staging import Staging
+from dcmdask.sources.folder import Folder
 
 PIPELINES = ROOT / "pipelines"
 NAMES = ("export_zarr", "projections", "quality", "tissue", "training_set")

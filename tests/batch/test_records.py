@@ -13,11 +13,11 @@ from made_series import archive
 import dcmdask
 from dcmdask import DcmdaskWarning, DecodeError
 from dcmdask.batch.code import pickled
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.identity import source_of, times_of
 from dcmdask.batch.records import Record, cause_of, records
 from dcmdask.batch.work import Job, Work, process_series
 from dcmdask.errors import Note
+from dcmdask.sources.folder import Folder
 
 
 def processed(process: Any, folder: Folder, source: Path) -> Record:
@@ -95,7 +95,7 @@ def test_a_lease(where: str, tmp_path: Path) -> None:
 def test_a_lease_ends_with_its_process(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
-        "from dcmdask.batch.folder import Folder\n"
+        "from dcmdask.sources.folder import Folder\n"
         "with Folder(sys.argv[1]).lease('records/1.2.json') as held:\n"
         "    os._exit(3 if held else 4)\n"
     )

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.outcome import write_table
 from dcmdask.batch.results import keep
 from dcmdask.batch.staging import Staging
+from dcmdask.sources.folder import Folder
 
 VOLUME = xr.DataArray(
     da.arange(120, chunks=30, dtype="i2").reshape(4, 5, 6),

@@ -39,9 +39,9 @@ from pydicom.uid import (
 
 import dcmdask
 from dcmdask import Stack, scan
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.results import keep
 from dcmdask.batch.staging import Staging
+from dcmdask.sources.folder import Folder
 
 
 def planes(folder: Path) -> None:

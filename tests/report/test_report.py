@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record
 from dcmdask.cli.report import report
 from dcmdask.errors import Note
 from dcmdask.report.distribution import distribution
 from dcmdask.report.page import page, write_page
 from dcmdask.report.summary import summarise, without_folders
+from dcmdask.sources.folder import Folder
 
 UID = "1.2.826.0.1.3680043.8.498."
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -14,9 +14,9 @@ from s3_here import BUCKET, Server, serving
 
 import dcmdask
 from dcmdask import UnreachableError, batch, cli
-from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import Record
 from dcmdask.sources.access import options_of
+from dcmdask.sources.folder import Folder
 
 KEYS = ["key=key", "secret=secret"]
 

@@ -21,6 +21,7 @@ from zarr.storage import LocalStore
 
 from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY, is_mark
 from dcmdask.errors import StoreExistsError
+from dcmdask.sources.folder import locked
 from dcmdask.store.provenance import without_defaults
 from dcmdask.store.target.ownership import (
     TEMPORARY,
@@ -28,7 +29,6 @@ from dcmdask.store.target.ownership import (
     check_ours,
     check_replaceable,
     hidden,
-    locked,
     recover,
     replacing,
     sync,

@@ -16,52 +16,19 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import fsspec
-from filelock import FileLock, Timeout
 
 from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY, MARKS, is_mark
 from dcmdask.errors import StoreExistsError
 from dcmdask.sources.access import TARGET_OPTION, reaching
+from dcmdask.sources.folder import Folder, files_below
 from dcmdask.store.zarr_format import METADATA, attributes_in, key_of
 
 # Suffix of zarr's local objects before they are renamed into place.
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial\Z")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold a lock on a file, which ends with this process; False where another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        # While it is held, so that it is nobody else's. Windows removes no open file.
-        with suppress(OSError):
-            path.unlink()
-        lock.release()
-
-
-def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the path of each file or symbolic link below a local folder, relative to it."""
-    waiting = [""]
-    while waiting:
-        above = waiting.pop()
-        with os.scandir(os.path.join(folder, above)) as entries:
-            for entry in entries:
-                path = f"{above}{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{path}/")
-                else:
-                    yield path
 
 
 def check_ours(where: str, there: Iterable[str], written: Container[str]) -> None:
@@ -76,6 +43,14 @@ def check_ours(where: str, there: Iterable[str], written: Container[str]) -> Non
                 "replaces and removes only what it wrote; move it, or take another target",
                 code="not-written-by-dcmdask",
             )
+
+
+def check_links(folder: Folder, keys: Iterable[str]) -> None:
+    """Refuse symbolic links in a folder, and paths behind one: others may own the files there."""
+    for key in keys:
+        for path in (*reversed(PurePath(key).parents), PurePath(key)):
+            if path.parts and folder.is_link(path.as_posix()):
+                check_ours(folder.url, [f"{path.as_posix()} (a link)"], ())
 
 
 class StoreKeys(Container[str]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,9 @@ from dcmdask.archive.discovery import ATTRIBUTES, GROUP
 from dcmdask.errors import DcmdaskError
 from dcmdask.sources import files
 from dcmdask.sources.access import is_of_network
+from dcmdask.sources.folder import NO_OBJECT
 from dcmdask.store.target.ownership import StoreKeys, check_ours, check_store
 
-# Errors of a path at which no file can be.
-NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 Target: TypeAlias = "str | os.PathLike[str] | Store"
 
 

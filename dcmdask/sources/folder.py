@@ -1,7 +1,8 @@
-"""Folder that a job writes to, local or on an object store: whole objects, and leases on them."""
+"""Folders that are written to, local or on an object store: whole objects, and leases on them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import uuid
@@ -12,11 +13,12 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import fsspec
+from filelock import FileLock, Timeout
 
 from dcmdask.sources import files
-from dcmdask.store.target.ownership import check_ours, files_below, locked
-from dcmdask.store.target.place import NO_OBJECT
 
+# Errors of a path at which no file can be.
+NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 # Requests to a server at once.
 _REQUESTS = 16
 
@@ -107,13 +109,6 @@ class Folder(NamedTuple):
     def is_link(self, key: str) -> bool:
         """Return whether a path in the folder is a symbolic link."""
         return self.is_local and os.path.islink(self.path(key))
-
-    def check_links(self, keys: Iterable[str]) -> None:
-        """Refuse symbolic links, and paths behind one: others may own the files there."""
-        for key in keys:
-            for path in (*reversed(PurePath(key).parents), PurePath(key)):
-                if path.parts and self.is_link(path.as_posix()):
-                    check_ours(self.url, [f"{path.as_posix()} (a link)"], ())
 
     def names(self, below: str) -> list[str]:
         """Return the names of files and folders in the folder `below`; none if it is absent."""
@@ -235,3 +230,36 @@ def _copy(fs: Any, was: str, now: str) -> None:
     except NotImplementedError:
         # FTP and SSH, for example, have no copy on the server.
         fs.pipe_file(now, fs.cat_file(was))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold a lock on a file, which ends with this process; False where another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # While it is held, so that it is nobody else's. Windows removes no open file.
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the path of each file or symbolic link below a local folder, relative to it."""
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        with os.scandir(os.path.join(folder, above)) as entries:
+            for entry in entries:
+                path = f"{above}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{path}/")
+                else:
+                    yield path

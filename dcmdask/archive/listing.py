@@ -1,0 +1,146 @@
+"""Listing of the files of a scan, and what each of them is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain, islice
+from typing import Any
+
+from dcmdask.archive.containers.media import medium_of, unzipped
+from dcmdask.archive.containers.members import Archive, archive_of
+from dcmdask.archive.descriptions import Outcome, describe_files, describe_located
+from dcmdask.archive.discovery import Choice, Skipped, discover, discover_listed, is_url
+from dcmdask.archive.processes import describe_in_processes, in_threads
+from dcmdask.archive.remote import discover as discover_url
+from dcmdask.dicom.image_pixel import inflate_limit
+from dcmdask.errors import HeaderError
+from dcmdask.sources.access import reaching
+
+# Files that are described together: the answer of a worker process is worth its trip.
+BATCH = 64
+# Seconds after which it pays to start processes, which takes about as long: some thousand
+# files on a disk that is quick, a hundred on one that is not.
+PATIENCE = 0.25
+# Requests to a server that are under way at once.
+REMOTE_THREADS = 64
+
+
+@dataclass
+class Listing:
+    """Sources, and the state of listing them."""
+
+    sources: Sequence[str]
+    storage_options: Mapping[str, Any]
+    chosen: Choice
+    decoding_options: Mapping[str, Any]
+    skipped: list[Skipped] = field(default_factory=list)
+    files: int = 0
+    listed: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.listed == len(self.sources)
+
+    def batches(self, remote: bool, size: int) -> Iterator[list[Any]]:
+        """Yield the files of local or remote sources, `size` at a time, while listing them.
+
+        Local ones are paths, remote ones what :func:`dcmdask.archive.remote.discover` yields.
+        """
+        found = self._paths(remote)
+        # Folders and patterns that overlap lead to the same file.
+        paths = found if len(self.sources) == 1 else _once(found)
+        while batch := list(islice(paths, size)):
+            self.files += len(batch)
+            yield batch
+
+    def archives(self) -> dict[str, list[str]]:
+        """Return the archives among the sources, and what of each is to be scanned."""
+        found: dict[str, list[str]] = {}
+        for source in self.sources:
+            if is_url(source) and (archive := archive_of(source)):
+                found.setdefault(archive, []).append(source)
+        return found
+
+    @cached_property
+    def gzipped(self) -> frozenset[str]:
+        """Gzipped files among the sources, which are not those of an archive."""
+        local = (one for one in self.sources if not is_url(one))
+        return frozenset(one for one in local if medium_of(one) == "gzip")
+
+    def opened(self, found: Iterable[str | Skipped], sources: int) -> list[str]:
+        """Return the members of an archive that so many of the sources lead to."""
+        members = list(self._kept(found))
+        self.files += len(members)
+        self.listed += sources
+        return members
+
+    def _paths(self, remote: bool) -> Iterator[Any]:
+        for source in self.sources:
+            if is_url(source) is not remote or (remote and archive_of(source)):
+                continue
+            if source in self.gzipped:
+                continue
+            if remote:
+                found = discover_url(source, self.storage_options, self.chosen)
+            elif len(self.sources) == 1 and medium_of(source) == "directory":
+                # Among other files it is one of them, as where all files of a disc are listed.
+                found = discover_listed(source)
+            else:
+                found = discover(source, self.chosen)
+            yield from self._kept(found)
+            self.listed += 1
+
+    def _kept(self, found: Iterable[Any]) -> Iterator[Any]:
+        for one in found:
+            if isinstance(one, Skipped):
+                self.skipped.append(one)
+            else:
+                yield one
+
+
+def _once(paths: Iterable[Any]) -> Iterator[Any]:
+    seen: set[Any] = set()
+    for path in paths:
+        if path not in seen:
+            seen.add(path)
+            yield path
+
+
+def outcomes(listing: Listing) -> Generator[list[Outcome]]:
+    """Yield what each file is, some at a time, in any order."""
+    known: dict[Any, Any] = {}
+    options = listing.decoding_options
+    batches = listing.batches(remote=False, size=BATCH)
+    started = time.monotonic()
+    for batch in batches:
+        if time.monotonic() - started > PATIENCE:
+            # A scan that ends before need not wait for dask to be imported.
+            from dask.system import CPU_COUNT
+
+            yield from describe_in_processes(chain([batch], batches), CPU_COUNT, options)
+        else:
+            yield describe_files(batch, known=known, options=options)
+    for path in listing.opened(sorted(listing.gzipped), len(listing.gzipped)):
+        limit = inflate_limit(options)
+        yield [describe_located(path, partial(unzipped, path, limit), known, options)]
+    for name, urls in listing.archives().items():
+        try:
+            with reaching(urls[0]):
+                archive = Archive(name, listing.storage_options)
+        except HeaderError as error:
+            if len(urls) == len(listing.sources):
+                raise
+            listing.skipped.append(Skipped(urls[0], error.message, "doubtful", error.code))
+            continue
+        for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
+            yield [archive.describe(url, known, options)]
+    describe = partial(
+        describe_files,
+        storage_options=listing.storage_options,
+        known=known,
+        options=options,
+    )
+    yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)
