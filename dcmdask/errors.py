@@ -18,6 +18,7 @@ caller would catch without knowing this package::
     ├── IrregularSeriesError    (ValueError)           positions missing, double or uneven
     ├── GeometryError           (ValueError)           an array does not say where it lies
     ├── AlignmentError          (ValueError)           chunks that cannot be written whole
+    ├── CatalogError            (ValueError)           a catalog is damaged or of another version
     ├── LayoutError             (ValueError)           a format has no place for the data
     ├── StoreExistsError        (FileExistsError)      a target that is not to be replaced
     ├── StoreLostError          (OSError)              a target that did not keep what was written
@@ -40,6 +41,7 @@ __all__ = [
     "Advice",
     "AlignmentError",
     "AmbiguousSourceError",
+    "CatalogError",
     "ClusterError",
     "DcmdaskError",
     "DcmdaskWarning",
@@ -221,6 +223,10 @@ class GeometryError(DcmdaskError, ValueError):
 
 class AlignmentError(DcmdaskError, ValueError):
     """Chunks or shards that tasks cannot write whole."""
+
+
+class CatalogError(DcmdaskError, ValueError):
+    """A catalog is damaged, of another version, or what it says cannot be."""
 
 
 class LayoutError(DcmdaskError, ValueError):

@@ -59,6 +59,7 @@ def describe_files(
     storage_options: Mapping[str, Any] | None = None,
     known: dict[Any, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    with_index: bool = False,
 ) -> list[Outcome]:
     """Describe files, in their order.
 
@@ -70,6 +71,8 @@ def describe_files(
         Values of earlier files, which equal ones are replaced by.
     options : mapping, optional
         Decoding options, as for :func:`dcmdask.scan`.
+    with_index : bool, optional
+        Whether frame indices are made where they are at hand.
     """
     known = {} if known is None else known
     options = {} if options is None else options
@@ -80,6 +83,7 @@ def describe_files(
             partial(files.locate, one, storage_options, limit),
             known,
             options,
+            with_index,
         )
         for one in paths
     ]
@@ -93,6 +97,7 @@ def describe_located(
     locate: Callable[[], files.Stored],
     known: dict[Any, Any],
     options: Mapping[str, Any],
+    with_index: bool = False,
 ) -> Outcome:
     """Describe one file.
 
@@ -101,7 +106,7 @@ def describe_located(
     path : str
     locate : callable
         Returns the place of its bytes.
-    known, options : dict, mapping
+    known, options, with_index : dict, mapping, bool
         As for :func:`describe_files`.
     """
     # Warnings about the header come when its frames are opened.
@@ -111,7 +116,7 @@ def describe_located(
             if not source.size:
                 return empty(path)
             try:
-                return _sharing(describe(source, options), known)
+                return _sharing(describe(source, options, with_index=with_index), known)
             except NoPixelDataError:
                 return _without_pixels(path, source, options)
         except NotDicomError:

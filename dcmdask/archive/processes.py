@@ -86,7 +86,10 @@ def in_threads(
 
 
 def describe_in_processes(
-    batches: Iterable[list[str]], processes: int, options: Mapping[str, Any] | None = None
+    batches: Iterable[list[str]],
+    processes: int,
+    options: Mapping[str, Any] | None = None,
+    with_index: bool = False,
 ) -> Iterator[list[Outcome]]:
     """Describe batches of local files in child processes, which end with the iterator.
 
@@ -101,14 +104,17 @@ def describe_in_processes(
         it waits: a child process takes longer to start than to describe a thousand files.
     options : mapping, optional
         Decoding options, as for :func:`describe_files`.
+    with_index : bool, optional
+        Whether frame indices are made.
     """
-    describe = partial(describe_files, options=options)
+    how: Mapping[str, Any] = {"options": options, "with_index": with_index}
+    describe = partial(describe_files, **how)
     here = describe if processes <= _FEW else None
     workers = processes - (here is not None)
     if not workers:
         yield from map(describe, batches)
         return
-    crew = _Crew(options)
+    crew = _Crew(how)
     pool = ThreadPoolExecutor(workers, "dcmdask-scan")
     try:
         yield from _in_flight(pool, crew.describe, batches, workers * _AHEAD, here)
@@ -121,8 +127,8 @@ def describe_in_processes(
 class _Crew:
     """Worker processes: a thread that describes takes an idle one, or starts one."""
 
-    def __init__(self, options: Mapping[str, Any] | None) -> None:
-        self._options = options
+    def __init__(self, how: Mapping[str, Any]) -> None:
+        self._how = how
         self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._given_up = False
@@ -133,7 +139,7 @@ class _Crew:
             outcomes = self._ask(paths)
         except _NotStartedError:
             # This process can do it as well, if slower.
-            return [] if self._given_up else describe_files(paths, options=self._options)
+            return [] if self._given_up else describe_files(paths, **self._how)
         if isinstance(outcomes, list):
             return outcomes
         return [self._describe_alone(path) for path in paths]
@@ -156,7 +162,7 @@ class _Crew:
         except queue.Empty:
             worker = self._start()
         try:
-            outcomes = worker.ask(paths, self._options)
+            outcomes = worker.ask(paths, self._how)
         except _GONE:
             return worker.end()
         self._idle.put(worker)
@@ -218,8 +224,8 @@ class _Worker:
                 return
         raise EOFError("the process ended while it started")
 
-    def ask(self, paths: list[str], options: Mapping[str, Any] | None) -> list[Outcome]:
-        self._send((paths, options))
+    def ask(self, paths: list[str], how: Mapping[str, Any]) -> list[Outcome]:
+        self._send((paths, how))
         return cast("list[Outcome]", pickle.load(self._from))
 
     def _send(self, value: object) -> None:
@@ -263,8 +269,8 @@ def serve() -> None:
         out.flush()
         while True:
             try:
-                paths, options = pickle.load(sys.stdin.buffer)
+                paths, how = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
-            pickle.dump(describe_files(paths, options=options), out, pickle.HIGHEST_PROTOCOL)
+            pickle.dump(describe_files(paths, **how), out, pickle.HIGHEST_PROTOCOL)
             out.flush()

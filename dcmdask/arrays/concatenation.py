@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from dcmdask.arrays.tiles import TiledFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
-from dcmdask.dicom.instance import Instance, open_instance
+from dcmdask.dicom.instance import Instance, instance_of, open_instance
 from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
 from dcmdask.pixels.bulk import decoded_frames, encoded_frames
@@ -89,6 +89,9 @@ class JoinedFrames(ArrayLike):
         self._how = Decoding(bool(raw), decoding_plugin)
         self._options = opening_of(instances, decoding_options)
         self._sources = [one.source for one in instances]
+        # Other options than those of the scan may change how frames look.
+        is_scanned = not decoding_options.keys() - dict(instances[0].overrides).keys()
+        self._indices = [one.index if is_scanned else None for one in instances]
         # A local file that is another one has another size or time; others are asked.
         self._uids = {
             number: one.sop_instance_uid
@@ -110,9 +113,15 @@ class JoinedFrames(ArrayLike):
 
     def _open(self, number: int) -> FrameArray | TiledFrames:
         """Open the instance `number`, and hold it against what was described."""
-        source = self._sources[number]
-        uid = self._uids.get(number, "")
-        instance = open_instance(source, self._options, warned=self._warned, sop_instance_uid=uid)
+        source, index = self._sources[number], self._indices[number]
+        if index is not None:
+            files.check_unchanged(source)
+            instance = instance_of(source, index, self._warned)
+        else:
+            uid = self._uids.get(number, "")
+            instance = open_instance(
+                source, self._options, warned=self._warned, sop_instance_uid=uid
+            )
         check_plugin(instance, self._how.plugin)
         stored = FrameArray(instance, self._how)
         frames: FrameArray | TiledFrames = stored

@@ -6,7 +6,7 @@ Nothing here names a person; see PS3.15 Annex E for what does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isnan
 from typing import Any, Final
 
@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from dcmdask.dicom import frame_facts
 from dcmdask.dicom.conversion import LONGEST, UNREADABLE, code_string, first_number, minutes, text
+from dcmdask.dicom.frame_count import count_frames
 from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
-from dcmdask.dicom.frame_index import count_frames
+from dcmdask.dicom.frame_index import FrameIndex
 from dcmdask.dicom.groups.functional_groups import SEQUENCES as GROUPS
 from dcmdask.dicom.groups.functional_groups import Frames, frame_table, value_bytes
 from dcmdask.dicom.header import (
@@ -32,7 +33,7 @@ from dcmdask.dicom.image_pixel import (
     header_options,
     inflate_limit,
 )
-from dcmdask.dicom.instance import no_pixel_data, pixels_of
+from dcmdask.dicom.instance import index_at_hand, no_pixel_data, pixels_of
 from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private.diffusion import PRIVATE_ELEMENTS, private_diffusion
@@ -149,6 +150,8 @@ class Described:
         a header is described with 1.
     overrides : tuple of (str, Any)
         Options that it was described with and has to be opened with, sorted.
+    index : FrameIndex, optional
+        Its frame index, where one was asked for and was at hand; no fact of the instance.
     """
 
     source: files.Stored
@@ -185,6 +188,7 @@ class Described:
     stored: tuple[Described, ...] = ()
     tiles: int = 1
     overrides: tuple[tuple[str, Any], ...] = ()
+    index: FrameIndex | None = field(default=None, compare=False, repr=False)
 
     @property
     def facts(self) -> npt.NDArray[Any]:
@@ -255,6 +259,7 @@ def describe(
     options: Mapping[str, Any] | None = None,
     *,
     header: Header | None = None,
+    with_index: bool = False,
 ) -> Described:
     """Describe one instance, in one walk over its header.
 
@@ -275,6 +280,8 @@ def describe(
         :func:`dcmdask.open_frames`; others are not looked at.
     header : Header, optional
         Header of this source with :data:`WANTED` and :data:`SEQUENCES`, if it was read already.
+    with_index : bool
+        Whether the frame index is made where it is at hand; not where there are overrides.
 
     Raises
     ------
@@ -347,6 +354,7 @@ def describe(
         own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
         tiling=tiling,
         overrides=tuple(header_options(options).items()),
+        index=index_at_hand(header, element, excess) if with_index and not overrides else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Frame index, and the number of frames: from offset tables, item headers or arithmetic."""
+"""Frame index: from offset tables, item headers or arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pydicom.uid import UID, RLELossless
 
 from dcmdask.dicom import offsets
 from dcmdask.dicom.elements import UNDEFINED, Element
-from dcmdask.dicom.frame_facts import FACTS
 from dcmdask.dicom.header import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, Header
 from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.dicom.tiles import tiff
@@ -24,9 +23,6 @@ MANY = 10_000
 # Number of items that are compared of an offset table of a local file that is believed; every
 # item is checked again when its frame is decoded.
 LOOKS = 64
-# Declared frames up to which a scan counts the items of a file without an offset table: a small
-# read each, 0.3 ms together. Slides have 10^5.
-MOST_COUNTED = 100
 
 
 @dataclass(frozen=True)
@@ -249,87 +245,6 @@ def _takes_long(source: files.Source, frames: int) -> bool:
     """Return whether a walk over the items takes long."""
     is_local = isinstance(source, files.LocalFile)
     return isinstance(source, files.RemoteFile) or (is_local and frames >= MANY)
-
-
-def count_frames(
-    header: Header, element: Element, pixels: ImagePixel, allow_excess: bool = True
-) -> int:
-    """Return the number of frames that opening the instance finds.
-
-    Those that the header declares, or more where the length of native pixel data, an offset
-    table, or items behind those of the declared frames show it (PS3.5 A.4). Without a table,
-    items beyond those of several declared frames are not looked for in remote files, in members
-    of archives, and behind more than :data:`MOST_COUNTED` frames.
-
-    Raises
-    ------
-    PixelDataError
-        The pixel data is too short for them, or they are more than facts can be kept of.
-    """
-    declared, actual = pixels.number_of_frames, header.source.size - element.offset
-    name = header.source.name
-    _check_room(declared, name)
-    least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
-    if declared * least > 8 * actual:
-        raise PixelDataError(
-            f"{actual} bytes of pixel data do not hold the frames that (0028,0008) 'Number of "
-            f"Frames' declares, {declared} of at least {least / 8:g} bytes: the file is "
-            "truncated, or Rows, Columns, Bits Allocated or Number of Frames is wrong",
-            source=name,
-            code="pixel-data-short",
-        )
-    found = declared
-    if not allow_excess:
-        return found
-    if not pixels.transfer_syntax.is_encapsulated:
-        if element.length != UNDEFINED:
-            found = native_frames(pixels, min(element.length, actual))
-    else:
-        place = place_of(header, element, {})
-        if _may_hold_more(place, header.head, declared):
-            found = len(index_encapsulated(place, pixels, True)[0])
-    _check_room(found, name)
-    return found
-
-
-def _check_room(frames: int, name: str) -> None:
-    if frames * FACTS.itemsize > files.INFLATE_LIMIT:
-        raise PixelDataError(
-            f"(0028,0008) 'Number of Frames', or what the length of the pixel data makes of it, is "
-            f"{frames}, and the facts of so many frames take more than {files.INFLATE_LIMIT} bytes",
-            source=name,
-            code="number-of-frames",
-        )
-
-
-def _may_hold_more(place: PixelDataElement, head: bytes, declared: int) -> bool:
-    """Return whether encapsulated pixel data may hold more frames than are declared.
-
-    Where no offset table has an entry for each of several declared frames, the items are counted;
-    but not those of remote files, of which all would be moved for it, nor of many frames.
-
-    Parameters
-    ----------
-    place : PixelDataElement
-    head : bytes
-        The first `header.HEAD` bytes of its value.
-    declared : int
-    """
-    table, extended = int.from_bytes(head[4:8], "little"), place.extended_offset_table
-    entries = table // 4 if extended is None else len(extended[0]) // 8
-    first = 8 + table
-    if entries > declared:
-        return True
-    if declared == 1:
-        # Behind the item of one frame is no more than a Sequence Delimitation Item.
-        length = int.from_bytes(head[first + 4 : first + 8], "little")
-        return place.offset + first + 8 + length + 8 < place.end
-    is_near = isinstance(place.source, files.LocalFile | files.Memory)
-    if entries == declared or declared > MOST_COUNTED or not is_near:
-        return False
-    with files.opened(place.source) as file:
-        items = offsets.walk_fragments(file, place.offset + first, place.end)
-    return len(items.offsets) > declared
 
 
 def _keep(

@@ -17,13 +17,12 @@ from pydicom.uid import UID
 from dcmdask.dicom import offsets
 from dcmdask.dicom.conversion import code_string, uid
 from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element, NotUnderstood
+from dcmdask.dicom.frame_count import has_table, only_item
 from dcmdask.dicom.frame_index import (
     FrameIndex,
     PixelDataElement,
-    has_table,
     index_encapsulated,
     index_native,
-    only_item,
     place_of,
 )
 from dcmdask.dicom.header import (
@@ -39,6 +38,7 @@ from dcmdask.dicom.image_pixel import (
     image_pixel,
     inflate_limit,
 )
+from dcmdask.dicom.tiles.tiff import is_tiff
 from dcmdask.dicom.without_pixels import without_pixels
 from dcmdask.errors import (
     DcmdaskWarning,
@@ -148,11 +148,11 @@ def open_instance(
     else:
         place, pixels, notes = _from_file(src, options, storage_options, sop_instance_uid)
     excess = bool(options.get("allow_excess_frames", True))
-    index = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
-    spans, indexed_by, more = index(place, pixels, excess)
+    make = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
+    spans, indexed_by, more = make(place, pixels, excess)
     notes = [*notes, *more]
-    found = FrameIndex(pixels, spans, indexed_by, tuple(notes))
-    return instance_of(files.to_keep(place.source), found, warned)
+    index = FrameIndex(pixels, spans, indexed_by, tuple(notes))
+    return instance_of(files.to_keep(place.source), index, warned)
 
 
 def instance_of(
@@ -189,8 +189,10 @@ def index_at_hand(header: Header, element: Element, excess: bool) -> FrameIndex 
         if not pixels.transfer_syntax.is_encapsulated:
             spans, called, more = index_native(place, pixels, excess)
         elif (only := only_item(place, header.head, pixels.number_of_frames)) is not None:
-            spans, called, more = only, "item headers", []
-        elif isinstance(source, files.RemoteFile) and not has_table(place, source, header.head):
+            spans, called, more = only
+        elif isinstance(source, files.RemoteFile) and not (
+            has_table(place, header.head, pixels.number_of_frames) or is_tiff(source.start)
+        ):
             return None
         else:
             spans, called, more = index_encapsulated(place, pixels, excess)

@@ -102,17 +102,26 @@ class ItemSpans:
         """Return the spans of the first `count` frames."""
         return ItemSpans(self.offsets[:count], self.lengths[:count])
 
+    @property
+    def packed(self) -> tuple[int, Offsets, Offsets]:
+        """Offset of the first span, the lengths, and the gaps between spans; mostly there are none.
+
+        :func:`spans_from_lengths` takes them.
+        """
+        gaps = self.offsets[1:] - self.offsets[:-1] - self.lengths[:-1]
+        first = int(self.offsets[0]) if len(self.offsets) else 0
+        return first, self.lengths, gaps if gaps.any() else gaps[:0]
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Frames mostly follow each other: lengths of four bytes are enough.
-        gaps = self.offsets[1:] - self.offsets[:-1] - self.lengths[:-1]
-        lengths = self.lengths
+        first, lengths, gaps = self.packed
         if len(lengths) and int(lengths.max()) <= UNDEFINED:
             lengths = lengths.astype(np.uint32)
-        first = int(self.offsets[0]) if len(self.offsets) else 0
-        return (_spans_from_lengths, (first, lengths, gaps if gaps.any() else None))
+        return (spans_from_lengths, (first, lengths, gaps if len(gaps) else None))
 
 
-def _spans_from_lengths(first: int, lengths: npt.NDArray[Any], gaps: Offsets | None) -> ItemSpans:
+def spans_from_lengths(first: int, lengths: npt.NDArray[Any], gaps: Offsets | None) -> ItemSpans:
+    """Return spans that follow each other, with these gaps between them."""
     lengths = lengths.astype(np.int64)
     steps = lengths[:-1] if gaps is None else lengths[:-1] + gaps
     offsets = np.full(len(lengths), first, dtype=np.int64)

@@ -201,6 +201,37 @@ def locate(
     return _locate_path(os.fsdecode(src))
 
 
+def check_unchanged(source: Source) -> None:
+    """Check that a remote file is still the one that was located; local ones are when read.
+
+    Raises
+    ------
+    SourceChangedError
+        Its size, or its entity tag, checksum or modification time is another one.
+    """
+    # With an entity tag of a web server's, each read is conditional.
+    if not isinstance(source, RemoteFile) or source.etag:
+        return
+    import fsspec
+
+    with reaching(source.name):
+        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
+        fs.invalidate_cache(path)
+        info = information(fs, path)
+        found = (info.get("size"), content_key(fs, path, info))
+    if found != (source.size, source.key):
+        raise _changed(source, found[0])
+
+
+def _changed(source: LocalFile | RemoteFile, size: int | None) -> SourceChangedError:
+    return SourceChangedError(
+        f"the file has changed since it was opened ({size} bytes now, {source.size} then); open "
+        "it again, or scan again where it is of a catalog",
+        source=source.name,
+        code="changed",
+    )
+
+
 def _locate_path(path: str) -> LocalFile:
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
@@ -336,12 +367,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         with open(source.path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if (status.st_size, status.st_mtime_ns) != (source.size, source.modified):
-                raise SourceChangedError(
-                    f"the file has changed since it was opened ({status.st_size} bytes now, "
-                    f"{source.size} then); open it again",
-                    source=source.name,
-                    code="changed",
-                )
+                raise _changed(source, status.st_size)
             yield cast(BinaryIO, file)
     elif isinstance(source, Member):
         yield source.file

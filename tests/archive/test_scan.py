@@ -292,7 +292,7 @@ def test_permissions(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, [1])
 
-    def refusing(source: Any, options: Any) -> None:
+    def refusing(source: Any, options: Any, **how: Any) -> None:
         raise PermissionError(13, "Permission denied", source.name)
 
     monkeypatch.setattr(descriptions, "describe", refusing)

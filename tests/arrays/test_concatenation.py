@@ -29,7 +29,7 @@ from pydicom.uid import (
 from dcmdask.arrays import concatenation
 from dcmdask.arrays.concatenation import JoinedFrames
 from dcmdask.arrays.transformation import with_values
-from dcmdask.dicom import frame_index
+from dcmdask.dicom import frame_count
 from dcmdask.dicom.description import FACTS, describe
 from dcmdask.errors import (
     DcmdaskWarning,
@@ -245,7 +245,7 @@ def test_frames_beyond_those_described_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As for a remote file, whose items a scan does not count.
-    monkeypatch.setattr(frame_index, "MOST_COUNTED", 1)
+    monkeypatch.setattr(frame_count, "MOST_COUNTED", 1)
     data = encapsulated(THREE, RLELossless, table="none", NumberOfFrames=2)
     one = instance(saved(tmp_path, data))
     with pytest.warns(DcmdaskWarning, match="says 2"):

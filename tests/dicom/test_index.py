@@ -37,7 +37,7 @@ from pydicom.uid import (
 )
 
 from dcmdask import from_dicom
-from dcmdask.dicom import frame_index
+from dcmdask.dicom import frame_count
 from dcmdask.dicom.description import describe
 from dcmdask.dicom.instance import Instance, open_instance
 from dcmdask.dicom.offsets import ItemSpans, walk_fragments
@@ -400,7 +400,7 @@ def test_a_scan_does_not_look_through_many_items(
         frames, RLELossless, table="none", NumberOfFrames=3, SeriesInstanceUID="1.2.3"
     )
     saved(tmp_path, data)
-    monkeypatch.setattr(frame_index, "MOST_COUNTED", 2)
+    monkeypatch.setattr(frame_count, "MOST_COUNTED", 2)
     with pytest.warns(DcmdaskWarning, match="there are 5 frames.*number_of_frames=5 reads all"):
         np.testing.assert_array_equal(from_dicom(tmp_path).compute(), frames[:3])
     np.testing.assert_array_equal(from_dicom(tmp_path, number_of_frames=5), frames)

@@ -44,6 +44,11 @@ class Tiles(NamedTuple):
     lengths: Offsets
 
 
+def is_tiff(start: bytes) -> bool:
+    """Return whether a file with these first bytes is a TIFF file, at the same time."""
+    return start[:4] in _FORMS
+
+
 def find_tiles(file: BinaryIO, first: int, count: int) -> Tiles | None:
     """Return the tiles of the page that has `count` of them, the first at offset `first`.
 

@@ -65,7 +65,7 @@ _PATH: Final = Filter(
 _SEGMENT_NUMBER: Final = Filter([Wanted((0x00620004,), 0, "US")])
 # Tiles of a plane: of 64 x 64 pixels they would be a glass of 26 x 76 mm, 0.09 um from one to the
 # next. Beyond that coordinates and chunks of a few frames would take all memory.
-_MOST_PLACES: Final = 1 << 26
+MOST_PLACES: Final = 1 << 26
 # Planes of a concatenation of which a part is there; no slide has nearly as many.
 _MOST_PLANES: Final = 1 << 16
 # Z offsets are micrometres, unlike all other lengths (PS3.3 C.8.12.2.1.1).
@@ -276,7 +276,7 @@ class _Maker:
         if min(self.matrix) < 1:
             return [], b"", f"the total pixel matrix has {self._shape} rows and columns", []
         down, across = grid_of(self.tile, self.matrix)
-        if down * across > _MOST_PLACES:
+        if down * across > MOST_PLACES:
             fault = (
                 f"the total pixel matrix of {self._shape} has room for {down * across} tiles, and "
                 f"there are {self.frames} frames"

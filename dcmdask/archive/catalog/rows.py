@@ -1,0 +1,442 @@
+"""Rows of a catalog: what describes an instance as columns of Arrow, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dcmdask.dicom.description import Described
+from dcmdask.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, RawValue
+from dcmdask.dicom.frame_facts import FACTS
+from dcmdask.dicom.frame_index import FrameIndex
+from dcmdask.dicom.image_pixel import image_pixel
+from dcmdask.dicom.offsets import ItemSpans, NativeSpans, spans_from_lengths
+from dcmdask.dicom.own_elements import NONE, OwnElements
+from dcmdask.dicom.private.mosaic import NO_MOSAIC, Mosaic
+from dcmdask.dicom.tiles.positions import PLACE
+from dcmdask.dicom.tiles.tiling import MOST_PLACES, OpticalPath, Tiling
+from dcmdask.errors import Note
+from dcmdask.sources.files import LocalFile, Stored
+
+__all__ = ["SCHEMA", "described", "table_of"]
+
+# Columns that are one attribute of a `Described`: elements by their keywords, facts by ours.
+_TEXTS = {
+    "SOPClassUID": "sop_class_uid",
+    "SOPInstanceUID": "sop_instance_uid",
+    "StudyInstanceUID": "study_uid",
+    "SeriesInstanceUID": "series_uid",
+    "FrameOfReferenceUID": "frame_of_reference_uid",
+    "Modality": "modality",
+    "SeriesDescription": "series_description",
+    "TransferSyntaxUID": "transfer_syntax",
+    "PhotometricInterpretation": "photometric_interpretation",
+    "Units": "units",
+    "pixel_keyword": "pixel_keyword",
+    "spacing_source": "spacing_source",
+}
+_INTEGERS = {
+    "Rows": "rows",
+    "Columns": "columns",
+    "SamplesPerPixel": "samples",
+    "BitsAllocated": "bits_allocated",
+    "BitsStored": "bits_stored",
+}
+_BOOLS = {
+    "signed": "signed",
+    "has_lut": "has_lut",
+    "has_modality_lut": "has_modality_lut",
+    "has_frame_lut": "has_frame_lut",
+    "lossy": "lossy",
+}
+_LISTS = {"ImageType": "image_type", "dimensions": "dimensions"}
+
+_ENCODINGS = {
+    "implicit little endian": IMPLICIT_LITTLE,
+    "explicit little endian": EXPLICIT_LITTLE,
+    "explicit big endian": EXPLICIT_BIG,
+}
+_CALLED = {encoding: name for name, encoding in _ENCODINGS.items()}
+
+
+def _type_of(dtype: np.dtype[Any]) -> pa.DataType:
+    if dtype.shape:
+        return pa.list_(pa.float64())
+    return pa.binary() if dtype.kind == "S" else pa.float64()
+
+
+_FACTS = pa.struct([(name, _type_of(FACTS[name])) for name in FACTS.names or ()])
+_PLACE = pa.struct([("plane", pa.uint32()), ("top", pa.int32()), ("left", pa.int32())])
+_OWN = pa.struct([("tag", pa.uint32()), ("vr", pa.string()), ("value", pa.binary())])
+_NOTE = pa.struct([("code", pa.string()), ("text", pa.string())])
+
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        # Nanoseconds since 1970, of local files; of others a checksum, an entity tag or the like.
+        pa.field("modified", pa.int64()),
+        pa.field("key", pa.string()),
+        pa.field("etag", pa.string()),
+        pa.field("frames", pa.int64(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
+        *(pa.field(name, pa.int32(), nullable=False) for name in _INTEGERS),
+        *(pa.field(name, pa.bool_(), nullable=False) for name in _BOOLS),
+        *(pa.field(name, pa.list_(pa.string()), nullable=False) for name in _LISTS),
+        pa.field("PixelPaddingValue", pa.float64()),
+        pa.field("facts", pa.list_(_FACTS), nullable=False),
+        pa.field("index_values", pa.list_(pa.uint32()), nullable=False),
+        pa.field("own", pa.list_(_OWN), nullable=False),
+        pa.field("own_encoding", pa.string(), nullable=False),
+        # JSON, of those that have one.
+        pa.field("mosaic", pa.string()),
+        pa.field("tiling", pa.string()),
+        pa.field("planes", pa.list_(_FACTS)),
+        pa.field("places", pa.list_(_PLACE)),
+        # The frame index, of those that have one.
+        pa.field("indexed_by", pa.string()),
+        pa.field("pixel_vr", pa.string()),
+        pa.field("PlanarConfiguration", pa.int8()),
+        pa.field("NumberOfFrames", pa.int64()),
+        pa.field("first", pa.int64()),
+        pa.field("native_frames", pa.int64()),
+        pa.field("native_unit", pa.int8()),
+        pa.field("lengths", pa.list_(pa.int64())),
+        pa.field("gaps", pa.list_(pa.int64())),
+        pa.field("notes", pa.list_(_NOTE)),
+    ],
+    metadata={"dcmdask.catalog": "1"},
+)
+"""Schema of the files under ``instances/``; the value of its metadata is its version."""
+
+
+# To columns
+
+
+def table_of(instances: Sequence[Described], paths: Sequence[str]) -> pa.Table:
+    """Return the rows of instances.
+
+    Parameters
+    ----------
+    instances : sequence of Described
+        Of local or remote files, described without overrides or all with the same.
+    paths : sequence of str
+        Of each, relative to the root of the catalog.
+    """
+    local = [isinstance(one.source, LocalFile) for one in instances]
+    found: dict[str, Any] = {
+        "path": list(paths),
+        "bytes": [one.source.size for one in instances],
+        "modified": [getattr(one.source, "modified", None) for one in instances],
+        "key": [getattr(one.source, "key", None) for one in instances],
+        "etag": [None if near else _etag(one) for one, near in zip(instances, local, strict=True)],
+        "frames": [len(one) for one in instances],
+        "PixelPaddingValue": [one.padding for one in instances],
+        "index_values": _lists([np.frombuffer(one.index_values, "<u4") for one in instances]),
+        "facts": _structs([one.table for one in instances], FACTS),
+        "own": [_own_rows(one.own) for one in instances],
+        "own_encoding": [_CALLED[one.own.encoding] for one in instances],
+        "mosaic": [
+            None if one.mosaic == NO_MOSAIC else json.dumps(one.mosaic) for one in instances
+        ],
+        "tiling": [_tiling_text(one.tiling) if one.tiling else None for one in instances],
+        "planes": _structs([one.tiling.table if one.tiling else None for one in instances], FACTS),
+        "places": _structs([one.tiling.places if one.tiling else None for one in instances], PLACE),
+    }
+    for names in (_TEXTS, _INTEGERS, _BOOLS, _LISTS):
+        for name, attribute in names.items():
+            found[name] = [getattr(one, attribute) for one in instances]
+    found.update(_index_columns([one.index for one in instances]))
+    arrays = [
+        given if isinstance(given, pa.Array) else pa.array(given, field.type)
+        for field in SCHEMA
+        for given in [found[field.name]]
+    ]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _etag(one: Described) -> str | None:
+    return getattr(one.source, "etag", "") or None
+
+
+def _mosaic_text(mosaic: Mosaic) -> str | None:
+    return None if mosaic == NO_MOSAIC else json.dumps(mosaic)
+
+
+def _own_rows(own: OwnElements) -> list[dict[str, Any]]:
+    return [{"tag": tag, "vr": raw.vr, "value": raw.value} for tag, raw in own.values]
+
+
+def _tiling_text(tiling: Tiling) -> str:
+    kept = {**tiling.__dict__}
+    for name in ("table", "places", "_by_row"):
+        kept.pop(name, None)
+    return json.dumps(kept)
+
+
+def _index_columns(indices: Sequence[FrameIndex | None]) -> dict[str, Any]:
+    def each(value: Callable[[FrameIndex], Any]) -> list[Any]:
+        return [None if one is None else value(one) for one in indices]
+
+    def of_options(name: str) -> list[Any]:
+        return each(lambda one: one.pixels.options.get(name))
+
+    def of_native(attribute: str) -> list[Any]:
+        return each(lambda one: getattr(one.spans, attribute, None))
+
+    packed = each(lambda one: one.spans.packed if isinstance(one.spans, ItemSpans) else None)
+    firsts = each(
+        lambda one: one.spans.start if isinstance(one.spans, NativeSpans) else one.spans.packed[0]
+    )
+    return {
+        "indexed_by": each(lambda one: one.indexed_by),
+        "pixel_vr": of_options("pixel_vr"),
+        "PlanarConfiguration": of_options("planar_configuration"),
+        "NumberOfFrames": of_options("number_of_frames"),
+        "first": firsts,
+        "native_frames": of_native("count"),
+        "native_unit": of_native("unit"),
+        "lengths": _lists([None if one is None else one[1] for one in packed]),
+        "gaps": _lists([None if one is None else one[2] for one in packed]),
+        "notes": each(lambda one: [note._asdict() for note in one.notes]),
+    }
+
+
+def _starts(counts: Iterable[int | None]) -> tuple[pa.Array, list[bool]]:
+    """Return the offsets of lists of so many values, and which of them are there."""
+    there = [count is not None for count in counts]
+    ends = np.cumsum([0, *(count or 0 for count in counts)])
+    return pa.array(ends, pa.int32()), there
+
+
+def _listed(counts: Sequence[int | None], values: pa.Array) -> pa.Array:
+    ends, there = _starts(counts)
+    missing = None if all(there) else pa.array([not one for one in there])
+    return pa.ListArray.from_arrays(ends, values, mask=missing)
+
+
+def _lists(each: Sequence[npt.NDArray[Any] | None]) -> pa.Array:
+    """Return lists of integers, which come as arrays."""
+    values = [one for one in each if one is not None]
+    dtype = values[0].dtype if values else np.dtype(np.int64)
+    joined = np.concatenate([np.empty(0, dtype), *values])
+    kind = pa.uint32() if dtype == np.uint32 else pa.int64()
+    return _listed([None if one is None else len(one) for one in each], pa.array(joined, kind))
+
+
+def _structs(each: Sequence[bytes | None], dtype: np.dtype[Any]) -> pa.Array:
+    """Return lists of structs, which come as the bytes of a structured type."""
+    rows = np.frombuffer(b"".join(one or b"" for one in each), dtype)
+    columns = [_column(np.ascontiguousarray(rows[name])) for name in dtype.names or ()]
+    structs = pa.StructArray.from_arrays(columns, fields=list(_FACTS if dtype is FACTS else _PLACE))
+    counts = [None if one is None else len(one) // dtype.itemsize for one in each]
+    return _listed(counts, structs)
+
+
+def _column(values: npt.NDArray[Any]) -> pa.Array:
+    if values.ndim == 2:
+        count, length = values.shape
+        return _listed([length] * count, pa.array(values.ravel()))
+    # NaN stands for an element that is absent.
+    return pa.array(values, from_pandas=values.dtype.kind == "f")
+
+
+# From columns
+
+
+def described(
+    table: pa.Table,
+    source: Callable[[Mapping[str, Any]], Stored],
+    overrides: tuple[tuple[str, Any], ...] = (),
+) -> list[Described]:
+    """Return what rows describe.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Of `SCHEMA`.
+    source : callable
+        Takes `path`, `bytes`, `modified`, `key` and `etag` of a row; returns its source.
+    overrides : tuple, optional
+        Options that all were described with.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError, DcmdaskError
+        A row says what cannot be.
+    """
+    table = table.combine_chunks()
+    plain = {
+        field.name: table[field.name].to_pylist()
+        for field in SCHEMA
+        if not pa.types.is_nested(field.type) or field.name in ("own", "notes", *_LISTS)
+    }
+    facts, planes = (_bytes(table, name, FACTS) for name in ("facts", "planes"))
+    places, values = _bytes(table, "places", PLACE), _arrays(table, "index_values")
+    lengths, gaps = _arrays(table, "lengths"), _arrays(table, "gaps")
+    known: dict[Any, Any] = {}
+    found = []
+    for at in range(table.num_rows):
+        row = {name: column[at] for name, column in plain.items()}
+        given: dict[str, Any] = {
+            attribute: row[name]
+            for names in (_TEXTS, _INTEGERS, _BOOLS)
+            for name, attribute in names.items()
+        }
+        given |= {attribute: tuple(row[name]) for name, attribute in _LISTS.items()}
+        own = tuple((one["tag"], RawValue(one["vr"], one["value"])) for one in row["own"])
+        one = Described(
+            source=source(row),
+            **given,
+            padding=row["PixelPaddingValue"],
+            table=facts[at] or b"",
+            index_values=_joined(values[at]),
+            own=OwnElements(own, _ENCODINGS[row["own_encoding"]]) if own else NONE,
+            mosaic=_mosaic(json.loads(row["mosaic"])) if row["mosaic"] else NO_MOSAIC,
+            tiling=_tiling(row["tiling"], planes[at], places[at]) if row["tiling"] else None,
+            overrides=overrides,
+        )
+        if len(one) != row["frames"] or (
+            one.dimensions and len(one.index_values) != 4 * len(one) * len(one.dimensions)
+        ):
+            raise ValueError(f"row {at} has {row['frames']} frames, and facts of {len(one)}")
+        if row["indexed_by"] is not None:
+            one = replace(one, index=_index(one, row, lengths[at], gaps[at], known))
+        found.append(one)
+    return found
+
+
+def _joined(numbers: npt.NDArray[Any] | None) -> bytes:
+    return b"" if numbers is None else numbers.tobytes()
+
+
+def _bounds(column: pa.ListArray) -> tuple[list[tuple[int, int]], list[bool], pa.Array]:
+    """Return begin and end of each list in the flat values, which are there, and the values."""
+    ends = column.offsets.to_numpy()
+    there = column.is_valid().to_pylist()
+    return list(pairwise((ends - ends[:1]).tolist())), there, column.flatten()
+
+
+def _arrays(table: pa.Table, name: str) -> list[npt.NDArray[Any] | None]:
+    bounds, there, values = _bounds(_chunk(table, name))
+    flat = values.to_numpy(zero_copy_only=False)
+    return [flat[i:j] if yes else None for (i, j), yes in zip(bounds, there, strict=True)]
+
+
+def _bytes(table: pa.Table, name: str, dtype: np.dtype[Any]) -> list[bytes | None]:
+    bounds, there, structs = _bounds(_chunk(table, name))
+    rows = np.empty(len(structs), dtype)
+    for field in dtype.names or ():
+        rows[field] = _numbers(structs.field(field), dtype[field])
+    return [rows[i:j].tobytes() if yes else None for (i, j), yes in zip(bounds, there, strict=True)]
+
+
+def _chunk(table: pa.Table, name: str) -> pa.ListArray:
+    column = table[name]
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _numbers(values: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if dtype.shape:
+        # Each with as many numbers as the type has, or this is an error.
+        flat = values.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat).reshape(len(values), *dtype.shape)
+    if dtype.kind == "S":
+        return np.array(values.to_pylist(), dtype)
+    return np.asarray(values.to_numpy(zero_copy_only=False))
+
+
+def _mosaic(said: Sequence[Any]) -> Mosaic:
+    tiles, normal, times, positions, is_square = said
+    at = None if positions is None else tuple(map(_floats, positions))
+    return Mosaic(int(tiles), _floats(normal), _floats(times), at, bool(is_square))
+
+
+def _floats(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def _tiling(said: str, planes: bytes | None, places: bytes | None) -> Tiling:
+    kept = json.loads(said)
+    tile, matrix = ((int(a), int(b)) for a, b in (kept["tile"], kept["matrix"]))
+    if min(*tile, *matrix) < 1 or -(-matrix[0] // tile[0]) * -(-matrix[1] // tile[1]) > MOST_PLACES:
+        raise ValueError(f"tiles of {tile} in a matrix of {matrix}")
+    frames = int(kept["frames"])
+    if places and len(places) != frames * PLACE.itemsize:
+        raise ValueError(f"{frames} tiles, and places of {len(places) // PLACE.itemsize}")
+    return Tiling(
+        frames,
+        tile,
+        matrix,
+        planes or b"",
+        places or b"",
+        int(kept["first"]),
+        str(kept["concatenation"]),
+        str(kept["pyramid"]),
+        tuple(OpticalPath(str(a), str(b), float(c)) for a, b, c in kept["paths"]),
+        _floats(kept["absent"]),
+        str(kept["fault"]),
+        tuple(Note(str(code), str(text)) for code, text in kept["notes"]),
+    )
+
+
+def _index(
+    one: Described,
+    row: Mapping[str, Any],
+    lengths: npt.NDArray[Any] | None,
+    gaps: npt.NDArray[Any] | None,
+    known: dict[Any, Any],
+) -> FrameIndex:
+    elements = {
+        "samples_per_pixel": one.samples,
+        "photometric_interpretation": one.photometric_interpretation,
+        "rows": one.rows,
+        "columns": one.columns,
+        "bits_allocated": one.bits_allocated,
+        "pixel_keyword": one.pixel_keyword,
+        "pixel_vr": row["pixel_vr"],
+        "planar_configuration": row["PlanarConfiguration"],
+        "number_of_frames": row["NumberOfFrames"],
+    }
+    if one.pixel_keyword == "PixelData":
+        elements |= {"bits_stored": one.bits_stored, "pixel_representation": int(one.signed)}
+    key = (one.transfer_syntax, *elements.values())
+    if key not in known:
+        there = {name: value for name, value in elements.items() if value is not None}
+        pixels, _ = image_pixel(Dataset(), UID(one.transfer_syntax), there, row["path"])
+        # They are the header's own.
+        known[key] = replace(pixels, interpretation_given=False)
+    pixels, spans = known[key], _spans(known[key].frame_bits, row, lengths, gaps)
+    notes = tuple(Note(note["code"], note["text"]) for note in row["notes"] or ())
+    return FrameIndex(pixels, spans, row["indexed_by"], notes)
+
+
+def _spans(
+    frame_bits: int,
+    row: Mapping[str, Any],
+    lengths: npt.NDArray[Any] | None,
+    gaps: npt.NDArray[Any] | None,
+) -> NativeSpans | ItemSpans:
+    first, end = row["first"], row["bytes"]
+    spans: NativeSpans | ItemSpans
+    if lengths is None:
+        spans = NativeSpans(first, frame_bits, row["native_frames"], row["native_unit"])
+        last = first + -(-spans.count * frame_bits // 8)
+    else:
+        if (lengths < 0).any() or (gaps is not None and (gaps < 0).any()):
+            raise ValueError("a frame of a length below 0")
+        gaps = None if gaps is None or not len(gaps) else gaps
+        items = spans_from_lengths(first, lengths, gaps)
+        spans, last = items, int(items.offsets[-1] + items.lengths[-1]) if len(items) else first
+    if not 0 <= first <= last <= end:
+        raise ValueError(f"frames from byte {first} to {last} of {end}")
+    return spans
