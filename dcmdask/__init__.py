@@ -19,6 +19,9 @@ from dcmdask.errors import *  # noqa: F403  the exceptions are all public, and c
 
 if TYPE_CHECKING:
     from dcmdask import batch as batch
+    from dcmdask.archive.catalog.build_catalog import build_catalog as build_catalog
+    from dcmdask.archive.catalog.catalog import Catalog as Catalog
+    from dcmdask.archive.catalog.catalog import open_catalog as open_catalog
     from dcmdask.archive.discovery import Skipped as Skipped
     from dcmdask.archive.from_dicom import from_dicom as from_dicom
     from dcmdask.archive.open_slide import open_slide as open_slide
@@ -45,6 +48,7 @@ __version__ = "0.3.0.dev0"
 
 # Loaded when first asked for, so that importing the package stays quick.
 _HOMES = {
+    "Catalog": "dcmdask.archive.catalog.catalog",
     "ExportReport": "dcmdask.store.export_report",
     "FrameArray": "dcmdask.pixels.frame_array",
     "Geometry": "dcmdask.geometry.grid",
@@ -56,8 +60,10 @@ _HOMES = {
     "Slide": "dcmdask.images.slides.whole_slide",
     "Stack": "dcmdask.images.volume",
     "VerifyReport": "dcmdask.store.verification.verify",
+    "build_catalog": "dcmdask.archive.catalog.build_catalog",
     "from_dicom": "dcmdask.archive.from_dicom",
     "iter_pixels": "dcmdask.pixels.pixel_array",
+    "open_catalog": "dcmdask.archive.catalog.catalog",
     "open_frames": "dcmdask.pixels.frame_array",
     "open_slide": "dcmdask.archive.open_slide",
     "pixel_array": "dcmdask.pixels.pixel_array",

@@ -35,7 +35,9 @@ JOB_MARK = "dcmdask.json"
 GROUP = "zarr.json"
 # The first file of a Zarr 2 group.
 ATTRIBUTES = ".zattrs"
-MARKS = frozenset({JOB_MARK, GROUP, ATTRIBUTES})
+# The file of a catalog that says which of its parts count.
+CATALOG_MARK = "catalog.json"
+MARKS = frozenset({JOB_MARK, GROUP, ATTRIBUTES, CATALOG_MARK})
 # Bytes of such a file that are read; dcmdask writes none that is longer.
 MOST = 2**24
 
@@ -119,6 +121,13 @@ def _of_archive(source: str) -> str:
 def is_url(source: str) -> bool:
     """Return whether fsspec is to reach it; an absolute path has no two slashes in a row."""
     return "://" in source
+
+
+def is_catalog(source: str) -> bool:
+    """Return whether a source is a catalog, one behind a URL by its name."""
+    if is_url(source):
+        return source.rstrip("/").endswith(".catalog")
+    return os.path.isfile(os.path.join(source, CATALOG_MARK))
 
 
 def local_path(one: str | os.PathLike[str]) -> str:

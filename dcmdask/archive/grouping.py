@@ -20,7 +20,7 @@ from dcmdask.dicom.header import read_header
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.sources import files
 
-__all__ = ["by_series", "series_of"]
+__all__ = ["by_series", "copy_of", "series_of"]
 
 # Threads that compare files; they wait for the disk.
 _READERS = 4
@@ -36,7 +36,7 @@ _DESCRIBED = tuple(one.name for one in fields(Described) if one.name not in ("so
 
 def series_of(
     described: Sequence[Described], lost: Iterable[Skipped] = ()
-) -> tuple[list[Series], list[Skipped]]:
+) -> tuple[list[Series], dict[str, str]]:
     """Return series without copies, and the copies.
 
     Parameters
@@ -50,19 +50,15 @@ def series_of(
     -------
     series : list of Series
         By Study and Series Instance UID; several studies in one series, by the first of them.
-    copies : list of Skipped
-        Of each instance, all files but the first by name.
+    copies : dict
+        Of each instance, all files but the first by name, with the name of that.
     """
     ordered = sorted(described, key=_by_series_and_name)
-    copies: dict[str, Skipped] = {}
+    copies: dict[str, str] = {}
     conflicts: dict[tuple[str, ...], list[Irregularity]] = {}
     for different in in_threads(_versions, _sharing_uid(ordered), _READERS):
         for original, *others in different:
-            reason = f"the same instance as {original.source.name}"
-            copies.update(
-                (one.source.name, Skipped(one.source.name, reason, "copy", "copy"))
-                for one in others
-            )
+            copies.update(dict.fromkeys((one.source.name for one in others), original.source.name))
         if len(different) > 1:
             first = different[0][0]
             text = (
@@ -83,7 +79,12 @@ def series_of(
         series.append(Series(key[1], instances, sorted(conflicts.get(key, ())), left_out))
     if len(series) == 1:
         series[0].left_out = tuple(chain.from_iterable(beside.values()))
-    return sorted(series, key=_by_study), list(copies.values())
+    return sorted(series, key=_by_study), copies
+
+
+def copy_of(path: str, original: str) -> Skipped:
+    """Return the entry of a file that is a copy of another one."""
+    return Skipped(path, f"the same instance as {original}", "copy", "copy")
 
 
 def _by_study(series: Series) -> tuple[str, str]:

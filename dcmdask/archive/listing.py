@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dcmdask.archive.containers.media import medium_of, unzipped
 from dcmdask.archive.containers.members import Archive, archive_of
 from dcmdask.archive.descriptions import Outcome, describe_files, describe_located
 from dcmdask.archive.discovery import Choice, Skipped, discover, discover_listed, is_url
-from dcmdask.archive.processes import describe_in_processes, in_threads
+from dcmdask.archive.processes import describe_in_processes, in_threads, on_cluster
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.dicom.image_pixel import inflate_limit
 from dcmdask.errors import HeaderError
 from dcmdask.sources.access import reaching
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Files that are described together: the answer of a worker process is worth its trip.
 BATCH = 64
@@ -30,12 +33,31 @@ REMOTE_THREADS = 64
 
 @dataclass
 class Listing:
-    """Sources, and the state of listing them."""
+    """Sources, and the state of listing them.
+
+    Attributes
+    ----------
+    sources : sequence of str
+    storage_options : mapping
+    chosen : Choice
+    decoding_options : mapping
+    with_index : bool
+        Whether frame indices are made where they are at hand.
+    is_known : callable, optional
+        Takes what :func:`dcmdask.archive.discovery.discover` or that of remote files yields;
+        returns whether the file need not be read.
+    skipped : list of Skipped
+        Folders and files that are not looked into.
+    files, listed : int
+        Number of files that were found, and of sources that were listed to their end.
+    """
 
     sources: Sequence[str]
     storage_options: Mapping[str, Any]
     chosen: Choice
     decoding_options: Mapping[str, Any]
+    with_index: bool = False
+    is_known: Callable[[Any], bool] | None = None
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
     listed: int = 0
@@ -55,6 +77,11 @@ class Listing:
         while batch := list(islice(paths, size)):
             self.files += len(batch)
             yield batch
+
+    def unknown(self, batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
+        """Yield what of batches has to be read."""
+        for batch in batches:
+            yield batch if self.is_known is None else [b for b in batch if not self.is_known(b)]
 
     def archives(self) -> dict[str, list[str]]:
         """Return the archives among the sources, and what of each is to be scanned."""
@@ -109,20 +136,51 @@ def _once(paths: Iterable[Any]) -> Iterator[Any]:
             yield path
 
 
-def outcomes(listing: Listing) -> Generator[list[Outcome]]:
-    """Yield what each file is, some at a time, in any order."""
+def outcomes(listing: Listing, client: Client | None = None) -> Generator[list[Outcome]]:
+    """Yield what each file is, some at a time, in any order.
+
+    Parameters
+    ----------
+    listing : Listing
+    client : distributed.Client, optional
+        Its workers read the headers; otherwise threads, and processes of this machine.
+    """
     known: dict[Any, Any] = {}
-    options = listing.decoding_options
-    batches = listing.batches(remote=False, size=BATCH)
+    how: dict[str, Any] = {"options": listing.decoding_options, "with_index": listing.with_index}
+    remote = {"storage_options": listing.storage_options, **how}
+    if client is not None:
+        for is_remote in (False, True):
+            batches = listing.unknown(listing.batches(remote=is_remote, size=BATCH))
+            yield from on_cluster(client, partial(describe_files, **remote), batches)
+        return
+    yield from _of_local_files(listing, known, how)
+    yield from _of_containers(listing, known)
+
+    def describe(batch: list[Any]) -> list[Outcome]:
+        # A web server is asked for what is known of a file, so not while listing.
+        (unknown,) = listing.unknown([batch])
+        return describe_files(unknown, known=known, **remote)
+
+    yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)
+
+
+def _of_local_files(
+    listing: Listing, known: dict[Any, Any], how: Mapping[str, Any]
+) -> Iterator[list[Outcome]]:
+    batches = listing.unknown(listing.batches(remote=False, size=BATCH))
     started = time.monotonic()
     for batch in batches:
         if time.monotonic() - started > PATIENCE:
             # A scan that ends before need not wait for dask to be imported.
             from dask.system import CPU_COUNT
 
-            yield from describe_in_processes(chain([batch], batches), CPU_COUNT, options)
+            yield from describe_in_processes(chain([batch], batches), CPU_COUNT, **how)
         else:
-            yield describe_files(batch, known=known, options=options)
+            yield describe_files(batch, known=known, **how)
+
+
+def _of_containers(listing: Listing, known: dict[Any, Any]) -> Iterator[list[Outcome]]:
+    options = listing.decoding_options
     for path in listing.opened(sorted(listing.gzipped), len(listing.gzipped)):
         limit = inflate_limit(options)
         yield [describe_located(path, partial(unzipped, path, limit), known, options)]
@@ -137,10 +195,3 @@ def outcomes(listing: Listing) -> Generator[list[Outcome]]:
             continue
         for url in listing.opened(archive.discover(urls, listing.chosen), len(urls)):
             yield [archive.describe(url, known, options)]
-    describe = partial(
-        describe_files,
-        storage_options=listing.storage_options,
-        known=known,
-        options=options,
-    )
-    yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)

@@ -1,4 +1,4 @@
-"""Describing files in threads and in child processes.
+"""Describing files in threads, in child processes, and on clusters.
 
 Describing is Python code, so it takes a process for each core to be quick. The processes are
 plain children with pipes: multiprocessing would run the caller's script again or copy a
@@ -20,10 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any, TypeVar, cast
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from dcmdask.archive.descriptions import Outcome, describe_files
 from dcmdask.archive.discovery import Skipped
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -80,6 +84,26 @@ def in_threads(
         yield from _in_flight(pool, function, tasks, threads * _AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def on_cluster(
+    client: Client, function: Callable[[Task], Result], tasks: Iterable[Task]
+) -> Iterator[Result]:
+    """Yield results as they come, from the workers of a cluster; few tasks wait there."""
+    from distributed import as_completed
+
+    ahead = _AHEAD * max(1, sum(client.nthreads().values()))
+    waiting = iter(tasks)
+    running = as_completed(with_results=True)
+    for count, task in enumerate(waiting, 1):
+        running.add(client.submit(function, task, pure=False))
+        if count >= ahead:
+            break
+    for future, result in running:
+        future.release()
+        for task in islice(waiting, 1):
+            running.add(client.submit(function, task, pure=False))
+        yield result
 
 
 # The parent's end

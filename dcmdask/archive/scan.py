@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from itertools import starmap
 from typing import Any
 
-from dcmdask.archive.discovery import Skipped, choice, is_url, may_be_lost, sources
-from dcmdask.archive.grouping import series_of
+from dcmdask.archive.discovery import Skipped, choice, is_catalog, is_url, may_be_lost, sources
+from dcmdask.archive.grouping import copy_of, series_of
 from dcmdask.archive.listing import Listing, outcomes
 from dcmdask.archive.scanned import Scan
 from dcmdask.dicom.description import Described
@@ -46,7 +47,8 @@ def scan(
         fsspec that is one of these, also inside an archive: ``"zip://a/**::archive.zip"``.
         Folders that a pattern names are scanned whole. A ZIP or TAR file stands for its members,
         also a gzipped one, a gzipped file for what is in it, and a DICOMDIR, if it is the only
-        source, for the files that it lists; ``~`` is the home folder.
+        source, for the files that it lists; ``~`` is the home folder. A folder with a catalog, or
+        a URL that ends in ``.catalog``, is opened as by :func:`dcmdask.open_catalog`.
     exclude : str or iterable of str, optional
         Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
         to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
@@ -92,6 +94,14 @@ def scan(
     """
     check_options(decoding_options, scan, HEADER_OPTIONS)
     listed = sources(src)
+    if len(listed) == 1 and is_catalog(listed[0]):
+        from dcmdask.archive.catalog.catalog import open_catalog
+
+        if exclude or follow_links:
+            raise ValueError("exclude and follow_links: the files of a catalog are chosen already")
+        catalog = open_catalog(listed[0], storage_options=storage_options)
+        catalog.check_options(decoding_options)
+        return catalog
     if storage_options and not all(map(is_url, listed)):
         raise ValueError("storage_options are for URLs, and a source is a local path")
     chosen = choice(exclude, follow_links)
@@ -111,6 +121,6 @@ def scan(
                 progress(done, listing.files if listing.complete else None)
     skipped += listing.skipped
     series, copies = series_of(described, sorted(filter(may_be_lost, skipped)))
-    skipped += copies
+    skipped += starmap(copy_of, copies.items())
     name = listed[0] if len(listed) == 1 else f"{len(listed)} sources"
     return Scan(series, sorted(skipped), done, name)

@@ -59,14 +59,26 @@ class Scan(Sequence[Series]):
     def __getitem__(self, key: int | str | slice) -> Series | tuple[Series, ...]:
         if not isinstance(key, str):
             return self._series[key]
-        same = [one for one in self if one.uid == key]
-        found = same or [one for one in self if key and one.uid.endswith(key)]
+        return self._series[self._place_of(key)]
+
+    def _place_of(self, key: str) -> int:
+        """Return the place of the series whose UID is `key`, or ends like it."""
+        uids = self._uids()
+        same = [place for place, uid in enumerate(uids) if uid == key]
+        found = same or [place for place, uid in enumerate(uids) if key and uid.endswith(key)]
         if len(found) != 1:
             raise KeyError(
                 f"the Series Instance UIDs of {len(found)} of {len(self)} series are {key!r} or "
                 "end like this"
             )
         return found[0]
+
+    def _uids(self) -> list[str]:
+        return [one.uid for one in self]
+
+    def reading_order(self, places: Iterable[int]) -> list[int]:
+        """Return places of series in the order in which they are read the fastest."""
+        return list(places)
 
     def __repr__(self) -> str:
         instances = sum(map(len, self))
@@ -116,9 +128,9 @@ class Scan(Sequence[Series]):
         for keyword in elements:
             if tag_for_keyword(keyword) is None:
                 raise ValueError(f"{keyword!r} is not a DICOM keyword")
-        places = range(len(self)) if query is None else matching(self.rows(), query)
+        places = range(len(self)) if query is None else matching(self.to_frame(), query)
         chosen = [self[place] for place in places]
-        chosen = [one for one in chosen if all(_has(one, *pair) for pair in elements.items())]
+        chosen = [one for one in chosen if all(has(one, *pair) for pair in elements.items())]
         return Scan(chosen, self.skipped, self.files, self.name)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -165,9 +177,15 @@ is 0 mm from the first']
         return frame_of(self.rows())
 
 
-def _has(series: Series, keyword: str, wanted: Any) -> bool:
+def has(series: Series, keyword: str, wanted: Any) -> bool:
+    """Return whether an element of a series has a value, as :meth:`Scan.select` compares it."""
     known = {**series.metadata, "SeriesDescription": series.description}
     value = known[keyword] if keyword in known else series.header.get(keyword)
+    return equals(value, wanted)
+
+
+def equals(value: Any, wanted: Any) -> bool:
+    """Return whether a value is what is wanted; text may have wildcards."""
     if isinstance(wanted, str):
         text = "" if value is None else str(value)
         return fnmatchcase(text.lower(), wanted.lower())

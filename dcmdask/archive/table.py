@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dcmdask.archive.copies import irregularities
@@ -93,7 +93,7 @@ def _dtype(one: Described) -> str:
 # Queries
 
 # Columns that can also be given by their DICOM keyword.
-_KEYWORDS = {
+KEYWORDS = {
     "modality": "Modality",
     "description": "SeriesDescription",
     "series_uid": "SeriesInstanceUID",
@@ -121,16 +121,16 @@ def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(COLUMNS))
 
 
-def matching(rows: Sequence[Mapping[str, Any]], query: str) -> list[int]:
-    """Return the places of the rows that a query of pandas is true for.
+def matching(frame: pd.DataFrame, query: str) -> list[int]:
+    """Return the places of the rows, of :func:`frame_of`, that a query of pandas is true for.
 
     Raises
     ------
     ValueError
         It is no query, or it matches nothing; the message says what there is.
     """
-    frame = frame_of(rows)
-    for column, keyword in _KEYWORDS.items():
+    frame = frame.copy(deep=False)
+    for column, keyword in KEYWORDS.items():
         frame[keyword] = frame[column]
     try:
         # Without the names of Python.

@@ -111,7 +111,7 @@ def selected(
     root, script = _root(source, found), script_of(process)
     names = names_of(found, root)
     every = range(len(found))
-    chosen = (every if select is None else matching(found.rows(), select))[:limit]
+    chosen = (every if select is None else matching(found.to_frame(), select))[:limit]
     job = Job(pickled(process), given, folder, identity(process, given), root, script, thumbnails)
     records = (left_out(one, root, job.identity, script) for one in found.doubtful)
     not_read = {one.name: one for one in records}

@@ -51,7 +51,7 @@ def scan(
     are damaged or unreadable, and may be part of a series.
     """
     from dcmdask.archive import scan as scanning
-    from dcmdask.archive.table import COLUMNS, matching
+    from dcmdask.archive.table import COLUMNS, frame_of, matching
     from dcmdask.console.progress import counting
 
     if as_json and as_csv:
@@ -67,7 +67,7 @@ def scan(
         )
     rows = found.rows()
     if select is not None:
-        rows = [rows[place] for place in matching(rows, select)]
+        rows = [rows[place] for place in matching(frame_of(rows), select)]
     if as_json:
         skipped = [one._asdict() for one in found.skipped]
         show(json.dumps({"files": found.files, "series": rows, "skipped": skipped}, indent=2))

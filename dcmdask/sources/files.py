@@ -270,6 +270,16 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
     return replace(remote_file(url, options, fs, path, info), start=start)
 
 
+def listed(url: str, options: Mapping[str, Any]) -> RemoteFile | None:
+    """Return a file as its server describes it, unread; None where it tells no size."""
+    import fsspec
+
+    with reaching(url):
+        fs, path = fsspec.core.url_to_fs(url, **options)
+        info = information(fs, path)
+        return None if info.get("size") is None else remote_file(url, options, fs, path, info)
+
+
 def remote_file(
     url: str, options: Mapping[str, Any], fs: Any, path: str, info: Mapping[str, Any]
 ) -> RemoteFile:

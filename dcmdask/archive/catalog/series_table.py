@@ -1,0 +1,197 @@
+"""Series of a catalog: which rows are of each, and a row for each with what a scan shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dcmdask.archive.catalog.parts import (
+    INSTANCES,
+    SERIES,
+    SERIES_SCHEMA,
+    group_sizes,
+    read_part,
+    write_tables,
+)
+from dcmdask.archive.discovery import folder_of
+from dcmdask.archive.grouping import series_of
+from dcmdask.archive.series import Series
+from dcmdask.archive.table import row
+from dcmdask.dicom.description import Described
+from dcmdask.sources.folder import Folder
+
+Key: TypeAlias = tuple[str, str, str, str]
+"""Study, series, modality and folder, as :func:`dcmdask.archive.grouping.by_series` has them."""
+_OF_KEY = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "path")
+# Instances that are in memory to make rows of series; more where one series has more.
+_BLOCK = 10_000
+# Series of a row group.
+_GROUP = 10_000
+
+
+@dataclass
+class Rows:
+    """Rows of one series: how many, and the row groups that hold them, by part."""
+
+    count: int = 0
+    groups: dict[str, list[int]] = field(default_factory=dict)
+
+
+def keys_of(table: pa.Table) -> Iterator[Key]:
+    """Yield the key of the series of each row."""
+    for uid, study, modality, path in zip(
+        *(table[name].to_pylist() for name in _OF_KEY), strict=True
+    ):
+        yield ("", uid, "", "") if uid else (study, "", modality, folder_of(path))
+
+
+def rows_by_series(folder: Folder, parts: Iterable[str]) -> dict[Key, Rows]:
+    """Return the rows of each series, in the order of the parts."""
+    found: dict[Key, Rows] = {}
+    for part in parts:
+        keys = keys_of(read_part(folder, INSTANCES, part, _OF_KEY))
+        for group, size in enumerate(group_sizes(folder, part)):
+            for key in (next(keys) for _ in range(size)):
+                rows = found.setdefault(key, Rows())
+                rows.count += 1
+                groups = rows.groups.setdefault(part, [])
+                if not groups or groups[-1] != group:
+                    groups.append(group)
+    return found
+
+
+def write_series(
+    folder: Folder,
+    parts: Sequence[str],
+    changed: Collection[Key],
+    before: Sequence[str],
+    described: Callable[[pa.Table], list[Described]],
+    root: str,
+) -> str:
+    """Write the series of all instances, and return the name of the part.
+
+    Parameters
+    ----------
+    folder : Folder
+    parts : sequence of str
+        Of instances.
+    changed : collection of tuple
+        Series whose instances are not those of before.
+    before : sequence of str
+        Parts of series, of which the others are taken.
+    described : callable
+        Takes rows; returns what they describe.
+    root : str
+        Of the catalog.
+    """
+    found = rows_by_series(folder, parts)
+    tables = [SERIES_SCHEMA.empty_table()]
+    for part in before:
+        table = read_part(folder, SERIES, part)
+        keys = [tuple(key) for key in table["key"].to_pylist()]
+        same = [at for at, key in enumerate(keys) if key in found and key not in changed]
+        places = [_places(found.pop(keys[at])) for at in same]
+        at = SERIES_SCHEMA.get_field_index("places")
+        column = pa.array(places, SERIES_SCHEMA.field(at).type)
+        tables.append(table.take(same).set_column(at, SERIES_SCHEMA.field(at), column))
+    for block in _blocks(found):
+        rows = [*_rows_of(folder, block, described, root)]
+        tables.append(pa.Table.from_pylist(rows, SERIES_SCHEMA))
+    joined = pa.concat_tables(tables)
+    uids = [(key[1], *key) for key in joined["key"].to_pylist()]
+    order = sorted(zip(joined["study"].to_pylist(), uids, range(len(joined)), strict=True))
+    joined = joined.take([at for _, _, at in order])
+    groups = (joined.slice(at, _GROUP) for at in range(0, max(1, len(joined)), _GROUP))
+    return write_tables(folder, SERIES, groups)
+
+
+def _blocks(found: Mapping[Key, Rows]) -> Iterator[dict[Key, Rows]]:
+    block: dict[Key, Rows] = {}
+    count = 0
+    for key, rows in found.items():
+        block[key] = rows
+        count += rows.count
+        if count >= _BLOCK:
+            yield block
+            block, count = {}, 0
+    if block:
+        yield block
+
+
+def _rows_of(
+    folder: Folder,
+    block: Mapping[Key, Rows],
+    described: Callable[[pa.Table], list[Described]],
+    root: str,
+) -> Iterator[dict[str, Any]]:
+    groups: dict[str, set[int]] = {}
+    for rows in block.values():
+        for part, numbers in rows.groups.items():
+            groups.setdefault(part, set()).update(numbers)
+    instances: list[Described] = []
+    for part, some in groups.items():
+        table = read_part(folder, INSTANCES, part, groups=sorted(some))
+        mask = pa.array([key in block for key in keys_of(table)], pa.bool_())
+        instances += described(table.filter(mask))
+    series, copies = series_of(instances)
+    keys = {_key_of(one, root): one for one in series}
+    by_key = _paths_by_key(copies, instances, root)
+    for key, rows in block.items():
+        one = keys[key]
+        told = row(0, one)
+        yield {
+            **told,
+            "folder": _relative(told["folder"], root),
+            "bytes": sum(instance.source.size for instance in one.instances),
+            "key": list(key),
+            "study": min(instance.study_uid for instance in one.instances),
+            "conflicts": [text.text.replace(f"{root}/", "") for text in one.conflicts],
+            "copies": [
+                {"path": _relative(path, root), "original": _relative(copies[path], root)}
+                for path in by_key.get(key, ())
+            ],
+            "places": _places(rows),
+        }
+
+
+def _key_of(series: Series, root: str) -> Key:
+    return _key_of_instance(series.instances[0], root)
+
+
+def _key_of_instance(one: Described, root: str) -> Key:
+    if one.series_uid:
+        return "", one.series_uid, "", ""
+    return one.study_uid, "", one.modality, _relative(folder_of(one.source.name), root)
+
+
+def _paths_by_key(
+    copies: Mapping[str, str], instances: Iterable[Described], root: str
+) -> dict[Key, list[str]]:
+    found: dict[Key, list[str]] = {}
+    for one in instances:
+        if one.source.name in copies:
+            found.setdefault(_key_of_instance(one, root), []).append(one.source.name)
+    return found
+
+
+def _relative(path: str, root: str) -> str:
+    return path.removeprefix(root).strip("/")
+
+
+def _places(rows: Rows) -> list[dict[str, Any]]:
+    return [{"part": part, "groups": groups} for part, groups in rows.groups.items()]
+
+
+def of_series(table: pa.Table, key: Key, copies: Collection[str]) -> pa.Table:
+    """Return the rows of one series, without copies."""
+    if key[1]:
+        table = table.filter(pc.equal(table["SeriesInstanceUID"], key[1]))
+    mask = [
+        one == key and path not in copies
+        for one, path in zip(keys_of(table), table["path"].to_pylist(), strict=True)
+    ]
+    return table.filter(pa.array(mask, pa.bool_()))
