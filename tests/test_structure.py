@@ -56,6 +56,8 @@ EXTRAS = ("xarray", "nifti", "itk", "table", "ome", "http", "s3")
 NAMES = {"PIL": "pillow"}
 PUBLIC = {
     "Advice",
+    "Catalog",
+    "CatalogError",
     "ExportReport",
     "FrameArray",
     "Geometry",
@@ -70,8 +72,10 @@ PUBLIC = {
     "VerifyReport",
     "__version__",
     "batch",
+    "build_catalog",
     "from_dicom",
     "iter_pixels",
+    "open_catalog",
     "open_frames",
     "open_slide",
     "pictures",

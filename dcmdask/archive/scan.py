@@ -95,13 +95,11 @@ def scan(
     check_options(decoding_options, scan, HEADER_OPTIONS)
     listed = sources(src)
     if len(listed) == 1 and is_catalog(listed[0]):
-        from dcmdask.archive.catalog.catalog import open_catalog
+        from dcmdask.archive.catalog.catalog import opened_with
 
         if exclude or follow_links:
             raise ValueError("exclude and follow_links: the files of a catalog are chosen already")
-        catalog = open_catalog(listed[0], storage_options=storage_options)
-        catalog.check_options(decoding_options)
-        return catalog
+        return opened_with(listed[0], storage_options, decoding_options)
     if storage_options and not all(map(is_url, listed)):
         raise ValueError("storage_options are for URLs, and a source is a local path")
     chosen = choice(exclude, follow_links)

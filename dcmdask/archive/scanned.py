@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, overload
 
 from pydicom.datadict import tag_for_keyword
 
 from dcmdask.archive.discovery import Skipped, common_folder
+from dcmdask.archive.grouping import by_series
 from dcmdask.archive.series import Series
 from dcmdask.archive.table import HEADS, cells, frame_of, matching, row
 from dcmdask.pixels.notebook import html_table
@@ -38,7 +39,11 @@ class Scan(Sequence[Series]):
         Number of files that were looked into.
     name : str
         Display name of the source.
+    root : str
+        Folder or URL that holds all files, where one was named; empty otherwise.
     """
+
+    root = ""
 
     def __init__(
         self, series: Iterable[Series], skipped: Iterable[Skipped], files: int, name: str
@@ -63,7 +68,7 @@ class Scan(Sequence[Series]):
 
     def _place_of(self, key: str) -> int:
         """Return the place of the series whose UID is `key`, or ends like it."""
-        uids = self._uids()
+        uids = [uid for _, uid, _, _ in self.keys()]
         same = [place for place, uid in enumerate(uids) if uid == key]
         found = same or [place for place, uid in enumerate(uids) if key and uid.endswith(key)]
         if len(found) != 1:
@@ -73,11 +78,27 @@ class Scan(Sequence[Series]):
             )
         return found[0]
 
-    def _uids(self) -> list[str]:
-        return [one.uid for one in self]
+    def keys(self) -> list[tuple[str, ...]]:
+        """Return study, UID, modality and folder of each series; with a UID nothing but that."""
+        return [key_of(one) for one in self]
+
+    def opener(self, place: int) -> Callable[[], Series]:
+        """Return what returns a series and does not hold the others.
+
+        Parameters
+        ----------
+        place : int
+        """
+        one = self[place]
+        return lambda: one
 
     def reading_order(self, places: Iterable[int]) -> list[int]:
-        """Return places of series in the order in which they are read the fastest."""
+        """Return places of series in the order in which they are read the fastest.
+
+        Parameters
+        ----------
+        places : iterable of int
+        """
         return list(places)
 
     def __repr__(self) -> str:
@@ -175,6 +196,12 @@ class Scan(Sequence[Series]):
 is 0 mm from the first']
         """
         return frame_of(self.rows())
+
+
+def key_of(series: Series) -> tuple[str, ...]:
+    """Return study, UID, modality and folder of a series, as its instances are grouped by."""
+    study, _, *others = by_series(series.instances[0])
+    return study, series.uid, *others
 
 
 def has(series: Series, keyword: str, wanted: Any) -> bool:

@@ -26,6 +26,7 @@ from dcmdask.pixels.decode import Decoding, Encoded, check_plugin
 from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.reduced import decode_reduced
 from dcmdask.sources import files
+from dcmdask.sources.current import check_unchanged
 
 # The scan found the number of frames, file by file.
 _OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})
@@ -115,7 +116,7 @@ class JoinedFrames(ArrayLike):
         """Open the instance `number`, and hold it against what was described."""
         source, index = self._sources[number], self._indices[number]
         if index is not None:
-            files.check_unchanged(source)
+            check_unchanged(source)
             instance = instance_of(source, index, self._warned)
         else:
             uid = self._uids.get(number, "")

@@ -6,14 +6,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from traceback import walk_tb
 from typing import Any
 
 from dcmdask.archive.discovery import Skipped
-from dcmdask.archive.grouping import by_series
-from dcmdask.archive.series import Series
 from dcmdask.batch.identity import digest, source_of_files
 from dcmdask.errors import DcmdaskError, Note
 from dcmdask.sources.folder import Folder
@@ -312,24 +310,26 @@ def relative(text: str, root: str) -> str:
 # Names
 
 
-def names_of(series: Iterable[Series], root: str = "") -> list[str]:
+def names_of(keys: Sequence[tuple[str, ...]], root: str = "") -> list[str]:
     """Return a name for each series, unique and safe in a path.
 
     The Series Instance UID; where several series share one, or where there is none, a hash of it,
     their study and folder, so that no series gets the name of another that is gone. Folders are
     relative to `root`, since the archive may be moved.
+
+    Parameters
+    ----------
+    keys : sequence of tuple
+        As :meth:`dcmdask.Scan.keys` returns them.
+    root : str, optional
     """
-    series = list(series)
-    uids = Counter(one.uid for one in series)
+    uids = Counter(uid for _, uid, _, _ in keys)
     taken: Counter[str] = Counter()
     found = []
-    for one in series:
-        name = one.uid
+    for *same, folder in keys:
+        name = uid = same[1]
         if not _UID.fullmatch(name) or uids[name] > 1:
-            told = [one.uid]
-            for instance in one.instances[:1]:
-                *same, folder = by_series(instance)
-                told += [*same, relative(f"{folder}/", root)]
+            told = [uid, *same, relative(f"{folder}/", root)]
             name = f"series-{digest(repr(told).encode())}"
         taken[name] += 1
         found.append(name if taken[name] == 1 else f"{name}-{taken[name]}")

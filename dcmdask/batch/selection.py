@@ -51,7 +51,7 @@ class Selection(NamedTuple):
     ends : tuple of Stored
         A file of the first of them and of the last; empty if there are none.
     waiting : deque
-        Name and series of those that no worker has been given yet.
+        Name of those that no worker has been given yet, and what returns them.
     before : mapping
         State of the series that were asked for to their number, as in `BatchReport`.
     another_job : int
@@ -70,7 +70,7 @@ class Selection(NamedTuple):
     files: int
     total: int
     ends: tuple[Stored, ...]
-    waiting: deque[tuple[str, Series]]
+    waiting: deque[tuple[str, Callable[[], Series]]]
     before: Mapping[str, int]
     another_job: int
     pending: Sequence[str]
@@ -81,7 +81,9 @@ class Selection(NamedTuple):
     def works(self) -> Iterator[Work]:
         """Yield the waiting series, once: one that is done takes no more memory."""
         while self.waiting:
-            name, one = self.waiting.popleft()
+            name, opened = self.waiting.popleft()
+            one = opened()
+            del opened
             # Pickling a series keeps memory with it, and it may belong to the caller.
             copied = Series(one.uid, one.instances, one.conflicts, one.left_out)
             yield Work(name, copied, source_of(copied), times_of(copied))
@@ -109,9 +111,10 @@ def selected(
     _check_call(process, given)
     found, source = _scanned(source, folder, progress, how)
     root, script = _root(source, found), script_of(process)
-    names = names_of(found, root)
+    names = names_of(found.keys(), root)
     every = range(len(found))
     chosen = (every if select is None else matching(found.to_frame(), select))[:limit]
+    chosen = found.reading_order(chosen)
     job = Job(pickled(process), given, folder, identity(process, given), root, script, thumbnails)
     records = (left_out(one, root, job.identity, script) for one in found.doubtful)
     not_read = {one.name: one for one in records}
@@ -135,13 +138,13 @@ def selected(
     numbers, states, another_job = [], Counter[str](), 0
     touched: dict[str, tuple[str, str]] = {}
     for number in chosen:
-        series, was = found[number], before.get(names[number])
-        lacked = _has_one_of(lacking, series, root)
+        was = before.get(names[number])
+        lacked = bool(lacking) and _has_one_of(lacking, found[number], root)
         if was is None and not lacked:
             state = "new"
         elif was is None or lacked or was.pending or not was.done:
             state = "failed"
-        elif _is_current(was, job, series):
+        elif _is_current(was, job, series := found[number]):
             state = "done"
             if was.times != (times := times_of(series)):
                 touched[was.name] = (was.times, times)
@@ -155,7 +158,7 @@ def selected(
         if state == "changed":
             another_job += was is not None and was.made_by != job.identity
     ends = tuple(found[numbers[end]].instances[end].source for end in (0, -1) if numbers)
-    waiting = deque((names[number], found[number]) for number in numbers)
+    waiting = deque((names[number], found.opener(number)) for number in numbers)
     return Selection(
         job,
         found.files,
@@ -188,7 +191,9 @@ def _scanned(
         source = source if isinstance(source, str | os.PathLike) else list(source)
         check_apart(sources(source), folder.url, folder.options)
         found = scan(source, progress=progress, **how)
-    if found is source or how.get("follow_links"):
+    if found.root:
+        check_apart([found.root], folder.url, folder.options)
+    elif found is source or how.get("follow_links"):
         # Links may lead to the target.
         files = (one.source.name for each in found for one in each.instances)
         folders = sorted(set(map(folder_of, files)))
@@ -216,6 +221,8 @@ def _root(source: Any, found: Scan) -> str:
 
     It follows from the source as it was given, since the files in it change from run to run.
     """
+    if found.root:
+        return found.root
     files = (one.source.name for series in found for one in series.instances)
     names = chain(files, (one.path for one in found.doubtful))
     if isinstance(source, Scan):
@@ -230,7 +237,7 @@ def _root(source: Any, found: Scan) -> str:
 
 def _has_one_of(files: set[str], series: Series, root: str) -> bool:
     """Return whether one of `files`, relative to the root, is of a series."""
-    return any(relative(one.source.name, root) in files for one in series.instances if files)
+    return any(relative(one.source.name, root) in files for one in series.instances)
 
 
 def _check_call(process: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from dcmdask.images.summary import counted
 from dcmdask.sources.access import options_of
 
 if TYPE_CHECKING:
+    from dcmdask.archive.catalog.catalog import Catalog
     from dcmdask.archive.scan import Scan
 
 
@@ -38,6 +39,18 @@ def scan(
     follow_links: options.FollowLinks = False,
     set: options.Set = None,
     storage_option: options.StorageOption = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="CATALOG",
+            help="Keep what is found in this catalog, a folder or URL, or bring it up to date: "
+            "files that it knows and that have not changed are not read again.",
+        ),
+    ] = None,
+    target_option: options.TargetOption = None,
+    scheduler: options.Scheduler = None,
     as_json: options.AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print a table as comma-separated values.")
@@ -49,6 +62,11 @@ def scan(
     counted and named. The number of a series, its UID or the end of that is what other commands
     take as --series. Descriptions are free text, and may name a person. Exit code 1: some files
     are damaged or unreadable, and may be part of a series.
+
+    With --output, what is found is kept in a catalog, a folder of Parquet files. The next time only
+    new and changed files are read, and a scan that was interrupted goes on. Every command takes
+    the catalog as its source, and reads no header again. It holds descriptions and paths, so it
+    stays with its archive.
     """
     from dcmdask.archive import scan as scanning
     from dcmdask.archive.table import COLUMNS, frame_of, matching
@@ -56,15 +74,19 @@ def scan(
 
     if as_json and as_csv:
         raise ValueError("--json and --csv: one of them at a time")
-    with counting("files") as advance:
-        found = scanning.scan(
-            sources,
-            exclude=exclude or (),
-            follow_links=follow_links,
-            progress=advance,
-            storage_options=options_of(storage_option or ()),
-            **options.overrides_of(set),
-        )
+    how = {
+        "exclude": exclude or (),
+        "follow_links": follow_links,
+        "storage_options": options_of(storage_option or ()),
+        **options.overrides_of(set),
+    }
+    if output is not None:
+        found: Scan = _kept(sources, output, options_of(target_option or ()), scheduler, how)
+    elif target_option or scheduler:
+        raise ValueError("--target-option and --scheduler go with --output")
+    else:
+        with counting("files") as advance:
+            found = scanning.scan(sources, progress=advance, **how)
     rows = found.rows()
     if select is not None:
         rows = [rows[place] for place in matching(frame_of(rows), select)]
@@ -79,6 +101,38 @@ def scan(
         if as_csv:
             say(f"dcmdask: {skipped_files(found)}")
         raise typer.Exit(FAILURES)
+
+
+def _kept(
+    sources: Sequence[str],
+    output: str,
+    target_options: Mapping[str, Any],
+    scheduler: str | None,
+    how: Mapping[str, Any],
+) -> Catalog:
+    """Scan into a catalog, and say what was new."""
+    from dcmdask.archive.catalog.build_catalog import build_catalog
+    from dcmdask.console.progress import counting
+    from dcmdask.store.scheduler import cluster
+
+    if len(sources) != 1:
+        raise ValueError("--output: a catalog is of one folder, or one URL")
+    with cluster(scheduler, None) as client, counting("files") as advance:
+        found = build_catalog(
+            sources[0],
+            output,
+            client=client,
+            progress=advance,
+            target_options=target_options,
+            **how,
+        )
+    changes = found.changes
+    assert changes is not None, "it was built now"
+    say(
+        f"dcmdask: {output}: {changes.new} new, {changes.changed} changed, {changes.gone} gone, "
+        f"{changes.known} as before"
+    )
+    return found
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -201,29 +201,8 @@ def locate(
     return _locate_path(os.fsdecode(src))
 
 
-def check_unchanged(source: Source) -> None:
-    """Check that a remote file is still the one that was located; local ones are when read.
-
-    Raises
-    ------
-    SourceChangedError
-        Its size, or its entity tag, checksum or modification time is another one.
-    """
-    # With an entity tag of a web server's, each read is conditional.
-    if not isinstance(source, RemoteFile) or source.etag:
-        return
-    import fsspec
-
-    with reaching(source.name):
-        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
-        fs.invalidate_cache(path)
-        info = information(fs, path)
-        found = (info.get("size"), content_key(fs, path, info))
-    if found != (source.size, source.key):
-        raise _changed(source, found[0])
-
-
-def _changed(source: LocalFile | RemoteFile, size: int | None) -> SourceChangedError:
+def changed(source: LocalFile | RemoteFile, size: int | None) -> SourceChangedError:
+    """Return the error for a file that is not the one that was located."""
     return SourceChangedError(
         f"the file has changed since it was opened ({size} bytes now, {source.size} then); open "
         "it again, or scan again where it is of a catalog",
@@ -268,16 +247,6 @@ def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
     if is_whole:
         return Memory(start, name=url)
     return replace(remote_file(url, options, fs, path, info), start=start)
-
-
-def listed(url: str, options: Mapping[str, Any]) -> RemoteFile | None:
-    """Return a file as its server describes it, unread; None where it tells no size."""
-    import fsspec
-
-    with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **options)
-        info = information(fs, path)
-        return None if info.get("size") is None else remote_file(url, options, fs, path, info)
 
 
 def remote_file(
@@ -377,7 +346,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         with open(source.path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if (status.st_size, status.st_mtime_ns) != (source.size, source.modified):
-                raise _changed(source, status.st_size)
+                raise changed(source, status.st_size)
             yield cast(BinaryIO, file)
     elif isinstance(source, Member):
         yield source.file

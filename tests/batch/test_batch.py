@@ -25,6 +25,7 @@ from pydicom.data import get_testdata_file
 
 import dcmdask
 from dcmdask import ClusterError, batch
+from dcmdask.archive.scanned import key_of
 from dcmdask.batch.records import Record, names_of, records
 from dcmdask.batch.selection import selected
 from dcmdask.sources.folder import Folder
@@ -315,7 +316,7 @@ def test_a_query_that_makes_no_sense(series: Path, tmp_path: Path) -> None:
 def test_names_never_lead_elsewhere(uid: str, series: Path) -> None:
     one, other = dcmdask.scan(series)[:2]
     odd = dcmdask.Series(uid, one.instances)
-    names = names_of([odd, other, dcmdask.Series(uid, other.instances)])
+    names = names_of([*map(key_of, [odd, other, dcmdask.Series(uid, other.instances)])])
     assert len(set(names)) == 3
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
     assert not any(".." in name or name.startswith(".") for name in names)
@@ -332,7 +333,7 @@ def test_the_name_of_a_series_without_uid(tmp_path: Path) -> None:
         dataset.SOPInstanceUID = f"1.2.{number}"
         for folder in ("a", "b"):
             dataset.save_as(root / folder / f"{number}.dcm")
-        return names_of(dcmdask.scan(root), str(root))
+        return names_of(dcmdask.scan(root).keys(), str(root))
 
     first = names(tmp_path / "old", 2)
     assert len({*first}) == 2
@@ -348,12 +349,12 @@ def test_series_without_a_uid_never_take_the_name_of_another(tmp_path: Path) -> 
         dataset.StudyInstanceUID, dataset.SOPInstanceUID = f"1.2.{study}", f"1.2.3.{study}"
         (tmp_path / study).mkdir()
         dataset.save_as(tmp_path / study / "0.dcm")
-    every = names_of(dcmdask.scan(tmp_path), str(tmp_path))
+    every = names_of(dcmdask.scan(tmp_path).keys(), str(tmp_path))
     assert len({*every}) == 3 and all(name.startswith("series-") for name in every)
     shutil.rmtree(tmp_path / "1")
-    assert names_of(dcmdask.scan(tmp_path), str(tmp_path)) == every[1:]
+    assert names_of(dcmdask.scan(tmp_path).keys(), str(tmp_path)) == every[1:]
     shutil.rmtree(tmp_path / "2")
-    assert names_of(dcmdask.scan(tmp_path), str(tmp_path)) == every[2:]
+    assert names_of(dcmdask.scan(tmp_path).keys(), str(tmp_path)) == every[2:]
 
 
 def test_the_record_of_a_file_that_is_gone_goes(tmp_path: Path) -> None:

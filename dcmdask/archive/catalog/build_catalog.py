@@ -36,6 +36,7 @@ from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import CatalogError, StoreExistsError
 from dcmdask.sources import files
+from dcmdask.sources.current import listed
 from dcmdask.sources.folder import Folder
 
 if TYPE_CHECKING:
@@ -240,10 +241,10 @@ class _Scan:
         if isinstance(one, str) and is_url(one):
             if not len(self.known):
                 return False
-            listed = files.listed(one, self.listing.storage_options)
-            if listed is None:
+            found = listed(one, self.listing.storage_options)
+            if found is None:
                 return False
-            one = listed
+            one = found
         if isinstance(one, files.RemoteFile):
             path, size, key = self._path(one.name), one.size, one.key
             self._states[one.name] = (size, None, key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -103,7 +103,7 @@ class Catalog(Scan):
         Files and folders that are no part of a series; the second may be.
     files : int
         Number of files that were looked into.
-    name : str
+    name, root : str
         The folder or URL of the archive.
     changes : Changes or None
         What the scan found that made it; None of one that was opened.
@@ -136,6 +136,7 @@ class Catalog(Scan):
         self._numbers: Sequence[int] = range(len(self._table))
         self._groups = lru_cache(_KEPT)(partial(_read_group, folder))
         self.files, self.name = mark.files, mark.root
+        self.root = mark.root
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -149,8 +150,12 @@ class Catalog(Scan):
             return tuple(self._series_of(number) for number in self._numbers[key])
         return self._series_of(self._numbers[self._place_of(key) if isinstance(key, str) else key])
 
-    def _uids(self) -> list[str]:
-        return [key[1] for key in self._rows["key"].to_pylist()]
+    def keys(self) -> list[tuple[str, ...]]:
+        """Return study, UID, modality and folder of each series; with a UID nothing but that."""
+        return [
+            (*same, "" if same[1] else self._absolute(folder))
+            for *same, folder in self._rows["key"].to_pylist()
+        ]
 
     @property
     def _rows(self) -> pa.Table:
@@ -261,22 +266,6 @@ class Catalog(Scan):
             ]
         return self._with(numbers)
 
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        """Check that instances can be opened with decoding options: with none, or those they have.
-
-        Raises
-        ------
-        CatalogError
-            They were described with others.
-        """
-        if options and dict(options) != self._mark.options:
-            raise CatalogError(
-                f"it was made with the decoding options {self._mark.options}, and not with "
-                f"{dict(options)}: scan again into another catalog, or take the files",
-                source=self._folder.url,
-                code="catalog-options",
-            )
-
     def _with(self, numbers: Sequence[int]) -> Catalog:
         found = object.__new__(Catalog)
         found.__dict__.update(self.__dict__)
@@ -311,8 +300,22 @@ class Catalog(Scan):
         """
         return frame_of(self.rows())
 
+    def opener(self, place: int) -> Callable[[], Series]:
+        """Return what reads a series from the catalog.
+
+        Parameters
+        ----------
+        place : int
+        """
+        return partial(self.__getitem__, place)
+
     def reading_order(self, places: Iterable[int]) -> list[int]:
-        """Return places of series in the order in which their rows are read the fastest."""
+        """Return places of series in the order in which their rows are read the fastest.
+
+        Parameters
+        ----------
+        places : iterable of int
+        """
         first = self._rows["places"].to_pylist()
         parts = {name: at for at, name in enumerate(self._mark.instances)}
 
@@ -330,6 +333,27 @@ class Catalog(Scan):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._groups = lru_cache(_KEPT)(partial(_read_group, self._folder))
+
+
+def opened_with(
+    path: str, storage_options: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> Catalog:
+    """Open a catalog with decoding options: with none, or those that it was made with.
+
+    Raises
+    ------
+    CatalogError
+        It was made with others.
+    """
+    found = open_catalog(path, storage_options=storage_options)
+    if options and dict(options) != found._mark.options:
+        raise CatalogError(
+            f"it was made with the decoding options {found._mark.options}, and not with "
+            f"{dict(options)}: scan again into another catalog, or take the files",
+            source=path,
+            code="catalog-options",
+        )
+    return found
 
 
 def _read_group(folder: Folder, part: str, group: int) -> pa.Table:
