@@ -99,7 +99,7 @@ def main() -> None:
         chosen = timed(f"select {query}", lambda: found.select(query), 2)
         timed('select(Modality="CT")', lambda: found.select(Modality="CT"), 2)
         timed("to_frame()", found.to_frame, None)
-        timed("first series that was selected, as an array", lambda: chosen[0].to_dask(), None)
+        timed("first series that was selected, as an array", chosen[0].to_dask, None)
         size = sum(one.stat().st_size for one in Path(target).rglob("*") if one.is_file())
         limit = 300 * given.instances / 1e6
         print(f"\nsize {size / 1e6:.0f} MB, {size / given.instances:.0f} bytes an instance", end="")

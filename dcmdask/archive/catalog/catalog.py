@@ -361,7 +361,12 @@ def _read_group(folder: Folder, part: str, group: int) -> pa.Table:
 
 
 def instances_of(
-    folder: Folder, mark: Mark, storage_options: Mapping[str, Any], table: pa.Table
+    folder: Folder,
+    mark: Mark,
+    storage_options: Mapping[str, Any],
+    table: pa.Table,
+    *,
+    with_index: bool = True,
 ) -> list[Described]:
     """Return what rows of a catalog describe.
 
@@ -384,7 +389,8 @@ def instances_of(
 
     def read() -> list[Described]:
         try:
-            return described(table, source, tuple(sorted(mark.options.items())))
+            options = tuple(sorted(mark.options.items()))
+            return described(table, source, options, with_index=with_index)
         except DcmdaskError as error:
             raise ValueError(error.message) from error
 

@@ -6,6 +6,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import fsspec
@@ -209,6 +210,7 @@ def packed(groups: Iterable[pa.Table], schema: pa.Schema) -> bytes:
     return buffer.getvalue()
 
 
+@lru_cache
 def _leaves(schema: pa.Schema) -> list[str]:
     """Return the paths of the columns that a Parquet file of a schema has."""
     empty = io.BytesIO()

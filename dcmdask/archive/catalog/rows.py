@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from dcmdask.archive.catalog.columns import arrays_of, bytes_of, lists, structs
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, RawValue
 from dcmdask.dicom.frame_facts import FACTS
@@ -59,6 +59,16 @@ _BOOLS = {
     "lossy": "lossy",
 }
 _LISTS = {"ImageType": "image_type", "dimensions": "dimensions"}
+
+# Columns that a source, and a frame index, is made of.
+_LOCATED = ("path", "bytes", "modified", "key", "etag")
+_INDEXED = (
+    *_LOCATED,
+    *("indexed_by", "pixel_vr", "PlanarConfiguration", "NumberOfFrames"),
+    *("first", "native_frames", "native_unit", "notes"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated"),
+    *("pixel_keyword", "BitsStored", "signed", "TransferSyntaxUID"),
+)
 
 _ENCODINGS = {
     "implicit little endian": IMPLICIT_LITTLE,
@@ -132,6 +142,7 @@ def table_of(instances: Sequence[Described], paths: Sequence[str]) -> pa.Table:
     paths : sequence of str
         Of each, relative to the root of the catalog.
     """
+    tilings = [one.tiling for one in instances]
     local = [isinstance(one.source, LocalFile) for one in instances]
     found: dict[str, Any] = {
         "path": list(paths),
@@ -141,16 +152,20 @@ def table_of(instances: Sequence[Described], paths: Sequence[str]) -> pa.Table:
         "etag": [None if near else _etag(one) for one, near in zip(instances, local, strict=True)],
         "frames": [len(one) for one in instances],
         "PixelPaddingValue": [one.padding for one in instances],
-        "index_values": _lists([np.frombuffer(one.index_values, "<u4") for one in instances]),
-        "facts": _structs([one.table for one in instances], FACTS),
+        "index_values": lists([np.frombuffer(one.index_values, "<u4") for one in instances]),
+        "facts": structs([one.table for one in instances], FACTS, _FACTS),
         "own": [_own_rows(one.own) for one in instances],
         "own_encoding": [_CALLED[one.own.encoding] for one in instances],
         "mosaic": [
             None if one.mosaic == NO_MOSAIC else json.dumps(one.mosaic) for one in instances
         ],
-        "tiling": [_tiling_text(one.tiling) if one.tiling else None for one in instances],
-        "planes": _structs([one.tiling.table if one.tiling else None for one in instances], FACTS),
-        "places": _structs([one.tiling.places if one.tiling else None for one in instances], PLACE),
+        "tiling": [one and _tiling_text(one) for one in tilings],
+        "planes": structs(
+            [one.tiling.table if one.tiling else None for one in instances], FACTS, _FACTS
+        ),
+        "places": structs(
+            [one.tiling.places if one.tiling else None for one in instances], PLACE, _PLACE
+        ),
     }
     for names in (_TEXTS, _INTEGERS, _BOOLS, _LISTS):
         for name, attribute in names.items():
@@ -205,49 +220,10 @@ def _index_columns(indices: Sequence[FrameIndex | None]) -> dict[str, Any]:
         "first": firsts,
         "native_frames": of_native("count"),
         "native_unit": of_native("unit"),
-        "lengths": _lists([None if one is None else one[1] for one in packed]),
-        "gaps": _lists([None if one is None else one[2] for one in packed]),
+        "lengths": lists([None if one is None else one[1] for one in packed]),
+        "gaps": lists([None if one is None else one[2] for one in packed]),
         "notes": each(lambda one: [note._asdict() for note in one.notes]),
     }
-
-
-def _starts(counts: Iterable[int | None]) -> tuple[pa.Array, list[bool]]:
-    """Return the offsets of lists of so many values, and which of them are there."""
-    there = [count is not None for count in counts]
-    ends = np.cumsum([0, *(count or 0 for count in counts)])
-    return pa.array(ends, pa.int32()), there
-
-
-def _listed(counts: Sequence[int | None], values: pa.Array) -> pa.Array:
-    ends, there = _starts(counts)
-    missing = None if all(there) else pa.array([not one for one in there])
-    return pa.ListArray.from_arrays(ends, values, mask=missing)
-
-
-def _lists(each: Sequence[npt.NDArray[Any] | None]) -> pa.Array:
-    """Return lists of integers, which come as arrays."""
-    values = [one for one in each if one is not None]
-    dtype = values[0].dtype if values else np.dtype(np.int64)
-    joined = np.concatenate([np.empty(0, dtype), *values])
-    kind = pa.uint32() if dtype == np.uint32 else pa.int64()
-    return _listed([None if one is None else len(one) for one in each], pa.array(joined, kind))
-
-
-def _structs(each: Sequence[bytes | None], dtype: np.dtype[Any]) -> pa.Array:
-    """Return lists of structs, which come as the bytes of a structured type."""
-    rows = np.frombuffer(b"".join(one or b"" for one in each), dtype)
-    columns = [_column(np.ascontiguousarray(rows[name])) for name in dtype.names or ()]
-    structs = pa.StructArray.from_arrays(columns, fields=list(_FACTS if dtype is FACTS else _PLACE))
-    counts = [None if one is None else len(one) // dtype.itemsize for one in each]
-    return _listed(counts, structs)
-
-
-def _column(values: npt.NDArray[Any]) -> pa.Array:
-    if values.ndim == 2:
-        count, length = values.shape
-        return _listed([length] * count, pa.array(values.ravel()))
-    # NaN stands for an element that is absent.
-    return pa.array(values, from_pandas=values.dtype.kind == "f")
 
 
 # From columns
@@ -257,6 +233,8 @@ def described(
     table: pa.Table,
     source: Callable[[Mapping[str, Any]], Stored],
     overrides: tuple[tuple[str, Any], ...] = (),
+    *,
+    with_index: bool = True,
 ) -> list[Described]:
     """Return what rows describe.
 
@@ -268,6 +246,8 @@ def described(
         Takes `path`, `bytes`, `modified`, `key` and `etag` of a row; returns its source.
     overrides : tuple, optional
         Options that all were described with.
+    with_index : bool
+        Whether frame indices are made.
 
     Raises
     ------
@@ -280,79 +260,46 @@ def described(
         for field in SCHEMA
         if not pa.types.is_nested(field.type) or field.name in ("own", "notes", *_LISTS)
     }
-    facts, planes = (_bytes(table, name, FACTS) for name in ("facts", "planes"))
-    places, values = _bytes(table, "places", PLACE), _arrays(table, "index_values")
-    lengths, gaps = _arrays(table, "lengths"), _arrays(table, "gaps")
+    facts, planes = (bytes_of(table, name, FACTS) for name in ("facts", "planes"))
+    places, numbers = bytes_of(table, "places", PLACE), arrays_of(table, "index_values")
+    lengths, gaps = arrays_of(table, "lengths"), arrays_of(table, "gaps")
+    attributes = {**_TEXTS, **_INTEGERS, **_BOOLS}
+    columns = zip(*(plain[name] for name in attributes), strict=True)
     known: dict[Any, Any] = {}
     found = []
-    for at in range(table.num_rows):
-        row = {name: column[at] for name, column in plain.items()}
-        given: dict[str, Any] = {
-            attribute: row[name]
-            for names in (_TEXTS, _INTEGERS, _BOOLS)
-            for name, attribute in names.items()
-        }
-        given |= {attribute: tuple(row[name]) for name, attribute in _LISTS.items()}
-        own = tuple((one["tag"], RawValue(one["vr"], one["value"])) for one in row["own"])
+    for at, values in enumerate(columns):
+        row = {name: plain[name][at] for name in (_INDEXED if with_index else _LOCATED)}
+        own = tuple((one["tag"], RawValue(one["vr"], one["value"])) for one in plain["own"][at])
+        mosaic, tiling = plain["mosaic"][at], plain["tiling"][at]
         one = Described(
             source=source(row),
-            **given,
-            padding=row["PixelPaddingValue"],
+            **dict(zip(attributes.values(), values, strict=True)),
+            image_type=tuple(plain["ImageType"][at]),
+            dimensions=tuple(plain["dimensions"][at]),
+            padding=plain["PixelPaddingValue"][at],
             table=facts[at] or b"",
-            index_values=_joined(values[at]),
-            own=OwnElements(own, _ENCODINGS[row["own_encoding"]]) if own else NONE,
-            mosaic=_mosaic(json.loads(row["mosaic"])) if row["mosaic"] else NO_MOSAIC,
-            tiling=_tiling(row["tiling"], planes[at], places[at]) if row["tiling"] else None,
+            index_values=_joined(numbers[at]),
+            own=OwnElements(own, _ENCODINGS[plain["own_encoding"][at]]) if own else NONE,
+            mosaic=_mosaic(json.loads(mosaic)) if mosaic else NO_MOSAIC,
+            tiling=_tiling(tiling, planes[at], places[at]) if tiling else None,
             overrides=overrides,
+            index=(
+                _index(row, lengths[at], gaps[at], known)
+                if row.get("indexed_by") is not None
+                else None
+            ),
         )
-        if len(one) != row["frames"] or (
+        frames = plain["frames"][at]
+        if len(one) != frames or (
             one.dimensions and len(one.index_values) != 4 * len(one) * len(one.dimensions)
         ):
-            raise ValueError(f"row {at} has {row['frames']} frames, and facts of {len(one)}")
-        if row["indexed_by"] is not None:
-            one = replace(one, index=_index(one, row, lengths[at], gaps[at], known))
+            raise ValueError(f"row {at} has {frames} frames, and facts of {len(one)}")
         found.append(one)
     return found
 
 
 def _joined(numbers: npt.NDArray[Any] | None) -> bytes:
     return b"" if numbers is None else numbers.tobytes()
-
-
-def _bounds(column: pa.ListArray) -> tuple[list[tuple[int, int]], list[bool], pa.Array]:
-    """Return begin and end of each list in the flat values, which are there, and the values."""
-    ends = column.offsets.to_numpy()
-    there = column.is_valid().to_pylist()
-    return list(pairwise((ends - ends[:1]).tolist())), there, column.flatten()
-
-
-def _arrays(table: pa.Table, name: str) -> list[npt.NDArray[Any] | None]:
-    bounds, there, values = _bounds(_chunk(table, name))
-    flat = values.to_numpy(zero_copy_only=False)
-    return [flat[i:j] if yes else None for (i, j), yes in zip(bounds, there, strict=True)]
-
-
-def _bytes(table: pa.Table, name: str, dtype: np.dtype[Any]) -> list[bytes | None]:
-    bounds, there, structs = _bounds(_chunk(table, name))
-    rows = np.empty(len(structs), dtype)
-    for field in dtype.names or ():
-        rows[field] = _numbers(structs.field(field), dtype[field])
-    return [rows[i:j].tobytes() if yes else None for (i, j), yes in zip(bounds, there, strict=True)]
-
-
-def _chunk(table: pa.Table, name: str) -> pa.ListArray:
-    column = table[name]
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-
-
-def _numbers(values: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if dtype.shape:
-        # Each with as many numbers as the type has, or this is an error.
-        flat = values.flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat).reshape(len(values), *dtype.shape)
-    if dtype.kind == "S":
-        return np.array(values.to_pylist(), dtype)
-    return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
 def _mosaic(said: Sequence[Any]) -> Mosaic:
@@ -390,29 +337,30 @@ def _tiling(said: str, planes: bytes | None, places: bytes | None) -> Tiling:
 
 
 def _index(
-    one: Described,
     row: Mapping[str, Any],
     lengths: npt.NDArray[Any] | None,
     gaps: npt.NDArray[Any] | None,
     known: dict[Any, Any],
 ) -> FrameIndex:
     elements = {
-        "samples_per_pixel": one.samples,
-        "photometric_interpretation": one.photometric_interpretation,
-        "rows": one.rows,
-        "columns": one.columns,
-        "bits_allocated": one.bits_allocated,
-        "pixel_keyword": one.pixel_keyword,
+        "samples_per_pixel": row["SamplesPerPixel"],
+        "photometric_interpretation": row["PhotometricInterpretation"],
+        "rows": row["Rows"],
+        "columns": row["Columns"],
+        "bits_allocated": row["BitsAllocated"],
+        "pixel_keyword": row["pixel_keyword"],
         "pixel_vr": row["pixel_vr"],
         "planar_configuration": row["PlanarConfiguration"],
         "number_of_frames": row["NumberOfFrames"],
     }
-    if one.pixel_keyword == "PixelData":
-        elements |= {"bits_stored": one.bits_stored, "pixel_representation": int(one.signed)}
-    key = (one.transfer_syntax, *elements.values())
+    if row["pixel_keyword"] == "PixelData":
+        elements["bits_stored"] = row["BitsStored"]
+        elements["pixel_representation"] = int(row["signed"])
+    syntax = row["TransferSyntaxUID"]
+    key = (syntax, *elements.values())
     if key not in known:
         there = {name: value for name, value in elements.items() if value is not None}
-        pixels, _ = image_pixel(Dataset(), UID(one.transfer_syntax), there, row["path"])
+        pixels, _ = image_pixel(Dataset(), UID(syntax), there, row["path"])
         # They are the header's own.
         known[key] = replace(pixels, interpretation_given=False)
     pixels, spans = known[key], _spans(known[key].frame_bits, row, lengths, gaps)
