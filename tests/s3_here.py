@@ -39,6 +39,7 @@ class Server:
         self._counted = itertools.count()
         self._at: tuple[int | None, int, int] = (None, 0, 0)
         self.asked: list[tuple[str, str | None]] = []
+        self.paths: list[str] = []
         self.env = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
             "AWS_ACCESS_KEY_ID": "key",
@@ -96,6 +97,7 @@ class Server:
 
     def _watched(self, environ: Any, start_response: Any) -> Any:
         self.asked.append((environ["REQUEST_METHOD"], environ.get("HTTP_RANGE")))
+        self.paths.append(environ["PATH_INFO"])
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             at, group, number = self._at
             if next(self._counted) == at:

@@ -134,16 +134,14 @@ def build_catalog(
     Changes(new=0, changed=0, gone=0, known=17)
     """
     check_options(decoding_options, build_catalog, HEADER_OPTIONS)
-    root = _root(src)
+    source, root = _source_and_root(src)
     folder = Folder.of(catalog, target_options)
     listing = Listing(
-        [root], storage_options or {}, choice(exclude, follow_links), decoding_options
+        [source], storage_options or {}, choice(exclude, follow_links), decoding_options
     )
     with folder.lease(CATALOG_MARK) as held:
         if not held:
-            raise StoreExistsError(
-                f"another process is writing the catalog {folder.url}", code="catalog-busy"
-            )
+            raise _busy(folder)
         mark = _begun(folder, root, decoding_options)
         there = {kind: _parts(folder, kind) for kind in KINDS}
         scan = _Scan(folder, listing, root, Known(folder, there[INSTANCES], there[SKIPPED]))
@@ -154,8 +152,15 @@ def build_catalog(
     return found
 
 
-def _root(src: Any) -> str:
-    """Return the absolute path or the URL of the folder that is scanned."""
+def _busy(folder: Folder) -> StoreExistsError:
+    return StoreExistsError(
+        f"another process is writing the catalog {folder.url}: wait for it, and scan again",
+        code="catalog-busy",
+    )
+
+
+def _source_and_root(src: Any) -> tuple[str, str]:
+    """Return the absolute path or the URL of a folder, as it is listed and as paths begin."""
     if not isinstance(src, str | os.PathLike):
         raise TypeError("a catalog is of one folder, or one URL")
     (root,) = sources(src)
@@ -163,7 +168,7 @@ def _root(src: Any) -> str:
         raise NotADirectoryError(f"{root} is no folder, and a catalog is of one")
     if "::" in root:
         raise ValueError(f"{root}: a catalog is of a folder, and not of an archive: unpack it")
-    return root.rstrip("/") or root
+    return root, root.rstrip("/")
 
 
 def _begun(folder: Folder, root: str, options: Mapping[str, Any]) -> Mark:
@@ -310,8 +315,14 @@ class _Scan:
                 code="catalog-archive",
             )
 
+    def _check_alone(self, mark: Mark) -> None:
+        """Check that nobody has written the catalog meanwhile: an object store has no locks."""
+        if read_mark(self.folder) != mark:
+            raise _busy(self.folder)
+
     def committed(self, mark: Mark, there: Mapping[str, Sequence[str]]) -> Changes:
         """Remove what is gone, write the series, and put all that in place at once."""
+        self._check_alone(mark)
         gone: set[str] = set()
         changed: set[Key] = set()
         parts = {INSTANCES: [*self.written[INSTANCES]], SKIPPED: [*self.written[SKIPPED]]}
@@ -349,13 +360,12 @@ class _Scan:
             self.folder, now.instances, changed, mark.series, described, self.root
         )
         now = now._replace(series=(series,))
+        self._check_alone(mark)
         write_mark(self.folder, now)
-        # Those of before, and of scans that were interrupted.
+        # Those of before, and of scans that were interrupted; not those of one that begins now.
         for kind in KINDS:
-            counting = set(getattr(now, kind))
-            self.folder.remove(
-                f"{kind}/{name}" for name in _parts(self.folder, kind) if name not in counting
-            )
+            spent = {*there[kind], *self.written.get(kind, ())} - {*getattr(now, kind)}
+            self.folder.remove(f"{kind}/{name}" for name in spent)
         return changes
 
     def _without(self, kind: str, name: str, table: pa.Table, lost: list[bool]) -> list[str]:

@@ -23,6 +23,8 @@ from dcmdask.sources.folder import Folder
 INSTANCES, SKIPPED, SERIES = "instances", "skipped", "series"
 KINDS = (INSTANCES, SKIPPED, SERIES)
 VERSION = 1
+# What a file that is damaged, or made up, can raise where it is understood.
+_DAMAGE = (ValueError, TypeError, LookupError, OSError, RecursionError)
 # Instances of a row group, which is what is read for a series, and their frames: slides have 10^5.
 _GROUP_ROWS, _GROUP_FRAMES = 1000, 200_000
 _SKIPPED = pa.schema(
@@ -237,6 +239,8 @@ def opened(folder: Folder, key: str, schema: pa.Schema) -> pq.ParquetFile:
                 file = pq.ParquetFile(url)
             else:
                 fs, path = fsspec.core.url_to_fs(url, **(folder.options or {}))
+                # It may remember a listing of before.
+                fs.invalidate_cache()
                 file = pq.ParquetFile(fs.open(path, "rb"), pre_buffer=True)
     except FileNotFoundError as error:
         raise CatalogError("it is not there", source=url, code="catalog-part") from error
@@ -295,7 +299,14 @@ def understood(url: str, read: Callable[[], Any]) -> Any:
         return read()
     except CatalogError:
         raise
-    except (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, OSError) as error:
+    except (
+        pa.ArrowException,
+        ValueError,
+        TypeError,
+        LookupError,
+        OSError,
+        RecursionError,
+    ) as error:
         raise damaged(url, error) from error
 
 

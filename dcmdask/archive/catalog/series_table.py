@@ -97,14 +97,16 @@ def write_series(
         places = [_places(found.pop(keys[at])) for at in same]
         at = SERIES_SCHEMA.get_field_index("places")
         column = pa.array(places, SERIES_SCHEMA.field(at).type)
-        tables.append(table.take(same).set_column(at, SERIES_SCHEMA.field(at), column))
+        tables.append(
+            table.take(pa.array(same, pa.int64())).set_column(at, SERIES_SCHEMA.field(at), column)
+        )
     for block in _blocks(found):
         rows = [*_rows_of(folder, block, described, root)]
         tables.append(pa.Table.from_pylist(rows, SERIES_SCHEMA))
     joined = pa.concat_tables(tables)
     uids = [(key[1], *key) for key in joined["key"].to_pylist()]
     order = sorted(zip(joined["study"].to_pylist(), uids, range(len(joined)), strict=True))
-    joined = joined.take([at for _, _, at in order])
+    joined = joined.take(pa.array([at for _, _, at in order], pa.int64()))
     groups = (joined.slice(at, _GROUP) for at in range(0, max(1, len(joined)), _GROUP))
     return write_tables(folder, SERIES, groups)
 
