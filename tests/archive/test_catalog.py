@@ -300,9 +300,8 @@ def test_odd_names(tmp_path: Path, target: Path) -> None:
     paths[0].rename(odd)
     found = dcmdask.build_catalog(root, target)
     assert len(found[0]) == 3
-    assert [(one.code, one.path[-16:]) for one in found.doubtful] == [
-        ("name", "/\\udcff\\udcfe.dcm"[-13:])
-    ]
+    assert [one.code for one in found.doubtful] == ["name"]
+    assert found.doubtful[0].path.endswith("/\\udcff\\udcfe.dcm")
     with pytest.warns(match="left out"):
         assert found[0].to_dask().compute().shape == (3, 16, 12)
 

@@ -355,7 +355,9 @@ class _Scan:
         now = Mark(self.root, mark.options, self.listing.files, *names)
         if mark.series and now == mark._replace(series=()):
             return changes
-        described = partial(instances_of, self.folder, now, {}, with_index=False)
+        described = partial(
+            instances_of, self.folder, now, self.listing.storage_options, with_index=False
+        )
         series = write_series(
             self.folder, now.instances, changed, mark.series, described, self.root
         )
