@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
@@ -190,10 +189,9 @@ def _places(rows: Rows) -> list[dict[str, Any]]:
 
 def of_series(table: pa.Table, key: Key, copies: Collection[str]) -> pa.Table:
     """Return the rows of one series, without copies."""
-    if key[1]:
-        table = table.filter(pc.equal(table["SeriesInstanceUID"], key[1]))
-    mask = [
-        one == key and path not in copies
-        for one, path in zip(keys_of(table), table["path"].to_pylist(), strict=True)
-    ]
-    return table.filter(pa.array(mask, pa.bool_()))
+    paths = table["path"].to_pylist()
+    rows = [at for at, one in enumerate(keys_of(table)) if one == key and paths[at] not in copies]
+    if rows and rows[-1] - rows[0] + 1 == len(rows):
+        # Mostly they are together, and nothing is copied.
+        return table.slice(rows[0], len(rows))
+    return table.take(pa.array(rows, pa.int64()))
