@@ -37,7 +37,7 @@ MODALITIES = ("CT", "MR", "PT")
 def made(count: int, root: str) -> Iterator[Described]:
     """Yield descriptions of instances that could lie below `root`."""
     source = files.locate(get_testdata_file("CT_small.dcm"))
-    one = describe(source, with_index=True)
+    one = describe(source, indexing="at hand")
     facts = np.frombuffer(one.table, FACTS).copy()
     assert one.index is not None
     random = np.random.default_rng(16)

@@ -18,6 +18,7 @@ from dcmdask.dicom.conversion import code_string
 from dcmdask.dicom.description import Described, describe
 from dcmdask.dicom.header import Header, read_header
 from dcmdask.dicom.image_pixel import inflate_limit
+from dcmdask.dicom.instance import Indexing
 from dcmdask.dicom.without_pixels import without_pixels
 from dcmdask.errors import DcmdaskError, NoPixelDataError, NotDicomError
 from dcmdask.sources import files
@@ -59,7 +60,7 @@ def describe_files(
     storage_options: Mapping[str, Any] | None = None,
     known: dict[Any, Any] | None = None,
     options: Mapping[str, Any] | None = None,
-    with_index: bool = False,
+    indexing: Indexing = "no",
 ) -> list[Outcome]:
     """Describe files, in their order.
 
@@ -71,8 +72,8 @@ def describe_files(
         Values of earlier files, which equal ones are replaced by.
     options : mapping, optional
         Decoding options, as for :func:`dcmdask.scan`.
-    with_index : bool, optional
-        Whether frame indices are made where they are at hand.
+    indexing : {"no", "at hand", "walk"}, optional
+        Which frame indices are made.
     """
     known = {} if known is None else known
     options = {} if options is None else options
@@ -83,7 +84,7 @@ def describe_files(
             partial(files.locate, one, storage_options, limit),
             known,
             options,
-            with_index,
+            indexing,
         )
         for one in paths
     ]
@@ -97,7 +98,7 @@ def describe_located(
     locate: Callable[[], files.Stored],
     known: dict[Any, Any],
     options: Mapping[str, Any],
-    with_index: bool = False,
+    indexing: Indexing = "no",
 ) -> Outcome:
     """Describe one file.
 
@@ -106,7 +107,7 @@ def describe_located(
     path : str
     locate : callable
         Returns the place of its bytes.
-    known, options, with_index : dict, mapping, bool
+    known, options, indexing : dict, mapping, str
         As for :func:`describe_files`.
     """
     # Warnings about the header come when its frames are opened.
@@ -116,7 +117,7 @@ def describe_located(
             if not source.size:
                 return empty(path)
             try:
-                return _sharing(describe(source, options, with_index=with_index), known)
+                return _sharing(describe(source, options, indexing=indexing), known)
             except NoPixelDataError:
                 return _without_pixels(path, source, options)
         except NotDicomError:

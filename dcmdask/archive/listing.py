@@ -16,6 +16,7 @@ from dcmdask.archive.discovery import Choice, Skipped, discover, discover_listed
 from dcmdask.archive.processes import describe_in_processes, in_threads, on_cluster
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.dicom.image_pixel import inflate_limit
+from dcmdask.dicom.instance import Indexing
 from dcmdask.errors import HeaderError
 from dcmdask.sources.access import reaching
 
@@ -41,8 +42,8 @@ class Listing:
     storage_options : mapping
     chosen : Choice
     decoding_options : mapping
-    with_index : bool
-        Whether frame indices are made where they are at hand.
+    indexing : {"no", "at hand", "walk"}
+        Which frame indices are made.
     is_known : callable, optional
         Takes what :func:`dcmdask.archive.discovery.discover` or that of remote files yields;
         returns whether the file need not be read.
@@ -56,7 +57,7 @@ class Listing:
     storage_options: Mapping[str, Any]
     chosen: Choice
     decoding_options: Mapping[str, Any]
-    with_index: bool = False
+    indexing: Indexing = "no"
     is_known: Callable[[Any], bool] | None = None
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
@@ -146,7 +147,7 @@ def outcomes(listing: Listing, client: Client | None = None) -> Generator[list[O
         Its workers read the headers; otherwise threads, and processes of this machine.
     """
     known: dict[Any, Any] = {}
-    how: dict[str, Any] = {"options": listing.decoding_options, "with_index": listing.with_index}
+    how: dict[str, Any] = {"options": listing.decoding_options, "indexing": listing.indexing}
     remote = {"storage_options": listing.storage_options, **how}
     if client is not None:
         for is_remote in (False, True):

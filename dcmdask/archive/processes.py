@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from dcmdask.archive.descriptions import Outcome, describe_files
 from dcmdask.archive.discovery import Skipped
+from dcmdask.dicom.instance import Indexing
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -113,7 +114,7 @@ def describe_in_processes(
     batches: Iterable[list[str]],
     processes: int,
     options: Mapping[str, Any] | None = None,
-    with_index: bool = False,
+    indexing: Indexing = "no",
 ) -> Iterator[list[Outcome]]:
     """Describe batches of local files in child processes, which end with the iterator.
 
@@ -128,10 +129,10 @@ def describe_in_processes(
         it waits: a child process takes longer to start than to describe a thousand files.
     options : mapping, optional
         Decoding options, as for :func:`describe_files`.
-    with_index : bool, optional
-        Whether frame indices are made.
+    indexing : {"no", "at hand", "walk"}, optional
+        Which frame indices are made.
     """
-    how: Mapping[str, Any] = {"options": options, "with_index": with_index}
+    how: Mapping[str, Any] = {"options": options, "indexing": indexing}
     describe = partial(describe_files, **how)
     here = describe if processes <= _FEW else None
     workers = processes - (here is not None)

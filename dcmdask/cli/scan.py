@@ -49,6 +49,14 @@ def scan(
             "files that it knows and that have not changed are not read again.",
         ),
     ] = None,
+    walk: Annotated[
+        bool,
+        typer.Option(
+            "--walk",
+            help="Of remote files without an offset table, keep where each frame is: moves all "
+            "their bytes, once.",
+        ),
+    ] = False,
     target_option: options.TargetOption = None,
     scheduler: options.Scheduler = None,
     as_json: options.AsJson = False,
@@ -81,9 +89,10 @@ def scan(
         **options.overrides_of(set),
     }
     if output is not None:
-        found: Scan = _kept(sources, output, options_of(target_option or ()), scheduler, how)
-    elif target_option or scheduler:
-        raise ValueError("--target-option and --scheduler go with --output")
+        how |= {"walk": walk, "target_options": options_of(target_option or ())}
+        found: Scan = _kept(sources, output, scheduler, how)
+    elif target_option or scheduler or walk:
+        raise ValueError("--walk, --target-option and --scheduler go with --output")
     else:
         with counting("files") as advance:
             found = scanning.scan(sources, progress=advance, **how)
@@ -106,7 +115,6 @@ def scan(
 def _kept(
     sources: Sequence[str],
     output: str,
-    target_options: Mapping[str, Any],
     scheduler: str | None,
     how: Mapping[str, Any],
 ) -> Catalog:
@@ -118,14 +126,7 @@ def _kept(
     if len(sources) != 1:
         raise ValueError("--output: a catalog is of one folder, or one URL")
     with cluster(scheduler, None) as client, counting("files") as advance:
-        found = build_catalog(
-            sources[0],
-            output,
-            client=client,
-            progress=advance,
-            target_options=target_options,
-            **how,
-        )
+        found = build_catalog(sources[0], output, client=client, progress=advance, **how)
     changes = found.changes
     assert changes is not None, "it was built now"
     say(

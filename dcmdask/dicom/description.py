@@ -33,7 +33,7 @@ from dcmdask.dicom.image_pixel import (
     header_options,
     inflate_limit,
 )
-from dcmdask.dicom.instance import index_at_hand, no_pixel_data, pixels_of
+from dcmdask.dicom.instance import Indexing, index_of, no_pixel_data, pixels_of
 from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnElements, own_elements
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private.diffusion import PRIVATE_ELEMENTS, private_diffusion
@@ -259,7 +259,7 @@ def describe(
     options: Mapping[str, Any] | None = None,
     *,
     header: Header | None = None,
-    with_index: bool = False,
+    indexing: Indexing = "no",
 ) -> Described:
     """Describe one instance, in one walk over its header.
 
@@ -280,8 +280,9 @@ def describe(
         :func:`dcmdask.open_frames`; others are not looked at.
     header : Header, optional
         Header of this source with :data:`WANTED` and :data:`SEQUENCES`, if it was read already.
-    with_index : bool
-        Whether the frame index is made where it is at hand; not where there are overrides.
+    indexing : {"no", "at hand", "walk"}
+        Whether the frame index is made: where it is at hand, or always; not where there are
+        overrides.
 
     Raises
     ------
@@ -354,7 +355,7 @@ def describe(
         own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
         tiling=tiling,
         overrides=tuple(header_options(options).items()),
-        index=index_at_hand(header, element, excess) if with_index and not overrides else None,
+        index=None if overrides else index_of(header, element, excess, indexing),
     )
 
 

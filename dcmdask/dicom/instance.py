@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -68,6 +68,8 @@ _NEWER = {
     "1.2.840.10008.1.2.4.112": "JPEG XL",
 }
 _VIDEO = ("MPEG", "HEVC", "H.264", "SMPTE")
+# Which frame indices are made when files are described.
+Indexing: TypeAlias = Literal["no", "at hand", "walk"]
 _LOG = logging.getLogger("dcmdask")
 
 
@@ -165,11 +167,12 @@ def instance_of(
     return instance
 
 
-def index_at_hand(header: Header, element: Element, excess: bool) -> FrameIndex | None:
-    """Return the frame index of a header if little more than the header is read for it.
+def index_of(
+    header: Header, element: Element, excess: bool, indexing: Indexing
+) -> FrameIndex | None:
+    """Return the frame index of a header, to be kept.
 
-    None where items of a remote file would be walked over, of a deflated data set, and where
-    there are frames missing: opening the instance says so.
+    None of a deflated data set, and where frames are missing: opening the instance says so.
 
     Parameters
     ----------
@@ -179,9 +182,12 @@ def index_at_hand(header: Header, element: Element, excess: bool) -> FrameIndex 
         Pixel data element.
     excess : bool
         Whether frames beyond the declared ones count.
+    indexing : {"no", "at hand", "walk"}
+        None; what can be had by reading little more than the header; or also by a walk over the
+        items of remote files that have no offset table, for which they are moved whole.
     """
     source = header.source
-    if isinstance(source, files.Inflated):
+    if indexing == "no" or isinstance(source, files.Inflated):
         return None
     pixels, notes = pixels_of(header, element, {})
     place = place_of(header, element, {})
@@ -190,15 +196,20 @@ def index_at_hand(header: Header, element: Element, excess: bool) -> FrameIndex 
             spans, called, more = index_native(place, pixels, excess)
         elif (only := only_item(place, header.head, pixels.number_of_frames)) is not None:
             spans, called, more = only
-        elif isinstance(source, files.RemoteFile) and not (
-            has_table(place, header.head, pixels.number_of_frames) or is_tiff(source.start)
-        ):
+        elif indexing == "at hand" and _takes_a_walk(place, header.head, pixels):
             return None
         else:
             spans, called, more = index_encapsulated(place, pixels, excess)
     except (PixelDataError, HeaderError):
         return None
     return FrameIndex(pixels, spans, called, (*header.notes, *notes, *more))
+
+
+def _takes_a_walk(place: PixelDataElement, head: bytes, pixels: ImagePixel) -> bool:
+    """Return whether items of a remote file are to be walked over."""
+    if not isinstance(place.source, files.RemoteFile):
+        return False
+    return not (has_table(place, head, pixels.number_of_frames) or is_tiff(place.source.start))
 
 
 def issue(note: Note, name: str, warned: set[str] | None = None) -> None:

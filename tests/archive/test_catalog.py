@@ -20,7 +20,7 @@ import s3_here
 import xarray as xr
 from make_dicom import encapsulated, native, noise, saved
 from pydicom.data import get_testdata_file
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
 from real_files import corpus_root
 from servers import nginx
 
@@ -610,6 +610,23 @@ def test_two_scans_of_an_object_store_at_once(s3: s3_here.Server, archive: Path)
         dcmdask.build_catalog(root, target, progress=meanwhile, **how)
     same(dcmdask.open_catalog(target, storage_options=s3.options), other[0])
     same(dcmdask.build_catalog(root, target, **how), dcmdask.scan(root, storage_options=s3.options))
+
+
+def test_a_walk_is_kept(s3: s3_here.Server, target: Path) -> None:
+    """Of a remote file without an offset table, once it is asked for."""
+    frames = noise(40, 64, 64, dtype="u2")
+    data = encapsulated(frames, JPEG2000Lossless, table="none")
+    s3.put("slides/a", data)
+    root, how = f"s3://{s3_here.BUCKET}/slides", {"storage_options": s3.options}
+    assert dcmdask.build_catalog(root, target, **how)[0].instances[0].index is None
+    found = dcmdask.build_catalog(root, target, walk=True, **how)
+    assert found.changes == Changes(0, 1, 0, 0)
+    assert dcmdask.build_catalog(root, target, walk=True, **how).changes == Changes(0, 0, 0, 1)
+    asked = len(s3.asked)
+    array = found[0].to_dask()
+    np.testing.assert_array_equal(array[3].compute(), frames[3])
+    # What it is now, and the bytes of one frame.
+    assert [method for method, _ in s3.asked[asked:]] == ["HEAD", "GET"]
 
 
 @pytest.mark.skipif(bool(nginx.missing()), reason=nginx.missing())

@@ -57,7 +57,7 @@ def test_a_job_over_a_catalog(client: Client, tmp_path: Path) -> None:
 def made(root: Path, count: int) -> Iterator[Described]:
     """Descriptions of so many series of one instance, of which the files are links to one."""
     source = files.locate(get_testdata_file("CT_small.dcm"))
-    one = describe(source, with_index=True)
+    one = describe(source, indexing="at hand")
     for number in range(count):
         yield replace(
             one,

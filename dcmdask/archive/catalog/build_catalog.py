@@ -68,6 +68,7 @@ def build_catalog(
     *,
     exclude: Iterable[str] | str = (),
     follow_links: bool = False,
+    walk: bool = False,
     client: Client | None = None,
     progress: Callable[[int, int | None], object] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -94,6 +95,9 @@ def build_catalog(
         path below `src`.
     follow_links : bool, optional
         Follow links to folders.
+    walk : bool, optional
+        Walk over the items of remote files that have no offset table, and keep where each frame
+        is. That moves all bytes of these files, once; without it, each time that they are opened.
     client : distributed.Client, optional
         Workers that read the headers; they have to see the files under the same names.
     progress : callable, optional
@@ -144,7 +148,8 @@ def build_catalog(
             raise _busy(folder)
         mark = _begun(folder, root, decoding_options)
         there = {kind: _parts(folder, kind) for kind in KINDS}
-        scan = _Scan(folder, listing, root, Known(folder, there[INSTANCES], there[SKIPPED]))
+        known = Known(folder, there[INSTANCES], there[SKIPPED], indexed=walk)
+        scan = _Scan(folder, listing, root, known, walk)
         scan.run(progress, client)
         changes = scan.committed(mark, there)
     found = Catalog(folder, storage_options=storage_options)
@@ -203,6 +208,7 @@ class _Scan:
     listing: Listing
     root: str
     known: Known
+    walk: bool
     written: dict[str, list[str]] = field(default_factory=lambda: {INSTANCES: [], SKIPPED: []})
     read: int = 0
     _instances: list[tuple[str, Described]] = field(default_factory=list)
@@ -216,7 +222,7 @@ class _Scan:
         self, progress: Callable[[int, int | None], object] | None, client: Client | None
     ) -> None:
         """Read what is not known, and write it in parts."""
-        self.listing.with_index = True
+        self.listing.indexing = "walk" if self.walk else "at hand"
         self.listing.is_known = self._sees
         done = 0
         try:
@@ -306,7 +312,13 @@ class _Scan:
 
     def _check_archive(self) -> None:
         """Refuse to empty a catalog whose archive is not there."""
-        if len(self.known) and not self.known.seen:
+        if not len(self.known) or self.known.seen:
+            return
+        before: set[str] = set()
+        for kind, name in self.known.kept():
+            before.update(read_part(self.folder, kind, name, ("path",))["path"].to_pylist())
+        _, again = self._written_among(before)
+        if not again:
             found = f"{self.read} other files are" if self.read else "nothing is"
             raise StoreExistsError(
                 f"none of the {len(self.known)} files that the catalog {self.folder.url} knows is "

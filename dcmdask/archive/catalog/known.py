@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from pydicom.uid import UID
 
-from dcmdask.archive.catalog.parts import INSTANCES, SKIPPED, read_part, read_skipped
+from dcmdask.archive.catalog.parts import INSTANCES, SKIPPED, Left, read_part, read_skipped
 from dcmdask.archive.discovery import Skipped
 from dcmdask.sources.folder import Folder
 
-Pair = tuple[int, int]
+Pair: TypeAlias = tuple[int, int]
+NONE: Pair = (0, 0)
 
 
 def fingerprint(path: str, size: int, state: object) -> Pair:
@@ -31,32 +35,51 @@ class Known:
     folder : Folder
     instances, skipped : sequence of str
         Names of its parts.
+    indexed : bool
+        Whether only encapsulated instances with a frame index count.
     """
 
-    def __init__(self, folder: Folder, instances: Iterable[str], skipped: Iterable[str]) -> None:
-        pairs: list[Pair] = []
-        # First row of each part, by kind and name.
+    def __init__(
+        self,
+        folder: Folder,
+        instances: Iterable[str],
+        skipped: Iterable[str],
+        *,
+        indexed: bool = False,
+    ) -> None:
+        # First and last row of each part, by kind and name.
         self._bounds: dict[tuple[str, str], tuple[int, int]] = {}
         self._entries: dict[Skipped, int] = {}
+        parts = [np.empty((0, 2), np.uint64)]
         for name in instances:
-            start, table = len(pairs), read_part(folder, INSTANCES, name, _FILE)
-            pairs += (fingerprint(*row) for row in zip(*_columns(table), strict=True))
-            self._bounds[INSTANCES, name] = start, len(pairs)
+            table = read_part(folder, INSTANCES, name, _FILE)
+            self._add(parts, (INSTANCES, name), list(_of_instances(table, indexed)))
         for name in skipped:
-            start = len(pairs)
-            for left in read_skipped(folder, name):
-                # What may be otherwise next time has no fingerprint, but is told by its words.
-                if left.size is None or left.one.kind == "doubtful":
-                    self._entries[left.one] = len(pairs)
-                    pairs.append((0, 0))
-                else:
-                    state = left.key if left.modified is None else left.modified
-                    pairs.append(fingerprint(left.one.path, left.size, state))
-            self._bounds[SKIPPED, name] = start, len(pairs)
-        table = np.array(pairs, np.uint64).reshape(-1, 2)
+            self._add(parts, (SKIPPED, name), list(self._of_others(read_skipped(folder, name))))
+        table = np.concatenate(parts)
         self._order = np.argsort(table[:, 0], kind="stable")
         self._high, self._low = table[self._order, 0], table[:, 1]
-        self._seen = np.zeros(len(pairs), bool)
+        self._seen = np.zeros(len(table), bool)
+
+    def _add(
+        self, parts: list[npt.NDArray[np.uint64]], key: tuple[str, str], pairs: list[Pair]
+    ) -> None:
+        self._bounds[key] = self._next, self._next + len(pairs)
+        parts.append(np.array(pairs, np.uint64).reshape(-1, 2))
+
+    @property
+    def _next(self) -> int:
+        return max((stop for _, stop in self._bounds.values()), default=0)
+
+    def _of_others(self, left: Iterable[Left]) -> Iterator[Pair]:
+        for row, one in enumerate(left, self._next):
+            # What may be otherwise next time has no fingerprint, but is told by its words.
+            if one.size is None or one.one.kind == "doubtful":
+                self._entries[one.one] = row
+                yield NONE
+            else:
+                state = one.key if one.modified is None else one.modified
+                yield fingerprint(one.one.path, one.size, state)
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -91,10 +114,13 @@ class Known:
         return {key: self._seen[start:stop] for key, (start, stop) in self._bounds.items()}
 
 
-_FILE = ("path", "bytes", "modified", "key")
+_FILE = ("path", "bytes", "modified", "key", "TransferSyntaxUID", "indexed_by")
 
 
-def _columns(table: object) -> Iterable[list[object]]:
-    path, size, modified, key = (table[name].to_pylist() for name in _FILE)  # type: ignore[index]
-    state = [b if a is None else a for a, b in zip(modified, key, strict=True)]
-    return path, size, state
+def _of_instances(table: pa.Table, indexed: bool) -> Iterator[Pair]:
+    rows = zip(*(table[name].to_pylist() for name in _FILE), strict=True)
+    for path, size, modified, key, syntax, indexed_by in rows:
+        if indexed and indexed_by is None and UID(syntax).is_encapsulated:
+            yield NONE
+        else:
+            yield fingerprint(path, size, key if modified is None else modified)
