@@ -61,6 +61,7 @@ def describe_files(
     known: dict[Any, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     indexing: Indexing = "no",
+    identifiers: bool = False,
 ) -> list[Outcome]:
     """Describe files, in their order.
 
@@ -74,6 +75,8 @@ def describe_files(
         Decoding options, as for :func:`dcmdask.scan`.
     indexing : {"no", "at hand", "walk"}, optional
         Which frame indices are made.
+    identifiers : bool, optional
+        Whether elements that name a person are kept.
     """
     known = {} if known is None else known
     options = {} if options is None else options
@@ -85,6 +88,7 @@ def describe_files(
             known,
             options,
             indexing,
+            identifiers,
         )
         for one in paths
     ]
@@ -99,6 +103,7 @@ def describe_located(
     known: dict[Any, Any],
     options: Mapping[str, Any],
     indexing: Indexing = "no",
+    identifiers: bool = False,
 ) -> Outcome:
     """Describe one file.
 
@@ -107,9 +112,10 @@ def describe_located(
     path : str
     locate : callable
         Returns the place of its bytes.
-    known, options, indexing : dict, mapping, str
+    known, options, indexing, identifiers : dict, mapping, str, bool
         As for :func:`describe_files`.
     """
+    kept: Any = {"indexing": indexing, "identifiers": identifiers}
     # Warnings about the header come when its frames are opened.
     with quiet():
         try:
@@ -117,7 +123,7 @@ def describe_located(
             if not source.size:
                 return empty(path)
             try:
-                return _sharing(describe(source, options, indexing=indexing), known)
+                return _sharing(describe(source, options, **kept), known)
             except NoPixelDataError:
                 return _without_pixels(path, source, options)
         except NotDicomError:

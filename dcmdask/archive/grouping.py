@@ -31,7 +31,7 @@ _FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
 _PALETTE = tuple(0x00281100 + kind + colour for kind in (0, 0x100, 0x120) for colour in range(1, 5))
 # Bytes that are in memory at a time.
 _BLOCK = 2**20
-_DESCRIBED = tuple(one.name for one in fields(Described) if one.name not in ("source", "index"))
+_DESCRIBED = tuple(one.name for one in fields(Described) if one.compare and one.name != "source")
 
 
 def series_of(

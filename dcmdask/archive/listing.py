@@ -44,6 +44,8 @@ class Listing:
     decoding_options : mapping
     indexing : {"no", "at hand", "walk"}
         Which frame indices are made.
+    identifiers : bool
+        Whether elements that name a person are kept.
     is_known : callable, optional
         Takes what :func:`dcmdask.archive.discovery.discover` or that of remote files yields;
         returns whether the file need not be read.
@@ -58,6 +60,7 @@ class Listing:
     chosen: Choice
     decoding_options: Mapping[str, Any]
     indexing: Indexing = "no"
+    identifiers: bool = False
     is_known: Callable[[Any], bool] | None = None
     skipped: list[Skipped] = field(default_factory=list)
     files: int = 0
@@ -147,7 +150,11 @@ def outcomes(listing: Listing, client: Client | None = None) -> Generator[list[O
         Its workers read the headers; otherwise threads, and processes of this machine.
     """
     known: dict[Any, Any] = {}
-    how: dict[str, Any] = {"options": listing.decoding_options, "indexing": listing.indexing}
+    how: dict[str, Any] = {
+        "options": listing.decoding_options,
+        "indexing": listing.indexing,
+        "identifiers": listing.identifiers,
+    }
     remote = {"storage_options": listing.storage_options, **how}
     if client is not None:
         for is_remote in (False, True):

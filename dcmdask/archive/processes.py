@@ -115,6 +115,7 @@ def describe_in_processes(
     processes: int,
     options: Mapping[str, Any] | None = None,
     indexing: Indexing = "no",
+    identifiers: bool = False,
 ) -> Iterator[list[Outcome]]:
     """Describe batches of local files in child processes, which end with the iterator.
 
@@ -131,8 +132,14 @@ def describe_in_processes(
         Decoding options, as for :func:`describe_files`.
     indexing : {"no", "at hand", "walk"}, optional
         Which frame indices are made.
+    identifiers : bool, optional
+        Whether elements that name a person are kept.
     """
-    how: Mapping[str, Any] = {"options": options, "indexing": indexing}
+    how: Mapping[str, Any] = {
+        "options": options,
+        "indexing": indexing,
+        "identifiers": identifiers,
+    }
     describe = partial(describe_files, **how)
     here = describe if processes <= _FEW else None
     workers = processes - (here is not None)

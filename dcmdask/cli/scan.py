@@ -57,6 +57,13 @@ def scan(
             "their bytes, once.",
         ),
     ] = False,
+    with_identifiers: Annotated[
+        bool,
+        typer.Option(
+            "--with-identifiers",
+            help="Keep Patient ID, Study Date and the like in the catalog as well.",
+        ),
+    ] = False,
     target_option: options.TargetOption = None,
     scheduler: options.Scheduler = None,
     as_json: options.AsJson = False,
@@ -89,10 +96,16 @@ def scan(
         **options.overrides_of(set),
     }
     if output is not None:
-        how |= {"walk": walk, "target_options": options_of(target_option or ())}
+        how |= {
+            "walk": walk,
+            "identifiers": with_identifiers,
+            "target_options": options_of(target_option or ()),
+        }
         found: Scan = _kept(sources, output, scheduler, how)
-    elif target_option or scheduler or walk:
-        raise ValueError("--walk, --target-option and --scheduler go with --output")
+    elif target_option or scheduler or walk or with_identifiers:
+        raise ValueError(
+            "--walk, --with-identifiers, --target-option and --scheduler go with --output"
+        )
     else:
         with counting("files") as advance:
             found = scanning.scan(sources, progress=advance, **how)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcmdask.dicom import frame_facts
-from dcmdask.dicom.conversion import LONGEST, UNREADABLE, code_string, first_number, minutes, text
+from dcmdask.dicom.conversion import LONGEST, UNREADABLE, code_string, first_number, minutes
 from dcmdask.dicom.frame_count import count_frames
 from dcmdask.dicom.frame_facts import DAY, FACTS, FRAME_TYPE, NUMBER_OF, TAGS, Common
 from dcmdask.dicom.frame_index import FrameIndex
@@ -38,6 +38,7 @@ from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnEle
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private.diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
+from dcmdask.dicom.texts import IDENTIFIERS, text_of
 from dcmdask.dicom.tiles.tiling import TILED, TILED_SEQUENCES, Tiling, is_tiled, tiling_of
 from dcmdask.sources import files
 
@@ -152,6 +153,8 @@ class Described:
         Options that it was described with and has to be opened with, sorted.
     index : FrameIndex, optional
         Its frame index, where one was asked for and was at hand; no fact of the instance.
+    identifiers : tuple of str, optional
+        Values of `IDENTIFIERS`, where they were asked for.
     """
 
     source: files.Stored
@@ -189,6 +192,7 @@ class Described:
     tiles: int = 1
     overrides: tuple[tuple[str, Any], ...] = ()
     index: FrameIndex | None = field(default=None, compare=False, repr=False)
+    identifiers: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def facts(self) -> npt.NDArray[Any]:
@@ -260,6 +264,7 @@ def describe(
     *,
     header: Header | None = None,
     indexing: Indexing = "no",
+    identifiers: bool = False,
 ) -> Described:
     """Describe one instance, in one walk over its header.
 
@@ -283,6 +288,8 @@ def describe(
     indexing : {"no", "at hand", "walk"}
         Whether the frame index is made: where it is at hand, or always; not where there are
         overrides.
+    identifiers : bool
+        Whether `IDENTIFIERS` are kept.
 
     Raises
     ------
@@ -309,7 +316,8 @@ def describe(
     if header is None:
         syntax = options.get("transfer_syntax_uid")
         limit = inflate_limit(options)
-        header = read_header(source, WANTED, syntax, SEQUENCES, limit)
+        wanted = WANTED.union(IDENTIFIERS.values()) if identifiers else WANTED
+        header = read_header(source, wanted, syntax, SEQUENCES, limit)
     element = header.pixel_data
     if element is None:
         raise no_pixel_data(header)
@@ -346,7 +354,7 @@ def describe(
         has_modality_lut=_MODALITY_LUT in header.sequences,
         has_frame_lut=frames.has_lut,
         lossy=words[_LOSSY] == "01",
-        series_description=_text(header, _SERIES_DESCRIPTION),
+        series_description=text_of(header, _SERIES_DESCRIPTION),
         spacing_source=spacing.source,
         table=frames.table,
         dimensions=frames.dimensions,
@@ -355,16 +363,11 @@ def describe(
         own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
         tiling=tiling,
         overrides=tuple(header_options(options).items()),
+        identifiers=tuple(_text(header, one) for one in IDENTIFIERS.values())
+        if identifiers
+        else (),
         index=None if overrides else index_of(header, element, excess, indexing),
     )
-
-
-def _text(header: Header, tag: int) -> str:
-    """Return the text of an element in the character set of its data set, in one line."""
-    raw, charset = header.values.get(tag), header.values.get(_CHARACTER_SET)
-    if raw is None or len(raw.value) > LONGEST:
-        return ""
-    return text(raw.value, charset.value if charset else b"")
 
 
 def _padding(header: Header, signed: bool) -> float | None:

@@ -537,6 +537,32 @@ def test_nothing_personal_is_kept(tmp_path: Path, target: Path) -> None:
     for one in target.rglob("*.parquet"):
         text = repr(pq.read_table(one).to_pylist()).lower()
         assert "canary" not in text and "19990909" not in text
+    # It is read from the header then.
+    found = dcmdask.open_catalog(target)
+    assert len(found.select(PatientID="canary*")) == 1 and not found.select(PatientID="other")
+    with pytest.raises(CatalogError, match="made without identifiers"):
+        dcmdask.build_catalog(root, target, identifiers=True)
+
+
+def test_identifiers_that_are_asked_for(tmp_path: Path, target: Path) -> None:
+    root = tmp_path / "archive"
+    for number in range(2):
+        (path,) = made(root / str(number), UIDS[number], count=1)
+        ds = pydicom.dcmread(path)
+        ds.PatientName, ds.PatientID, ds.SpecificCharacterSet = (
+            "Müller^Zoë",
+            f"id {number}",
+            "ISO_IR 192",
+        )
+        ds.save_as(path)
+    dcmdask.build_catalog(root, target, identifiers=True)
+    without_headers(root)
+    found = dcmdask.open_catalog(target)
+    assert [one.uid for one in found.select(PatientID="ID 1")] == [UIDS[1]]
+    assert len(found.select(PatientName="m?ller*", Modality="CT")) == 2
+    assert not found.select(PatientID="")
+    with pytest.raises(CatalogError, match="made with identifiers"):
+        dcmdask.build_catalog(root, target)
 
 
 # Servers

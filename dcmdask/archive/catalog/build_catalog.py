@@ -28,7 +28,7 @@ from dcmdask.archive.catalog.parts import (
     write_skipped,
     write_tables,
 )
-from dcmdask.archive.catalog.series_table import Key, keys_of, write_series
+from dcmdask.archive.catalog.series_table import KEY_COLUMNS, Key, keys_of, write_series
 from dcmdask.archive.descriptions import Outcome
 from dcmdask.archive.discovery import CATALOG_MARK, Skipped, choice, is_url, sources
 from dcmdask.archive.listing import Listing, outcomes
@@ -69,6 +69,7 @@ def build_catalog(
     exclude: Iterable[str] | str = (),
     follow_links: bool = False,
     walk: bool = False,
+    identifiers: bool = False,
     client: Client | None = None,
     progress: Callable[[int, int | None], object] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -98,6 +99,10 @@ def build_catalog(
     walk : bool, optional
         Walk over the items of remote files that have no offset table, and keep where each frame
         is. That moves all bytes of these files, once; without it, each time that they are opened.
+    identifiers : bool, optional
+        Keep elements that name a person, a study or a place as well, such as Patient ID and Study
+        Date, so that series can be selected by them: such a catalog is as confidential as its
+        archive.
     client : distributed.Client, optional
         Workers that read the headers; they have to see the files under the same names.
     progress : callable, optional
@@ -146,10 +151,10 @@ def build_catalog(
     with folder.lease(CATALOG_MARK) as held:
         if not held:
             raise _busy(folder)
-        mark = _begun(folder, root, decoding_options)
+        mark = _begun(folder, root, decoding_options, identifiers)
         there = {kind: _parts(folder, kind) for kind in KINDS}
         known = Known(folder, there[INSTANCES], there[SKIPPED], indexed=walk)
-        scan = _Scan(folder, listing, root, known, walk)
+        scan = _Scan(folder, listing, root, known, walk, identifiers)
         scan.run(progress, client)
         changes = scan.committed(mark, there)
     found = Catalog(folder, storage_options=storage_options)
@@ -176,7 +181,7 @@ def _source_and_root(src: Any) -> tuple[str, str]:
     return root, root.rstrip("/")
 
 
-def _begun(folder: Folder, root: str, options: Mapping[str, Any]) -> Mark:
+def _begun(folder: Folder, root: str, options: Mapping[str, Any], identifiers: bool) -> Mark:
     mark = read_mark(folder)
     if mark is None:
         others = [name for name in folder.names("") if not name.startswith(".")]
@@ -185,13 +190,21 @@ def _begun(folder: Folder, root: str, options: Mapping[str, Any]) -> Mark:
                 f"{folder.url} is no catalog, and holds other files, such as {min(others)}",
                 code="no-catalog",
             )
-        mark = Mark(root, dict(options))
+        mark = Mark(root, dict(options), identifiers=identifiers)
         write_mark(folder, mark)
     if mark.options != dict(options):
         raise CatalogError(
             f"it was made with the decoding options {mark.options}, and not with {dict(options)}",
             source=folder.url,
             code="catalog-options",
+        )
+    if mark.identifiers != identifiers:
+        raise CatalogError(
+            f"it was made {'with' if mark.identifiers else 'without'} identifiers, and is to be "
+            f"brought up to date {'with' if identifiers else 'without'} them: identifiers=True "
+            "(--with-identifiers) belongs to every scan of a catalog, or to none",
+            source=folder.url,
+            code="catalog-identifiers",
         )
     return mark
 
@@ -209,6 +222,7 @@ class _Scan:
     root: str
     known: Known
     walk: bool
+    identifiers: bool
     written: dict[str, list[str]] = field(default_factory=lambda: {INSTANCES: [], SKIPPED: []})
     read: int = 0
     _instances: list[tuple[str, Described]] = field(default_factory=list)
@@ -222,6 +236,7 @@ class _Scan:
         self, progress: Callable[[int, int | None], object] | None, client: Client | None
     ) -> None:
         """Read what is not known, and write it in parts."""
+        self.listing.identifiers = self.identifiers
         self.listing.indexing = "walk" if self.walk else "at hand"
         self.listing.is_known = self._sees
         done = 0
@@ -360,11 +375,11 @@ class _Scan:
             parts[kind] += self._without(kind, name, table, lost)
         fresh = set(mark.instances) ^ set(there[INSTANCES])
         for name in {*self.written[INSTANCES], *fresh} & {*parts[INSTANCES]}:
-            changed.update(keys_of(read_part(self.folder, INSTANCES, name, _KEY_COLUMNS)))
+            changed.update(keys_of(read_part(self.folder, INSTANCES, name, KEY_COLUMNS)))
         written, again = self._written_among(gone)
         changes = Changes(written - again, again, len(gone) - again, self.known.seen)
         names = (tuple(sorted(parts[kind])) for kind in (INSTANCES, SKIPPED))
-        now = Mark(self.root, mark.options, self.listing.files, *names)
+        now = Mark(self.root, mark.options, self.listing.files, mark.identifiers, *names)
         if mark.series and now == mark._replace(series=()):
             return changes
         described = partial(
@@ -404,9 +419,6 @@ class _Scan:
                 count += len(column)
                 among += sum(one in paths for one in column)
         return count, among
-
-
-_KEY_COLUMNS = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "path")
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -20,13 +20,14 @@ from dcmdask.archive.catalog.parts import (
     understood,
 )
 from dcmdask.archive.catalog.rows import described
-from dcmdask.archive.catalog.series_table import of_series
+from dcmdask.archive.catalog.series_table import KEY_COLUMNS, keys_of, of_series
 from dcmdask.archive.discovery import Skipped, folder_of, may_be_lost
 from dcmdask.archive.grouping import copy_of
 from dcmdask.archive.scanned import Scan, equals, has
 from dcmdask.archive.series import Series
 from dcmdask.archive.table import COLUMNS, KEYWORDS, frame_of, matching
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.texts import IDENTIFIERS
 from dcmdask.errors import CatalogError, DcmdaskError
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.sources import files
@@ -258,13 +259,28 @@ class Catalog(Scan):
             if keyword in by_column:
                 values = self._table[by_column[keyword]].to_pylist()
                 numbers = [one for one in numbers if equals(values[one], wanted)]
-        others = {key: value for key, value in elements.items() if key not in by_column}
+            elif self._mark.identifiers and keyword in IDENTIFIERS:
+                found = self._identifiers(keyword)
+                numbers = [one for one in numbers if equals(found[one], wanted)]
+        kept = {*by_column, *(IDENTIFIERS if self._mark.identifiers else ())}
+        others = {key: value for key, value in elements.items() if key not in kept}
         if others:
             series = ((one, self._series_of(one)) for one in numbers)
             numbers = [
                 number for number, one in series if all(has(one, *pair) for pair in others.items())
             ]
         return self._with(numbers)
+
+    def _identifiers(self, keyword: str) -> list[str]:
+        """Return the value of the first instance of each series."""
+        first: dict[tuple[str, ...], str] = {}
+        for part in self._mark.instances:
+            columns = (*KEY_COLUMNS, f"identifiers.{keyword}")
+            table = read_part(self._folder, INSTANCES, part, columns)
+            values = table["identifiers"].to_pylist()
+            for key, value in zip(keys_of(table), values, strict=True):
+                first.setdefault(key, (value or {}).get(keyword) or "")
+        return [first.get(tuple(key), "") for key in self._table["key"].to_pylist()]
 
     def _with(self, numbers: Sequence[int]) -> Catalog:
         found = object.__new__(Catalog)

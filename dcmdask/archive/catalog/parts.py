@@ -101,6 +101,8 @@ class Mark(NamedTuple):
         Decoding options of the scan, which its instances are opened with.
     files : int
         Number of files that were looked into.
+    identifiers : bool
+        Whether elements that name a person are kept.
     instances, skipped, series : tuple of str
         Names of the parts that count, in the folders of these names: others are of a scan that was
         not finished, and the next one goes on with them.
@@ -109,6 +111,7 @@ class Mark(NamedTuple):
     root: str
     options: dict[str, Any]
     files: int = 0
+    identifiers: bool = False
     instances: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
@@ -130,7 +133,8 @@ def read_mark(folder: Folder) -> Mark | None:
         version = int(said["catalog"])
         if version == VERSION:
             parts = [tuple(map(_name, said[kind])) for kind in KINDS]
-            return Mark(str(said["root"]), dict(said["options"]), int(said["files"]), *parts)
+            files, identifiers = int(said["files"]), bool(said["identifiers"])
+            return Mark(str(said["root"]), dict(said["options"]), files, identifiers, *parts)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CatalogError(
             f"its {CATALOG_MARK} cannot be read: {type(error).__name__}: {error}",

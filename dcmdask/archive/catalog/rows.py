@@ -22,6 +22,7 @@ from dcmdask.dicom.image_pixel import image_pixel
 from dcmdask.dicom.offsets import ItemSpans, NativeSpans, spans_from_lengths
 from dcmdask.dicom.own_elements import NONE, OwnElements
 from dcmdask.dicom.private.mosaic import NO_MOSAIC, Mosaic
+from dcmdask.dicom.texts import IDENTIFIERS
 from dcmdask.dicom.tiles.positions import PLACE
 from dcmdask.dicom.tiles.tiling import MOST_PLACES, OpticalPath, Tiling
 from dcmdask.errors import Note
@@ -123,6 +124,8 @@ SCHEMA = pa.schema(
         pa.field("lengths", pa.list_(pa.int64())),
         pa.field("gaps", pa.list_(pa.int64())),
         pa.field("notes", pa.list_(_NOTE)),
+        # Of catalogs that were asked to keep them.
+        pa.field("identifiers", pa.struct([(name, pa.string()) for name in IDENTIFIERS])),
     ],
     metadata={"dcmdask.catalog": "1"},
 )
@@ -155,6 +158,10 @@ def table_of(instances: Sequence[Described], paths: Sequence[str]) -> pa.Table:
         "index_values": lists([np.frombuffer(one.index_values, "<u4") for one in instances]),
         "facts": structs([one.table for one in instances], FACTS, _FACTS),
         "own": [_own_rows(one.own) for one in instances],
+        "identifiers": [
+            dict(zip(IDENTIFIERS, one.identifiers, strict=True)) if one.identifiers else None
+            for one in instances
+        ],
         "own_encoding": [_CALLED[one.own.encoding] for one in instances],
         "mosaic": [
             None if one.mosaic == NO_MOSAIC else json.dumps(one.mosaic) for one in instances

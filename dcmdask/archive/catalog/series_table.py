@@ -25,7 +25,7 @@ from dcmdask.sources.folder import Folder
 
 Key: TypeAlias = tuple[str, str, str, str]
 """Study, series, modality and folder, as :func:`dcmdask.archive.grouping.by_series` has them."""
-_OF_KEY = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "path")
+KEY_COLUMNS = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "path")
 # Instances that are in memory to make rows of series; more where one series has more.
 _BLOCK = 10_000
 # Series of a row group.
@@ -43,7 +43,7 @@ class Rows:
 def keys_of(table: pa.Table) -> Iterator[Key]:
     """Yield the key of the series of each row."""
     for uid, study, modality, path in zip(
-        *(table[name].to_pylist() for name in _OF_KEY), strict=True
+        *(table[name].to_pylist() for name in KEY_COLUMNS), strict=True
     ):
         yield ("", uid, "", "") if uid else (study, "", modality, folder_of(path))
 
@@ -52,7 +52,7 @@ def rows_by_series(folder: Folder, parts: Iterable[str]) -> dict[Key, Rows]:
     """Return the rows of each series, in the order of the parts."""
     found: dict[Key, Rows] = {}
     for part in parts:
-        keys = keys_of(read_part(folder, INSTANCES, part, _OF_KEY))
+        keys = keys_of(read_part(folder, INSTANCES, part, KEY_COLUMNS))
         for group, size in enumerate(group_sizes(folder, part)):
             for key in (next(keys) for _ in range(size)):
                 rows = found.setdefault(key, Rows())
