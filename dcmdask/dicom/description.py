@@ -363,9 +363,7 @@ def describe(
         own=own_elements(words[_SOP_CLASS], count, values, header.encoding),
         tiling=tiling,
         overrides=tuple(header_options(options).items()),
-        identifiers=tuple(_text(header, one) for one in IDENTIFIERS.values())
-        if identifiers
-        else (),
+        identifiers=identifiers_of(header) if identifiers else (),
         index=None if overrides else index_of(header, element, excess, indexing),
     )
 
