@@ -38,7 +38,7 @@ from dcmdask.dicom.own_elements import NONE, OWN, RT_DOSE, SEGMENTATIONS, OwnEle
 from dcmdask.dicom.pixel_spacing import IMAGER, REGIONS, other_spacing
 from dcmdask.dicom.private.diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
-from dcmdask.dicom.texts import IDENTIFIERS, text_of
+from dcmdask.dicom.texts import IDENTIFIERS, identifiers_of, text_of
 from dcmdask.dicom.tiles.tiling import TILED, TILED_SEQUENCES, Tiling, is_tiled, tiling_of
 from dcmdask.sources import files
 
