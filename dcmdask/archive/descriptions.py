@@ -51,6 +51,8 @@ _OF_PIXELS: Final = (
     "Ophthalmic Thickness Map Storage",
     "Corneal Topography Map Storage",
 )
+# Code of a file whose pixel data should be there.
+LOST: Final = "lost pixel data"
 # Its pixel data may be left out, and Rows with it.
 _RT_DOSE: Final = "RT Dose Storage"
 
@@ -162,7 +164,7 @@ def _without_pixels(path: str, source: files.Stored, options: Mapping[str, Any])
             f"its elements are not understood from byte {stopped.offset} on ({stopped.reason}), "
             "and it may be behind that"
         )
-    return Skipped(path, f"no pixel data, and {why}: {cause}", "doubtful", "lost pixel data")
+    return Skipped(path, f"no pixel data, and {why}: {cause}", "doubtful", LOST)
 
 
 def _reason_for_pixels(header: Header) -> str:

@@ -142,6 +142,7 @@ class Scan(Sequence[Series]):
         --------
         >>> from pathlib import Path
         >>> from pydicom.data import get_testdata_file
+        >>> from dcmdask import scan
         >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/98892003"
         >>> scan(folder).select(Modality="MR", SeriesDescription="angio*")
         <Scan: 1 series, 7 instances of 17 files>
@@ -183,6 +184,7 @@ class Scan(Sequence[Series]):
         --------
         >>> from pathlib import Path
         >>> from pydicom.data import get_testdata_file
+        >>> from dcmdask import scan
         >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests/77654033"
         >>> table = scan(folder).to_frame()
         >>> table[["modality", "frames", "dims", "regular"]]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from dcmdask import __version__
 from dcmdask.archive.catalog.catalog import Catalog, instances_of
 from dcmdask.archive.catalog.known import Known
 from dcmdask.archive.catalog.parts import (
@@ -153,7 +154,9 @@ def build_catalog(
             raise _busy(folder)
         mark = _begun(folder, root, decoding_options, identifiers)
         there = {kind: _parts(folder, kind) for kind in KINDS}
-        known = Known(folder, there[INSTANCES], there[SKIPPED], indexed=walk)
+        # Another version may understand what one did not.
+        skipped = there[SKIPPED] if mark.version == __version__ else ()
+        known = Known(folder, there[INSTANCES], skipped, indexed=walk)
         scan = _Scan(folder, listing, root, known, walk, identifiers)
         scan.run(progress, client)
         changes = scan.committed(mark, there)
@@ -190,7 +193,7 @@ def _begun(folder: Folder, root: str, options: Mapping[str, Any], identifiers: b
                 f"{folder.url} is no catalog, and holds other files, such as {min(others)}",
                 code="no-catalog",
             )
-        mark = Mark(root, dict(options), identifiers=identifiers)
+        mark = Mark(root, dict(options), 0, identifiers, __version__)
         write_mark(folder, mark)
     if mark.options != dict(options):
         raise CatalogError(
@@ -379,7 +382,9 @@ class _Scan:
         written, again = self._written_among(gone)
         changes = Changes(written - again, again, len(gone) - again, self.known.seen)
         names = (tuple(sorted(parts[kind])) for kind in (INSTANCES, SKIPPED))
-        now = Mark(self.root, mark.options, self.listing.files, mark.identifiers, *names)
+        now = Mark(
+            self.root, mark.options, self.listing.files, mark.identifiers, __version__, *names
+        )
         if mark.series and now == mark._replace(series=()):
             return changes
         described = partial(

@@ -12,11 +12,30 @@ import pyarrow as pa
 from pydicom.uid import UID
 
 from dcmdask.archive.catalog.parts import INSTANCES, SKIPPED, Left, read_part, read_skipped
+from dcmdask.archive.descriptions import LOST
 from dcmdask.archive.discovery import Skipped
+from dcmdask.errors import (
+    HeaderError,
+    MissingElementError,
+    NoPixelDataError,
+    PixelDataError,
+    UnsupportedSyntaxError,
+)
 from dcmdask.sources.folder import Folder
 
 Pair: TypeAlias = tuple[int, int]
 NONE: Pair = (0, 0)
+# Exceptions that name what is in a file.
+_OF_CONTENT = frozenset(
+    one.__name__
+    for one in (
+        HeaderError,
+        MissingElementError,
+        NoPixelDataError,
+        PixelDataError,
+        UnsupportedSyntaxError,
+    )
+)
 
 
 def fingerprint(path: str, size: int, state: object) -> Pair:
@@ -25,6 +44,13 @@ def fingerprint(path: str, size: int, state: object) -> Pair:
     told = f"{path}\0{size}\0{state}".encode("utf-8", "surrogateescape")
     digest = hashlib.blake2b(told, digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def is_lasting(one: Skipped) -> bool:
+    """Return whether the reason is in the content of the file, and no failure of reading it."""
+    if one.kind != "doubtful" or one.code == LOST:
+        return True
+    return one.code.partition("/")[0] in _OF_CONTENT
 
 
 class Known:
@@ -74,7 +100,7 @@ class Known:
     def _of_others(self, left: Iterable[Left]) -> Iterator[Pair]:
         for row, one in enumerate(left, self._next):
             # What may be otherwise next time has no fingerprint, but is told by its words.
-            if one.size is None or one.one.kind == "doubtful":
+            if one.size is None or not is_lasting(one.one):
                 self._entries[one.one] = row
                 yield NONE
             else:

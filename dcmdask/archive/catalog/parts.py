@@ -103,6 +103,8 @@ class Mark(NamedTuple):
         Number of files that were looked into.
     identifiers : bool
         Whether elements that name a person are kept.
+    version : str
+        The dcmdask that has looked at the files that are no instances.
     instances, skipped, series : tuple of str
         Names of the parts that count, in the folders of these names: others are of a scan that was
         not finished, and the next one goes on with them.
@@ -112,6 +114,7 @@ class Mark(NamedTuple):
     options: dict[str, Any]
     files: int = 0
     identifiers: bool = False
+    version: str = ""
     instances: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
@@ -134,7 +137,8 @@ def read_mark(folder: Folder) -> Mark | None:
         if version == VERSION:
             parts = [tuple(map(_name, said[kind])) for kind in KINDS]
             files, identifiers = int(said["files"]), bool(said["identifiers"])
-            return Mark(str(said["root"]), dict(said["options"]), files, identifiers, *parts)
+            root, options = str(said["root"]), dict(said["options"])
+            return Mark(root, options, files, identifiers, str(said["version"]), *parts)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CatalogError(
             f"its {CATALOG_MARK} cannot be read: {type(error).__name__}: {error}",
