@@ -381,9 +381,14 @@ class _Scan:
             changed.update(keys_of(read_part(self.folder, INSTANCES, name, KEY_COLUMNS)))
         written, again = self._written_among(gone)
         changes = Changes(written - again, again, len(gone) - again, self.known.seen)
-        names = (tuple(sorted(parts[kind])) for kind in (INSTANCES, SKIPPED))
-        now = Mark(
-            self.root, mark.options, self.listing.files, mark.identifiers, __version__, *names
+        instances, skipped = (tuple(sorted(parts[kind])) for kind in (INSTANCES, SKIPPED))
+        now = mark._replace(
+            root=self.root,
+            files=self.listing.files,
+            version=__version__,
+            instances=instances,
+            skipped=skipped,
+            series=(),
         )
         if mark.series and now == mark._replace(series=()):
             return changes
