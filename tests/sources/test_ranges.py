@@ -106,7 +106,7 @@ def test_an_object_of_a_store_is_opened_by_three_requests(folder: Path) -> None:
         store.put("a.dcm", (folder / "basic.dcm").read_bytes())
         store.asked.clear()
         x = from_dicom(f"s3://{s3_here.BUCKET}/a.dcm", storage_options=store.options)
-        assert [method for method, _ in store.asked] == ["HEAD", "GET", "GET"]
+        assert [one.method for one in store.asked] == ["HEAD", "GET", "GET"]
         np.testing.assert_array_equal(x[1000].compute(), FRAMES[1000])
         assert len(store.asked) == 4
 
@@ -120,7 +120,7 @@ def test_a_scan_of_a_store_asks_once_for_each_object() -> None:
         store.asked.clear()
         found = scan(f"s3://{s3_here.BUCKET}/in/", storage_options=store.options)
         assert [len(one) for one in found] == [20] and found.files == 21
-        assert Counter(method for method, _ in store.asked)["HEAD"] <= 1
+        assert Counter(one.method for one in store.asked)["HEAD"] <= 1
         assert len(store.asked) <= 23
         # The tokens are those of files that are located one by one.
         sources = [one.source for one in found[0].instances]
