@@ -9,7 +9,7 @@ from typing import Any
 
 from dcmdask.archive.discovery import MARKS, MOST, Choice, Skipped, is_readable_mark, written_by_us
 from dcmdask.sources import files
-from dcmdask.sources.access import reaching
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.ranges import is_http
 
 
@@ -25,10 +25,8 @@ def discover(
     FileNotFoundError
         There is nothing under this name, or nothing that matches the pattern.
     """
-    import fsspec
-
     with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **storage_options)
+        fs, path = file_system(url, storage_options)
         # It may remember a listing of before.
         fs.invalidate_cache()
         found: dict[str, Mapping[str, Any]] = {}

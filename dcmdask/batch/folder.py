@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import fsspec
 
 from dcmdask.sources import files
+from dcmdask.sources.access import TARGET_OPTION, refuse_password
 from dcmdask.store.target.ownership import check_ours, files_below, locked
 from dcmdask.store.target.place import NO_OBJECT
 
@@ -38,6 +39,7 @@ class Folder(NamedTuple):
         if not name:
             raise ValueError("the target has no name")
         if "://" in name:
+            refuse_password(name, TARGET_OPTION)
             fs, root = fsspec.core.url_to_fs(name, **(options or {}))
             if not files.is_local(fs):
                 return cls(name.rstrip("/"), dict(options) if options else None)

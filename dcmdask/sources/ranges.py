@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dcmdask.errors import SourceChangedError
-from dcmdask.sources.access import reaching
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.inflation import ReadForward, read_whole
 
 Found = TypeVar("Found")
@@ -147,11 +147,9 @@ def fetch_ranges(
     SourceChangedError
         The file is another one, or the server gives more than was asked for.
     """
-    import fsspec
-
     requests = coalesce(offsets, lengths)
     with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        fs, path = file_system(url, options)
         blocks = _fetch(fs, path, [(start, end) for start, end, _ in requests], url, etag)
     parts = [b""] * len(offsets)
     for (start, end, members), block in zip(requests, blocks, strict=True):
