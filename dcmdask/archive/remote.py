@@ -54,7 +54,12 @@ def _find(fs: Any, path: str, is_pattern: bool) -> dict[str, Mapping[str, Any]]:
         is_page = is_http(fs) and name.endswith("/")
         is_folder = is_page or info.get("type") == "directory"
         below.update(fs.find(name, detail=True) if is_folder else {name: info})
-    return below
+    # Consoles of object stores make folders of empty objects.
+    return {
+        name: info
+        for name, info in below.items()
+        if not (name.endswith("/") and info.get("size") == 0)
+    }
 
 
 def members(
