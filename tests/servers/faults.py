@@ -35,6 +35,8 @@ class Faults:
         Of answers to all requests but those for ranges.
     failing : int
         Number of such requests that are still answered by 503.
+    surplus : int
+        Bytes that a file is said to have beyond those that it has.
     asked : int
         Number of requests for ranges.
     headers : list of dict
@@ -46,7 +48,7 @@ class Faults:
         self.faults: list[int | str] = []
         self.encoded, self.content_type = False, "application/dicom"
         self.status, self.failing, self.asked = 200, 0, 0
-        self.headers: list[dict[str, str]] = []
+        self.surplus, self.headers = 0, list[dict[str, str]]()
         served = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -108,7 +110,8 @@ class Faults:
                 self, status: int, body: bytes, *, with_body: bool = True, cut: int | None = None
             ) -> None:
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
+                length = len(body) if with_body else len(body) + served.surplus
+                self.send_header("Content-Length", str(length))
                 self.send_header("Content-Type", served.content_type)
                 self.send_header("Accept-Ranges", "bytes")
                 if self._is_encoded():
