@@ -28,7 +28,7 @@ from dcmdask import from_dicom, open_slide
 from dcmdask.dicom.offsets import Spans
 from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files
-from dcmdask.sources.ranges import COALESCE_GAP
+from dcmdask.sources.ranges import COALESCE_GAP, FIRST
 
 # 80 frames of 20 KB, of which each 25th is too far from the next to be fetched with it.
 COUNT = 80
@@ -273,10 +273,12 @@ def test_deflated(place: Place, folder: Path) -> None:
     path = saved(folder, native(FRAMES & 63, DeflatedExplicitVRLittleEndian), "deflated.dcm")
     source, options = place.put(path)
     size = path.stat().st_size
+    # It is inflated to its end to be measured, for which a local header is read once more.
+    more = FIRST if source == str(path) else 0
     place.moved()
     x = from_dicom(source, storage_options=options)
     opened = place.moved()
-    assert opened.bytes <= 1.02 * size and opened.requests <= 8
+    assert opened.bytes <= 1.02 * size + more and opened.requests <= 8
     np.testing.assert_array_equal(x[COUNT - 1].compute(), FRAMES[COUNT - 1] & 63)
     # A process inflates it once.
     read = place.moved()
