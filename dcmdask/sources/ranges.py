@@ -102,11 +102,11 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
     PixelDataError
         These are more than `limit`.
     """
+    if not is_http(fs):
+        return bytes(fs.cat_file(path, start=0, end=min(FIRST, size))), False
     # One byte less than there are shows of the shortest file whether ranges are given; a range
     # has one at least.
     wanted = min(FIRST, max(1, size - 1))
-    if not is_http(fs):
-        return bytes(fs.cat_file(path, start=0, end=wanted)), False
     return _patiently(partial(_first_of_http, fs, path, url, size, wanted, limit))
 
 

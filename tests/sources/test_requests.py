@@ -30,9 +30,9 @@ from dcmdask.pixels.frame_array import open_frames
 from dcmdask.sources import files
 from dcmdask.sources.ranges import COALESCE_GAP, FIRST
 
-# 80 frames of 20 KB, of which each 25th is too far from the next to be fetched with it.
+# 80 frames of 15 to 20 KB, of which each 25th is too far from the next to be fetched with it.
 COUNT = 80
-FRAMES = np.resize(noise(8, 128, 160), (COUNT, 128, 160))
+FRAMES = np.resize(noise(8, 128, 160, bits=6), (COUNT, 128, 160))
 BITS = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
 NATIVE: dict[str, Callable[[], bytes]] = {
     "little": lambda: native(FRAMES),
@@ -149,7 +149,9 @@ class Store:
 
 @cache
 def codestreams(name: str) -> list[bytes]:
-    return [encoded(frame, CODECS[name]) for frame in FRAMES[:8]]
+    # JPEG makes little of differences that are small.
+    frames = FRAMES[:8] << 2 if name == "jpeg" else FRAMES[:8]
+    return [encoded(frame, CODECS[name]) for frame in frames]
 
 
 def encapsulated_file(name: str, table: str, count: int) -> bytes:
@@ -207,7 +209,9 @@ def check(path: Path, place: Place, indexed_by: str) -> None:
         behind, more = (size - last - length, 2) if "TIFF" in indexed_by else (0, 0)
         assert opened.requests <= REQUESTS + more
         assert opened.bytes <= first + behind + BEYOND
-        assert is_local or opened.bytes <= size
+        # A web server is asked for the last byte of a small file by itself, by header and index.
+        assert is_local or opened.bytes <= size + isinstance(place, Http)
+        assert count > 1 or not isinstance(place, Store) or opened.requests == 2
 
     for some in (slice(count - 1, count), scattered):
         np.testing.assert_array_equal(x[some].compute(), expected[some])
@@ -269,8 +273,7 @@ def test_slides(organisation: str, table: str, dual: str, place: Place, folder: 
 
 
 def test_deflated(place: Place, folder: Path) -> None:
-    # Of 6 bits, or it would not become smaller.
-    path = saved(folder, native(FRAMES & 63, DeflatedExplicitVRLittleEndian), "deflated.dcm")
+    path = saved(folder, native(FRAMES, DeflatedExplicitVRLittleEndian), "deflated.dcm")
     source, options = place.put(path)
     size = path.stat().st_size
     # It is inflated to its end to be measured, for which a local header is read once more.
@@ -279,11 +282,11 @@ def test_deflated(place: Place, folder: Path) -> None:
     x = from_dicom(source, storage_options=options)
     opened = place.moved()
     assert opened.bytes <= 1.02 * size + more and opened.requests <= 8
-    np.testing.assert_array_equal(x[COUNT - 1].compute(), FRAMES[COUNT - 1] & 63)
+    np.testing.assert_array_equal(x[COUNT - 1].compute(), FRAMES[COUNT - 1])
     # A process inflates it once.
     read = place.moved()
     assert read.bytes <= 1.02 * size and read.requests <= 8
-    np.testing.assert_array_equal(x.compute(), FRAMES & 63)
+    np.testing.assert_array_equal(x.compute(), FRAMES)
     assert place.moved() == (0, 0)
 
 
