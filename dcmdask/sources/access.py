@@ -1,4 +1,4 @@
-"""Access to remote file systems: errors of one line, storage options, identity of content."""
+"""Access to remote file systems: credentials, options, errors of one line, identity of content."""
 
 from __future__ import annotations
 
