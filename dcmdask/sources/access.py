@@ -135,8 +135,11 @@ def refuse_password(url: str, option: str) -> None:
     user, at, host = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
     # A user of a web server without a password is mostly a token.
     if at and protocol in _WITH_PASSWORD and (protocol in _WEB or ":" in user):
-        how = "headers={'Authorization': 'Basic ...'}"
-        how = how if protocol in _WEB else "username=... and password=..."
+        how = "username=... and password=..."
+        if protocol in _WEB:
+            how = "headers={'Authorization': 'Basic ...'}"
+        elif protocol == "s3":
+            how = "key=... and secret=..."
         raise ValueError(
             f"a user or a password in the URL of {protocol}://{host} would get into names, records "
             f"and messages; they belong into {option}, such as {how}"
