@@ -8,8 +8,9 @@ competitor has its own process and opens the file anew in each round.
 
 - open: until frames can be asked for; pydicom reads the header, and finds its frames later.
 - one: a frame in the middle.
-- many: 500 frames that lie side by side, decoded, and 5 by pydicom; `transfer` is one request for
-  the bytes of 500.
+- many: 500 frames that lie side by side, decoded, and 5 by pydicom. Not decoded are those of
+  `encoded`, the spans of 500 frames as dcmdask reads them, and `transfer`, one request for their
+  bytes.
 """
 
 from __future__ import annotations
@@ -118,6 +119,14 @@ def dcmdask(url: str) -> Frames:
     return lambda first, count: x[first : first + count].compute(scheduler="threads")
 
 
+def encoded(url: str) -> Frames:
+    """Spans of the frames, which are not decoded."""
+    import dcmdask as library
+
+    instance = library.open_frames(url).instance
+    return lambda first, count: instance.read(list(range(first, first + count)))
+
+
 def pydicom(url: str) -> Frames:
     """`dcmread` of the open file, and `iter_pixels`."""
     import fsspec
@@ -166,6 +175,7 @@ def transfer(url: str) -> Frames:
 
 READERS: dict[str, Callable[[str], Frames]] = {
     "dcmdask": dcmdask,
+    "encoded": encoded,
     "wsidicom": wsidicom,
     "pydicom": pydicom,
     "transfer": transfer,

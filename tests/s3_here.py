@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -20,13 +20,20 @@ class _Quiet(MotoRequestHandler):
         """Say nothing of each request."""
 
 
+class Request(NamedTuple):
+    """One that was answered, with the bytes that were sent."""
+
+    method: str
+    range: str | None
+    sent: int
+
+
 class Server:
     """A store, and what it does at a change: a request that puts or deletes.
 
     Attributes
     ----------
-    asked : list of (str, str or None)
-        Method and range of each request.
+    asked : list of Request
     """
 
     def __init__(self) -> None:
@@ -38,7 +45,7 @@ class Server:
         self._thread.start()
         self._counted = itertools.count()
         self._at: tuple[int | None, int, int] = (None, 0, 0)
-        self.asked: list[tuple[str, str | None]] = []
+        self.asked: list[Request] = []
         self.paths: list[str] = []
         self.env = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
@@ -96,9 +103,16 @@ class Server:
         self._client.delete_object(Bucket=BUCKET, Key=key)
 
     def _watched(self, environ: Any, start_response: Any) -> Any:
-        self.asked.append((environ["REQUEST_METHOD"], environ.get("HTTP_RANGE")))
         self.paths.append(environ["PATH_INFO"])
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        method = environ["REQUEST_METHOD"]
+
+        def counted(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            length = next((n for key, n in headers if key.lower() == "content-length"), "0")
+            sent = 0 if method == "HEAD" else int(length)
+            self.asked.append(Request(method, environ.get("HTTP_RANGE"), sent))
+            return start_response(status, headers, *rest)
+
+        if method not in ("GET", "HEAD"):
             at, group, number = self._at
             if next(self._counted) == at:
                 os.killpg(group, number)
@@ -106,7 +120,7 @@ class Server:
                     # Nobody waits for an answer, and nothing is done.
                     start_response("503 Killed", [])
                     return []
-        return self._app(environ, start_response)
+        return self._app(environ, counted)
 
 
 @contextmanager

@@ -102,4 +102,4 @@ def test_slides(folder: Path) -> None:
 def test_remote(folder: Path) -> None:
     printed = run("remote.py", folder, "--tiles", "1000", "--delay", "0", "--repeats", "1")
     rows = [line for line in printed.splitlines() if line.startswith(("| table", "| no table"))]
-    assert len(rows) == 2 * 4 * 3
+    assert len(rows) == 2 * 5 * 3

@@ -17,7 +17,7 @@ from dcmdask.archive.series import Series
 from dcmdask.errors import Advice, AmbiguousSourceError
 from dcmdask.images.volume import Stack
 from dcmdask.sources import files
-from dcmdask.sources.access import reaching
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.ranges import is_http
 
 # Number of series or files that a message lists.
@@ -57,10 +57,8 @@ def one_file(
         if is_pattern or os.path.isdir(local) or medium in ("zip", "tar", "directory"):
             return None
         return unzipped(path, limit) if medium == "gzip" else path
-    import fsspec
-
     with reaching(name):
-        fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
+        fs, path = file_system(name, storage_options or {})
         if glob.has_magic(path) and not fs.exists(path):
             return None
         if is_http(fs) and path.endswith("/"):

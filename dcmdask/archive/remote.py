@@ -9,7 +9,7 @@ from typing import Any
 
 from dcmdask.archive.discovery import MARKS, MOST, Choice, Skipped, is_readable_mark, written_by_us
 from dcmdask.sources import files
-from dcmdask.sources.access import reaching
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.ranges import is_http
 
 
@@ -25,10 +25,8 @@ def discover(
     FileNotFoundError
         There is nothing under this name, or nothing that matches the pattern.
     """
-    import fsspec
-
     with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **storage_options)
+        fs, path = file_system(url, storage_options)
         # It may remember a listing of before.
         fs.invalidate_cache()
         found: dict[str, Mapping[str, Any]] = {}
@@ -56,7 +54,12 @@ def _find(fs: Any, path: str, is_pattern: bool) -> dict[str, Mapping[str, Any]]:
         is_page = is_http(fs) and name.endswith("/")
         is_folder = is_page or info.get("type") == "directory"
         below.update(fs.find(name, detail=True) if is_folder else {name: info})
-    return below
+    # Consoles of object stores make folders of empty objects.
+    return {
+        name: info
+        for name, info in below.items()
+        if not (name.endswith("/") and info.get("size") == 0)
+    }
 
 
 def members(

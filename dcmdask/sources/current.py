@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
-
 from dcmdask.sources import files
-from dcmdask.sources.access import content_key, reaching
+from dcmdask.sources.access import content_key, file_system, reaching
 from dcmdask.sources.ranges import information
 
 
 def listed(url: str, options: Mapping[str, Any]) -> files.RemoteFile | None:
     """Return a file as its server describes it, unread; None where it tells no size."""
     with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        fs, path = file_system(url, options)
         info = information(fs, path)
         return None if info.get("size") is None else files.remote_file(url, options, fs, path, info)
 
@@ -32,7 +30,7 @@ def check_unchanged(source: files.Source) -> None:
     if not isinstance(source, files.RemoteFile) or source.etag:
         return
     with reaching(source.name):
-        fs, path = fsspec.core.url_to_fs(source.name, **source.options)
+        fs, path = file_system(source.name, source.options)
         fs.invalidate_cache(path)
         info = information(fs, path)
         found = (info.get("size"), content_key(fs, path, info))

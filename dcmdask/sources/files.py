@@ -20,7 +20,7 @@ from functools import cached_property, partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from dcmdask.errors import SourceChangedError
-from dcmdask.sources.access import content_key, reaching
+from dcmdask.sources.access import content_key, file_system, reaching
 from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, information, is_http
 
@@ -227,10 +227,8 @@ def is_local(fs: Any) -> bool:
 
 
 def _locate_url(url: str, options: Mapping[str, Any], limit: int) -> Stored:
-    import fsspec
-
     with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        fs, path = file_system(url, options)
         # A listing that the file system remembers may be of an object that was replaced.
         fs.invalidate_cache(path)
         info = None if is_local(fs) else information(fs, path)

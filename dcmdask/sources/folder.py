@@ -16,6 +16,7 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from dcmdask.sources import files
+from dcmdask.sources.access import TARGET_OPTION, refuse_password
 
 # Errors of a path at which no file can be.
 NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -40,6 +41,7 @@ class Folder(NamedTuple):
         if not name:
             raise ValueError("the target has no name")
         if "://" in name:
+            refuse_password(name, TARGET_OPTION)
             fs, root = fsspec.core.url_to_fs(name, **(options or {}))
             if not files.is_local(fs):
                 return cls(name.rstrip("/"), dict(options) if options else None)

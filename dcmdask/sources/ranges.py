@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dcmdask.errors import SourceChangedError
-from dcmdask.sources.access import reaching
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.inflation import ReadForward, read_whole
 
 Found = TypeVar("Found")
@@ -102,11 +102,11 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
     PixelDataError
         These are more than `limit`.
     """
+    if not is_http(fs):
+        return bytes(fs.cat_file(path, start=0, end=min(FIRST, size))), False
     # One byte less than there are shows of the shortest file whether ranges are given; a range
     # has one at least.
     wanted = min(FIRST, max(1, size - 1))
-    if not is_http(fs):
-        return bytes(fs.cat_file(path, start=0, end=wanted)), False
     return _patiently(partial(_first_of_http, fs, path, url, size, wanted, limit))
 
 
@@ -147,11 +147,9 @@ def fetch_ranges(
     SourceChangedError
         The file is another one, or the server gives more than was asked for.
     """
-    import fsspec
-
     requests = coalesce(offsets, lengths)
     with reaching(url):
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        fs, path = file_system(url, options)
         blocks = _fetch(fs, path, [(start, end) for start, end, _ in requests], url, etag)
     parts = [b""] * len(offsets)
     for (start, end, members), block in zip(requests, blocks, strict=True):

@@ -35,8 +35,12 @@ class Faults:
         Of answers to all requests but those for ranges.
     failing : int
         Number of such requests that are still answered by 503.
+    surplus : int
+        Bytes that a file is said to have beyond those that it has.
     asked : int
         Number of requests for ranges.
+    headers : list of dict
+        Of each request, by names in lower case.
     """
 
     def __init__(self) -> None:
@@ -44,6 +48,7 @@ class Faults:
         self.faults: list[int | str] = []
         self.encoded, self.content_type = False, "application/dicom"
         self.status, self.failing, self.asked = 200, 0, 0
+        self.surplus, self.headers = 0, list[dict[str, str]]()
         served = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,15 +57,24 @@ class Faults:
             def log_message(self, *_: Any) -> None:
                 pass
 
+            def parse_request(self) -> bool:
+                is_whole = super().parse_request()
+                if is_whole:
+                    served.headers.append({key.lower(): one for key, one in self.headers.items()})
+                return is_whole
+
             def _status(self) -> int:
                 served.failing -= 1
                 return 503 if served.failing >= 0 else served.status
 
             def do_HEAD(self) -> None:
-                self._answer(self._status(), served.files[self.path], with_body=False)
+                data = served.files.get(self.path)
+                self._answer(404 if data is None else self._status(), data or b"", with_body=False)
 
             def do_GET(self) -> None:
-                data = served.files[self.path]
+                data = served.files.get(self.path)
+                if data is None:
+                    return self._answer(404, b"")
                 if self._is_encoded():
                     data = gzip.compress(data)
                 found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
@@ -96,7 +110,8 @@ class Faults:
                 self, status: int, body: bytes, *, with_body: bool = True, cut: int | None = None
             ) -> None:
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
+                length = len(body) if with_body else len(body) + served.surplus
+                self.send_header("Content-Length", str(length))
                 self.send_header("Content-Type", served.content_type)
                 self.send_header("Accept-Ranges", "bytes")
                 if self._is_encoded():

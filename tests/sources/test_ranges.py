@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,14 @@ import s3_here
 from hypothesis import given
 from hypothesis import strategies as st
 from make_dicom import encapsulated, native, noise, saved
-from pydicom.uid import JPEGLSLossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless
 from servers import faults, nginx
 
 from dcmdask import (
     DcmdaskError,
     DcmdaskWarning,
     NotDicomError,
+    PixelDataError,
     SourceChangedError,
     UnreachableError,
     from_dicom,
@@ -106,7 +108,7 @@ def test_an_object_of_a_store_is_opened_by_three_requests(folder: Path) -> None:
         store.put("a.dcm", (folder / "basic.dcm").read_bytes())
         store.asked.clear()
         x = from_dicom(f"s3://{s3_here.BUCKET}/a.dcm", storage_options=store.options)
-        assert [method for method, _ in store.asked] == ["HEAD", "GET", "GET"]
+        assert [one.method for one in store.asked] == ["HEAD", "GET", "GET"]
         np.testing.assert_array_equal(x[1000].compute(), FRAMES[1000])
         assert len(store.asked) == 4
 
@@ -120,7 +122,7 @@ def test_a_scan_of_a_store_asks_once_for_each_object() -> None:
         store.asked.clear()
         found = scan(f"s3://{s3_here.BUCKET}/in/", storage_options=store.options)
         assert [len(one) for one in found] == [20] and found.files == 21
-        assert Counter(method for method, _ in store.asked)["HEAD"] <= 1
+        assert Counter(one.method for one in store.asked)["HEAD"] <= 1
         assert len(store.asked) <= 23
         # The tokens are those of files that are located one by one.
         sources = [one.source for one in found[0].instances]
@@ -280,6 +282,30 @@ def test_an_object_that_became_shorter(faulty: faults.Faults) -> None:
     faulty.files["/a.dcm"] = faulty.files["/a.dcm"][:-100]
     with pytest.raises(DcmdaskError, match="shorter than when it was opened"):
         found[599]
+
+
+@pytest.mark.parametrize("kind", ["native", "basic", "extended", "none", "deflated"])
+@pytest.mark.parametrize("surplus", [-100_000, -1000, -1, 1, 1000, 10**6, 10**12])
+def test_a_server_that_lies_about_a_length(surplus: int, kind: str, faulty: faults.Faults) -> None:
+    few = FRAMES[:100]
+    if kind == "native":
+        made = native(few)
+    elif kind == "deflated":
+        made = native(few, DeflatedExplicitVRLittleEndian)
+    else:
+        made = encapsulated(few, JPEGLSLossless, table=kind)
+    faulty.files["/a.dcm"], faulty.surplus = made, surplus
+    try:
+        with warnings.catch_warnings():
+            # One byte may be of a delimiter that nobody needs.
+            warnings.simplefilter("ignore", DcmdaskWarning)
+            frames = open_frames(f"{faulty.url}/a.dcm")[:]
+    except DcmdaskError as error:
+        assert f"{faulty.url}/a.dcm" in str(error)
+        assert isinstance(error, PixelDataError | SourceChangedError)
+    else:
+        assert surplus == -1 or kind == "native"
+        np.testing.assert_array_equal(frames, few)
 
 
 def test_ranges_are_of_bytes_that_are_not_encoded(faulty: faults.Faults) -> None:

@@ -181,6 +181,8 @@ def _source_and_root(src: Any) -> tuple[str, str]:
         raise NotADirectoryError(f"{root} is no folder, and a catalog is of one")
     if "::" in root:
         raise ValueError(f"{root}: a catalog is of a folder, and not of an archive: unpack it")
+    if root.startswith(("http://", "https://")) and "?" in root:
+        raise ValueError("a URL with a query may let everybody in, and a catalog would keep it")
     return root, root.rstrip("/")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,7 +16,7 @@ from dcmdask.archive.catalog.rows import SCHEMA, table_of
 from dcmdask.archive.discovery import CATALOG_MARK, MARK_KEY, Skipped
 from dcmdask.dicom.description import Described
 from dcmdask.errors import CatalogError
-from dcmdask.sources.access import reaching
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.folder import Folder
 
 INSTANCES, SKIPPED, SERIES = "instances", "skipped", "series"
@@ -246,7 +245,7 @@ def opened(folder: Folder, key: str, schema: pa.Schema) -> pq.ParquetFile:
             if folder.is_local:
                 file = pq.ParquetFile(url)
             else:
-                fs, path = fsspec.core.url_to_fs(url, **(folder.options or {}))
+                fs, path = file_system(url, folder.options or {})
                 # It may remember a listing of before.
                 fs.invalidate_cache()
                 file = pq.ParquetFile(fs.open(path, "rb"), pre_buffer=True)

@@ -20,7 +20,7 @@ from dcmdask.archive.remote import members, url_of
 from dcmdask.dicom.description import Described
 from dcmdask.errors import HeaderError
 from dcmdask.sources import files
-from dcmdask.sources.access import reaching
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.inflation import ReadForward
 
 # Bytes of the beginning of a member that can be read twice without going back in the archive.
@@ -68,11 +68,9 @@ class Archive:
     """
 
     def __init__(self, archive: str, storage_options: Mapping[str, Any]) -> None:
-        import fsspec
-
         self._options = {**_compression(archive), **storage_options}
         try:
-            self._fs, _ = fsspec.core.url_to_fs(archive, **self._options)
+            self._fs, _ = file_system(archive, self._options)
             self._open = _opener(self._fs)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
             raise HeaderError(

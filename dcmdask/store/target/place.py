@@ -17,7 +17,7 @@ from zarr.storage import FsspecStore, LocalStore
 from dcmdask.archive.discovery import ATTRIBUTES, GROUP
 from dcmdask.errors import DcmdaskError
 from dcmdask.sources import files
-from dcmdask.sources.access import is_of_network
+from dcmdask.sources.access import TARGET_OPTION, is_of_network, refuse_password
 from dcmdask.sources.folder import NO_OBJECT
 from dcmdask.store.target.ownership import StoreKeys, check_ours, check_store
 
@@ -121,6 +121,7 @@ def with_options(store: Target, target_options: Mapping[str, Any] | None) -> Tar
         return store
     if not isinstance(store, str) or "://" not in store:
         raise ValueError(f"target_options are for URLs, and {store} is none")
+    refuse_password(store, TARGET_OPTION)
     return FsspecStore.from_url(store, storage_options=dict(target_options))
 
 
@@ -136,6 +137,7 @@ def located(store: Target) -> Place:
     if not path:
         raise ValueError("the store has no name")
     if isinstance(store, str) and "://" in path:
+        refuse_password(path, TARGET_OPTION)
         fs, root = fsspec.core.url_to_fs(path)
         if not files.is_local(fs):
             return Place(FsspecStore.from_url(path), fs, root)
