@@ -215,6 +215,7 @@ def test_what_another_version_left_out_is_looked_at_again(
     archive: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = dcmdask.build_catalog(archive, target)
+    assert before.skipped
     monkeypatch.setattr(building, "__version__", "99")
     found = dcmdask.build_catalog(archive, target)
     assert found.changes == Changes(2, 0, 0, 12)
@@ -238,6 +239,19 @@ def test_a_file_that_could_not_be_read_is_tried_again(
     found = dcmdask.build_catalog(archive, target)
     assert [one.code for one in found.doubtful] != ["unreadable"]
     same(found, dcmdask.scan(archive))
+
+
+def test_an_open_catalog_that_is_brought_up_to_date(archive: Path, target: Path) -> None:
+    """A job that takes hours goes on."""
+    found = dcmdask.build_catalog(archive, target)
+    made(archive / "later", f"{made_series.SERIES}.00")
+    min((archive / "series 1").iterdir()).unlink()
+    shutil.rmtree(archive / "series 2")
+    dcmdask.build_catalog(archive, target)
+    assert [len(found[number]) for number in (0, 1)] == [4, 3]
+    assert found[1].uid == UIDS[1]
+    with pytest.raises(CatalogError, match="open it again"):
+        _ = found[2]
 
 
 def test_a_moved_archive(archive: Path, target: Path) -> None:
@@ -633,8 +647,8 @@ def test_an_object_store(
     np.testing.assert_array_equal(array.compute(), plain[2].to_dask().compute())
     before = s3.asked[asked : asked + 8]
     # What it is now, and the pixels: no header.
-    assert sorted(method for method, _ in before) == ["GET"] * 4 + ["HEAD"] * 4
-    assert not any((span or "").startswith("bytes=0-") for _, span in before)
+    assert sorted(method for method, *_ in before) == ["GET"] * 4 + ["HEAD"] * 4
+    assert not any((span or "").startswith("bytes=0-") for _, span, _ in before)
     objects(s3, archive / "series 0", "archive/series 2")
     changed = archive / "series 2"
     for path in changed.iterdir():
@@ -678,7 +692,7 @@ def test_a_walk_is_kept(s3: s3_here.Server, target: Path) -> None:
     array = found[0].to_dask()
     np.testing.assert_array_equal(array[3].compute(), frames[3])
     # What it is now, and the bytes of one frame.
-    assert [method for method, _ in s3.asked[asked:]] == ["HEAD", "GET"]
+    assert [method for method, *_ in s3.asked[asked:]] == ["HEAD", "GET"]
 
 
 @pytest.mark.skipif(bool(nginx.missing()), reason=nginx.missing())

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dcmdask import __version__
 from dcmdask.archive.catalog.catalog import Catalog, instances_of
-from dcmdask.archive.catalog.known import Known
+from dcmdask.archive.catalog.known import Known, is_lasting
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
     KINDS,
@@ -311,11 +311,15 @@ class _Scan:
             self._frames += len(one)
 
     def _leave(self, one: Skipped) -> None:
-        state = self._states.pop(one.path, ())
+        state = self._states.pop(one.path, None)
+        if state is None and is_lasting(one) and is_url(one.path):
+            # A web server lists names only, and is asked before it is read where that can help.
+            found = listed(one.path, self.listing.storage_options)
+            state = None if found is None else (found.size, None, found.key)
         named = self._path(one.path).encode("utf-8", "backslashreplace").decode()
         one = one._replace(path=named, reason=one.reason.replace(f"{self.root}/", ""))
         if not self.known.sees_entry(one):
-            self._left.append(Left(one, *state))
+            self._left.append(Left(one, *(state or ())))
 
     def _is_enough(self) -> bool:
         count = len(self._instances) + len(self._left)

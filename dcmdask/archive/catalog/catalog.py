@@ -202,6 +202,19 @@ class Catalog(Scan):
 
     def _series_of(self, number: int) -> Series:
         row = self._table.slice(number, 1).to_pylist()[0]
+        try:
+            return self._read(row)
+        except CatalogError:
+            # A job may take hours, and a scan may bring the catalog up to date meanwhile.
+            now = Catalog(self._folder, root=self.root, storage_options=self._storage_options)
+            if now._mark == self._mark:
+                raise
+            keys = now._table["key"].to_pylist()
+            if row["key"] not in keys:
+                raise
+            return now._read(now._table.slice(keys.index(row["key"]), 1).to_pylist()[0])
+
+    def _read(self, row: Mapping[str, Any]) -> Series:
         study, uid, modality, folder = row["key"]
         copies = {copy["path"] for copy in row["copies"]}
         instances: list[Described] = []
@@ -212,7 +225,7 @@ class Catalog(Scan):
                 instances += instances_of(self._folder, self._mark, self._storage_options, rows)
         if len(instances) != row["instances"]:
             raise CatalogError(
-                f"series {number} has {row['instances']} instances, and {len(instances)} are there",
+                f"series {uid} has {row['instances']} instances, and {len(instances)} are there",
                 source=self._folder.url,
                 code="catalog-damaged",
             )

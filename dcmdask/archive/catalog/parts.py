@@ -250,7 +250,11 @@ def opened(folder: Folder, key: str, schema: pa.Schema) -> pq.ParquetFile:
                 fs.invalidate_cache()
                 file = pq.ParquetFile(fs.open(path, "rb"), pre_buffer=True)
     except FileNotFoundError as error:
-        raise CatalogError("it is not there", source=url, code="catalog-part") from error
+        raise CatalogError(
+            "it is not there; if the catalog was brought up to date since, open it again",
+            source=url,
+            code="catalog-part",
+        ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(url, error) from error
     if not file.schema_arrow.equals(schema):
