@@ -64,6 +64,10 @@ def scan(
             help="Keep Patient ID, Study Date and the like in the catalog as well.",
         ),
     ] = False,
+    compact: Annotated[
+        bool,
+        typer.Option("--compact", help="Write the parts of the catalog again, few and sorted."),
+    ] = False,
     target_option: options.TargetOption = None,
     scheduler: options.Scheduler = None,
     as_json: options.AsJson = False,
@@ -98,13 +102,15 @@ def scan(
     if output is not None:
         how |= {
             "walk": walk,
+            "compact": compact,
             "identifiers": with_identifiers,
             "target_options": options_of(target_option or ()),
         }
         found: Scan = _kept(sources, output, scheduler, how)
-    elif target_option or scheduler or walk or with_identifiers:
+    elif target_option or scheduler or walk or compact or with_identifiers:
         raise ValueError(
-            "--walk, --with-identifiers, --target-option and --scheduler go with --output"
+            "--walk, --with-identifiers, --compact, --target-option and --scheduler go with "
+            "--output"
         )
     else:
         with counting("files") as advance:

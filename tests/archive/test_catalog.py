@@ -28,7 +28,7 @@ import dcmdask
 from dcmdask.archive import listing
 from dcmdask.archive.catalog import build_catalog as building
 from dcmdask.archive.catalog import parts, series_table
-from dcmdask.archive.catalog.build_catalog import Changes
+from dcmdask.archive.catalog.catalog import Changes
 from dcmdask.archive.catalog.rows import SCHEMA
 from dcmdask.errors import CatalogError, SourceChangedError, StoreExistsError
 from dcmdask.sources import files
@@ -735,6 +735,10 @@ def test_many_parts_and_row_groups(
     monkeypatch.setattr(series_table, "_GROUP", 2)
     found = dcmdask.build_catalog(archive, target)
     assert len(list(target.glob("instances/*.parquet"))) > 3
+    same(found, dcmdask.scan(archive))
+    monkeypatch.setattr(series_table, "_BLOCK", 8)
+    found = dcmdask.build_catalog(archive, target, compact=True)
+    assert len(list(target.glob("instances/*.parquet"))) == 2
     same(found, dcmdask.scan(archive))
     order = found.reading_order(range(3))
     assert sorted(order) == [0, 1, 2]

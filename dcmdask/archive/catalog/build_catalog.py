@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from dcmdask import __version__
-from dcmdask.archive.catalog.catalog import Catalog, instances_of
+from dcmdask.archive.catalog.catalog import Catalog, Changes, instances_of
 from dcmdask.archive.catalog.known import Known, is_lasting
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
@@ -29,7 +29,7 @@ from dcmdask.archive.catalog.parts import (
     write_skipped,
     write_tables,
 )
-from dcmdask.archive.catalog.series_table import KEY_COLUMNS, Key, keys_of, write_series
+from dcmdask.archive.catalog.series_table import KEY_COLUMNS, Key, compacted, keys_of, write_series
 from dcmdask.archive.descriptions import Outcome
 from dcmdask.archive.discovery import CATALOG_MARK, Skipped, choice, is_url, sources
 from dcmdask.archive.listing import Listing, outcomes
@@ -48,21 +48,6 @@ if TYPE_CHECKING:
 _ROWS, _FRAMES, _SECONDS = 10_000, 2_000_000, 60.0
 
 
-class Changes(NamedTuple):
-    """What a scan into a catalog found.
-
-    Attributes
-    ----------
-    new, changed, gone, known : int
-        Numbers of files: read for the first time, read again, no longer there, and not read.
-    """
-
-    new: int
-    changed: int
-    gone: int
-    known: int
-
-
 def build_catalog(
     src: str | os.PathLike[str],
     catalog: str | os.PathLike[str],
@@ -71,6 +56,7 @@ def build_catalog(
     follow_links: bool = False,
     walk: bool = False,
     identifiers: bool = False,
+    compact: bool = False,
     client: Client | None = None,
     progress: Callable[[int, int | None], object] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -104,6 +90,9 @@ def build_catalog(
         Keep elements that name a person, a study or a place as well, such as Patient ID and Study
         Date, so that series can be selected by them: such a catalog is as confidential as its
         archive.
+    compact : bool, optional
+        Write all parts of the catalog again, few and sorted by series, which is quicker to read
+        after many small changes.
     client : distributed.Client, optional
         Workers that read the headers; they have to see the files under the same names.
     progress : callable, optional
@@ -159,7 +148,7 @@ def build_catalog(
         known = Known(folder, there[INSTANCES], skipped, indexed=walk)
         scan = _Scan(folder, listing, root, known, walk, identifiers)
         scan.run(progress, client)
-        changes = scan.committed(mark, there)
+        changes = scan.committed(mark, there, compact)
     found = Catalog(folder, storage_options=storage_options)
     found.changes = changes
     return found
@@ -356,7 +345,7 @@ class _Scan:
         if read_mark(self.folder) != mark:
             raise _busy(self.folder)
 
-    def committed(self, mark: Mark, there: Mapping[str, Sequence[str]]) -> Changes:
+    def committed(self, mark: Mark, there: Mapping[str, Sequence[str]], compact: bool) -> Changes:
         """Remove what is gone, write the series, and put all that in place at once."""
         self._check_alone(mark)
         gone: set[str] = set()
@@ -387,6 +376,8 @@ class _Scan:
             changed.update(keys_of(read_part(self.folder, INSTANCES, name, KEY_COLUMNS)))
         written, again = self._written_among(gone)
         changes = Changes(written - again, again, len(gone) - again, self.known.seen)
+        if compact:
+            parts[INSTANCES] = compacted(self.folder, parts[INSTANCES])
         instances, skipped = (tuple(sorted(parts[kind])) for kind in (INSTANCES, SKIPPED))
         now = mark._replace(
             root=self.root,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import pyarrow as pa
 from pydicom.datadict import tag_for_keyword
@@ -36,7 +36,6 @@ from dcmdask.sources.folder import Folder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dcmdask.archive.catalog.build_catalog import Changes
 
 # Row groups that are kept in memory: those of neighbouring series are mostly the same.
 _KEPT = 4
@@ -89,6 +88,21 @@ def open_catalog(
     options = storage_options if "://" in os.fspath(path) else None
     where = None if root is None else os.fspath(root)
     return Catalog(Folder.of(path, options), root=where, storage_options=storage_options)
+
+
+class Changes(NamedTuple):
+    """What a scan into a catalog found.
+
+    Attributes
+    ----------
+    new, changed, gone, known : int
+        Numbers of files: read for the first time, read again, no longer there, and not read.
+    """
+
+    new: int
+    changed: int
+    gone: int
+    known: int
 
 
 class Catalog(Scan):

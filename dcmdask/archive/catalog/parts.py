@@ -176,20 +176,19 @@ def new_name() -> str:
 def write_instances(folder: Folder, rows: Sequence[tuple[str, Described]]) -> str:
     """Write a part of instances, each with its path, and return its name."""
     ordered = sorted(rows, key=lambda row: (row[1].series_uid, row[0]))
-    groups = (
-        table_of([one for _, one in some], [path for path, _ in some]) for some in _groups(ordered)
-    )
-    return write_tables(folder, INSTANCES, groups)
+    table = table_of([one for _, one in ordered], [path for path, _ in ordered])
+    return write_tables(folder, INSTANCES, row_groups(table))
 
 
-def _groups(rows: Sequence[tuple[str, Described]]) -> Iterator[Sequence[tuple[str, Described]]]:
+def row_groups(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield the rows of instances in groups."""
     start = frames = 0
-    for at, (_, one) in enumerate(rows):
-        if at > start and (at - start == _GROUP_ROWS or frames + len(one) > _GROUP_FRAMES):
-            yield rows[start:at]
+    for at, count in enumerate(table["frames"].to_pylist()):
+        if at > start and (at - start == _GROUP_ROWS or frames + count > _GROUP_FRAMES):
+            yield table.slice(start, at - start)
             start, frames = at, 0
-        frames += len(one)
-    yield rows[start:]
+        frames += count
+    yield table.slice(start)
 
 
 def write_skipped(folder: Folder, rows: Sequence[Left]) -> str:

@@ -14,6 +14,7 @@ from dcmdask.archive.catalog.parts import (
     SERIES_SCHEMA,
     group_sizes,
     read_part,
+    row_groups,
     write_tables,
 )
 from dcmdask.archive.discovery import folder_of
@@ -123,21 +124,35 @@ def _blocks(found: Mapping[Key, Rows]) -> Iterator[dict[Key, Rows]]:
         yield block
 
 
+def _tables(folder: Folder, block: Mapping[Key, Rows]) -> Iterator[pa.Table]:
+    """Yield the rows of some series, those of one part at a time."""
+    groups: dict[str, set[int]] = {}
+    for rows in block.values():
+        for part, numbers in rows.groups.items():
+            groups.setdefault(part, set()).update(numbers)
+    for part, some in groups.items():
+        table = read_part(folder, INSTANCES, part, groups=sorted(some))
+        yield table.filter(pa.array([key in block for key in keys_of(table)], pa.bool_()))
+
+
+def compacted(folder: Folder, parts: Sequence[str]) -> list[str]:
+    """Write all instances again, by series, and return the names of the parts."""
+    found = rows_by_series(folder, parts)
+    names = []
+    for block in _blocks({key: found[key] for key in sorted(found)}):
+        table = pa.concat_tables(_tables(folder, block))
+        order = [("SeriesInstanceUID", "ascending"), ("path", "ascending")]
+        names.append(write_tables(folder, INSTANCES, row_groups(table.sort_by(order))))
+    return names
+
+
 def _rows_of(
     folder: Folder,
     block: Mapping[Key, Rows],
     described: Callable[[pa.Table], list[Described]],
     root: str,
 ) -> Iterator[dict[str, Any]]:
-    groups: dict[str, set[int]] = {}
-    for rows in block.values():
-        for part, numbers in rows.groups.items():
-            groups.setdefault(part, set()).update(numbers)
-    instances: list[Described] = []
-    for part, some in groups.items():
-        table = read_part(folder, INSTANCES, part, groups=sorted(some))
-        mask = pa.array([key in block for key in keys_of(table)], pa.bool_())
-        instances += described(table.filter(mask))
+    instances = [one for table in _tables(folder, block) for one in described(table)]
     series, copies = series_of(instances)
     keys = {_key_of(one, root): one for one in series}
     by_key = _paths_by_key(copies, instances, root)
