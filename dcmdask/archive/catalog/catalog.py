@@ -77,13 +77,13 @@ def open_catalog(
     >>> from tempfile import mkdtemp
     >>> from pydicom.data import get_testdata_file
     >>> from dcmdask import build_catalog
-    >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests" / "98892003"
+    >>> folder = Path(get_testdata_file("CT_small.dcm")).parent / "dicomdirtests" / "98892001"
     >>> _ = build_catalog(folder, target := Path(mkdtemp()) / "archive.catalog")
     >>> found = open_catalog(target)
     >>> found
-    <Catalog: 7 series, 17 instances of 17 files>
-    >>> found.select(SeriesDescription="angio*")[0].to_dask().shape
-    (7, 16, 16)
+    <Catalog: 2 series, 7 instances of 7 files>
+    >>> found.select(SeriesDescription="smart*")[0].to_dask().shape
+    (5, 16, 16)
     """
     options = storage_options if "://" in os.fspath(path) else None
     where = None if root is None else os.fspath(root)
