@@ -31,12 +31,15 @@ from dcmdask.archive.grouping import series_of
 from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.archive.series import Series
+from dcmdask.archive.served import describe_or_reason, describe_series
+from dcmdask.archive.served import discover as discover_served
 from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, matching, row
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options, inflate_limit
 from dcmdask.errors import HeaderError
 from dcmdask.pixels.notebook import html_table
 from dcmdask.sources.access import reaching
+from dcmdask.sources.dicomweb import Resource, is_dicomweb, resource_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -343,7 +346,7 @@ class _Listing:
         """Return the archives among the sources, and what of each is to be scanned."""
         found: dict[str, list[str]] = {}
         for source in self.sources:
-            if is_url(source) and (archive := archive_of(source)):
+            if _is_by_fsspec(source) and (archive := archive_of(source)):
                 found.setdefault(archive, []).append(source)
         return found
 
@@ -352,6 +355,16 @@ class _Listing:
         """Gzipped files among the sources, which are not those of an archive."""
         local = (one for one in self.sources if not is_url(one))
         return frozenset(one for one in local if medium_of(one) == "gzip")
+
+    def served(self) -> Iterator[Resource]:
+        """Yield what sources on DICOMweb servers are: series, and single instances."""
+
+        def found() -> Iterator[Resource]:
+            for source in filter(is_dicomweb, self.sources):
+                yield from discover_served(source, self.storage_options, self.chosen)
+                self.listed += 1
+
+        return _once(found())
 
     def opened(self, found: Iterable[str | Skipped], sources: int) -> list[str]:
         """Return the members of an archive that so many of the sources lead to."""
@@ -362,7 +375,9 @@ class _Listing:
 
     def _paths(self, remote: bool) -> Iterator[Any]:
         for source in self.sources:
-            if is_url(source) is not remote or (remote and archive_of(source)):
+            if is_url(source) is not remote or is_dicomweb(source):
+                continue
+            if remote and archive_of(source):
                 continue
             if source in self.gzipped:
                 continue
@@ -382,6 +397,10 @@ class _Listing:
                 self.skipped.append(one)
             else:
                 yield one
+
+
+def _is_by_fsspec(source: str) -> bool:
+    return is_url(source) and not is_dicomweb(source)
 
 
 def _once(paths: Iterable[Any]) -> Iterator[Any]:
@@ -427,3 +446,22 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
         options=options,
     )
     yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)
+    yield from _served_outcomes(listing, known)
+
+
+def _served_outcomes(listing: _Listing, known: dict[Any, Any]) -> Iterator[list[Outcome]]:
+    """Yield what the instances on DICOMweb servers are, some series at a time."""
+    if not any(map(is_dicomweb, listing.sources)):
+        return
+    # What the only source names has to be there.
+    is_one = len(listing.sources) == 1 and len(resource_of(listing.sources[0]).uids) > 1
+    describe = partial(
+        describe_series if is_one else describe_or_reason,
+        storage_options=listing.storage_options,
+        known=known,
+        options=listing.decoding_options,
+        chosen=listing.chosen,
+    )
+    for outcomes in in_threads(describe, listing.served(), REMOTE_THREADS):
+        listing.files += len(outcomes)
+        yield outcomes

@@ -19,6 +19,7 @@ from dcmdask.arrays.tiles import TiledFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
 from dcmdask.dicom.instance import Instance, open_instance
+from dcmdask.dicom.offsets import NumberedItems
 from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
 from dcmdask.pixels.bulk import decoded_frames, encoded_frames
@@ -195,7 +196,11 @@ class JoinedFrames(ArrayLike):
         """Return the bytes of the span of each frame."""
         found: list[int] = []
         for instance, some in self._owners(frames):
-            found += instance.spans.locate(np.asarray(some, np.int64))[1]
+            if isinstance(instance.spans, NumberedItems):
+                # A server tells it with the frame.
+                found += [len(one.span) for one in encoded_frames(instance, some)]
+            else:
+                found += instance.spans.locate(np.asarray(some, np.int64))[1]
         return found
 
     def reduced(

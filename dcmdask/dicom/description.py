@@ -39,6 +39,7 @@ from dcmdask.dicom.private.diffusion import PRIVATE_ELEMENTS, private_diffusion
 from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_mosaic, mosaic_of
 from dcmdask.dicom.tiles.tiling import TILED, TILED_SEQUENCES, Tiling, is_tiled, tiling_of
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 __all__ = ["FACTS", "Described", "describe", "facts_of"]
 
@@ -314,6 +315,9 @@ def describe(
     spacing = other_spacing(header)
     frames, tiling = _facts(header, count, pixels, words, image_type, spacing.value)
     kinds = image_type.decode("ascii", "replace")
+    if isinstance(header.source, ServedInstance):
+        # With what the server said.
+        source = header.source
     return Described(
         source=files.to_keep(source),
         sop_class_uid=words[_SOP_CLASS],

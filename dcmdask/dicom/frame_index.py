@@ -17,6 +17,7 @@ from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.dicom.tiles import tiff
 from dcmdask.errors import HeaderError, Note, PixelDataError, how_to_pass
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 # Frames from which on the items of a local file are not walked over where it has an offset table:
 # 3 us each, 0.6 s for a slide of 200 000 tiles.
@@ -114,6 +115,15 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
         notes.append(Note("surplus-bytes", text))
     spans = offsets.NativeSpans(place.offset, bits, found, unit)
     return spans, "arithmetic over native pixel data", notes
+
+
+def index_served(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
+    """Index the frames of an instance on a DICOMweb server, which gives them by number."""
+    bits, count = pixels.frame_bits, pixels.number_of_frames
+    spans: offsets.Spans = offsets.NumberedNative(0, bits, count)
+    if pixels.transfer_syntax.is_encapsulated:
+        spans = offsets.NumberedItems(count, -(-bits // 8))
+    return spans, "numbers of frames on a DICOMweb server", []
 
 
 def native_frames(pixels: ImagePixel, actual: int) -> int:
@@ -236,7 +246,7 @@ def count_frames(
 ) -> int:
     """Return the number of frames that opening the instance finds.
 
-    Those that the header declares, or more where the length of native pixel data, an offset
+    Those that the header declares, and of an instance on a server no others; or more where the length of native pixel data, an offset
     table, or items behind those of the declared frames show it (PS3.5 A.4). Without a table,
     items beyond those of several declared frames are not looked for in remote files, in members
     of archives, and behind more than :data:`MOST_COUNTED` frames.
@@ -249,6 +259,8 @@ def count_frames(
     declared, actual = pixels.number_of_frames, header.source.size - element.offset
     name = header.source.name
     _check_room(declared, name)
+    if isinstance(header.source, ServedInstance):
+        return declared
     least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
     if declared * least > 8 * actual:
         raise PixelDataError(

@@ -40,6 +40,7 @@ from dcmdask.dicom.elements import (
     Window,
     window_over,
 )
+from dcmdask.dicom.served import with_header
 from dcmdask.dicom.walk import read_elements
 from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError, Note
 from dcmdask.sources import files
@@ -146,6 +147,7 @@ def read_header(
         A deflated data set is damaged, or too long.
     """
     keep, find = frozenset(wanted), frozenset(sequences)
+    source = with_header(source, keep | find)
     with files.opened(source) as file:
         window = window_over(file, source.size)
         syntax, start, notes = _file_meta(file, window, source.name, transfer_syntax_uid)
@@ -196,6 +198,7 @@ def read_whole_header(
     wanted = None if tags is None else list(tags)
     if isinstance(source, files.Inflated):
         return _read_deflated(source, wanted)
+    source = with_header(source, wanted)
     with files.opened(source) as file:
         _, start, _ = _file_meta(file, window_over(file, source.size), source.name, syntax)
         if syntax == DeflatedExplicitVRLittleEndian:

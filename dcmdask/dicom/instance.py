@@ -21,6 +21,7 @@ from dcmdask.dicom.frame_index import (
     PixelDataElement,
     index_encapsulated,
     index_native,
+    index_served,
     place_of,
 )
 from dcmdask.dicom.header import (
@@ -36,6 +37,7 @@ from dcmdask.dicom.image_pixel import (
     image_pixel,
     inflate_limit,
 )
+from dcmdask.dicom.served import briefly
 from dcmdask.dicom.without_pixels import without_pixels
 from dcmdask.errors import (
     DcmdaskWarning,
@@ -48,6 +50,7 @@ from dcmdask.errors import (
     how_to_pass,
 )
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 # The elements that an instance is opened by.
@@ -145,6 +148,8 @@ def open_instance(
         place, pixels, notes = _from_file(src, options, storage_options, sop_instance_uid)
     excess = bool(options.get("allow_excess_frames", True))
     index = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
+    if isinstance(place.source, ServedInstance):
+        index = index_served
     spans, indexed_by, more = index(place, pixels, excess)
     notes = [*notes, *more]
     warned = set() if warned is None else warned
@@ -188,7 +193,7 @@ def _from_file(
     else:
         source = files.locate(src, storage_options, limit)
         syntax = options.get("transfer_syntax_uid")
-        header = read_header(source, WANTED, syntax, inflate_limit=limit)
+        header = read_header(briefly(source), WANTED, syntax, inflate_limit=limit)
     name = header.source.name
     found = header.values.get(_SOP_INSTANCE_UID)
     if expected and found and code_string(found.value) != expected:

@@ -20,7 +20,9 @@ from functools import cached_property, partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from dcmdask.errors import SourceChangedError
+from dcmdask.sources import dicomweb
 from dcmdask.sources.access import content_key, reaching
+from dcmdask.sources.dicomweb import ServedInstance
 from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, information, is_http
 
@@ -120,10 +122,11 @@ class Member:
 
 def to_keep(source: Any) -> Any:
     """Return a source without the bytes that were only for opening it."""
-    return replace(source, start=b"") if isinstance(source, RemoteFile) else source
+    is_started = isinstance(source, RemoteFile | ServedInstance)
+    return replace(source, start=b"") if is_started else source
 
 
-Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
+Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member | ServedInstance
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,8 @@ def locate(
 
     Parameters
     ----------
-    src : str, path-like, file-like, bytes-like, LocalFile, RemoteFile or Memory
-        A local path, an fsspec URL, a binary file-like (reopened by its name
+    src : str, path-like, file-like, bytes-like, LocalFile, RemoteFile, Memory or ServedInstance
+        A local path, an fsspec URL, the URL of an instance on a DICOMweb server, a binary file-like (reopened by its name
         where it is a plain file, otherwise read once into memory; its position
         is restored), the bytes themselves, or what this function returned before:
         reading then notices that a local file has changed in between.
@@ -187,8 +190,10 @@ def locate(
     ValueError
         There are `storage_options`, and `src` is no URL.
     """
-    if isinstance(src, LocalFile | RemoteFile | Memory):
+    if isinstance(src, LocalFile | RemoteFile | Memory | ServedInstance):
         return src
+    if dicomweb.is_dicomweb(src):
+        return dicomweb.locate(src, storage_options or {})
     if isinstance(src, str) and "://" in src:
         return _locate_url(src, storage_options or {}, limit)
     if storage_options:
@@ -284,11 +289,16 @@ def _own_path(src: Any) -> str | None:
 def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     """Return the ranges of `source` that start at `offsets` and have `lengths`.
 
+    Of an instance on a DICOMweb server, `offsets` are the numbers of frames, which are returned
+    as :func:`dcmdask.sources.dicomweb.fetch_frames` does.
+
     Raises
     ------
     SourceChangedError
         The source is not, or no longer, the one that was located.
     """
+    if isinstance(source, ServedInstance):
+        return dicomweb.fetch_frames(source, offsets, lengths)
     if isinstance(source, Memory | Inflated):
         data = source.data if isinstance(source, Memory) else _inflated(source)
         parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
@@ -323,6 +333,8 @@ def _shorter(found: int, wanted: int, offset: int, name: str) -> SourceChangedEr
 def opened(source: Source) -> Iterator[BinaryIO]:
     """Open `source` for one reader that goes through it in order.
 
+    Of an instance on a DICOMweb server that is its header, which has to be there.
+
     Raises
     ------
     SourceChangedError
@@ -349,7 +361,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         with opened(source.deflated) as file:
             yield cast(BinaryIO, InflatedFile(file, source.start, source.limit, source.name))
     else:
-        yield io.BytesIO(source.data)
+        yield io.BytesIO(source.start if isinstance(source, ServedInstance) else source.data)
 
 
 def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> None:

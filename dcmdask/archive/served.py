@@ -1,0 +1,99 @@
+"""Discovery of series and instances on DICOMweb servers, and their descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from dcmdask.archive.descriptions import Outcome, describe_located
+from dcmdask.archive.discovery import Choice, Skipped
+from dcmdask.dicom.description import SEQUENCES, WANTED
+from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, is_mosaic
+from dcmdask.dicom.served import values_of, with_metadata
+from dcmdask.errors import UnreachableError
+from dcmdask.sources import dicomweb
+from dcmdask.sources.dicomweb import Resource, ServedInstance
+
+_SOP_INSTANCE, _IMAGE_TYPE = "00080018", "00080008"
+_WANTED = WANTED | SEQUENCES
+# The long private header of each instance is a request more.
+_OF_NO_MOSAIC = _WANTED - MOSAIC_ELEMENTS
+
+
+def discover(url: str, storage_options: Mapping[str, Any], chosen: Choice) -> Iterator[Resource]:
+    """Yield the series of a server or a study; a series or an instance, if the URL names one.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, UnreachableError
+        The study is not there, or not for these credentials, or the server does not answer.
+    """
+    resource = dicomweb.resource_of(url)
+    named = len(resource.uids) > 1
+    found = [resource] if named else dicomweb.series_of(resource, storage_options)
+    yield from (one for one in found if named or not chosen.leaves_out(_below(resource, one)))
+
+
+def describe_series(
+    series: Resource,
+    storage_options: Mapping[str, Any],
+    known: dict[Any, Any],
+    options: Mapping[str, Any],
+    chosen: Choice,
+) -> list[Outcome]:
+    """Describe the instances of a series, whose metadata is fetched by one request.
+
+    Parameters
+    ----------
+    series : Resource
+        Also one instance.
+    storage_options : mapping
+    known, options : dict, mapping
+        As for :func:`dcmdask.archive.descriptions.describe_files`.
+    chosen : Choice
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, UnreachableError
+        The series is not there, or not for these credentials, or the server does not answer.
+    """
+    outcomes: list[Outcome] = []
+    syntaxes: dict[Any, str] = {}
+    for metadata in dicomweb.metadata_of(series, storage_options):
+        try:
+            uid = str(metadata[_SOP_INSTANCE]["Value"][0])
+            instance = dicomweb.resource_of(Resource(series.root, (*series.uids[:2], uid)).name)
+        except (KeyError, IndexError, TypeError, ValueError):
+            reason = "its metadata have no SOP Instance UID"
+            outcomes.append(Skipped(series.name, reason, "doubtful", "sop-instance-uid"))
+            continue
+        if chosen.leaves_out(_below(series, instance)):
+            continue
+        source = ServedInstance(instance.name, dict(storage_options))
+        image_type = "\\".join(map(str, values_of(metadata, _IMAGE_TYPE)))
+        wanted = _WANTED if is_mosaic(image_type.encode()) else _OF_NO_MOSAIC
+        locate = partial(with_metadata, source, metadata, wanted, syntaxes)
+        outcomes.append(describe_located(source.name, locate, known, options))
+    return outcomes
+
+
+def describe_or_reason(
+    series: Resource,
+    storage_options: Mapping[str, Any],
+    known: dict[Any, Any],
+    options: Mapping[str, Any],
+    chosen: Choice,
+) -> list[Outcome]:
+    """Describe the instances of a series of several; one that fails is named, and stops nothing."""
+    try:
+        return describe_series(series, storage_options, known, options, chosen)
+    except UnreachableError as error:
+        return [Skipped(series.name, error.message, "doubtful", error.code)]
+    except OSError as error:
+        reason = f"its metadata cannot be read: {type(error).__name__}"
+        return [Skipped(series.name, reason, "doubtful", "unreadable")]
+
+
+def _below(resource: Resource, one: Resource) -> str:
+    return one.url.removeprefix(resource.url).strip("/")
