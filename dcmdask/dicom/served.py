@@ -92,11 +92,7 @@ def with_header(source: AnySource, wanted: Container[int] | None = _ALL) -> AnyS
     """
     if not isinstance(source, ServedInstance) or source.start:
         return source
-    (metadata, *others) = dicomweb.metadata_of(source.resource, source.options)
-    if others:
-        raise HeaderError(
-            f"the metadata are of {1 + len(others)} instances", source=source.name, code="json"
-        )
+    (metadata,) = dicomweb.metadata_of(source.resource, source.options)
     return with_metadata(source, metadata, wanted)
 
 
@@ -140,7 +136,7 @@ def _with_metadata(
     return replace(
         source,
         syntax=syntax,
-        encapsulated=pixels is not None and UID(syntax).is_encapsulated,
+        encapsulated=pixels is not None and _is_encapsulated(syntax),
         key=source.key or _hash(kept),
         brief=header({key: value for key, value in kept.items() if tag_of(key) in _BRIEF}),
         start=header(kept),
@@ -205,10 +201,15 @@ def _pixel_element(
         return b""
     element = metadata[tags[tag]] if tag in tags else None
     vr = element.get("vr") if isinstance(element, Mapping) else None
-    is_encapsulated = UID(syntax).is_transfer_syntax and UID(syntax).is_encapsulated
+    is_encapsulated = _is_encapsulated(syntax)
     if is_encapsulated or vr not in LONG_VRS.values():
         vr = "OB" if is_encapsulated else "OW"
     return element_header(tag, str(vr), UNDEFINED if is_encapsulated else 0, syntax == IMPLICIT)
+
+
+def _is_encapsulated(syntax: str) -> bool:
+    # One that pydicom does not know is (PS3.5 A.4).
+    return not UID(syntax).is_transfer_syntax or UID(syntax).is_encapsulated
 
 
 def _hash(metadata: Mapping[str, Any]) -> str:

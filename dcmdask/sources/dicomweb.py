@@ -236,6 +236,7 @@ def _session(root: str, options: Mapping[str, Any]) -> requests.Session:
 
         def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
             super().rebuild_auth(prepared_request, response)
+            prepared_request.headers.pop("Host", None)
             if self.should_strip_auth(response.request.url, prepared_request.url):
                 for name in headers:
                     prepared_request.headers.pop(name, None)
@@ -259,7 +260,12 @@ def _client(root: str, options: Mapping[str, Any]) -> DICOMwebClient:
         raise ImportError(
             "URLs of DICOMweb need dicomweb-client: pip install 'dcmdask[dicomweb]'"
         ) from error
-    found = DICOMwebClient(root, session=_session(root, options), timeout=_TIMEOUT)
+    # UIDs of real files break rules; those of URLs have been looked at.
+    found = DICOMwebClient(
+        root, session=_session(root, options), timeout=_TIMEOUT, permissive_uid=True
+    )
+    # It leaves the port out of the header Host, of which servers make the links of metadata.
+    found.host = urlsplit(root).netloc
     # Requests are repeated here, for the reasons for which those for ranges are.
     found.set_http_retry_params(retry=False)
     return found
@@ -285,6 +291,10 @@ def _telling(url: str) -> Iterator[None]:
             ) from None
         raise UnreachableError(
             f"the server answers {status} {phrase}".rstrip(), source=_PREFIX + url, code="server"
+        ) from None
+    except requests.JSONDecodeError:
+        raise UnreachableError(
+            "the answer is no JSON", source=_PREFIX + url, code="json"
         ) from None
     except requests.RequestException as error:
         # Of its text, which may have the headers of a proxy, the cause is enough.
@@ -315,9 +325,13 @@ def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str
         ask: Callable[[], Any] = partial(client.retrieve_instance_metadata, *resource.uids)
     else:
         ask = partial(client.retrieve_series_metadata, *resource.uids)
-    found = _asking(f"{resource.url}/metadata", ask)
+    try:
+        found = _asking(f"{resource.url}/metadata", ask)
+    except (ValueError, LookupError, TypeError):
+        # The client takes the first of an answer without looking whether it is a list.
+        found = None
     many = found if isinstance(found, list) else [found]
-    if not many or not all(isinstance(one, dict) for one in many):
+    if not all(isinstance(one, dict) and one for one in many):
         raise UnreachableError("the answer is no metadata", source=resource.name, code="metadata")
     return many
 

@@ -74,7 +74,8 @@ def serving(folder: Path, users: dict[str, str] | None = None) -> Iterator[Ortha
                 yield Orthanc(port)
                 return
         finally:
-            process.terminate()
+            # To end as it should takes it seconds, and nobody needs its files again.
+            process.kill()
             process.wait()
     raise RuntimeError((folder / "log").read_text()[-2000:])
 
