@@ -462,6 +462,15 @@ def _served_outcomes(listing: _Listing, known: dict[Any, Any]) -> Iterator[list[
         options=listing.decoding_options,
         chosen=listing.chosen,
     )
+    seen: set[str] = set()
     for outcomes in in_threads(describe, listing.served(), REMOTE_THREADS):
-        listing.files += len(outcomes)
-        yield outcomes
+        # An instance and its series may both be sources.
+        fresh = [one for one in outcomes if _name(one) not in seen]
+        if len(listing.sources) > 1:
+            seen.update(map(_name, fresh))
+        listing.files += len(fresh)
+        yield fresh
+
+
+def _name(one: Outcome) -> str:
+    return one.path if isinstance(one, Skipped) else one.source.name

@@ -12,7 +12,7 @@ from dcmdask.dicom.description import SEQUENCES, WANTED
 from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, is_mosaic
 from dcmdask.dicom.served import values_of, with_metadata
 from dcmdask.errors import UnreachableError
-from dcmdask.sources import dicomweb
+from dcmdask.sources import dicomweb, dicomweb_requests
 from dcmdask.sources.dicomweb import Resource, ServedInstance
 
 _SOP_INSTANCE, _IMAGE_TYPE = "00080018", "00080008"
@@ -31,7 +31,7 @@ def discover(url: str, storage_options: Mapping[str, Any], chosen: Choice) -> It
     """
     resource = dicomweb.resource_of(url)
     named = len(resource.uids) > 1
-    found = [resource] if named else dicomweb.series_of(resource, storage_options)
+    found = [resource] if named else dicomweb_requests.series_of(resource, storage_options)
     yield from (one for one in found if named or not chosen.leaves_out(_below(resource, one)))
 
 
@@ -60,7 +60,7 @@ def describe_series(
     """
     outcomes: list[Outcome] = []
     syntaxes: dict[Any, str] = {}
-    for metadata in dicomweb.metadata_of(series, storage_options):
+    for metadata in dicomweb_requests.metadata_of(series, storage_options):
         try:
             uid = str(metadata[_SOP_INSTANCE]["Value"][0])
             instance = dicomweb.resource_of(Resource(series.root, (*series.uids[:2], uid)).name)

@@ -315,9 +315,10 @@ def describe(
     spacing = other_spacing(header)
     frames, tiling = _facts(header, count, pixels, words, image_type, spacing.value)
     kinds = image_type.decode("ascii", "replace")
-    if isinstance(header.source, ServedInstance):
-        # With what the server said.
-        source = header.source
+    if isinstance(source, ServedInstance):
+        # What the server said is part of it.
+        told = header.source
+        source = told.deflated if isinstance(told, files.Inflated) else told
     return Described(
         source=files.to_keep(source),
         sop_class_uid=words[_SOP_CLASS],

@@ -6,18 +6,17 @@ import hashlib
 import json
 from collections.abc import Container, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from dcmdask.dicom.dicom_json import JsonError, element_header, encode, tag_of
 from dcmdask.dicom.elements import LONG_VRS, PIXEL_DATA, UNDEFINED
 from dcmdask.dicom.image_pixel import ELEMENTS
-from dcmdask.errors import HeaderError, SourceChangedError
-from dcmdask.sources import dicomweb
-from dcmdask.sources.dicomweb import EXPLICIT, IMPLICIT, ServedInstance
-
-AnySource = TypeVar("AnySource")
+from dcmdask.errors import HeaderError, SourceChangedError, UnreachableError
+from dcmdask.sources import dicomweb_requests, files
+from dcmdask.sources.dicomweb import ServedFile, ServedInstance
+from dcmdask.sources.dicomweb_requests import EXPLICIT, IMPLICIT
 
 _SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE = "00080016", "00080018", "00080008"
 _FRAMES, _ROWS, _COLUMNS = "00280008", "00280010", "00280011"
@@ -41,12 +40,13 @@ def with_metadata(
     metadata: Mapping[str, Any],
     wanted: Container[int] | None = _ALL,
     known: dict[Any, str] | None = None,
-) -> ServedInstance:
+) -> ServedInstance | ServedFile:
     """Return an instance with a header made of its metadata.
 
     Where the metadata have no Available Transfer Syntax UID (0008,3002), the server is asked for
     the first frame: of one instance for all of a series that have one frame and look alike. Any
-    other answer is noticed when frames are read.
+    other answer is noticed when frames are read. If it refuses that, the file is fetched whole:
+    some servers do not give frames in every transfer syntax.
 
     Parameters
     ----------
@@ -71,12 +71,14 @@ def with_metadata(
         return _with_metadata(source, metadata, wanted, {} if known is None else known)
     except JsonError as error:
         raise HeaderError(
-            "the metadata are not as they should be", source=source.name, detail=str(error),
+            "the metadata are not as they should be",
+            source=source.name,
+            detail=str(error),
             code="json",
         ) from error
 
 
-def with_header(source: AnySource, wanted: Container[int] | None = _ALL) -> AnySource:
+def with_header(source: files.Stored, wanted: Container[int] | None = _ALL) -> files.Stored:
     """Return an instance on a server with its header, which is fetched; others as they are.
 
     Parameters
@@ -92,11 +94,11 @@ def with_header(source: AnySource, wanted: Container[int] | None = _ALL) -> AnyS
     """
     if not isinstance(source, ServedInstance) or source.start:
         return source
-    (metadata,) = dicomweb.metadata_of(source.resource, source.options)
+    (metadata,) = dicomweb_requests.metadata_of(source.resource, source.options)
     return with_metadata(source, metadata, wanted)
 
 
-def briefly(source: AnySource) -> AnySource:
+def briefly(source: files.Stored) -> files.Stored:
     """Return an instance on a server with a header of the elements that decoding needs."""
     if not isinstance(source, ServedInstance) or not source.brief or source.start:
         return source
@@ -108,11 +110,12 @@ def _with_metadata(
     metadata: Mapping[str, Any],
     wanted: Container[int] | None,
     known: dict[Any, str],
-) -> ServedInstance:
+) -> ServedInstance | ServedFile:
     expected = source.resource.uids[-1]
     if (uid := str(_first(metadata, _SOP_INSTANCE))) != expected:
         raise SourceChangedError(
-            f"the metadata are of instance {uid[:64]!r}", source=source.name,
+            f"the metadata are of instance {uid[:64]!r}",
+            source=source.name,
             code="sop-instance-uid",
         )
     tags = {tag_of(key): key for key in metadata}
@@ -123,10 +126,12 @@ def _with_metadata(
     syntax = source.syntax or EXPLICIT
     if pixels is not None and not source.syntax:
         syntax = _syntax(source, metadata, known, pixels in tags)
+        if not syntax:
+            return files.whole_file(source)
 
     def fetch(tag: int, uri: str) -> bytes | None:
         is_needed = wanted is _ALL or tag in wanted
-        return dicomweb.fetch_bulk(source, uri) if is_needed else None
+        return dicomweb_requests.fetch_bulk(source, uri) if is_needed else None
 
     def header(kept: Mapping[str, Any]) -> bytes:
         body = encode(kept, syntax == IMPLICIT, fetch)
@@ -161,7 +166,10 @@ def _first(metadata: Mapping[str, Any], key: str) -> Any:
 def _syntax(
     source: ServedInstance, metadata: Mapping[str, Any], known: dict[Any, str], is_linked: bool
 ) -> str:
-    """Return the transfer syntax of the frames, by the metadata or by the first frame."""
+    """Return the transfer syntax of the frames, by the metadata or by the first frame.
+
+    Empty where the server gives no frames.
+    """
     told = values_of(metadata, _AVAILABLE)
     if len(told) == 1:
         found = str(told[0])
@@ -170,18 +178,29 @@ def _syntax(
         several = str(_first(metadata, _FRAMES)) not in ("", "1")
         look = (is_linked, several and source.name, str([values_of(metadata, k) for k in elements]))
         if look not in known:
-            known[look] = dicomweb.first_syntax(source, _frame_bytes(metadata))
+            known[look] = _first_syntax(source, metadata)
         found = known[look]
     found = EXPLICIT if found in _CHANGED else found
     # A hostile one must not reach the header: anything else is named where it is decoded.
     return found if found.isprintable() and len(found) <= 64 else "1"
 
 
+def _first_syntax(source: ServedInstance, metadata: Mapping[str, Any]) -> str:
+    try:
+        return dicomweb_requests.first_syntax(source, _frame_bytes(metadata))
+    except FileNotFoundError:
+        return ""
+    except UnreachableError as error:
+        if error.code.rpartition("/")[2] == dicomweb_requests.REFUSED:
+            return ""
+        raise
+
+
 def _frame_bytes(metadata: Mapping[str, Any]) -> int:
     sizes = [_first(metadata, key) for key in (_ROWS, _COLUMNS, _SAMPLES, _BITS)]
     if not all(isinstance(one, int) and one > 0 for one in sizes):
         return _MOST_FRAME
-    rows, columns, samples, bits = sizes
+    rows, columns, samples, bits = map(int, sizes)
     return min(rows * columns * samples * bits // 8 + 1, _MOST_FRAME)
 
 

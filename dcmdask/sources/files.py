@@ -11,8 +11,6 @@ import hashlib
 import io
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,9 +18,10 @@ from functools import cached_property, partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from dcmdask.errors import SourceChangedError
-from dcmdask.sources import dicomweb
+from dcmdask.sources import dicomweb, dicomweb_requests
 from dcmdask.sources.access import content_key, reaching
-from dcmdask.sources.dicomweb import ServedInstance
+from dcmdask.sources.dicomweb import ServedFile, ServedInstance
+from dcmdask.sources.held import held, keep
 from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, information, is_http
 
@@ -98,7 +97,7 @@ class Memory:
     @cached_property
     def digest(self) -> str:
         """Hash of the content."""
-        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+        return _digest_of(self.data)
 
     @property
     def token(self) -> tuple[object, ...]:
@@ -126,7 +125,7 @@ def to_keep(source: Any) -> Any:
     return replace(source, start=b"") if is_started else source
 
 
-Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member | ServedInstance
+Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member | ServedInstance | ServedFile
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def locate(
     ValueError
         There are `storage_options`, and `src` is no URL.
     """
-    if isinstance(src, LocalFile | RemoteFile | Memory | ServedInstance):
+    if isinstance(src, LocalFile | RemoteFile | Memory | ServedInstance | ServedFile):
         return src
     if dicomweb.is_dicomweb(src):
         return dicomweb.locate(src, storage_options or {})
@@ -290,7 +289,7 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
     """Return the ranges of `source` that start at `offsets` and have `lengths`.
 
     Of an instance on a DICOMweb server, `offsets` are the numbers of frames, which are returned
-    as :func:`dcmdask.sources.dicomweb.fetch_frames` does.
+    as :func:`dcmdask.sources.dicomweb_requests.fetch_frames` does.
 
     Raises
     ------
@@ -298,9 +297,9 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
         The source is not, or no longer, the one that was located.
     """
     if isinstance(source, ServedInstance):
-        return dicomweb.fetch_frames(source, offsets, lengths)
-    if isinstance(source, Memory | Inflated):
-        data = source.data if isinstance(source, Memory) else _inflated(source)
+        return dicomweb_requests.fetch_frames(source, offsets, lengths)
+    if isinstance(source, Memory | Inflated | ServedFile):
+        data = source.data if isinstance(source, Memory) else _held(source)
         parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
     elif isinstance(source, RemoteFile):
         parts = fetch_ranges(source.name, source.options, offsets, lengths, source.etag)
@@ -360,6 +359,8 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     elif isinstance(source, Inflated):
         with opened(source.deflated) as file:
             yield cast(BinaryIO, InflatedFile(file, source.start, source.limit, source.name))
+    elif isinstance(source, ServedFile):
+        yield io.BytesIO(_held(source))
     else:
         yield io.BytesIO(source.start if isinstance(source, ServedInstance) else source.data)
 
@@ -391,22 +392,6 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     return data
 
 
-# Data sets inflated by this process, newest last. Few: they are whole files.
-_INFLATED: OrderedDict[tuple[object, ...], bytearray] = OrderedDict()
-_INFLATED_KEPT = 4
-_INFLATED_LOCK = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """Make a new lock in a forked process: a thread of the parent may hold the old one."""
-    global _INFLATED_LOCK  # noqa: PLW0603  readers look the name up
-    _INFLATED_LOCK = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
-
-
 def measured(source: Inflated) -> Inflated:
     """Return a deflated data set with its size, which is counted in constant memory.
 
@@ -421,19 +406,37 @@ def measured(source: Inflated) -> Inflated:
         return replace(source, length=file.seek(0, io.SEEK_END))
 
 
-def _inflated(source: Inflated) -> memoryview:
-    # One lock for all: two threads must not inflate the same file twice.
-    with _INFLATED_LOCK:
-        if source.token in _INFLATED:
-            _INFLATED.move_to_end(source.token)
-            return memoryview(_INFLATED[source.token])
-        data = bytearray(measured(source).size)
-        with opened(source) as file:
-            read_into(file, 0, memoryview(data), source)
-        _INFLATED[source.token] = data
-        # All together may take as much as one.
-        while len(_INFLATED) > 1 and (
-            len(_INFLATED) > _INFLATED_KEPT or sum(map(len, _INFLATED.values())) > source.limit
-        ):
-            _INFLATED.popitem(last=False)
-        return memoryview(data)
+def _held(source: Inflated | ServedFile) -> memoryview:
+    if isinstance(source, Inflated):
+        return held(source.token, partial(_inflated, source), source.limit)
+    return held(source.token, partial(_fetched, source), INFLATE_LIMIT)
+
+
+def _inflated(source: Inflated) -> bytearray:
+    data = bytearray(measured(source).size)
+    with opened(source) as file:
+        read_into(file, 0, memoryview(data), source)
+    return data
+
+
+def whole_file(source: ServedInstance) -> ServedFile:
+    """Return the file of an instance on a server, which is fetched now, and when it is read."""
+    data = dicomweb_requests.fetch_file(source)
+    found = ServedFile(source.name, source.options, len(data), _digest_of(data))
+    keep(found.token, data, INFLATE_LIMIT)
+    return found
+
+
+def _fetched(source: ServedFile) -> bytes:
+    data = dicomweb_requests.fetch_file(source)
+    if len(data) != source.size or _digest_of(data) != source.key:
+        raise SourceChangedError(
+            "the instance has changed since it was opened; open it again",
+            source=source.name,
+            code="changed",
+        )
+    return data
+
+
+def _digest_of(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

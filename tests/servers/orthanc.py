@@ -45,6 +45,16 @@ class Orthanc:
         connection.close()
         return refused
 
+    def forget(self, study: str) -> None:
+        """Remove a study, by its Study Instance UID."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("POST", "/tools/lookup", study)
+        for one in json.loads(connection.getresponse().read()):
+            if one["Type"] == "Study":
+                connection.request("DELETE", one["Path"])
+                connection.getresponse().read()
+        connection.close()
+
 
 def missing() -> str:
     """Return why the server cannot be started; empty if it can."""

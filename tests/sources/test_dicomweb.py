@@ -214,7 +214,9 @@ def test_headers_do_not_follow_to_another_host(relayed: relay.Relay) -> None:
 
         first.change = redirected
         url = url_of(first.url, 0)
-        np.testing.assert_array_equal(from_dicom(url, storage_options=options)[2].compute(), FRAMES[2])
+        np.testing.assert_array_equal(
+            from_dicom(url, storage_options=options)[2].compute(), FRAMES[2]
+        )
         assert all(one["Authorization"] == "Bearer secret" for one in first.headers)
         behind = relayed.headers[-len(first.headers) :]
         assert not any("Authorization" in one or "X-Key" in one for one in relayed.headers[1::2])
@@ -223,8 +225,10 @@ def test_headers_do_not_follow_to_another_host(relayed: relay.Relay) -> None:
 
 def test_options_that_are_none() -> None:
     with pytest.raises(ValueError, match="'headers'"):
-        from_dicom("dicomweb+http://127.0.0.1:1/studies/1/series/2/instances/3",
-                   storage_options={"anon": True})
+        from_dicom(
+            "dicomweb+http://127.0.0.1:1/studies/1/series/2/instances/3",
+            storage_options={"anon": True},
+        )
 
 
 # URLs
@@ -328,7 +332,11 @@ def _repeated(path: str, answer: Answer) -> Answer:
     ("name", "change", "reason"),
     [
         ("extended", _replaced(b"4.80\r\n", b"4.90\r\n"), "transfer syntax 1.2.840.10008.1.2.4.90"),
-        ("explicit", _replaced(b".1.2.1\r\n", b".1.2.2\r\n"), "transfer syntax 1.2.840.10008.1.2.2"),
+        (
+            "explicit",
+            _replaced(b".1.2.1\r\n", b".1.2.2\r\n"),
+            "transfer syntax 1.2.840.10008.1.2.2",
+        ),
         ("explicit", _replaced(b"Content-Length: 384", b"Content-Length: 383"), "header says 383"),
         ("explicit", _cut, "ends before the boundary"),
         ("explicit", _repeated, "more parts came for 1"),
@@ -341,14 +349,14 @@ def _repeated(path: str, answer: Answer) -> Answer:
         ),
         (
             "explicit",
-            lambda _, answer: Answer(200, {"Content-Type": "application/octet-stream"}, bytes(10**6)),
+            lambda _, answer: Answer(
+                200, {"Content-Type": "application/octet-stream"}, bytes(10**6)
+            ),
             "more than",
         ),
     ],
 )
-def test_answers_that_are_wrong(
-    name: str, change: Any, reason: str, relayed: relay.Relay
-) -> None:
+def test_answers_that_are_wrong(name: str, change: Any, reason: str, relayed: relay.Relay) -> None:
     frames = open_frames(url_of(relayed.url, list(MADE).index(name)))
     relayed.change = change
     with pytest.raises(SourceChangedError, match=reason) as caught:
@@ -395,7 +403,10 @@ def test_metadata_that_are_wrong(
 
 def test_links_to_other_servers_are_not_followed(relayed: relay.Relay) -> None:
     relayed.change = _metadata(
-        lambda body: body.replace(b'"00100010"', b'"00091001": {"vr": "OB", "BulkDataURI": "http://127.0.0.1:1/x"}, "00100010"')
+        lambda body: body.replace(
+            b'"00100010"',
+            b'"00091001": {"vr": "OB", "BulkDataURI": "http://127.0.0.1:1/x"}, "00100010"',
+        )
     )
     frames = open_frames(url_of(relayed.url, 0))
     np.testing.assert_array_equal(frames[1], FRAMES[1])

@@ -13,9 +13,7 @@ HEADERS = "Content-Type: application/octet-stream\r\nX: y\r\n"
 
 
 def message(bodies: list[bytes], headers: str = HEADERS, preamble: bytes = b"") -> bytes:
-    made = b"".join(
-        f"--{BOUNDARY}\r\n{headers}\r\n".encode() + body + b"\r\n" for body in bodies
-    )
+    made = b"".join(f"--{BOUNDARY}\r\n{headers}\r\n".encode() + body + b"\r\n" for body in bodies)
     return preamble + made + f"--{BOUNDARY}--\r\n".encode()
 
 

@@ -1,0 +1,390 @@
+"""Requests to DICOMweb servers (PS3.18): frames by number, metadata, bulk data, lists, files.
+
+Nothing of DICOM is understood here but the names of transfer syntaxes, which the server says.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from dcmdask.errors import SourceChangedError, UnreachableError
+from dcmdask.sources.dicomweb import (
+    LEVELS,
+    PREFIX,
+    UID,
+    Resource,
+    ServedFile,
+    ServedInstance,
+    check_options,
+    resource_of,
+)
+from dcmdask.sources.multipart import MultipartError, Part, media_type, parts
+from dcmdask.sources.ranges import patiently
+
+if TYPE_CHECKING:
+    import requests
+    from dicomweb_client import DICOMwebClient
+
+Result = TypeVar("Result")
+
+# Code of the error where a server answers, and does not do what it is asked for.
+REFUSED = "refused"
+_ANY_SYNTAX = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
+_FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+_BULK = 'multipart/related; type="application/octet-stream", application/octet-stream; q=0.5'
+# Frames of one request, whose URL lists them, and requests that are under way at once.
+_MOST_FRAMES, _REQUESTS = 64, 4
+# Seconds to connect, and between bytes of an answer.
+_TIMEOUT = (20.0, 120.0)
+_BLOCK = 2**18
+# Bytes of an answer to a request for bulk data or a file, and of a frame beyond what it takes
+# decoded.
+_MOST_BULK, _MOST_FILE, _BEYOND = 2**28, 2**30, 2**16
+# Transfer syntaxes whose native frames are the same bytes, and those of a media type; the first
+# is meant where none is said (PS3.18 8.7.3.3).
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_NATIVE = frozenset({IMPLICIT, EXPLICIT})
+_JPEG = "1.2.840.10008.1.2.4."
+_OF_MEDIA_TYPE: Mapping[str, Sequence[str]] = {
+    "application/octet-stream": (EXPLICIT, IMPLICIT),
+    "image/dicom-rle": ("1.2.840.10008.1.2.5",),
+    "image/jpeg": tuple(_JPEG + one for one in ("70", "50", "51", "57")),
+    "image/jls": tuple(_JPEG + one for one in ("80", "81")),
+    "image/jp2": tuple(_JPEG + one for one in ("90", "91")),
+    "image/jpx": tuple(_JPEG + one for one in ("92", "93")),
+    "image/jphc": tuple(_JPEG + one for one in ("201", "202", "203")),
+}
+
+
+_sessions = threading.local()
+
+
+def _session(root: str, options: Mapping[str, Any]) -> requests.Session:
+    """Return the session of this thread for a server and some headers.
+
+    None is shared: neither threads nor what was forked may read one connection.
+    """
+    import requests
+
+    headers = {str(name): str(value) for name, value in options.get("headers", {}).items()}
+
+    class Session(requests.Session):
+        """Session that gives no header of the user to another host, whatever its name is."""
+
+        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+            super().rebuild_auth(prepared_request, response)
+            prepared_request.headers.pop("Host", None)
+            if self.should_strip_auth(response.request.url, prepared_request.url):
+                for name in headers:
+                    prepared_request.headers.pop(name, None)
+
+    mine: dict[Any, requests.Session] = _sessions.__dict__.setdefault("found", {})
+    key = os.getpid(), root, tuple(sorted(headers.items()))
+    if key not in mine:
+        mine.clear()
+        mine[key] = Session()
+        mine[key].headers.update(headers)
+        if "authorization" in map(str.lower, headers):
+            # Otherwise a .netrc file would come before it.
+            mine[key].auth = lambda request: request
+    return mine[key]
+
+
+def _client(root: str, options: Mapping[str, Any]) -> DICOMwebClient:
+    try:
+        from dicomweb_client import DICOMwebClient
+    except ImportError as error:
+        raise ImportError(
+            "URLs of DICOMweb need dicomweb-client: pip install 'dcmdask[dicomweb]'"
+        ) from error
+    # UIDs of real files break rules; those of URLs have been looked at.
+    found = DICOMwebClient(
+        root, session=_session(root, options), timeout=_TIMEOUT, permissive_uid=True
+    )
+    # It leaves the port out of the header Host, of which servers make the links of metadata.
+    found.host = urlsplit(root).netloc
+    # Requests are repeated here, for the reasons for which those for ranges are.
+    found.set_http_retry_params(retry=False)
+    return found
+
+
+@contextmanager
+def _telling(url: str) -> Iterator[None]:
+    """Turn errors of the client in the body into errors of one line with the URL."""
+    import requests
+
+    try:
+        yield
+    except requests.HTTPError as error:
+        status = 0 if error.response is None else error.response.status_code
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+        said = f"{PREFIX}{url}: the server answers {status} {phrase}".rstrip()
+        if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+            raise FileNotFoundError(said) from None
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise PermissionError(
+                f'{said}: storage_options={{"headers": {{"Authorization": ...}}}} or a .netrc file '
+                "says who asks"
+            ) from None
+        raise UnreachableError(
+            f"the server answers {status} {phrase}".rstrip(), source=PREFIX + url, code=REFUSED
+        ) from None
+    except requests.JSONDecodeError:
+        raise UnreachableError("the answer is no JSON", source=PREFIX + url, code="json") from None
+    except requests.RequestException as error:
+        # Of its text, which may have the headers of a proxy, the cause is enough.
+        cause = error.args[0] if error.args else error
+        cause = getattr(cause, "reason", None) or cause
+        name = type(cause).__name__ if isinstance(cause, BaseException) else type(error).__name__
+        raise UnreachableError(
+            "the server does not answer, or not to the end",
+            source=PREFIX + url,
+            detail=name,
+            code="server",
+        ) from None
+
+
+def _asking(url: str, ask: Callable[[], Result]) -> Result:
+    with _telling(url):
+        return patiently(ask)
+
+
+def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the metadata of the instances of a series, or of one instance, as DICOM JSON.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, UnreachableError
+        They are not there, or not for these credentials, or the server does not answer.
+    """
+    client = _client(resource.root, options)
+    if len(resource.uids) == len(LEVELS):
+        study, series, instance = resource.uids
+        ask: Callable[[], Any] = partial(client.retrieve_instance_metadata, study, series, instance)
+    else:
+        study, series = resource.uids
+        ask = partial(client.retrieve_series_metadata, study, series)
+    try:
+        found = _asking(f"{resource.url}/metadata", ask)
+    except (ValueError, LookupError, TypeError):
+        # The client takes the first of an answer without looking whether it is a list.
+        found = None
+    many = found if isinstance(found, list) else [found]
+    if not all(isinstance(one, dict) and one for one in many):
+        raise UnreachableError("the answer is no metadata", source=resource.name, code="metadata")
+    return many
+
+
+def series_of(resource: Resource, options: Mapping[str, Any]) -> Iterator[Resource]:
+    """Yield the series of a study, or of all studies, as the server lists them (QIDO-RS).
+
+    Raises
+    ------
+    FileNotFoundError
+        The study has none.
+    """
+    check_options(resource.name, options)
+    client = _client(resource.root, options)
+    studies = [resource.uids[0]] if resource.uids else None
+    if studies is None:
+        search = partial(client.search_for_studies, get_remaining=True)
+        studies = [_uid(one, "0020000D", resource) for one in _asking(resource.url, search)]
+    for study in studies:
+        here = Resource(resource.root, (study,))
+        ask = partial(client.search_for_series, study, get_remaining=True)
+        found = _asking(f"{here.url}/series", ask)
+        if resource.uids and not found:
+            raise FileNotFoundError(f"{resource.name}: the server has no series of this study")
+        for uid in dict.fromkeys(_uid(one, "0020000E", here) for one in found):
+            yield Resource(resource.root, (study, uid))
+
+
+def _uid(found: Mapping[str, Any], key: str, resource: Resource) -> str:
+    try:
+        value = str(found[key]["Value"][0])
+    except (KeyError, IndexError, TypeError):
+        value = ""
+    if not UID.fullmatch(value):
+        raise UnreachableError(
+            f"an entry of the list has no UID in {key}", source=resource.name, code="list"
+        )
+    return value
+
+
+def fetch_bulk(source: ServedInstance, uri: str) -> bytes:
+    """Return the value of an element that the metadata only link to.
+
+    Raises
+    ------
+    UnreachableError
+        The link leads to another server, which is not followed.
+    """
+    resource = source.resource
+    url = urljoin(f"{resource.url}/", uri)
+    if urlsplit(url)[:2] != urlsplit(resource.root)[:2]:
+        raise UnreachableError(
+            "its metadata link to bulk data on another server, which is not asked",
+            source=source.name,
+            code="bulk-data",
+        )
+    (part,) = _get(resource.root, source.options, url, _BULK, 1, _MOST_BULK)
+    return part.body
+
+
+def fetch_file(source: ServedInstance | ServedFile) -> bytes:
+    """Return the file of an instance as it is stored.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, UnreachableError
+        As for any request.
+    """
+    resource = resource_of(source.name)
+    (part,) = _get(resource.root, source.options, resource.url, _FILE, 1, _MOST_FILE)
+    return part.body
+
+
+def first_syntax(source: ServedInstance, longest: int) -> str:
+    """Return the transfer syntax in which the server gives the first frame.
+
+    Parameters
+    ----------
+    source : ServedInstance
+    longest : int
+        Bytes that the frame takes decoded.
+    """
+    (part,) = _frames(source, [0], longest)
+    return _syntax_of(part, "")
+
+
+def fetch_frames(
+    source: ServedInstance, frames: Sequence[int], lengths: Sequence[int]
+) -> list[bytes]:
+    """Return frames as they are stored, with several requests at a time.
+
+    Parameters
+    ----------
+    source : ServedInstance
+    frames : sequence of int
+        From 0.
+    lengths : sequence of int
+        Bytes of each native frame; of an encapsulated one, bytes that it takes decoded.
+
+    Returns
+    -------
+    list of bytes
+        A native frame without padding; an encapsulated one in an item (PS3.5 A.4).
+
+    Raises
+    ------
+    SourceChangedError
+        The server gives frames in another transfer syntax, of another length or number.
+    FileNotFoundError, PermissionError, UnreachableError
+        As for any request.
+    """
+    size = min(_MOST_FRAMES, -(-len(frames) // _REQUESTS))
+    runs = [slice(at, at + size) for at in range(0, len(frames), max(1, size))]
+
+    def fetch(run: slice) -> list[bytes]:
+        some, wanted = frames[run], lengths[run]
+        found = _frames(source, some, max(wanted))
+        return [_span(source, *one) for one in zip(some, wanted, found, strict=True)]
+
+    if len(runs) < 2:
+        return [one for run in runs for one in fetch(run)]
+    with ThreadPoolExecutor(min(_REQUESTS, len(runs)), thread_name_prefix="dcmdask") as pool:
+        return [one for some in pool.map(fetch, runs) for one in some]
+
+
+def _frames(source: ServedInstance, frames: Sequence[int], longest: int) -> list[Part]:
+    resource = source.resource
+    url = f"{resource.url}/frames/{','.join(str(one + 1) for one in frames)}"
+    limit = 2 * longest + _BEYOND
+    return _get(resource.root, source.options, url, _ANY_SYNTAX, len(frames), limit)
+
+
+def _get(
+    root: str, options: Mapping[str, Any], url: str, accept: str, count: int, longest: int
+) -> list[Part]:
+    """Return the parts of an answer, of which there are `count`; or all of it as the one part."""
+
+    def ask() -> list[Part]:
+        with _session(root, options).get(
+            url, headers={"Accept": accept}, stream=True, timeout=_TIMEOUT
+        ) as answer:
+            answer.raise_for_status()
+            said = answer.headers.get("Content-Type", "")
+            kind, parameters = media_type(said)
+            blocks = answer.iter_content(_BLOCK)
+            if not kind.startswith("multipart/"):
+                return [Part({"content-type": said}, _whole(blocks, longest))]
+            found: list[Part] = []
+            for part in parts(blocks, parameters.get("boundary", ""), longest):
+                found.append(part)
+                if len(found) > count:
+                    break
+            return found
+
+    try:
+        found = _asking(url, ask)
+    except MultipartError as error:
+        raise SourceChangedError(
+            "the answer is not as it should be",
+            source=PREFIX + url,
+            detail=str(error),
+            code="multipart",
+        ) from error
+    if len(found) != count:
+        more = "more" if len(found) > count else f"{len(found)}"
+        raise SourceChangedError(
+            f"{more} parts came for {count} that were asked for", source=PREFIX + url, code="parts"
+        )
+    return found
+
+
+def _whole(blocks: Iterator[bytes], longest: int) -> bytes:
+    data = bytearray()
+    for block in blocks:
+        data += block
+        if len(data) > longest:
+            raise MultipartError(f"it has more than {longest} bytes")
+    return bytes(data)
+
+
+def _syntax_of(part: Part, expected: str) -> str:
+    """Return the transfer syntax of a part; the expected one if it says nothing against that."""
+    kind, parameters = media_type(part.headers.get("content-type", ""))
+    if said := parameters.get("transfer-syntax", ""):
+        return said
+    known = _OF_MEDIA_TYPE.get(kind, ())
+    return expected if expected in known or not known else known[0]
+
+
+def _span(source: ServedInstance, frame: int, length: int, part: Part) -> bytes:
+    syntax = _syntax_of(part, source.syntax)
+    if syntax != source.syntax and not {syntax, source.syntax} <= _NATIVE:
+        raise SourceChangedError(
+            f"the server gives frame {frame} in transfer syntax {syntax}, and {source.syntax} was "
+            "told or found for the instance",
+            source=source.name,
+            code="transfer-syntax",
+        )
+    body = part.body
+    if source.encapsulated:
+        body += bytes(len(body) % 2)
+        return b"\xfe\xff\x00\xe0" + len(body).to_bytes(4, "little") + body
+    if len(body) != length + length % 2 and len(body) != length:
+        raise SourceChangedError(
+            f"{len(body)} bytes came for frame {frame}, which has {length}",
+            source=source.name,
+            code="length",
+        )
+    return body[:length]
