@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
@@ -31,15 +30,15 @@ from dcmdask.archive.grouping import series_of
 from dcmdask.archive.processes import describe_in_processes, in_threads
 from dcmdask.archive.remote import discover as discover_url
 from dcmdask.archive.series import Series
-from dcmdask.archive.served import describe_or_reason, describe_series
+from dcmdask.archive.served import describe_series, served_outcomes
 from dcmdask.archive.served import discover as discover_served
-from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, matching, row
+from dcmdask.archive.table import COLUMNS, HEADS, cells, frame_of, has_value, matching, row
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options, inflate_limit
 from dcmdask.errors import HeaderError
 from dcmdask.pixels.notebook import html_table
 from dcmdask.sources.access import reaching
-from dcmdask.sources.dicomweb import Resource, is_dicomweb, resource_of
+from dcmdask.sources.dicomweb import Resource, is_dicomweb
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +86,9 @@ def scan(
         fsspec that is one of these, also inside an archive: ``"zip://a/**::archive.zip"``.
         Folders that a pattern names are scanned whole. A ZIP or TAR file stands for its members,
         also a gzipped one, a gzipped file for what is in it, and a DICOMDIR, if it is the only
-        source, for the files that it lists; ``~`` is the home folder.
+        source, for the files that it lists; ``~`` is the home folder. Or
+        ``"dicomweb+https://host/root"``, a DICOMweb server, also with ``/studies/UID``,
+        ``/series/UID`` and ``/instances/UID`` behind it: metadata is read, of a series at a time.
     exclude : str or iterable of str, optional
         Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
         to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
@@ -100,7 +101,8 @@ def scan(
         Called now and then with the number of files that are done, and how many there are,
         which is None until all are found.
     storage_options : mapping, optional
-        Keyword arguments for the fsspec file system of URLs.
+        Keyword arguments for the fsspec file system of URLs; for a DICOMweb server
+        ``{"headers": {...}}``.
     **decoding_options
         For all files, which are opened with them as well: overrides of group 0028 by pydicom's
         keywords (`rows`, `bits_stored`, `photometric_interpretation`, ...) and
@@ -255,7 +257,7 @@ class Scan(Sequence[Series]):
                 raise ValueError(f"{keyword!r} is not a DICOM keyword")
         places = range(len(self)) if query is None else matching(self.rows(), query)
         chosen = [self[place] for place in places]
-        chosen = [one for one in chosen if all(_has(one, *pair) for pair in elements.items())]
+        chosen = [one for one in chosen if all(has_value(one, *pair) for pair in elements.items())]
         return Scan(chosen, self.skipped, self.files, self.name)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -302,15 +304,6 @@ is 0 mm from the first']
         return frame_of(self.rows())
 
 
-def _has(series: Series, keyword: str, wanted: Any) -> bool:
-    known = {**series.metadata, "SeriesDescription": series.description}
-    value = known[keyword] if keyword in known else series.header.get(keyword)
-    if isinstance(wanted, str):
-        text = "" if value is None else str(value)
-        return fnmatchcase(text.lower(), wanted.lower())
-    return bool(value == wanted)
-
-
 # Files
 
 
@@ -346,7 +339,7 @@ class _Listing:
         """Return the archives among the sources, and what of each is to be scanned."""
         found: dict[str, list[str]] = {}
         for source in self.sources:
-            if _is_by_fsspec(source) and (archive := archive_of(source)):
+            if is_url(source) and not is_dicomweb(source) and (archive := archive_of(source)):
                 found.setdefault(archive, []).append(source)
         return found
 
@@ -399,10 +392,6 @@ class _Listing:
                 yield one
 
 
-def _is_by_fsspec(source: str) -> bool:
-    return is_url(source) and not is_dicomweb(source)
-
-
 def _once(paths: Iterable[Any]) -> Iterator[Any]:
     seen: set[Any] = set()
     for path in paths:
@@ -446,31 +435,13 @@ def _outcomes(listing: _Listing) -> Generator[list[Outcome]]:
         options=options,
     )
     yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)
-    yield from _served_outcomes(listing, known)
-
-
-def _served_outcomes(listing: _Listing, known: dict[Any, Any]) -> Iterator[list[Outcome]]:
-    """Yield what the instances on DICOMweb servers are, some series at a time."""
-    if not any(map(is_dicomweb, listing.sources)):
-        return
-    # What the only source names has to be there.
-    is_one = len(listing.sources) == 1 and len(resource_of(listing.sources[0]).uids) > 1
     describe = partial(
-        describe_series if is_one else describe_or_reason,
+        describe_series,
         storage_options=listing.storage_options,
         known=known,
-        options=listing.decoding_options,
+        options=options,
         chosen=listing.chosen,
     )
-    seen: set[str] = set()
-    for outcomes in in_threads(describe, listing.served(), REMOTE_THREADS):
-        # An instance and its series may both be sources.
-        fresh = [one for one in outcomes if _name(one) not in seen]
-        if len(listing.sources) > 1:
-            seen.update(map(_name, fresh))
-        listing.files += len(fresh)
-        yield fresh
-
-
-def _name(one: Outcome) -> str:
-    return one.path if isinstance(one, Skipped) else one.source.name
+    for outcomes in served_outcomes(listing.sources, listing.served(), describe, REMOTE_THREADS):
+        listing.files += len(outcomes)
+        yield outcomes

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from dcmdask.archive.descriptions import Outcome, describe_located
 from dcmdask.archive.discovery import Choice, Skipped
+from dcmdask.archive.processes import in_threads
 from dcmdask.dicom.description import SEQUENCES, WANTED
 from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, is_mosaic
 from dcmdask.dicom.served import values_of, with_metadata
 from dcmdask.errors import UnreachableError
-from dcmdask.sources import dicomweb, dicomweb_requests
-from dcmdask.sources.dicomweb import Resource, ServedInstance
+from dcmdask.sources import dicomweb_requests
+from dcmdask.sources.dicomweb import Resource, ServedInstance, is_dicomweb, resource_of
 
 _SOP_INSTANCE, _IMAGE_TYPE = "00080018", "00080008"
 _WANTED = WANTED | SEQUENCES
@@ -29,7 +30,7 @@ def discover(url: str, storage_options: Mapping[str, Any], chosen: Choice) -> It
     FileNotFoundError, PermissionError, UnreachableError
         The study is not there, or not for these credentials, or the server does not answer.
     """
-    resource = dicomweb.resource_of(url)
+    resource = resource_of(url)
     named = len(resource.uids) > 1
     found = [resource] if named else dicomweb_requests.series_of(resource, storage_options)
     yield from (one for one in found if named or not chosen.leaves_out(_below(resource, one)))
@@ -63,7 +64,7 @@ def describe_series(
     for metadata in dicomweb_requests.metadata_of(series, storage_options):
         try:
             uid = str(metadata[_SOP_INSTANCE]["Value"][0])
-            instance = dicomweb.resource_of(Resource(series.root, (*series.uids[:2], uid)).name)
+            instance = resource_of(Resource(series.root, (*series.uids[:2], uid)).name)
         except (KeyError, IndexError, TypeError, ValueError):
             reason = "its metadata have no SOP Instance UID"
             outcomes.append(Skipped(series.name, reason, "doubtful", "sop-instance-uid"))
@@ -78,21 +79,52 @@ def describe_series(
     return outcomes
 
 
-def describe_or_reason(
-    series: Resource,
-    storage_options: Mapping[str, Any],
-    known: dict[Any, Any],
-    options: Mapping[str, Any],
-    chosen: Choice,
+def served_outcomes(
+    sources: Sequence[str],
+    found: Iterable[Resource],
+    describe: Callable[[Resource], list[Outcome]],
+    threads: int,
+) -> Iterator[list[Outcome]]:
+    """Yield what instances are, those of a series at a time, each once.
+
+    A series that fails is named and stops nothing, unless it is all that was asked for.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        All that was asked for.
+    found : iterable of Resource
+        Series and instances.
+    describe : callable
+        Describes those of one, as :func:`describe_series` does.
+    threads : int
+    """
+    (first, *others) = sources
+    is_one = not others and is_dicomweb(first) and len(resource_of(first).uids) > 1
+    ask = describe if is_one else partial(_described_or_reason, describe)
+    seen: set[str] = set()
+    for outcomes in in_threads(ask, found, threads):
+        fresh = [one for one in outcomes if _name(one) not in seen]
+        if others:
+            # An instance and its series may both be sources.
+            seen.update(map(_name, fresh))
+        yield fresh
+
+
+def _described_or_reason(
+    describe: Callable[[Resource], list[Outcome]], series: Resource
 ) -> list[Outcome]:
-    """Describe the instances of a series of several; one that fails is named, and stops nothing."""
     try:
-        return describe_series(series, storage_options, known, options, chosen)
+        return describe(series)
     except UnreachableError as error:
         return [Skipped(series.name, error.message, "doubtful", error.code)]
     except OSError as error:
         reason = f"its metadata cannot be read: {type(error).__name__}"
         return [Skipped(series.name, reason, "doubtful", "unreadable")]
+
+
+def _name(one: Outcome) -> str:
+    return one.path if isinstance(one, Skipped) else one.source.name
 
 
 def _below(resource: Resource, one: Resource) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from dcmdask.archive.copies import irregularities
@@ -119,6 +120,16 @@ def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     except ImportError as error:
         raise ImportError("a data frame needs pandas: pip install 'dcmdask[table]'") from error
     return pd.DataFrame(list(rows), columns=list(COLUMNS))
+
+
+def has_value(series: Series, keyword: str, wanted: Any) -> bool:
+    """Return whether an element of a series has a value, or one that text with wildcards names."""
+    known = {**series.metadata, "SeriesDescription": series.description}
+    value = known[keyword] if keyword in known else series.header.get(keyword)
+    if isinstance(wanted, str):
+        text = "" if value is None else str(value)
+        return fnmatchcase(text.lower(), wanted.lower())
+    return bool(value == wanted)
 
 
 def matching(rows: Sequence[Mapping[str, Any]], query: str) -> list[int]:

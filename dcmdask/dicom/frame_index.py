@@ -117,15 +117,6 @@ def index_native(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool
     return spans, "arithmetic over native pixel data", notes
 
 
-def index_served(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
-    """Index the frames of an instance on a DICOMweb server, which gives them by number."""
-    bits, count = pixels.frame_bits, pixels.number_of_frames
-    spans: offsets.Spans = offsets.NumberedNative(0, bits, count)
-    if pixels.transfer_syntax.is_encapsulated:
-        spans = offsets.NumberedItems(count, -(-bits // 8))
-    return spans, "numbers of frames on a DICOMweb server", []
-
-
 def native_frames(pixels: ImagePixel, actual: int) -> int:
     """Return the number of frames in `actual` bytes of native pixel data.
 
@@ -246,8 +237,9 @@ def count_frames(
 ) -> int:
     """Return the number of frames that opening the instance finds.
 
-    Those that the header declares, and of an instance on a server no others; or more where the length of native pixel data, an offset
-    table, or items behind those of the declared frames show it (PS3.5 A.4). Without a table,
+    Those that the header declares, or more where the length of native pixel data, an offset
+    table, or items behind those of the declared frames show it (PS3.5 A.4); but not more of an
+    instance whose frames are fetched by number from a server. Without a table,
     items beyond those of several declared frames are not looked for in remote files, in members
     of archives, and behind more than :data:`MOST_COUNTED` frames.
 

@@ -18,10 +18,10 @@ from dcmdask.dicom import offsets
 from dcmdask.dicom.conversion import code_string, uid
 from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element, NotUnderstood
 from dcmdask.dicom.frame_index import (
+    Indexed,
     PixelDataElement,
     index_encapsulated,
     index_native,
-    index_served,
     place_of,
 )
 from dcmdask.dicom.header import (
@@ -149,7 +149,7 @@ def open_instance(
     excess = bool(options.get("allow_excess_frames", True))
     index = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
     if isinstance(place.source, ServedInstance):
-        index = index_served
+        index = _index_served
     spans, indexed_by, more = index(place, pixels, excess)
     notes = [*notes, *more]
     warned = set() if warned is None else warned
@@ -158,6 +158,15 @@ def open_instance(
     for note in notes:
         instance.warn(note)
     return instance
+
+
+def _index_served(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
+    """Index the frames of an instance on a DICOMweb server, which gives them by number."""
+    bits, count = pixels.frame_bits, pixels.number_of_frames
+    spans: offsets.Spans = offsets.NumberedNative(0, bits, count)
+    if pixels.transfer_syntax.is_encapsulated:
+        spans = offsets.NumberedItems(count, -(-bits // 8))
+    return spans, "numbers of frames on a DICOMweb server", []
 
 
 def issue(note: Note, name: str, warned: set[str] | None = None) -> None:

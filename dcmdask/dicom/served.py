@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
@@ -96,6 +97,16 @@ def with_header(source: files.Stored, wanted: Container[int] | None = _ALL) -> f
         return source
     (metadata,) = dicomweb_requests.metadata_of(source.resource, source.options)
     return with_metadata(source, metadata, wanted)
+
+
+@contextmanager
+def opened(
+    source: files.Stored, wanted: Container[int] | None = _ALL
+) -> Iterator[tuple[BinaryIO, files.Stored]]:
+    """Open a source, :func:`with_header`, for one reader, and give both."""
+    source = with_header(source, wanted)
+    with files.opened(source) as file:
+        yield file, source
 
 
 def briefly(source: files.Stored) -> files.Stored:

@@ -20,7 +20,7 @@ from dcmdask.sources.dicomweb import ServedInstance
 READ_BYTES = 4 * 2**20
 LOCAL_READ_BYTES = 2**20
 # Bytes that frames on a server take decoded, which are fetched by several requests at a time.
-SERVED_READ_BYTES = 4 * READ_BYTES
+SERVED_READ_BYTES = 8 * READ_BYTES
 
 
 def batches(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:

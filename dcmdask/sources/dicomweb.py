@@ -44,8 +44,9 @@ class Resource(NamedTuple):
 class ServedInstance:
     """Instance on a DICOMweb server, whose frames are fetched by number.
 
-    Its bytes are a header that is made of its metadata, and no file;
-    :func:`dcmdask.sources.dicomweb_requests.fetch_frames` gives the frames. Options, which may have credentials, are part of neither name, nor repr, nor token.
+    Its bytes are a header that is made of its metadata, and no file. The frames are fetched by
+    :func:`dcmdask.sources.dicomweb_requests.fetch_frames`. The options, which may have
+    credentials, are part of neither name, nor repr, nor token.
 
     Attributes
     ----------

@@ -171,11 +171,11 @@ def locate(
 
     Parameters
     ----------
-    src : str, path-like, file-like, bytes-like, LocalFile, RemoteFile, Memory or ServedInstance
-        A local path, an fsspec URL, the URL of an instance on a DICOMweb server, a binary file-like (reopened by its name
-        where it is a plain file, otherwise read once into memory; its position
-        is restored), the bytes themselves, or what this function returned before:
-        reading then notices that a local file has changed in between.
+    src : str, path-like, file-like, bytes-like, or a source that is no Member
+        A local path, an fsspec URL, the URL of an instance on a DICOMweb server, a binary
+        file-like (reopened by its name where it is a plain file, otherwise read once into
+        memory; its position is restored), the bytes themselves, or what this function returned
+        before: reading then notices that a local file has changed in between.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system of a URL.
     limit : int, optional

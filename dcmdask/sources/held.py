@@ -1,4 +1,4 @@
-"""Contents that this process holds in memory, as their sources are read as a whole: the last few."""
+"""Contents of sources that are read as a whole: the last few, which this process holds."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_values() -> None:
     assert found.SOPInstanceUID == "1.2.3" and found[0x00280010].value is None
     assert len(found.ReferencedImageSequence) == 2
     assert 0x00280000 not in found
-    assert [int(tag) for tag in found.keys()] == sorted(map(int, found.keys()))
+    assert list(map(int, found.keys())) == sorted(map(int, found.keys()))
 
 
 def test_long_values_of_a_short_vr() -> None:
