@@ -354,7 +354,7 @@ class _Listing:
 
         def found() -> Iterator[Resource]:
             for source in filter(is_dicomweb, self.sources):
-                yield from discover_served(source, self.storage_options, self.chosen)
+                yield from self._kept(discover_served(source, self.storage_options, self.chosen))
                 self.listed += 1
 
         return _once(found())

@@ -22,8 +22,12 @@ _WANTED = WANTED | SEQUENCES
 _OF_NO_MOSAIC = _WANTED - MOSAIC_ELEMENTS
 
 
-def discover(url: str, storage_options: Mapping[str, Any], chosen: Choice) -> Iterator[Resource]:
+def discover(
+    url: str, storage_options: Mapping[str, Any], chosen: Choice
+) -> Iterator[Resource | Skipped]:
     """Yield the series of a server or a study; a series or an instance, if the URL names one.
+
+    Of the studies of a server, one whose series are not listed is named and stops nothing.
 
     Raises
     ------
@@ -31,9 +35,43 @@ def discover(url: str, storage_options: Mapping[str, Any], chosen: Choice) -> It
         The study is not there, or not for these credentials, or the server does not answer.
     """
     resource = resource_of(url)
-    named = len(resource.uids) > 1
-    found = [resource] if named else dicomweb_requests.series_of(resource, storage_options)
-    yield from (one for one in found if named or not chosen.leaves_out(_below(resource, one)))
+    if len(resource.uids) > 1:
+        yield resource
+        return
+    is_study = bool(resource.uids)
+    for study in [resource] if is_study else _below(resource, storage_options):
+        if isinstance(study, Skipped):
+            yield study
+            continue
+        try:
+            found = list(_below(study, storage_options))
+        except OSError as error:
+            if is_study:
+                raise
+            yield _failed(study, error)
+            continue
+        if is_study and not found:
+            raise FileNotFoundError(f"{study.name}: the server has no series of this study")
+        for one in found:
+            if isinstance(one, Skipped) or not chosen.leaves_out(_path_below(resource, one)):
+                yield one
+
+
+def _below(resource: Resource, options: Mapping[str, Any]) -> Iterator[Resource | Skipped]:
+    """Yield the studies of a server, or the series of a study."""
+    for uid in dicomweb_requests.uids_below(resource, options):
+        if uid:
+            yield Resource(resource.root, (*resource.uids, uid))
+        else:
+            reason = "an entry of what the server lists has no UID"
+            yield Skipped(resource.name, reason, "doubtful", "uid")
+
+
+def _failed(resource: Resource, error: OSError) -> Skipped:
+    if isinstance(error, UnreachableError):
+        return Skipped(resource.name, error.message, "doubtful", error.code)
+    reason = f"it cannot be read: {type(error).__name__}"
+    return Skipped(resource.name, reason, "doubtful", "unreadable")
 
 
 def describe_series(
@@ -69,7 +107,7 @@ def describe_series(
             reason = "its metadata have no SOP Instance UID"
             outcomes.append(Skipped(series.name, reason, "doubtful", "sop-instance-uid"))
             continue
-        if chosen.leaves_out(_below(series, instance)):
+        if chosen.leaves_out(_path_below(series, instance)):
             continue
         source = ServedInstance(instance.name, dict(storage_options))
         image_type = "\\".join(map(str, values_of(metadata, _IMAGE_TYPE)))
@@ -116,16 +154,13 @@ def _described_or_reason(
 ) -> list[Outcome]:
     try:
         return describe(series)
-    except UnreachableError as error:
-        return [Skipped(series.name, error.message, "doubtful", error.code)]
     except OSError as error:
-        reason = f"its metadata cannot be read: {type(error).__name__}"
-        return [Skipped(series.name, reason, "doubtful", "unreadable")]
+        return [_failed(series, error)]
 
 
 def _name(one: Outcome) -> str:
     return one.path if isinstance(one, Skipped) else one.source.name
 
 
-def _below(resource: Resource, one: Resource) -> str:
+def _path_below(resource: Resource, one: Resource) -> str:
     return one.url.removeprefix(resource.url).strip("/")

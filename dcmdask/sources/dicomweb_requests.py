@@ -185,40 +185,38 @@ def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str
     return many
 
 
-def series_of(resource: Resource, options: Mapping[str, Any]) -> Iterator[Resource]:
-    """Yield the series of a study, or of all studies, as the server lists them (QIDO-RS).
+def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
+    """Return the studies of a server, or the series of a study, as it lists them (QIDO-RS).
 
-    Raises
-    ------
-    FileNotFoundError
-        The study has none.
+    Returns
+    -------
+    list of str
+        UIDs, each once; empty ones stand for entries without one.
     """
     check_options(resource.name, options)
     client = _client(resource.root, options)
-    studies = [resource.uids[0]] if resource.uids else None
-    if studies is None:
-        search = partial(client.search_for_studies, get_remaining=True)
-        studies = [_uid(one, "0020000D", resource) for one in _asking(resource.url, search)]
-    for study in studies:
-        here = Resource(resource.root, (study,))
-        ask = partial(client.search_for_series, study, get_remaining=True)
-        found = _asking(f"{here.url}/series", ask)
-        if resource.uids and not found:
-            raise FileNotFoundError(f"{resource.name}: the server has no series of this study")
-        for uid in dict.fromkeys(_uid(one, "0020000E", here) for one in found):
-            yield Resource(resource.root, (study, uid))
+    search: Callable[..., Any] = client.search_for_studies
+    key, url = "0020000D", f"{resource.root}/studies"
+    if resource.uids:
+        search = partial(client.search_for_series, resource.uids[0])
+        key, url = "0020000E", f"{resource.url}/series"
+    found: dict[str, None] = {}
+    entries = 0
+    # Servers give as many at a time as they like, and some give the same ones again.
+    while page := _asking(url, partial(search, offset=entries or None)):
+        before, entries = len(found), entries + len(page)
+        found.update(dict.fromkeys(_uid(one, key) for one in page))
+        if len(found) == before:
+            break
+    return list(found)
 
 
-def _uid(found: Mapping[str, Any], key: str, resource: Resource) -> str:
+def _uid(found: Any, key: str) -> str:
     try:
         value = str(found[key]["Value"][0])
-    except (KeyError, IndexError, TypeError):
-        value = ""
-    if not UID.fullmatch(value):
-        raise UnreachableError(
-            f"an entry of the list has no UID in {key}", source=resource.name, code="list"
-        )
-    return value
+    except (LookupError, TypeError):
+        return ""
+    return value if UID.fullmatch(value) else ""
 
 
 def fetch_bulk(source: ServedInstance, uri: str) -> bytes:

@@ -1,5 +1,6 @@
 """Series, slides and segmentations of a DICOMweb server are what they are from files."""
 
+import json
 import pickle
 import re
 from collections import Counter
@@ -122,6 +123,31 @@ def test_a_study_an_instance_and_the_whole_server(series: Path, dicomweb: orthan
     assert not len(scan(f"{dicomweb.url}/studies/{ROOT}", exclude="series/*"))
     mixed = scan([url, series])
     assert len(mixed[0]) == 21 and mixed[0].irregularities
+
+
+def test_lists_of_servers_that_are_odd(series: Path, dicomweb: orthanc.Orthanc) -> None:
+    uid = {"0020000D": {"vr": "UI", "Value": [ROOT]}}
+    studies = json.dumps([uid, uid, {}, {"0020000D": {"vr": "UI", "Value": ["../x"]}}, 3])
+
+    def change(path: str, answer: Answer) -> Answer:
+        # The same page, whatever is asked for.
+        if path.endswith("/studies"):
+            return answer._replace(body=studies.encode())
+        return answer
+
+    with relay.passing_on(dicomweb.port) as server:
+        server.change = change
+        found = scan(server.url)
+        assert [one.uid for one in found] == [f"{ROOT}.1"]
+        assert [(one.path, one.code) for one in found.skipped] == [(server.url, "uid")]
+        assert server.asked.count("/dicom-web/studies") == 2
+
+        server.change = lambda path, answer: (
+            Answer(500, {}, b"") if path.endswith("/series") else answer
+        )
+        assert {one.code for one in scan(server.url).skipped} == {"UnreachableError/refused"}
+        with pytest.raises(UnreachableError, match="500"):
+            scan(f"{server.url}/studies/{ROOT}")
 
 
 def test_what_is_not_there(dicomweb: orthanc.Orthanc) -> None:
