@@ -6,7 +6,6 @@ Nothing of DICOM is understood here but the names of transfer syntaxes, which th
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_NEEDED = "URLs of DICOMweb need dicomweb-client: pip install 'dcmdask[dicomweb]'"
 # Code of the error where a server answers, and does not do what it is asked for.
 REFUSED = "refused"
 _ANY_SYNTAX = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
@@ -66,17 +66,27 @@ _OF_MEDIA_TYPE: Mapping[str, Sequence[str]] = {
 }
 
 
-_sessions = threading.local()
+# Sessions that nobody uses now, by process, server and headers, with their open connections.
+_IDLE: dict[tuple[Any, ...], list[requests.Session]] = {}
 
 
-def _session(root: str, options: Mapping[str, Any]) -> requests.Session:
-    """Return the session of this thread for a server and some headers.
-
-    None is shared: neither threads nor what was forked may read one connection.
-    """
-    import requests
-
+@contextmanager
+def _session(root: str, options: Mapping[str, Any]) -> Iterator[requests.Session]:
+    """Give a session with a server to one thread; none is used by two, or behind a fork."""
     headers = {str(name): str(value) for name, value in options.get("headers", {}).items()}
+    idle = _IDLE.setdefault((os.getpid(), root, *sorted(headers.items())), [])
+    try:
+        session = idle.pop()
+    except IndexError:
+        session = _new_session(headers)
+    try:
+        yield session
+    finally:
+        idle.append(session)
+
+
+def _new_session(headers: Mapping[str, str]) -> requests.Session:
+    import requests
 
     class Session(requests.Session):
         """Session that gives no header of the user to another host, whatever its name is."""
@@ -88,41 +98,37 @@ def _session(root: str, options: Mapping[str, Any]) -> requests.Session:
                 for name in headers:
                     prepared_request.headers.pop(name, None)
 
-    mine: dict[Any, requests.Session] = _sessions.__dict__.setdefault("found", {})
-    key = os.getpid(), root, tuple(sorted(headers.items()))
-    if key not in mine:
-        mine.clear()
-        mine[key] = Session()
-        mine[key].headers.update(headers)
-        if "authorization" in map(str.lower, headers):
-            # Otherwise a .netrc file would come before it.
-            mine[key].auth = lambda request: request
-    return mine[key]
+    session = Session()
+    session.headers.update(headers)
+    if "authorization" in map(str.lower, headers):
+        # Otherwise a .netrc file would come before it.
+        session.auth = lambda request: request
+    return session
 
 
-def _client(root: str, options: Mapping[str, Any]) -> DICOMwebClient:
+@contextmanager
+def _client(root: str, options: Mapping[str, Any]) -> Iterator[DICOMwebClient]:
     try:
         from dicomweb_client import DICOMwebClient
     except ImportError as error:
-        raise ImportError(
-            "URLs of DICOMweb need dicomweb-client: pip install 'dcmdask[dicomweb]'"
-        ) from error
-    # UIDs of real files break rules; those of URLs have been looked at.
-    found = DICOMwebClient(
-        root, session=_session(root, options), timeout=_TIMEOUT, permissive_uid=True
-    )
-    # It leaves the port out of the header Host, of which servers make the links of metadata.
-    found.host = urlsplit(root).netloc
-    # Requests are repeated here, for the reasons for which those for ranges are.
-    found.set_http_retry_params(retry=False)
-    return found
+        raise ImportError(_NEEDED) from error
+    with _session(root, options) as session:
+        # UIDs of real files break rules; those of URLs have been looked at.
+        client = DICOMwebClient(root, session=session, timeout=_TIMEOUT, permissive_uid=True)
+        # It leaves the port out of the header Host, of which servers make the links of metadata.
+        client.host = urlsplit(root).netloc
+        # Requests are repeated here, for the reasons for which those for ranges are.
+        client.set_http_retry_params(retry=False)
+        yield client
 
 
 @contextmanager
 def _telling(url: str) -> Iterator[None]:
     """Turn errors of the client in the body into errors of one line with the URL."""
-    import requests
-
+    try:
+        import requests
+    except ImportError as error:
+        raise ImportError(_NEEDED) from error
     try:
         yield
     except requests.HTTPError as error:
@@ -167,13 +173,15 @@ def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str
     FileNotFoundError, PermissionError, UnreachableError
         They are not there, or not for these credentials, or the server does not answer.
     """
-    client = _client(resource.root, options)
-    if len(resource.uids) == len(LEVELS):
-        study, series, instance = resource.uids
-        ask: Callable[[], Any] = partial(client.retrieve_instance_metadata, study, series, instance)
-    else:
-        study, series = resource.uids
-        ask = partial(client.retrieve_series_metadata, study, series)
+
+    def ask() -> Any:
+        with _client(resource.root, options) as client:
+            if len(resource.uids) == len(LEVELS):
+                study, series, instance = resource.uids
+                return client.retrieve_instance_metadata(study, series, instance)
+            study, series = resource.uids
+            return client.retrieve_series_metadata(study, series)
+
     try:
         found = _asking(f"{resource.url}/metadata", ask)
     except (ValueError, LookupError, TypeError):
@@ -194,16 +202,22 @@ def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
         UIDs, each once; empty ones stand for entries without one.
     """
     check_options(resource.name, options)
-    client = _client(resource.root, options)
-    search: Callable[..., Any] = client.search_for_studies
     key, url = "0020000D", f"{resource.root}/studies"
     if resource.uids:
-        search = partial(client.search_for_series, resource.uids[0])
         key, url = "0020000E", f"{resource.url}/series"
+
+    def ask(offset: int | None) -> Any:
+        with _client(resource.root, options) as client:
+            if resource.uids:
+                return client.search_for_series(resource.uids[0], offset=offset)
+            return client.search_for_studies(offset=offset)
+
     found: dict[str, None] = {}
     entries = 0
     # Servers give as many at a time as they like, and some give the same ones again.
-    while page := _asking(url, partial(search, offset=entries or None)):
+    while page := _asking(url, partial(ask, entries or None)):
+        if not isinstance(page, list):
+            raise UnreachableError("the answer is no list", source=resource.name, code="list")
         before, entries = len(found), entries + len(page)
         found.update(dict.fromkeys(_uid(one, key) for one in page))
         if len(found) == before:
@@ -317,9 +331,11 @@ def _get(
     """Return the parts of an answer, of which there are `count`; or all of it as the one part."""
 
     def ask() -> list[Part]:
-        with _session(root, options).get(
-            url, headers={"Accept": accept}, stream=True, timeout=_TIMEOUT
-        ) as answer:
+        headers = {"Accept": accept}
+        with (
+            _session(root, options) as session,
+            session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer,
+        ):
             answer.raise_for_status()
             said = answer.headers.get("Content-Type", "")
             kind, parameters = media_type(said)

@@ -143,6 +143,11 @@ def test_lists_of_servers_that_are_odd(series: Path, dicomweb: orthanc.Orthanc) 
         assert server.asked.count("/dicom-web/studies") == 2
 
         server.change = lambda path, answer: (
+            answer._replace(body=b"3") if path.endswith("/studies") else answer
+        )
+        with pytest.raises(UnreachableError, match="no list"):
+            scan(server.url)
+        server.change = lambda path, answer: (
             Answer(500, {}, b"") if path.endswith("/series") else answer
         )
         assert {one.code for one in scan(server.url).skipped} == {"UnreachableError/refused"}
