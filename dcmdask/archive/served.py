@@ -137,13 +137,13 @@ def served_outcomes(
         Describes those of one, as :func:`describe_series` does.
     threads : int
     """
-    (first, *others) = sources
-    is_one = not others and is_dicomweb(first) and len(resource_of(first).uids) > 1
+    only = sources[0] if len(sources) == 1 else ""
+    is_one = is_dicomweb(only) and len(resource_of(only).uids) > 1
     ask = describe if is_one else partial(_described_or_reason, describe)
     seen: set[str] = set()
     for outcomes in in_threads(ask, found, threads):
         fresh = [one for one in outcomes if _name(one) not in seen]
-        if others:
+        if not only:
             # An instance and its series may both be sources.
             seen.update(map(_name, fresh))
         yield fresh

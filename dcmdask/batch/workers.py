@@ -20,7 +20,7 @@ from dcmdask import __version__
 from dcmdask.batch.folder import Folder
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import ClusterError, DcmdaskError, DcmdaskWarning
-from dcmdask.sources.files import Stored, read
+from dcmdask.sources.files import Stored, look_at
 from dcmdask.store.scheduler import known_workers
 
 # Seconds that a cluster has for its first worker, and the workers have for their answers.
@@ -64,7 +64,7 @@ def _look(folder: Folder, sources: Sequence[Stored], probe: str) -> tuple[Any, .
 def _lacks(folder: Folder, sources: Sequence[Stored], probe: str) -> str:
     for source in sources:
         try:
-            read(source, [0], [1])
+            look_at(source)
         except (OSError, DcmdaskError) as error:
             return (
                 f"does not see {source.name} ({error}): the source has to be reachable under the "

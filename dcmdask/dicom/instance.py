@@ -162,6 +162,14 @@ def open_instance(
 
 def _index_served(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
     """Index the frames of an instance on a DICOMweb server, which gives them by number."""
+    told = getattr(place.source, "syntax", "")
+    if pixels.transfer_syntax != told:
+        raise HeaderError(
+            f"the server gives frames in {told}, and transfer_syntax_uid is "
+            f"{pixels.transfer_syntax}",
+            source=place.source.name,
+            code="transfer-syntax",
+        )
     bits, count = pixels.frame_bits, pixels.number_of_frames
     spans: offsets.Spans = offsets.NumberedNative(0, bits, count)
     if pixels.transfer_syntax.is_encapsulated:

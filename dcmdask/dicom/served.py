@@ -138,7 +138,7 @@ def _with_metadata(
     if pixels is not None and not source.syntax:
         syntax = _syntax(source, metadata, known, pixels in tags)
         if not syntax:
-            return files.whole_file(source)
+            return dicomweb_requests.whole_file(source)
 
     def fetch(tag: int, uri: str) -> bytes | None:
         is_needed = wanted is _ALL or tag in wanted

@@ -184,7 +184,7 @@ def locate(url: str, options: Mapping[str, Any]) -> ServedInstance:
     IsADirectoryError
         The URL names a series, a study or a server.
     ValueError
-        The URL is none of DICOMweb, or there is no such option.
+        It is not a URL of a DICOMweb server, or there is an unknown option.
     """
     resource = resource_of(url)
     check_options(url, options)
@@ -194,7 +194,7 @@ def locate(url: str, options: Mapping[str, Any]) -> ServedInstance:
 
 
 def check_options(url: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that are none of DICOMweb."""
+    """Refuse storage options that DICOMweb does not have."""
     headers = options.get("headers", {})
     if options.keys() - {"headers"} or not isinstance(headers, Mapping):
         names = ", ".join(sorted(options))

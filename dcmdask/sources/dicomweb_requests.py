@@ -5,6 +5,7 @@ Nothing of DICOM is understood here but the names of transfer syntaxes, which th
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from dcmdask.sources.dicomweb import (
     check_options,
     resource_of,
 )
+from dcmdask.sources.held import held, keep
 from dcmdask.sources.multipart import MultipartError, Part, media_type, parts
 from dcmdask.sources.ranges import patiently
 
@@ -253,17 +255,50 @@ def fetch_bulk(source: ServedInstance, uri: str) -> bytes:
     return part.body
 
 
-def fetch_file(source: ServedInstance | ServedFile) -> bytes:
-    """Return the file of an instance as it is stored.
+def whole_file(source: ServedInstance) -> ServedFile:
+    """Return the file of an instance, which is fetched now, and again where it is read later.
 
     Raises
     ------
     FileNotFoundError, PermissionError, UnreachableError
         As for any request.
     """
+    data = _fetch_file(source)
+    found = ServedFile(source.name, source.options, len(data), _digest(data))
+    keep(found.token, data, _MOST_FILE)
+    return found
+
+
+def file_content(source: ServedFile) -> memoryview:
+    """Return the bytes of a file, which this process keeps for a while.
+
+    Raises
+    ------
+    SourceChangedError
+        They are others than before.
+    """
+
+    def fetch() -> bytes:
+        data = _fetch_file(source)
+        if (len(data), _digest(data)) != (source.size, source.key):
+            raise SourceChangedError(
+                "the instance has changed since it was opened; open it again",
+                source=source.name,
+                code="changed",
+            )
+        return data
+
+    return held(source.token, fetch, _MOST_FILE)
+
+
+def _fetch_file(source: ServedInstance | ServedFile) -> bytes:
     resource = resource_of(source.name)
     (part,) = _get(resource.root, source.options, resource.url, _FILE, 1, _MOST_FILE)
     return part.body
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def first_syntax(source: ServedInstance, longest: int) -> str:

@@ -21,7 +21,7 @@ from dcmdask.errors import SourceChangedError
 from dcmdask.sources import dicomweb, dicomweb_requests
 from dcmdask.sources.access import content_key, reaching
 from dcmdask.sources.dicomweb import ServedFile, ServedInstance
-from dcmdask.sources.held import held, keep
+from dcmdask.sources.held import held
 from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, information, is_http
 
@@ -97,7 +97,7 @@ class Memory:
     @cached_property
     def digest(self) -> str:
         """Hash of the content."""
-        return _digest_of(self.data)
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
 
     @property
     def token(self) -> tuple[object, ...]:
@@ -312,6 +312,20 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
     return parts
 
 
+def look_at(source: Stored) -> None:
+    """Raise where a source is not there, or not for this process.
+
+    Raises
+    ------
+    OSError
+        As reading from it does.
+    """
+    if isinstance(source, ServedInstance | ServedFile):
+        dicomweb_requests.metadata_of(dicomweb.resource_of(source.name), source.options)
+    else:
+        read(source, [0], [1])
+
+
 def _fetch(source: RemoteFile, offset: int, length: int) -> bytes:
     (part,) = fetch_ranges(source.name, source.options, [offset], [length], source.etag)
     if len(part) != length:
@@ -409,7 +423,7 @@ def measured(source: Inflated) -> Inflated:
 def _held(source: Inflated | ServedFile) -> memoryview:
     if isinstance(source, Inflated):
         return held(source.token, partial(_inflated, source), source.limit)
-    return held(source.token, partial(_fetched, source), INFLATE_LIMIT)
+    return dicomweb_requests.file_content(source)
 
 
 def _inflated(source: Inflated) -> bytearray:
@@ -417,26 +431,3 @@ def _inflated(source: Inflated) -> bytearray:
     with opened(source) as file:
         read_into(file, 0, memoryview(data), source)
     return data
-
-
-def whole_file(source: ServedInstance) -> ServedFile:
-    """Return the file of an instance on a server, which is fetched now, and when it is read."""
-    data = dicomweb_requests.fetch_file(source)
-    found = ServedFile(source.name, source.options, len(data), _digest_of(data))
-    keep(found.token, data, INFLATE_LIMIT)
-    return found
-
-
-def _fetched(source: ServedFile) -> bytes:
-    data = dicomweb_requests.fetch_file(source)
-    if len(data) != source.size or _digest_of(data) != source.key:
-        raise SourceChangedError(
-            "the instance has changed since it was opened; open it again",
-            source=source.name,
-            code="changed",
-        )
-    return data
-
-
-def _digest_of(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -66,7 +66,7 @@ def parts(blocks: Iterable[bytes], boundary: str, longest: int) -> Iterator[Part
         raise MultipartError(f"the boundary has {len(boundary)} characters")
     mark = b"--" + boundary.encode("latin-1", "replace")
     reader = _Blocks(blocks)
-    # What is in front of the first boundary is for nobody.
+    # Bytes before the first boundary are ignored.
     reader.until(b"\r\n" + mark, _MOST_HEADERS, "the first boundary")
     while True:
         # The line's end stays: a part without headers begins with an empty line.
@@ -131,7 +131,7 @@ class _Blocks:
                 break
             if block is None:
                 raise MultipartError(f"the answer ends before {what}")
-            # What is done with is given up here, and not for each of many short parts.
+            # Once a block: once a part would move the rest of the block for each of many parts.
             looked -= self._begin
             del self._held[: self._begin]
             self._begin = 0

@@ -1,5 +1,6 @@
 """Series, slides and segmentations of a DICOMweb server are what they are from files."""
 
+import csv
 import json
 import pickle
 import re
@@ -313,6 +314,15 @@ def test_an_export(series: Path, dicomweb: orthanc.Orthanc, tmp_path: Path) -> N
     assert sorted(here.array_keys()) == sorted(there.array_keys())
     for name, array in there.arrays():
         np.testing.assert_array_equal(here[name][...], array[...])
+
+
+def test_a_job(series: Path, dicomweb: orthanc.Orthanc, tmp_path: Path) -> None:
+    url = url_of(dicomweb.url, 1)
+    script = Path(__file__).parents[2] / "pipelines/quality.py"
+    done = run("run", script, url, tmp_path / "out", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    (result,) = csv.DictReader((tmp_path / "out/results.csv").read_text("utf-8").splitlines())
+    assert f"{ROOT}.1" in result["series"]
 
 
 def test_two_series_where_one_is_meant(series: Path, dicomweb: orthanc.Orthanc) -> None:
