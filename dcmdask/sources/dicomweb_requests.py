@@ -68,15 +68,20 @@ _OF_MEDIA_TYPE: Mapping[str, Sequence[str]] = {
 }
 
 
-# Sessions that nobody uses now, by process, server and headers, with their open connections.
+# Sessions that nobody uses now, by process, server and headers, with their open connections; and
+# the number of servers and headers, which may be renewed every hour, that they are kept of.
 _IDLE: dict[tuple[Any, ...], list[requests.Session]] = {}
+_MOST_IDLE = 16
 
 
 @contextmanager
 def _session(root: str, options: Mapping[str, Any]) -> Iterator[requests.Session]:
     """Give a session with a server to one thread; none is used by two, or behind a fork."""
     headers = {str(name): str(value) for name, value in options.get("headers", {}).items()}
-    idle = _IDLE.setdefault((os.getpid(), root, *sorted(headers.items())), [])
+    key = os.getpid(), root, *sorted(headers.items())
+    if key not in _IDLE and len(_IDLE) >= _MOST_IDLE:
+        _IDLE.clear()
+    idle = _IDLE.setdefault(key, [])
     try:
         session = idle.pop()
     except IndexError:
