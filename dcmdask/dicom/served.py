@@ -18,6 +18,7 @@ from dcmdask.errors import HeaderError, SourceChangedError, UnreachableError
 from dcmdask.sources import dicomweb_requests, files
 from dcmdask.sources.dicomweb import ServedFile, ServedInstance
 from dcmdask.sources.dicomweb_requests import EXPLICIT, IMPLICIT
+from dcmdask.sources.dicomweb_session import REFUSED
 
 _SOP_CLASS, _SOP_INSTANCE, _IMAGE_TYPE = "00080016", "00080018", "00080008"
 _FRAMES, _ROWS, _COLUMNS = "00280008", "00280010", "00280011"
@@ -202,7 +203,7 @@ def _first_syntax(source: ServedInstance, metadata: Mapping[str, Any]) -> str:
     except FileNotFoundError:
         return ""
     except UnreachableError as error:
-        if error.code.rpartition("/")[2] == dicomweb_requests.REFUSED:
+        if error.code.rpartition("/")[2] == REFUSED:
             return ""
         raise
 

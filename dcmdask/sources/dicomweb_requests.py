@@ -6,13 +6,10 @@ Nothing of DICOM is understood here but the names of transfer syntaxes, which th
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from dcmdask.errors import SourceChangedError, UnreachableError
@@ -26,28 +23,17 @@ from dcmdask.sources.dicomweb import (
     check_options,
     resource_of,
 )
+from dcmdask.sources.dicomweb_session import TIMEOUT, asking, client_of, session_with
 from dcmdask.sources.held import held, keep
 from dcmdask.sources.multipart import MultipartError, Part, media_type, parts
-from dcmdask.sources.ranges import patiently
 
-if TYPE_CHECKING:
-    import requests
-    from dicomweb_client import DICOMwebClient
-
-Result = TypeVar("Result")
-
-_NEEDED = "URLs of DICOMweb need dicomweb-client: pip install 'dcmdask[dicomweb]'"
-# Code of the error where a server answers, and does not do what it is asked for.
-REFUSED = "refused"
 _ANY_SYNTAX = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
 _FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _BULK = 'multipart/related; type="application/octet-stream", application/octet-stream; q=0.5'
 # Frames of one request, whose URL lists them, and requests that are under way at once. Servers
-# may read the whole instance for each: 200 frames of 500 kB take Orthanc 2.4 s by 8 requests, two
-# at a time, and 10.5 s by 28, four at a time.
+# may read the whole instance for each: 200 frames of 500 kB take Orthanc 2.4 s by 6 requests, two
+# at a time, and 7 to 10 s by 26, four at a time.
 _MOST_FRAMES, _REQUESTS = 64, 2
-# Seconds to connect, and between bytes of an answer.
-_TIMEOUT = (20.0, 120.0)
 _BLOCK = 2**18
 # Bytes of an answer to a request for bulk data or a file, and of a frame beyond what it takes
 # decoded.
@@ -68,110 +54,6 @@ _OF_MEDIA_TYPE: Mapping[str, Sequence[str]] = {
 }
 
 
-# Sessions that nobody uses now, by process, server and headers, with their open connections; and
-# the number of servers and headers, which may be renewed every hour, that they are kept of.
-_IDLE: dict[tuple[Any, ...], list[requests.Session]] = {}
-_MOST_IDLE = 16
-
-
-@contextmanager
-def _session(root: str, options: Mapping[str, Any]) -> Iterator[requests.Session]:
-    """Give a session with a server to one thread; none is used by two, or behind a fork."""
-    headers = {str(name): str(value) for name, value in options.get("headers", {}).items()}
-    key = os.getpid(), root, *sorted(headers.items())
-    if key not in _IDLE and len(_IDLE) >= _MOST_IDLE:
-        _IDLE.clear()
-    idle = _IDLE.setdefault(key, [])
-    try:
-        session = idle.pop()
-    except IndexError:
-        session = _new_session(headers)
-    try:
-        yield session
-    finally:
-        idle.append(session)
-
-
-def _new_session(headers: Mapping[str, str]) -> requests.Session:
-    import requests
-
-    class Session(requests.Session):
-        """Session that gives no header of the user to another host, whatever its name is."""
-
-        def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
-            super().rebuild_auth(prepared_request, response)
-            prepared_request.headers.pop("Host", None)
-            if self.should_strip_auth(response.request.url, prepared_request.url):
-                for name in headers:
-                    prepared_request.headers.pop(name, None)
-
-    session = Session()
-    session.headers.update(headers)
-    if "authorization" in map(str.lower, headers):
-        # Otherwise a .netrc file would come before it.
-        session.auth = lambda request: request
-    return session
-
-
-@contextmanager
-def _client(root: str, options: Mapping[str, Any]) -> Iterator[DICOMwebClient]:
-    try:
-        from dicomweb_client import DICOMwebClient
-    except ImportError as error:
-        raise ImportError(_NEEDED) from error
-    with _session(root, options) as session:
-        # UIDs of real files break rules; those of URLs have been looked at.
-        client = DICOMwebClient(root, session=session, timeout=_TIMEOUT, permissive_uid=True)
-        # It leaves the port out of the header Host, of which servers make the links of metadata.
-        client.host = urlsplit(root).netloc
-        # Requests are repeated here, for the reasons for which those for ranges are.
-        client.set_http_retry_params(retry=False)
-        yield client
-
-
-@contextmanager
-def _telling(url: str) -> Iterator[None]:
-    """Turn errors of the client in the body into errors of one line with the URL."""
-    try:
-        import requests
-    except ImportError as error:
-        raise ImportError(_NEEDED) from error
-    try:
-        yield
-    except requests.HTTPError as error:
-        status = 0 if error.response is None else error.response.status_code
-        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
-        said = f"{PREFIX}{url}: the server answers {status} {phrase}".rstrip()
-        if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-            raise FileNotFoundError(said) from None
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise PermissionError(
-                f'{said}: storage_options={{"headers": {{"Authorization": ...}}}} or a .netrc file '
-                "says who asks"
-            ) from None
-        raise UnreachableError(
-            f"the server answers {status} {phrase}".rstrip(), source=PREFIX + url, code=REFUSED
-        ) from None
-    except requests.JSONDecodeError:
-        raise UnreachableError("the answer is no JSON", source=PREFIX + url, code="json") from None
-    except requests.RequestException as error:
-        # Of its text, which may have the headers of a proxy, the cause is enough.
-        cause = error.args[0] if error.args else error
-        cause = getattr(cause, "reason", None) or cause
-        name = type(cause).__name__ if isinstance(cause, BaseException) else type(error).__name__
-        raise UnreachableError(
-            "the server does not answer, or not to the end",
-            source=PREFIX + url,
-            detail=name,
-            code="server",
-        ) from None
-
-
-def _asking(url: str, ask: Callable[[], Result]) -> Result:
-    with _telling(url):
-        return patiently(ask)
-
-
 def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the metadata of the instances of a series, or of one instance, as DICOM JSON.
 
@@ -182,7 +64,7 @@ def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str
     """
 
     def ask() -> Any:
-        with _client(resource.root, options) as client:
+        with client_of(resource.root, options) as client:
             if len(resource.uids) == len(LEVELS):
                 study, series, instance = resource.uids
                 return client.retrieve_instance_metadata(study, series, instance)
@@ -190,7 +72,7 @@ def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str
             return client.retrieve_series_metadata(study, series)
 
     try:
-        found = _asking(f"{resource.url}/metadata", ask)
+        found = asking(f"{resource.url}/metadata", ask)
     except (ValueError, LookupError, TypeError):
         # The client takes the first of an answer without looking whether it is a list.
         found = None
@@ -214,7 +96,7 @@ def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
         key, url = "0020000E", f"{resource.url}/series"
 
     def ask(offset: int | None) -> Any:
-        with _client(resource.root, options) as client:
+        with client_of(resource.root, options) as client:
             if resource.uids:
                 return client.search_for_series(resource.uids[0], offset=offset)
             return client.search_for_studies(offset=offset)
@@ -222,7 +104,7 @@ def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
     found: dict[str, None] = {}
     entries = 0
     # Servers give as many at a time as they like, and some give the same ones again.
-    while page := _asking(url, partial(ask, entries or None)):
+    while page := asking(url, partial(ask, entries or None)):
         if not isinstance(page, list):
             raise UnreachableError("the answer is no list", source=resource.name, code="list")
         before, entries = len(found), entries + len(page)
@@ -371,10 +253,10 @@ def _get(
     """Return the parts of an answer, of which there are `count`; or all of it as the one part."""
 
     def ask() -> list[Part]:
-        headers = {"Accept": accept}
+        accepted = {"Accept": accept}
         with (
-            _session(root, options) as session,
-            session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer,
+            session_with(root, options) as session,
+            session.get(url, headers=accepted, stream=True, timeout=TIMEOUT) as answer,
         ):
             answer.raise_for_status()
             said = answer.headers.get("Content-Type", "")
@@ -384,13 +266,14 @@ def _get(
                 return [Part({"content-type": said}, _whole(blocks, longest))]
             found: list[Part] = []
             for part in parts(blocks, parameters.get("boundary", ""), longest):
-                found.append(part)
+                headers = {**part.headers, "content-type": _content_type(part, parameters)}
+                found.append(part._replace(headers=headers))
                 if len(found) > count:
                     break
             return found
 
     try:
-        found = _asking(url, ask)
+        found = asking(url, ask)
     except MultipartError as error:
         raise SourceChangedError(
             "the answer is not as it should be",
@@ -404,6 +287,18 @@ def _get(
             f"{more} parts came for {count} that were asked for", source=PREFIX + url, code="parts"
         )
     return found
+
+
+def _content_type(part: Part, parameters: Mapping[str, str]) -> str:
+    """Return the media type of a part: that of all parts where its own has no transfer syntax."""
+    own = part.headers.get("content-type", "")
+    name = "transfer-syntax"
+    if name in own.lower():
+        return own
+    common = parameters.get("type", "")
+    if name in parameters and name not in common.lower():
+        common += f"; {name}={parameters[name]}"
+    return common if name in common.lower() or not own else own
 
 
 def _whole(blocks: Iterator[bytes], longest: int) -> bytes:

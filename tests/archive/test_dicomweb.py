@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import re
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,21 @@ def test_a_series_is_opened_with_few_requests(series: Path, dicomweb: orthanc.Or
         assert len(asked) == len(server.asked)
         np.testing.assert_array_equal(three, from_dicom(series)[[3, 7, 11]])
     np.testing.assert_array_equal(from_dicom(url_of(dicomweb.url, 1)), from_dicom(series))
+
+
+def test_instances_are_read_several_at_a_time(series: Path, dicomweb: orthanc.Orthanc) -> None:
+    # None of four requests is answered before all four are there.
+    together = threading.Barrier(4, timeout=60)
+
+    def change(path: str, answer: Answer) -> Answer:
+        together.wait()
+        return answer
+
+    with relay.passing_on(dicomweb.port) as server:
+        frames = scan(url_of(server.url, 1))[0].stacks[0].flattened("stored", "error")
+        server.change = change
+        found = frames[4:8]
+    np.testing.assert_array_equal(found, from_dicom(series)[4:8])
 
 
 def test_a_series_is_what_it_is_from_files(series: Path, dicomweb: orthanc.Orthanc) -> None:

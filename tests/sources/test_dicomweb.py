@@ -415,6 +415,25 @@ def test_one_frame_may_come_without_parts(relayed: relay.Relay) -> None:
     np.testing.assert_array_equal(frames[3], FRAMES[3])
 
 
+@pytest.mark.parametrize("where", ["in the type", "beside the type"])
+def test_the_transfer_syntax_may_be_told_for_all_parts(where: str, relayed: relay.Relay) -> None:
+    frames = open_frames(url_of(relayed.url, list(MADE).index("extended")))
+
+    def change(path: str, answer: Answer, syntax: str = JPEGLSLossless) -> Answer:
+        body = re.sub(rb"Content-Type: [^\r]*\r\n", b"", answer.body)
+        said = f'"image/jls"; transfer-syntax={syntax}'
+        if where == "in the type":
+            said = f'"image/jls; transfer-syntax={syntax}"'
+        kind = re.sub('type="[^"]*"', f"type={said}", answer.headers["Content-Type"])
+        return Answer(200, {"Content-Type": kind}, body)
+
+    relayed.change = change
+    np.testing.assert_array_equal(frames[3], FRAMES[3])
+    relayed.change = lambda path, answer: change(path, answer, "1.2.840.10008.1.2.4.81")
+    with pytest.raises(SourceChangedError, match=r"1\.2\.4\.81"):
+        frames[3]
+
+
 def _metadata(change: Any) -> Any:
     def changed(path: str, answer: Answer) -> Answer:
         return answer._replace(body=change(answer.body)) if "/metadata" in path else answer
