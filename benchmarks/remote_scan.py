@@ -2,9 +2,9 @@
 
     python benchmarks/remote_scan.py [--files 10000] [--delay 0.05]
 
-The server is one of Python's own, in a process of its own: it lists the files on a page, gives ranges,
-counts requests and the bytes of its answers, and waits before each. The files are one CT file of
-pydicom's with UIDs by their number, 100 for each series.
+The server is one of Python's own, in a process of its own: it lists the files on a page, gives
+ranges, counts requests and the bytes of its answers, and waits before each. The files are one CT
+file of pydicom's with UIDs by their number, 100 for each series.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from distributed import Client, LocalCluster
 from make_dicom import encapsulated, encoded, noise, saved
 from pydicom.uid import JPEG2000Lossless
 from real_files import CORPUS_MINIMUM, corpus_files, corpus_id, corpus_root
+from servers import orthanc
 
 # A machine with other work to do is no reason for a property test to fail. The same examples
 # are drawn each time, but in scripts/test-newest, which prints how to draw those that fail again.
@@ -74,6 +75,15 @@ def corrupt(tmp_path: Path) -> Path:
     streams = [encoded(frame, JPEG2000Lossless) for frame in frames]
     streams[2] = streams[2][: len(streams[2]) // 2]
     return saved(tmp_path, encapsulated(frames, JPEG2000Lossless, streams=streams))
+
+
+@pytest.fixture(scope="session")
+def dicomweb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[orthanc.Orthanc]:
+    """A DICOMweb server without files; the test is skipped where there is none."""
+    if orthanc.missing():
+        pytest.skip(orthanc.missing())
+    with orthanc.serving(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

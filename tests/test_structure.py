@@ -51,9 +51,9 @@ LOADED_LATE = {"dask", "distributed", "imagecodecs", "pandas", "simplejpeg", "xa
 # 400 is the aim; what is longer than this cannot be read in ten minutes.
 LONGEST_MODULE = 450
 # What users can install besides.
-EXTRAS = ("xarray", "nifti", "itk", "table", "ome", "http", "s3")
+EXTRAS = ("xarray", "nifti", "itk", "table", "ome", "http", "s3", "dicomweb")
 # Packages by the names of their modules, where these differ.
-NAMES = {"PIL": "pillow"}
+NAMES = {"PIL": "pillow", "dicomweb_client": "dicomweb-client"}
 PUBLIC = {
     "Advice",
     "Catalog",

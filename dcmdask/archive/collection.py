@@ -18,6 +18,7 @@ from dcmdask.errors import Advice, AmbiguousSourceError
 from dcmdask.images.volume import Stack
 from dcmdask.sources import files
 from dcmdask.sources.access import file_system, reaching
+from dcmdask.sources.dicomweb import LEVELS, is_dicomweb, resource_of
 from dcmdask.sources.ranges import is_http
 
 # Number of series or files that a message lists.
@@ -57,6 +58,9 @@ def one_file(
         if is_pattern or os.path.isdir(local) or medium in ("zip", "tar", "directory"):
             return None
         return unzipped(path, limit) if medium == "gzip" else path
+    if is_dicomweb(name):
+        is_instance = len(resource_of(name).uids) == len(LEVELS)
+        return files.locate(name, storage_options, limit) if is_instance else None
     with reaching(name):
         fs, path = file_system(name, storage_options or {})
         if glob.has_magic(path) and not fs.exists(path):

@@ -54,8 +54,9 @@ def from_dicom(
         data set; its frames in the order that they are stored in. Bytes and data sets become
         part of the graph, and so do those in a gzipped file. Or a folder, a list, a glob pattern,
         a ZIP or TAR file, a DICOMDIR, or a URL of these, also inside an archive such as
-        ``"zip://a/**::archive.zip"``, with one series of one stack in it: its frames in spatial
-        order.
+        ``"zip://a/**::archive.zip"`` or of a series on a DICOMweb server, such as
+        ``"dicomweb+https://host/root/studies/UID/series/UID"``, with one series of one stack in it:
+        its frames in spatial order.
     values : str
         ``"stored"``, as the decoder gives them; ``"modality"``, such as Hounsfield units, by
         each frame's own slope and intercept; or ``"display"``, 8-bit grey or RGB as a viewer
@@ -105,7 +106,8 @@ def from_dicom(
     decoding_plugin : str, optional
         The only decoder to use: ``"imagecodecs"``, or one of pydicom's for the transfer syntax.
     storage_options : mapping, optional
-        Keyword arguments for the fsspec file system of a URL.
+        Keyword arguments for the fsspec file system of a URL; for a DICOMweb server
+        ``{"headers": {...}}``.
     **decoding_options
         pydicom's decoding options; overrides of group 0028 by pydicom's keywords (`rows`,
         `bits_stored`, `photometric_interpretation`, `number_of_frames`, ...), and

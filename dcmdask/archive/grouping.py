@@ -17,8 +17,10 @@ from dcmdask.dicom.conversion import uid
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.frame_index import PixelDataElement
 from dcmdask.dicom.header import read_header
+from dcmdask.dicom.instance import open_instance
 from dcmdask.geometry.grid import Irregularity
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 __all__ = ["by_series", "copy_of", "series_of"]
 
@@ -189,6 +191,13 @@ def _length(one: Described) -> int:
 
 def _digest(one: Described) -> bytes:
     """Hash the encoded pixel data; where its length is undefined, up to the end of the file."""
+    if isinstance(one.source, ServedInstance):
+        # It has no file; only frames of another one like it can be the same bytes.
+        instance = open_instance(one.source, dict(one.overrides), warned=set())
+        digest = hashlib.blake2b(digest_size=32)
+        for frame in range(len(instance)):
+            digest.update(instance.read([frame])[0])
+        return digest.digest()
     place = _pixel_data(one)
     return _hash(place.source, place.offset, place.end)
 

@@ -15,10 +15,13 @@ from dcmdask.archive.descriptions import Outcome, describe_files, describe_locat
 from dcmdask.archive.discovery import Choice, Skipped, discover, discover_listed, is_url
 from dcmdask.archive.processes import describe_in_processes, in_threads, on_cluster
 from dcmdask.archive.remote import discover as discover_url
+from dcmdask.archive.served import describe_series, served_outcomes
+from dcmdask.archive.served import discover as discover_served
 from dcmdask.dicom.image_pixel import inflate_limit
 from dcmdask.dicom.instance import Indexing
 from dcmdask.errors import HeaderError
 from dcmdask.sources.access import reaching
+from dcmdask.sources.dicomweb import Resource, is_dicomweb
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -91,7 +94,7 @@ class Listing:
         """Return the archives among the sources, and what of each is to be scanned."""
         found: dict[str, list[str]] = {}
         for source in self.sources:
-            if is_url(source) and (archive := archive_of(source)):
+            if is_url(source) and not is_dicomweb(source) and (archive := archive_of(source)):
                 found.setdefault(archive, []).append(source)
         return found
 
@@ -100,6 +103,16 @@ class Listing:
         """Gzipped files among the sources, which are not those of an archive."""
         local = (one for one in self.sources if not is_url(one))
         return frozenset(one for one in local if medium_of(one) == "gzip")
+
+    def served(self) -> Iterator[Resource]:
+        """Yield what sources on DICOMweb servers are: series, and single instances."""
+
+        def found() -> Iterator[Resource]:
+            for source in filter(is_dicomweb, self.sources):
+                yield from self._kept(discover_served(source, self.storage_options, self.chosen))
+                self.listed += 1
+
+        return _once(found())
 
     def opened(self, found: Iterable[str | Skipped], sources: int) -> list[str]:
         """Return the members of an archive that so many of the sources lead to."""
@@ -110,7 +123,9 @@ class Listing:
 
     def _paths(self, remote: bool) -> Iterator[Any]:
         for source in self.sources:
-            if is_url(source) is not remote or (remote and archive_of(source)):
+            if is_url(source) is not remote or is_dicomweb(source):
+                continue
+            if remote and archive_of(source):
                 continue
             if source in self.gzipped:
                 continue
@@ -170,6 +185,16 @@ def outcomes(listing: Listing, client: Client | None = None) -> Generator[list[O
         return describe_files(unknown, known=known, **remote)
 
     yield from in_threads(describe, listing.batches(remote=True, size=1), REMOTE_THREADS)
+    of_series = partial(
+        describe_series,
+        storage_options=listing.storage_options,
+        known=known,
+        options=listing.decoding_options,
+        chosen=listing.chosen,
+    )
+    for some in served_outcomes(listing.sources, listing.served(), of_series, REMOTE_THREADS):
+        listing.files += len(some)
+        yield some
 
 
 def _of_local_files(

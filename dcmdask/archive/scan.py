@@ -48,7 +48,9 @@ def scan(
         Folders that a pattern names are scanned whole. A ZIP or TAR file stands for its members,
         also a gzipped one, a gzipped file for what is in it, and a DICOMDIR, if it is the only
         source, for the files that it lists; ``~`` is the home folder. A folder with a catalog, or
-        a URL that ends in ``.catalog``, is opened as by :func:`dcmdask.open_catalog`.
+        a URL that ends in ``.catalog``, is opened as by :func:`dcmdask.open_catalog`. Or
+        ``"dicomweb+https://host/root"``, a DICOMweb server, also with ``/studies/UID``,
+        ``/series/UID`` and ``/instances/UID`` behind it: metadata is read, of a series at a time.
     exclude : str or iterable of str, optional
         Patterns such as ``"*.png"`` or ``"thumbnails"`` for the names of files and folders
         to leave out, at any depth; one with a slash, such as ``"old/*.dcm"``, is for the
@@ -61,7 +63,8 @@ def scan(
         Called now and then with the number of files that are done, and how many there are,
         which is None until all are found.
     storage_options : mapping, optional
-        Keyword arguments for the fsspec file system of URLs.
+        Keyword arguments for the fsspec file system of URLs; for a DICOMweb server
+        ``{"headers": {...}}``.
     **decoding_options
         For all files, which are opened with them as well: overrides of group 0028 by pydicom's
         keywords (`rows`, `bits_stored`, `photometric_interpretation`, ...) and

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any
@@ -19,6 +20,7 @@ from dcmdask.arrays.tiles import TiledFrames
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, OVERRIDES, image_pixel
 from dcmdask.dicom.instance import Instance, instance_of, open_instance
+from dcmdask.dicom.offsets import NumberedItems
 from dcmdask.errors import HeaderError, SourceChangedError
 from dcmdask.pixels.array_like import ArrayLike, InnerKey, frame_numbers, inner_shape, split
 from dcmdask.pixels.bulk import decoded_frames, encoded_frames
@@ -27,7 +29,10 @@ from dcmdask.pixels.frame_array import FrameArray
 from dcmdask.pixels.reduced import decode_reduced
 from dcmdask.sources import files
 from dcmdask.sources.current import check_unchanged
+from dcmdask.sources.dicomweb import ServedInstance
 
+# Requests to a server that are under way at once, for instances of one frame.
+_REQUESTS = 8
 # The scan found the number of frames, file by file.
 _OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})
 
@@ -205,7 +210,11 @@ class JoinedFrames(ArrayLike):
         """Return the bytes of the span of each frame."""
         found: list[int] = []
         for instance, some in self._owners(frames):
-            found += instance.spans.locate(np.asarray(some, np.int64))[1]
+            if isinstance(instance.spans, NumberedItems):
+                # A server tells it with the frame.
+                found += [len(one.span) for one in encoded_frames(instance, some)]
+            else:
+                found += instance.spans.locate(np.asarray(some, np.int64))[1]
         return found
 
     def reduced(
@@ -240,8 +249,11 @@ class JoinedFrames(ArrayLike):
         numbers = np.asarray(frames, np.int64)
         owners = np.searchsorted(self._starts, numbers, "right") - 1
         within = numbers - self._starts[owners]
+        runs = _runs(owners)
+        if len(runs) > 1 and isinstance(self._sources[int(owners[0])], ServedInstance):
+            return self._decode_served(runs, owners, within, inner)
         out: npt.NDArray[Any] | None = None
-        for start, stop in _runs(owners):
+        for start, stop in runs:
             owner = int(owners[start])
             # Not kept: there may be 10^5, and each is opened in 0.05 ms.
             instance = self._opened[owner] if owner in self._opened else self._open(owner)
@@ -256,6 +268,24 @@ class JoinedFrames(ArrayLike):
                 out = np.empty((len(frames), *shape), self.dtype)
             out[start:stop] = part
         return np.empty((0, *shape), self.dtype) if out is None else out
+
+    def _decode_served(
+        self,
+        runs: Sequence[tuple[int, int]],
+        owners: npt.NDArray[np.int64],
+        within: npt.NDArray[np.int64],
+        inner: InnerKey,
+    ) -> npt.NDArray[Any]:
+        """Decode runs of frames of instances on a server, several requests at a time."""
+
+        def decode(run: tuple[int, int]) -> npt.NDArray[Any]:
+            owner = int(owners[run[0]])
+            instance = self._opened[owner] if owner in self._opened else self._open(owner)
+            return instance[(within[slice(*run)], *inner)]
+
+        with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="dcmdask") as pool:
+            parts = list(pool.map(decode, runs))
+        return np.concatenate(parts, dtype=self.dtype)
 
 
 def _runs(owners: npt.NDArray[np.int64]) -> list[tuple[int, int]]:

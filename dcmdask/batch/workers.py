@@ -19,7 +19,7 @@ from distributed import Client
 from dcmdask import __version__
 from dcmdask.batch.records import RECORDS
 from dcmdask.errors import ClusterError, DcmdaskError, DcmdaskWarning
-from dcmdask.sources.files import Stored, read
+from dcmdask.sources.files import Stored, look_at
 from dcmdask.sources.folder import Folder
 from dcmdask.store.scheduler import known_workers
 
@@ -64,7 +64,7 @@ def _look(folder: Folder, sources: Sequence[Stored], probe: str) -> tuple[Any, .
 def _lacks(folder: Folder, sources: Sequence[Stored], probe: str) -> str:
     for source in sources:
         try:
-            read(source, [0], [1])
+            look_at(source)
         except (OSError, DcmdaskError) as error:
             return (
                 f"does not see {source.name} ({error}): the source has to be reachable under the "

@@ -62,7 +62,8 @@ def info(
         "file": file,
         "summary": _summary(source, opening),
         **_facts(frames),
-        "bytes_file": source.size,
+        # An instance on a server may have no file.
+        "bytes_file": source.size or None,
     }
     show(json.dumps(facts, indent=2) if as_json else listing(_lines(facts)))
 
@@ -130,7 +131,10 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     decoder = f"{first}, then {', '.join(others)}" if others else first
     if not facts["encapsulated"]:
         decoder = "none needed"
-    ratio = facts["bytes_decoded"] / facts["bytes_file"]
+    size = f"{format_bytes(facts['bytes_decoded'])} decoded"
+    if facts["bytes_file"]:
+        ratio = facts["bytes_decoded"] / facts["bytes_file"]
+        size += f", {format_bytes(facts['bytes_file'])} in the file ({ratio:.1f} : 1)"
     frames, chunk = facts["shape"][0], facts["chunks"][0]
     each = format_bytes(facts["bytes_decoded"] // frames * chunk)
     return [
@@ -141,11 +145,7 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("syntax", f"{UID(facts['transfer_syntax_uid']).name} ({facts['transfer_syntax_uid']})"),
         ("index", facts["indexed_by"]),
         ("decoder", decoder),
-        (
-            "size",
-            f"{format_bytes(facts['bytes_decoded'])} decoded, "
-            f"{format_bytes(facts['bytes_file'])} in the file ({ratio:.1f} : 1)",
-        ),
+        ("size", size),
         ("chunks", f"{-(-frames // chunk)} of {counted(chunk, 'frame')}, {each} each"),
         *(("note", note) for note in facts["notes"]),
     ]

@@ -24,7 +24,9 @@ def scan(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Folders, files, glob patterns, or URLs for fsspec."
+            metavar="SOURCE...",
+            help="Folders, files, glob patterns, URLs for fsspec, or dicomweb+https://HOST/ROOT of "
+            "a DICOMweb server, also with /studies/UID/series/UID behind it.",
         ),
     ],
     select: Annotated[

@@ -119,10 +119,12 @@ def _cut_files(stack: Stack) -> Iterator[str]:
     from dcmdask.dicom.instance import open_instance
     from dcmdask.dicom.offsets import SEQUENCE_DELIMITER
     from dcmdask.sources import files
+    from dcmdask.sources.dicomweb import ServedInstance
 
     for part in (part for one in stack.instances for part in one.stored):
-        if not UID(part.transfer_syntax).is_encapsulated:
-            # Its length was compared when it was described.
+        is_served = isinstance(part.source, ServedInstance)
+        if is_served or not UID(part.transfer_syntax).is_encapsulated:
+            # Its length was compared when it was described; a server gives single frames.
             continue
         try:
             (end,) = files.read(part.source, [part.source.size - 8], [8])

@@ -41,6 +41,7 @@ from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, NO_MOSAIC, Mosaic, is_
 from dcmdask.dicom.texts import IDENTIFIERS, identifiers_of, text_of
 from dcmdask.dicom.tiles.tiling import TILED, TILED_SEQUENCES, Tiling, is_tiled, tiling_of
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 __all__ = ["FACTS", "Described", "describe", "facts_of"]
 
@@ -330,6 +331,10 @@ def describe(
     spacing = other_spacing(header)
     frames, tiling = _facts(header, count, pixels, words, image_type, spacing.value)
     kinds = image_type.decode("ascii", "replace")
+    if isinstance(source, ServedInstance):
+        # What the server said is part of it.
+        told = header.source
+        source = told.deflated if isinstance(told, files.Inflated) else told
     return Described(
         source=files.to_keep(source),
         sop_class_uid=words[_SOP_CLASS],

@@ -17,6 +17,7 @@ from dcmdask.dicom.header import Header
 from dcmdask.dicom.image_pixel import ImagePixel
 from dcmdask.errors import Note, PixelDataError
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 # Declared frames up to which a scan counts the items of a file without an offset table: a small
 # read each, 0.3 ms together. Slides have 10^5.
@@ -29,7 +30,8 @@ def count_frames(
     """Return the number of frames that opening the instance finds.
 
     Those that the header declares, or more where the length of native pixel data, an offset
-    table, or items behind those of the declared frames show it (PS3.5 A.4). Without a table,
+    table, or items behind those of the declared frames show it (PS3.5 A.4); but not more of an
+    instance whose frames are fetched by number from a server. Without a table,
     items beyond those of several declared frames are not looked for in remote files, in members
     of archives, and behind more than :data:`MOST_COUNTED` frames.
 
@@ -41,6 +43,8 @@ def count_frames(
     declared, actual = pixels.number_of_frames, header.source.size - element.offset
     name = header.source.name
     _check_room(declared, name)
+    if isinstance(header.source, ServedInstance):
+        return declared
     least = 8 if pixels.transfer_syntax.is_encapsulated else pixels.frame_bits
     if declared * least > 8 * actual:
         raise PixelDataError(

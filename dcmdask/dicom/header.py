@@ -40,6 +40,7 @@ from dcmdask.dicom.elements import (
     Window,
     window_over,
 )
+from dcmdask.dicom.served import opened
 from dcmdask.dicom.walk import read_elements
 from dcmdask.errors import DcmdaskError, HeaderError, MissingElementError, NotDicomError, Note
 from dcmdask.sources import files
@@ -125,8 +126,7 @@ def read_header(
     wanted : iterable of int
         Tags of top-level elements to keep.
     transfer_syntax_uid : str, optional
-        Used instead of the one in the File Meta Information (PS3.10 7.1); needed
-        where there is none.
+        Instead of that of the File Meta Information (PS3.10 7.1); needed where there is none.
     sequences : iterable of int
         Tags of top-level sequences to find, without looking into them.
     inflate_limit : int, optional
@@ -146,7 +146,7 @@ def read_header(
         A deflated data set is damaged, or too long.
     """
     keep, find = frozenset(wanted), frozenset(sequences)
-    with files.opened(source) as file:
+    with opened(source, keep | find) as (file, source):
         window = window_over(file, source.size)
         syntax, start, notes = _file_meta(file, window, source.name, transfer_syntax_uid)
         if syntax != DeflatedExplicitVRLittleEndian:
@@ -196,7 +196,7 @@ def read_whole_header(
     wanted = None if tags is None else list(tags)
     if isinstance(source, files.Inflated):
         return _read_deflated(source, wanted)
-    with files.opened(source) as file:
+    with opened(source, wanted) as (file, source):
         _, start, _ = _file_meta(file, window_over(file, source.size), source.name, syntax)
         if syntax == DeflatedExplicitVRLittleEndian:
             return _read_deflated(files.Inflated(source, start), wanted)

@@ -20,6 +20,7 @@ from dcmdask.dicom.elements import PIXEL_KEYWORDS, Element, NotUnderstood
 from dcmdask.dicom.frame_count import has_table, only_item
 from dcmdask.dicom.frame_index import (
     FrameIndex,
+    Indexed,
     PixelDataElement,
     index_encapsulated,
     index_native,
@@ -38,6 +39,7 @@ from dcmdask.dicom.image_pixel import (
     image_pixel,
     inflate_limit,
 )
+from dcmdask.dicom.served import briefly
 from dcmdask.dicom.tiles.tiff import is_tiff
 from dcmdask.dicom.without_pixels import without_pixels
 from dcmdask.errors import (
@@ -52,6 +54,7 @@ from dcmdask.errors import (
     how_to_pass,
 )
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 # The elements that an instance is opened by.
@@ -151,6 +154,8 @@ def open_instance(
         place, pixels, notes = _from_file(src, options, storage_options, sop_instance_uid)
     excess = bool(options.get("allow_excess_frames", True))
     make = index_encapsulated if pixels.transfer_syntax.is_encapsulated else index_native
+    if isinstance(place.source, ServedInstance):
+        make = _index_served
     spans, indexed_by, more = make(place, pixels, excess)
     notes = [*notes, *more]
     index = FrameIndex(pixels, spans, indexed_by, tuple(notes))
@@ -187,7 +192,7 @@ def index_of(
         items of remote files that have no offset table, for which they are moved whole.
     """
     source = header.source
-    if indexing == "no" or isinstance(source, files.Inflated):
+    if indexing == "no" or isinstance(source, files.Inflated | ServedInstance):
         return None
     pixels, notes = pixels_of(header, element, {})
     place = place_of(header, element, {})
@@ -210,6 +215,23 @@ def _takes_a_walk(place: PixelDataElement, head: bytes, pixels: ImagePixel) -> b
     if not isinstance(place.source, files.RemoteFile):
         return False
     return not (has_table(place, head, pixels.number_of_frames) or is_tiff(place.source.start))
+
+
+def _index_served(place: PixelDataElement, pixels: ImagePixel, allow_excess: bool) -> Indexed:
+    """Index the frames of an instance on a DICOMweb server, which gives them by number."""
+    told = getattr(place.source, "syntax", "")
+    if pixels.transfer_syntax != told:
+        raise HeaderError(
+            f"the server gives frames in {told}, and transfer_syntax_uid is "
+            f"{pixels.transfer_syntax}",
+            source=place.source.name,
+            code="transfer-syntax",
+        )
+    bits, count = pixels.frame_bits, pixels.number_of_frames
+    spans: offsets.Spans = offsets.NumberedNative(0, bits, count)
+    if pixels.transfer_syntax.is_encapsulated:
+        spans = offsets.NumberedItems(count, -(-bits // 8))
+    return spans, "numbers of frames on a DICOMweb server", []
 
 
 def issue(note: Note, name: str, warned: set[str] | None = None) -> None:
@@ -245,7 +267,7 @@ def _from_file(
     else:
         source = files.locate(src, storage_options, limit)
         syntax = options.get("transfer_syntax_uid")
-        header = read_header(source, WANTED, syntax, inflate_limit=limit)
+        header = read_header(briefly(source), WANTED, syntax, inflate_limit=limit)
     name = header.source.name
     found = header.values.get(_SOP_INSTANCE_UID)
     if expected and found and code_string(found.value) != expected:

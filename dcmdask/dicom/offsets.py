@@ -130,7 +130,47 @@ def spans_from_lengths(first: int, lengths: npt.NDArray[Any], gaps: Offsets | No
     return ItemSpans(offsets, lengths)
 
 
-Spans: TypeAlias = NativeSpans | ItemSpans
+@dataclass(frozen=True)
+class NumberedNative(NativeSpans):
+    """Native frames that a server gives by number; each begins with a whole byte."""
+
+    def locate(self, frames: Offsets) -> tuple[list[int], list[int]]:
+        """Return the numbers of `frames`, and the bytes of each."""
+        return frames.tolist(), [-(-self.frame_bits // 8)] * len(frames)
+
+    def skip_bits(self, frame: int) -> int:
+        """Return 0."""
+        return 0
+
+
+@dataclass(frozen=True)
+class NumberedItems:
+    """Encapsulated frames that a server gives by number, whose lengths are not known before.
+
+    Attributes
+    ----------
+    count : int
+    decoded : int
+        Bytes that a frame takes decoded.
+    """
+
+    count: int
+    decoded: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def token(self) -> tuple[int, ...]:
+        """Identity of the spans."""
+        return self.count, self.decoded
+
+    def locate(self, frames: Offsets) -> tuple[list[int], list[int]]:
+        """Return the numbers of `frames`, and the bytes that each takes decoded."""
+        return frames.tolist(), [self.decoded] * len(frames)
+
+
+Spans: TypeAlias = NativeSpans | ItemSpans | NumberedItems
 
 
 class Fragments(NamedTuple):

@@ -13,12 +13,15 @@ from dcmdask.dicom.instance import Instance
 from dcmdask.pixels import shortcut
 from dcmdask.pixels.decode import Decoding, Encoded, Span, allocate, decode_into, examine
 from dcmdask.sources import files
+from dcmdask.sources.dicomweb import ServedInstance
 
 # Encoded bytes that one read holds in memory, unless one frame has more. Each read of a remote file
 # waits for an answer: with half of it, 500 frames of 17 KB from 50 ms away take a quarter longer.
 # For local files few enough to be in the processor's cache when they are decoded.
 READ_BYTES = 8 * 2**20
 LOCAL_READ_BYTES = 2**20
+# Bytes that frames on a server take decoded, which are fetched by several requests at a time.
+SERVED_READ_BYTES = 8 * READ_BYTES
 
 
 def batches(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
@@ -59,7 +62,8 @@ def encoded_frames(instance: Instance, frames: Sequence[int]) -> Iterator[Encode
 
 
 def _read(source: files.Source, starts: list[int], lengths: list[int]) -> Iterator[Span]:
-    for first, stop in batches(lengths, READ_BYTES):
+    limit = SERVED_READ_BYTES if isinstance(source, ServedInstance) else READ_BYTES
+    for first, stop in batches(lengths, limit):
         yield from files.read(source, starts[first:stop], lengths[first:stop])
 
 

@@ -137,7 +137,7 @@ def allocate(instance: Instance, how: Decoding, frames: Sequence[int], first: En
     """
     _vouch(instance, how, first)
     if instance.pixels.transfer_syntax == RLELossless:
-        _vouch_for_rle(instance, frames)
+        _vouch_for_rle(instance, frames, first)
     shape, dtype = (len(frames), *instance.pixels.frame_shape), instance.pixels.dtype
     # libjpeg-turbo writes past the cache into rows that start at a multiple of 32 bytes,
     # which takes a fifth longer; these start in the middle between two.
@@ -164,10 +164,15 @@ def _vouch(instance: Instance, how: Decoding, encoded: Encoded) -> None:
         raise _failed(instance, encoded.frame, reason, "size") from fault
 
 
-def _vouch_for_rle(instance: Instance, frames: Sequence[int]) -> None:
-    """Check that each span of RLE, which has no size, is long enough for that of the header."""
+def _vouch_for_rle(instance: Instance, frames: Sequence[int], first: Encoded) -> None:
+    """Check that each span of RLE, which has no size, is long enough for that of the header.
+
+    Of frames on a server, the length of the first is known.
+    """
     size = math.prod(instance.pixels.frame_shape) * instance.pixels.dtype.itemsize
     _, lengths = instance.spans.locate(np.asarray(frames, np.int64))
+    if isinstance(instance.spans, offsets.NumberedItems):
+        frames, lengths = [first.frame], [len(first.span)]
     for frame, length in zip(frames, lengths, strict=True):
         if size > RLE_RATIO * length:
             reason = f"the header asks for {size} bytes, and {length} bytes of RLE cannot hold them"

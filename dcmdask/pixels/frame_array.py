@@ -249,8 +249,9 @@ def open_frames(
     Parameters
     ----------
     src : str, path-like, file-like, bytes or pydicom.Dataset
-        A local path, an fsspec URL, a binary file-like (reopened by its name where it is
-        a plain file, otherwise read once into memory), the bytes of a file, or a data set.
+        A local path, an fsspec URL, the URL of an instance on a DICOMweb server, a binary
+        file-like (reopened by its name where it is a plain file, otherwise read once into
+        memory), the bytes of a file, or a data set.
     raw : bool, optional
         Leave YBR_FULL and YBR_FULL_422 as they are instead of converting to RGB. For 8-bit
         JPEG the conversion is done by the codec (ITU-T T.871), which differs from pydicom's

@@ -259,6 +259,12 @@ def _view(instance: Instance, how: Decoding, extra: dict[str, Any]) -> npt.NDArr
     """Return all frames of native pixel data as a view of the bytes, where pydicom does."""
     source, spans = instance.source, instance.spans
     assert isinstance(spans, offsets.NativeSpans)
+    if isinstance(spans, offsets.NumberedNative):
+        each = [
+            general(instance, how, one, **extra)
+            for one in encoded_frames(instance, range(len(spans)))
+        ]
+        return np.stack(each) if len(each) > 1 else each[0]
     starts, lengths = spans.locate(np.array([0, len(spans) - 1], np.int64))
     stop = starts[1] + lengths[1]
     if isinstance(source, files.Memory):

@@ -11,8 +11,6 @@ import hashlib
 import io
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +18,10 @@ from functools import cached_property, partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from dcmdask.errors import SourceChangedError
+from dcmdask.sources import dicomweb, dicomweb_requests
 from dcmdask.sources.access import content_key, file_system, reaching
+from dcmdask.sources.dicomweb import ServedFile, ServedInstance
+from dcmdask.sources.held import held
 from dcmdask.sources.inflation import EXPANSION, InflatedFile, read_whole
 from dcmdask.sources.ranges import RangeFile, fetch_ranges, first_bytes, information, is_http
 
@@ -120,10 +121,11 @@ class Member:
 
 def to_keep(source: Any) -> Any:
     """Return a source without the bytes that were only for opening it."""
-    return replace(source, start=b"") if isinstance(source, RemoteFile) else source
+    is_started = isinstance(source, RemoteFile | ServedInstance)
+    return replace(source, start=b"") if is_started else source
 
 
-Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member
+Stored: TypeAlias = LocalFile | RemoteFile | Memory | Member | ServedInstance | ServedFile
 
 
 @dataclass(frozen=True)
@@ -169,11 +171,11 @@ def locate(
 
     Parameters
     ----------
-    src : str, path-like, file-like, bytes-like, LocalFile, RemoteFile or Memory
-        A local path, an fsspec URL, a binary file-like (reopened by its name
-        where it is a plain file, otherwise read once into memory; its position
-        is restored), the bytes themselves, or what this function returned before:
-        reading then notices that a local file has changed in between.
+    src : str, path-like, file-like, bytes-like, or a source that is no Member
+        A local path, an fsspec URL, the URL of an instance on a DICOMweb server, a binary
+        file-like (reopened by its name where it is a plain file, otherwise read once into
+        memory; its position is restored), the bytes themselves, or what this function returned
+        before: reading then notices that a local file has changed in between.
     storage_options : mapping, optional
         Keyword arguments for the fsspec file system of a URL.
     limit : int, optional
@@ -187,8 +189,10 @@ def locate(
     ValueError
         There are `storage_options`, and `src` is no URL.
     """
-    if isinstance(src, LocalFile | RemoteFile | Memory):
+    if isinstance(src, LocalFile | RemoteFile | Memory | ServedInstance | ServedFile):
         return src
+    if dicomweb.is_dicomweb(src):
+        return dicomweb.locate(src, storage_options or {})
     if isinstance(src, str) and "://" in src:
         return _locate_url(src, storage_options or {}, limit)
     if storage_options:
@@ -292,13 +296,18 @@ def _own_path(src: Any) -> str | None:
 def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     """Return the ranges of `source` that start at `offsets` and have `lengths`.
 
+    Of an instance on a DICOMweb server, `offsets` are the numbers of frames, which are returned
+    as :func:`dcmdask.sources.dicomweb_requests.fetch_frames` does.
+
     Raises
     ------
     SourceChangedError
         The source is not, or no longer, the one that was located.
     """
-    if isinstance(source, Memory | Inflated):
-        data = source.data if isinstance(source, Memory) else _inflated(source)
+    if isinstance(source, ServedInstance):
+        return dicomweb_requests.fetch_frames(source, offsets, lengths)
+    if isinstance(source, Memory | Inflated | ServedFile):
+        data = source.data if isinstance(source, Memory) else _held(source)
         parts = [bytes(data[o : o + n]) for o, n in zip(offsets, lengths, strict=True)]
     elif isinstance(source, RemoteFile):
         parts = fetch_ranges(source.name, source.options, offsets, lengths, source.etag)
@@ -309,6 +318,20 @@ def read(source: Source, offsets: Sequence[int], lengths: Sequence[int]) -> list
         if len(part) != length:
             raise _shorter(len(part), length, offset, source.name)
     return parts
+
+
+def look_at(source: Stored) -> None:
+    """Raise where a source is not there, or not for this process.
+
+    Raises
+    ------
+    OSError
+        As reading from it does.
+    """
+    if isinstance(source, ServedInstance | ServedFile):
+        dicomweb_requests.metadata_of(dicomweb.resource_of(source.name), source.options)
+    else:
+        read(source, [0], [1])
 
 
 def _fetch(source: RemoteFile, offset: int, length: int) -> bytes:
@@ -331,6 +354,8 @@ def _shorter(found: int, wanted: int, offset: int, name: str) -> SourceChangedEr
 def opened(source: Source) -> Iterator[BinaryIO]:
     """Open `source` for one reader that goes through it in order.
 
+    Of an instance on a DICOMweb server that is its header, which has to be there.
+
     Raises
     ------
     SourceChangedError
@@ -351,8 +376,10 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     elif isinstance(source, Inflated):
         with opened(source.deflated) as file:
             yield cast(BinaryIO, InflatedFile(file, source.start, source.limit, source.name))
+    elif isinstance(source, ServedFile):
+        yield io.BytesIO(_held(source))
     else:
-        yield io.BytesIO(source.data)
+        yield io.BytesIO(source.start if isinstance(source, ServedInstance) else source.data)
 
 
 def read_into(file: BinaryIO, offset: int, room: memoryview, source: Source) -> None:
@@ -382,22 +409,6 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     return data
 
 
-# Data sets inflated by this process, newest last. Few: they are whole files.
-_INFLATED: OrderedDict[tuple[object, ...], bytearray] = OrderedDict()
-_INFLATED_KEPT = 4
-_INFLATED_LOCK = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """Make a new lock in a forked process: a thread of the parent may hold the old one."""
-    global _INFLATED_LOCK  # noqa: PLW0603  readers look the name up
-    _INFLATED_LOCK = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
-
-
 def measured(source: Inflated) -> Inflated:
     """Return a deflated data set with its size, which is counted in constant memory.
 
@@ -412,19 +423,14 @@ def measured(source: Inflated) -> Inflated:
         return replace(source, length=file.seek(0, io.SEEK_END))
 
 
-def _inflated(source: Inflated) -> memoryview:
-    # One lock for all: two threads must not inflate the same file twice.
-    with _INFLATED_LOCK:
-        if source.token in _INFLATED:
-            _INFLATED.move_to_end(source.token)
-            return memoryview(_INFLATED[source.token])
-        data = bytearray(measured(source).size)
-        with opened(source) as file:
-            read_into(file, 0, memoryview(data), source)
-        _INFLATED[source.token] = data
-        # All together may take as much as one.
-        while len(_INFLATED) > 1 and (
-            len(_INFLATED) > _INFLATED_KEPT or sum(map(len, _INFLATED.values())) > source.limit
-        ):
-            _INFLATED.popitem(last=False)
-        return memoryview(data)
+def _held(source: Inflated | ServedFile) -> memoryview:
+    if isinstance(source, Inflated):
+        return held(source.token, partial(_inflated, source), source.limit)
+    return dicomweb_requests.file_content(source)
+
+
+def _inflated(source: Inflated) -> bytearray:
+    data = bytearray(measured(source).size)
+    with opened(source) as file:
+        read_into(file, 0, memoryview(data), source)
+    return data

@@ -24,8 +24,18 @@ COALESCE_LENGTH = 32 * 1024 * 1024
 # Seconds before a request is repeated. Clients of object stores repeat theirs; fsspec's of web
 # servers does not.
 _PAUSES = (0.2, 1.0, 5.0)
-# Exceptions of aiohttp about a connection that broke.
-_BROKEN = frozenset({"ClientOSError", "ClientPayloadError", "ServerDisconnectedError"})
+# Exceptions of aiohttp about a connection that broke; those of requests, and of urllib3 in them.
+_BROKEN = frozenset(
+    {
+        "ClientOSError",
+        "ClientPayloadError",
+        "ServerDisconnectedError",
+        "ChunkedEncodingError",
+        "ProtocolError",
+        "ReadTimeout",
+        "ConnectTimeout",
+    }
+)
 # Status of an answer that may be another one soon: throttled, or a fault of the server's.
 _CHANGED = 412  # a precondition failed (RFC 9110 15.5.13)
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -89,7 +99,7 @@ class RangeFile(ReadForward):
 def information(fs: Any, path: str) -> Mapping[str, Any]:
     """Return what a file system knows of a file; a web server that fails for now is asked again."""
     ask: Callable[[], Mapping[str, Any]] = partial(fs.info, path)
-    return _patiently(ask) if is_http(fs) else ask()
+    return patiently(ask) if is_http(fs) else ask()
 
 
 def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[bytes, bool]:
@@ -107,7 +117,7 @@ def first_bytes(fs: Any, path: str, url: str, size: int, limit: int) -> tuple[by
     # One byte less than there are shows of the shortest file whether ranges are given; a range
     # has one at least.
     wanted = min(FIRST, max(1, size - 1))
-    return _patiently(partial(_first_of_http, fs, path, url, size, wanted, limit))
+    return patiently(partial(_first_of_http, fs, path, url, size, wanted, limit))
 
 
 def _first_of_http(
@@ -198,7 +208,8 @@ def _headers(fs: Any) -> dict[str, str]:
     return {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
 
 
-def _patiently(ask: Callable[[], Found]) -> Found:
+def patiently(ask: Callable[[], Found]) -> Found:
+    """Ask a web server, and again with growing pauses where it fails for now."""
     for pause in _PAUSES:
         try:
             return ask()
@@ -214,10 +225,12 @@ def _passes(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         # fsspec raises it whatever a web server answers when it is asked for a size.
         error = error.__cause__
-    status = getattr(error, "status", None)
+    answer = getattr(error, "response", None)
+    status = getattr(error, "status", None) or getattr(answer, "status_code", None)
     if status is not None:
         return status in _PASSING
-    return isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ in _BROKEN
+    names = {type(one).__name__ for one in (error, *error.args[:1])}
+    return isinstance(error, ConnectionError | TimeoutError) or not names.isdisjoint(_BROKEN)
 
 
 def coalesce(offsets: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int, list[int]]]:

@@ -38,6 +38,7 @@ from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import CatalogError, StoreExistsError
 from dcmdask.sources import files
 from dcmdask.sources.current import listed
+from dcmdask.sources.dicomweb import is_dicomweb
 from dcmdask.sources.folder import Folder
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ def _source_and_root(src: Any) -> tuple[str, str]:
         raise NotADirectoryError(f"{root} is no folder, and a catalog is of one")
     if "::" in root:
         raise ValueError(f"{root}: a catalog is of a folder, and not of an archive: unpack it")
+    if is_dicomweb(root):
+        raise ValueError(f"{root}: a DICOMweb server keeps a catalog itself, and answers a scan")
     if root.startswith(("http://", "https://")) and "?" in root:
         raise ValueError("a URL with a query may let everybody in, and a catalog would keep it")
     return root, root.rstrip("/")

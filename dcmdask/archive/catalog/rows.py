@@ -19,7 +19,7 @@ from dcmdask.dicom.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTL
 from dcmdask.dicom.frame_facts import FACTS
 from dcmdask.dicom.frame_index import FrameIndex
 from dcmdask.dicom.image_pixel import image_pixel
-from dcmdask.dicom.offsets import ItemSpans, NativeSpans, spans_from_lengths
+from dcmdask.dicom.offsets import ItemSpans, NativeSpans, Spans, spans_from_lengths
 from dcmdask.dicom.own_elements import NONE, OwnElements
 from dcmdask.dicom.private.mosaic import NO_MOSAIC, Mosaic
 from dcmdask.dicom.texts import IDENTIFIERS
@@ -205,6 +205,13 @@ def _tiling_text(tiling: Tiling) -> str:
     return json.dumps(kept)
 
 
+def _first(spans: Spans) -> int:
+    if isinstance(spans, ItemSpans):
+        return spans.packed[0]
+    assert isinstance(spans, NativeSpans), "frames by number are in no catalog"
+    return spans.start
+
+
 def _index_columns(indices: Sequence[FrameIndex | None]) -> dict[str, Any]:
     def each(value: Callable[[FrameIndex], Any]) -> list[Any]:
         return [None if one is None else value(one) for one in indices]
@@ -216,15 +223,12 @@ def _index_columns(indices: Sequence[FrameIndex | None]) -> dict[str, Any]:
         return each(lambda one: getattr(one.spans, attribute, None))
 
     packed = each(lambda one: one.spans.packed if isinstance(one.spans, ItemSpans) else None)
-    firsts = each(
-        lambda one: one.spans.start if isinstance(one.spans, NativeSpans) else one.spans.packed[0]
-    )
     return {
         "indexed_by": each(lambda one: one.indexed_by),
         "pixel_vr": of_options("pixel_vr"),
         "PlanarConfiguration": of_options("planar_configuration"),
         "NumberOfFrames": of_options("number_of_frames"),
-        "first": firsts,
+        "first": each(lambda one: _first(one.spans)),
         "native_frames": of_native("count"),
         "native_unit": of_native("unit"),
         "lengths": lists([None if one is None else one[1] for one in packed]),

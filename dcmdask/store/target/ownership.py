@@ -24,6 +24,7 @@ import fsspec
 from dcmdask.archive.discovery import ATTRIBUTES, GROUP, MARK_KEY, MARKS, is_mark
 from dcmdask.errors import StoreExistsError
 from dcmdask.sources.access import TARGET_OPTION, reaching
+from dcmdask.sources.dicomweb import is_dicomweb
 from dcmdask.sources.folder import Folder, files_below
 from dcmdask.store.zarr_format import METADATA, attributes_in, key_of
 
@@ -144,6 +145,8 @@ def _path_parts(source: str, is_pattern: bool) -> tuple[str, ...]:
     """Return the kind of file system, and the parts of the real path before any wildcard."""
     last = source.rpartition("::")[2]
     protocol, path = fsspec.core.split_protocol(last)
+    if is_dicomweb(last):
+        return (protocol, *filter(None, path.split("/")))
     if protocol in (None, "file", "local"):
         if is_pattern:
             path = before_wildcard(path)
