@@ -31,7 +31,8 @@ from dcmdask.sources import files
 from dcmdask.sources.current import check_unchanged
 from dcmdask.sources.dicomweb import ServedInstance
 
-# Requests to a server that are under way at once, for instances of one frame.
+# Instances on servers that are read at once: each takes a request or two of its own.
+_REMOTE = (ServedInstance, files.RemoteFile)
 _REQUESTS = 8
 # The scan found the number of frames, file by file.
 _OF_ONE_FILE = frozenset({"number_of_frames", "extended_offsets", "allow_excess_frames"})
@@ -250,8 +251,8 @@ class JoinedFrames(ArrayLike):
         owners = np.searchsorted(self._starts, numbers, "right") - 1
         within = numbers - self._starts[owners]
         runs = _runs(owners)
-        if len(runs) > 1 and isinstance(self._sources[int(owners[0])], ServedInstance):
-            return self._decode_served(runs, owners, within, inner)
+        if len(runs) > 1 and isinstance(self._sources[int(owners[0])], _REMOTE):
+            return self._decode_remote(runs, owners, within, inner)
         out: npt.NDArray[Any] | None = None
         for start, stop in runs:
             owner = int(owners[start])
@@ -269,14 +270,14 @@ class JoinedFrames(ArrayLike):
             out[start:stop] = part
         return np.empty((0, *shape), self.dtype) if out is None else out
 
-    def _decode_served(
+    def _decode_remote(
         self,
         runs: Sequence[tuple[int, int]],
         owners: npt.NDArray[np.int64],
         within: npt.NDArray[np.int64],
         inner: InnerKey,
     ) -> npt.NDArray[Any]:
-        """Decode runs of frames of instances on a server, several requests at a time."""
+        """Decode runs of frames of instances on servers, several at a time."""
 
         def decode(run: tuple[int, int]) -> npt.NDArray[Any]:
             owner = int(owners[run[0]])
