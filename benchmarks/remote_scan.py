@@ -106,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000, help="(%(default)s)")
+    parser.add_argument("--folder", default=None, help="of the catalog")
     parser.add_argument("--delay", type=float, default=0.05, help="seconds (%(default)s)")
     options = parser.parse_args(arguments)
     print(describe_machine(), end="\n\n")
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     process = context.Process(target=serve, args=(options.files, options.delay, theirs))
     process.start()
     url = ours.recv()
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(dir=options.folder)
     steps: list[tuple[str, Callable[[], Any], float]] = [
         ("dcmdask.scan", lambda: dcmdask.scan(url), 1),
         ("build_catalog", lambda: dcmdask.build_catalog(url, f"{folder}/catalog"), 1),

@@ -103,3 +103,14 @@ def test_remote(folder: Path) -> None:
     printed = run("remote.py", folder, "--tiles", "1000", "--delay", "0", "--repeats", "1")
     rows = [line for line in printed.splitlines() if line.startswith(("| table", "| no table"))]
     assert len(rows) == 2 * 5 * 3
+
+
+def test_remote_scan(folder: Path) -> None:
+    printed = run("remote_scan.py", folder, "--files", "100", "--delay", "0")
+    rows = [line for line in printed.splitlines() if line.startswith(("| dcm", "| build", "| pyd"))]
+    assert len(rows) == 4
+
+
+def test_catalog(folder: Path) -> None:
+    printed = run("catalog.py", folder, "--instances", "1000")
+    assert printed.count("| yes |") == 4 and "bytes an instance" in printed

@@ -77,9 +77,10 @@ def run(
         Takes a `Series` and `options`; returns a dict of names and arrays, data sets or tables
         (they become Zarr, those of xarray and pandas with their labels), `Picture` (PNG), or
         numbers, strings and booleans (a row of the table), or None.
-    src : str, path-like, iterable of these, or Scan
+    src : str, path-like, iterable of these, Scan or Catalog
         A folder, a file, a glob pattern (``**`` for any number of folders), or a URL of fsspec
-        that is one of these, also inside an archive: ``"zip://**::archive.zip"``.
+        that is one of these, also inside an archive: ``"zip://**::archive.zip"``. Series of a
+        catalog are read one after the other, and not all held in memory.
     target : str or path-like
         A folder, or a URL for fsspec, that is new, empty or of an earlier run. It may lie in the
         source: a scan leaves it out by its mark, the file ``dcmdask.json``.
