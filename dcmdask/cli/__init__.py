@@ -77,7 +77,10 @@ app.command(
     "  dcmdask scan archive/\n\n"
     "  dcmdask scan archive/ --select 'Modality == \"MR\"'\n\n"
     "  dcmdask scan --csv archive/ > series.csv\n\n"
-    "  dcmdask scan 'zip://**::study.zip'"
+    "  dcmdask scan 'zip://**::study.zip'\n\n"
+    "  dcmdask scan s3://bucket/archive/ -o archive.catalog\n\n"
+    "  dcmdask scan archive.catalog --select 'frames > 100'\n\n"
+    "  dcmdask scan dicomweb+https://host/dicom-web/studies/1.2.3"
 )(scan)
 app.command(
     epilog="Examples:\n\n"
