@@ -33,6 +33,7 @@ from dcmdask.archive.catalog.rows import SCHEMA
 from dcmdask.errors import CatalogError, SourceChangedError, StoreExistsError
 from dcmdask.sources import files
 from dcmdask.sources.folder import Folder
+from dcmdask.store.scheduler import cluster
 
 UIDS = [f"{made_series.SERIES}.{number}" for number in range(3)]
 
@@ -356,6 +357,7 @@ import os, sys
 from dcmdask.archive import listing
 from dcmdask.archive.catalog import build_catalog
 from dcmdask.sources.folder import Folder
+from dcmdask.store.scheduler import cluster
 build_catalog._ROWS, listing.BATCH = 3, 2
 root, target, at, after = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "after"
 count, write, remove = 0, Folder.write, Folder.remove
@@ -437,9 +439,7 @@ def test_one_scan_at_a_time(archive: Path, target: Path) -> None:
 
 
 def test_workers_of_a_cluster(archive: Path, target: Path) -> None:
-    from distributed import Client
-
-    with Client(n_workers=1, threads_per_worker=2, processes=True, dashboard_address="") as client:
+    with cluster(None, 1) as client:
         found = dcmdask.build_catalog(archive, target, client=client)
     same(found, dcmdask.scan(archive))
     found[1].to_dask().compute()

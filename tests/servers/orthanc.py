@@ -13,6 +13,26 @@ from pathlib import Path
 
 _PLUGINS = Path("/usr/share/orthanc/plugins")
 _NEEDED = ("libOrthancDicomWeb.so", "libOrthancGdcm.so")
+# Orthanc 1.10 has no setting for the address that it listens on, and takes all: this has it take
+# that of this machine alone.
+_LOOPBACK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+int bind(int socket, const struct sockaddr *address, socklen_t length)
+{
+    struct sockaddr_in own;
+    if (address->sa_family == AF_INET) {
+        own = *(const struct sockaddr_in *)address;
+        own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        address = (const struct sockaddr *)&own;
+    }
+    return ((int (*)(int, const struct sockaddr *, socklen_t))dlsym(RTLD_NEXT, "bind"))(
+        socket, address, length);
+}
+"""
 # Seconds that a server may take to start; it takes less than one.
 _PATIENCE = 30
 
@@ -62,6 +82,8 @@ def missing() -> str:
     if shutil.which("Orthanc") is None or lacks:
         packages = "orthanc, orthanc-dicomweb and orthanc-gdcm"
         return f"no Orthanc with its DICOMweb plugins: they are in Debian's packages {packages}"
+    if shutil.which("cc") is None:
+        return "no C compiler, by which Orthanc is kept to the loopback address"
     return ""
 
 
@@ -69,6 +91,10 @@ def missing() -> str:
 def serving(folder: Path, users: dict[str, str] | None = None) -> Iterator[Orthanc]:
     """Start a server that keeps its files in `folder`; with `users`, for nobody else."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "loopback.c").write_text(_LOOPBACK)
+    only = folder / "loopback.so"
+    compiler = ["cc", "-shared", "-fPIC", "-o", only, folder / "loopback.c", "-ldl"]
+    subprocess.run(compiler, check=True)
     # It binds the port itself: another one is taken where somebody was faster.
     for _ in range(5):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -77,7 +103,10 @@ def serving(folder: Path, users: dict[str, str] | None = None) -> Iterator[Ortha
         configuration.write_text(json.dumps(_configuration(folder, port, users)))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["Orthanc", str(configuration)], stdout=log, stderr=log, env={**os.environ}
+                ["Orthanc", str(configuration)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "LD_PRELOAD": str(only)},
             )
         try:
             if _is_up(process, port):
