@@ -62,7 +62,7 @@ def made(root: Path, count: int) -> Iterator[Described]:
         yield replace(
             one,
             source=replace(source, path=f"{root}/{number:06}.dcm"),
-            series_uid=f"{made_series.SERIES}.{number}",
+            series_uid=f"{made_series.SERIES}.{100_000 + number}",
             sop_instance_uid=f"{made_series.SERIES}.9.{number}",
         )
 
