@@ -70,8 +70,9 @@ def made(root: Path, count: int) -> Iterator[Described]:
 def catalog_of(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     root, target = folder / f"archive {count}", folder / f"{count}.catalog"
     root.mkdir()
-    for number in (0, count - 1):
-        shutil.copy2(get_testdata_file("CT_small.dcm"), root / f"{number:06}.dcm")
+    shutil.copy2(get_testdata_file("CT_small.dcm"), root / f"{0:06}.dcm")
+    for number in range(1, count):
+        os.link(root / f"{0:06}.dcm", root / f"{number:06}.dcm")
     with monkeypatch.context() as patched:
         rows = ([one] for one in made(root, count))
         patched.setattr(building, "outcomes", lambda listing, client: (one for one in rows))
