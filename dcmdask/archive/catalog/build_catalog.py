@@ -21,22 +21,34 @@ from dcmdask.archive.catalog.parts import (
     SKIPPED,
     Left,
     Mark,
+    absolute,
     group_sizes,
+    leads_out,
     read_mark,
     read_part,
+    without_root,
+    without_slash,
     write_instances,
     write_mark,
     write_skipped,
     write_tables,
 )
-from dcmdask.archive.catalog.series_table import KEY_COLUMNS, Key, keys_of, write_series
+from dcmdask.archive.catalog.series_table import (
+    KEY_COLUMNS,
+    Key,
+    keys_of,
+    read_series,
+    write_series,
+)
 from dcmdask.archive.descriptions import Outcome
 from dcmdask.archive.discovery import CATALOG_MARK, Skipped, choice, is_url, sources
 from dcmdask.archive.listing import Listing, outcomes
+from dcmdask.archive.remote import url_of
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import CatalogError, StoreExistsError
 from dcmdask.sources import files
+from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.current import listed
 from dcmdask.sources.folder import Folder
 
@@ -125,6 +137,8 @@ def build_catalog(
     ------
     FileNotFoundError, NotADirectoryError
         The source is not there, or no folder.
+    ValueError
+        The source is an archive, a URL with a query, or a folder in the catalog.
     StoreExistsError
         `catalog` holds something else, is being written by another process, or is of another
         archive: none of its files is in `src`.
@@ -144,8 +158,9 @@ def build_catalog(
     Changes(new=0, changed=0, gone=0, known=17)
     """
     check_options(decoding_options, build_catalog, HEADER_OPTIONS)
-    source, root = _source_and_root(src)
+    source, root = _source_and_root(src, storage_options or {})
     folder = Folder.of(catalog, target_options)
+    _check_apart(folder, source)
     listing = Listing(
         [source], storage_options or {}, choice(exclude, follow_links), decoding_options
     )
@@ -172,8 +187,8 @@ def _busy(folder: Folder) -> StoreExistsError:
     )
 
 
-def _source_and_root(src: Any) -> tuple[str, str]:
-    """Return the absolute path or the URL of a folder, as it is listed and as paths begin."""
+def _source_and_root(src: Any, storage_options: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the absolute path or the URL of a folder, as it is listed and as names begin."""
     if not isinstance(src, str | os.PathLike):
         raise TypeError("a catalog is of one folder, or one URL")
     (root,) = sources(src)
@@ -183,7 +198,24 @@ def _source_and_root(src: Any) -> tuple[str, str]:
         raise ValueError(f"{root}: a catalog is of a folder, and not of an archive: unpack it")
     if root.startswith(("http://", "https://")) and "?" in root:
         raise ValueError("a URL with a query may let everybody in, and a catalog would keep it")
-    return root, root.rstrip("/")
+    if not is_url(root):
+        return root, root.rstrip("/")
+    with reaching(root):
+        _, path = file_system(root, storage_options)
+    # Where paths begin with a slash, the names that are listed may do so as well.
+    return root, without_slash(url_of(root, path, path))
+
+
+def _check_apart(folder: Folder, source: str) -> None:
+    """Refuse a catalog that scans of any folder above would leave out with its archive."""
+    inner, outer = (
+        one if is_url(one) else os.path.realpath(one) for one in (source.rstrip("/"), folder.url)
+    )
+    if _is_below(inner, outer):
+        raise ValueError(
+            f"the catalog {folder.url} is or holds the folder {source} that it is of, and a scan "
+            "leaves catalogs out: take another folder for it, which may lie in the source"
+        )
 
 
 def _begun(folder: Folder, root: str, options: Mapping[str, Any], identifiers: bool) -> Mark:
@@ -265,7 +297,9 @@ class _Scan:
         self._flush()
 
     def _path(self, name: str) -> str:
-        return name.removeprefix(self.root).lstrip("/")
+        """Return the path of a file in the catalog; bytes that are no UTF-8 are escaped."""
+        path = name.removeprefix(self.root).removeprefix("/")
+        return path.encode("utf-8", "backslashreplace").decode()
 
     def _sees(self, one: str | files.RemoteFile) -> bool:
         """Return whether a file is known as it is, and otherwise remember how it is."""
@@ -303,11 +337,11 @@ class _Scan:
         if not isinstance(one.source, files.LocalFile | files.RemoteFile):
             text = "its server gives no ranges of bytes, so that it cannot be in a catalog"
             self._leave(Skipped(name, text, "doubtful", "no-ranges"))
-        elif not _is_text(name):
-            text = "its name is not UTF-8, so that it cannot be in a catalog"
+        elif leads_out(path := self._path(name)) or absolute(self.root, path) != name:
+            text = "its name is not UTF-8, or leads elsewhere, so that it cannot be in a catalog"
             self._leave(Skipped(name, text, "doubtful", "name"))
         else:
-            self._instances.append((self._path(name), one))
+            self._instances.append((path, one))
             self._frames += len(one)
 
     def _leave(self, one: Skipped) -> None:
@@ -316,8 +350,7 @@ class _Scan:
             # A web server lists names only, and is asked before it is read where that can help.
             found = listed(one.path, self.listing.storage_options)
             state = None if found is None else (found.size, None, found.key)
-        named = self._path(one.path).encode("utf-8", "backslashreplace").decode()
-        one = one._replace(path=named, reason=one.reason.replace(f"{self.root}/", ""))
+        one = one._replace(path=self._path(one.path), reason=without_root(one.reason, self.root))
         if not self.known.sees_entry(one):
             self._left.append(Left(one, *(state or ())))
 
@@ -336,7 +369,8 @@ class _Scan:
 
     def _check_archive(self) -> None:
         """Refuse to empty a catalog whose archive is not there."""
-        if not len(self.known) or self.known.seen:
+        has_instances = any(kind == INSTANCES for kind, _ in self.known.kept())
+        if not has_instances or self.known.seen:
             return
         before: set[str] = set()
         for kind, name in self.known.kept():
@@ -401,9 +435,8 @@ class _Scan:
         described = partial(
             instances_of, self.folder, now, self.listing.storage_options, with_index=False
         )
-        series = write_series(
-            self.folder, now.instances, changed, mark.series, described, self.root
-        )
+        before = (read_series(self.folder, one, mark.instances) for one in mark.series)
+        series = write_series(self.folder, now.instances, changed, before, described, self.root)
         now = now._replace(series=(series,))
         self._check_alone(mark)
         write_mark(self.folder, now)
@@ -439,11 +472,3 @@ class _Scan:
 
 def _is_below(path: str, folder: str) -> bool:
     return not folder or path == folder or path.startswith(f"{folder}/")
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

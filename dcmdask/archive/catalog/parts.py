@@ -22,8 +22,6 @@ from dcmdask.sources.folder import Folder
 INSTANCES, SKIPPED, SERIES = "instances", "skipped", "series"
 KINDS = (INSTANCES, SKIPPED, SERIES)
 VERSION = 1
-# What a file that is damaged, or made up, can raise where it is understood.
-_DAMAGE = (ValueError, TypeError, LookupError, OSError, RecursionError)
 # Instances of a row group, which is what is read for a series, and their frames: slides have 10^5.
 _GROUP_ROWS, _GROUP_FRAMES = 1000, 200_000
 _SKIPPED = pa.schema(
@@ -162,7 +160,32 @@ def _name(part: object) -> str:
 def write_mark(folder: Folder, mark: Mark) -> None:
     """Write the mark of a catalog."""
     said = {"catalog": VERSION, **mark._asdict()}
-    folder.write(CATALOG_MARK, json.dumps({MARK_KEY: said}, indent=1).encode())
+    # Options may be integers of NumPy.
+    text = json.dumps({MARK_KEY: said}, indent=1, default=int)
+    folder.write(CATALOG_MARK, text.encode())
+
+
+# Paths
+
+
+def without_slash(root: str) -> str:
+    """Return a root without the slash at its end; empty for that of all local files."""
+    return root if root.endswith("://") else root.rstrip("/")
+
+
+def absolute(root: str, path: str) -> str:
+    """Return the name of a file by its path in a catalog; of no path, the root."""
+    return f"{root}/{path}" if path else root
+
+
+def without_root(text: str, root: str) -> str:
+    """Return a text in which files have their paths in the catalog."""
+    return text.replace(f"{root}/", "") if root else text
+
+
+def leads_out(path: str) -> bool:
+    """Return whether a path is none of a file below the root, or may be none."""
+    return not path or path.startswith("/") or "\0" in path or ".." in path.split("/")
 
 
 # Writing

@@ -190,10 +190,6 @@ def _etag(one: Described) -> str | None:
     return getattr(one.source, "etag", "") or None
 
 
-def _mosaic_text(mosaic: Mosaic) -> str | None:
-    return None if mosaic == NO_MOSAIC else json.dumps(mosaic)
-
-
 def _own_rows(own: OwnElements) -> list[dict[str, Any]]:
     return [{"tag": tag, "vr": raw.vr, "value": raw.value} for tag, raw in own.values]
 
@@ -370,8 +366,11 @@ def _index(
         pixels, _ = image_pixel(Dataset(), UID(syntax), there, row["path"])
         # They are the header's own.
         known[key] = replace(pixels, interpretation_given=False)
-    pixels, spans = known[key], _spans(known[key].frame_bits, row, lengths, gaps)
-    notes = tuple(Note(note["code"], note["text"]) for note in row["notes"] or ())
+    pixels = known[key]
+    if pixels.transfer_syntax.is_encapsulated is (lengths is None):
+        raise ValueError(f"a frame index that is none of {syntax}")
+    spans = _spans(pixels.frame_bits, row, lengths, gaps)
+    notes = tuple(Note(str(note["code"]), str(note["text"])) for note in row["notes"] or ())
     return FrameIndex(pixels, spans, row["indexed_by"], notes)
 
 
@@ -384,12 +383,16 @@ def _spans(
     first, end = row["first"], row["bytes"]
     spans: NativeSpans | ItemSpans
     if lengths is None:
+        if row["native_unit"] not in (1, 2):
+            raise ValueError(f"words of {row['native_unit']} bytes")
         spans = NativeSpans(first, frame_bits, row["native_frames"], row["native_unit"])
         last = first + -(-spans.count * frame_bits // 8)
     else:
-        if (lengths < 0).any() or (gaps is not None and (gaps < 0).any()):
-            raise ValueError("a frame of a length below 0")
         gaps = None if gaps is None or not len(gaps) else gaps
+        for some in (lengths, *(() if gaps is None else (gaps,))):
+            # As floats: the sum of integers may pass their range.
+            if (some < 0).any() or some.sum(dtype=np.float64) > end:
+                raise ValueError(f"frames whose lengths are below 0, or beyond {end} bytes")
         items = spans_from_lengths(first, lengths, gaps)
         spans, last = items, int(items.offsets[-1] + items.lengths[-1]) if len(items) else first
     if not 0 <= first <= last <= end:
