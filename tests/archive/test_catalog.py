@@ -1,5 +1,6 @@
 """Catalogs: what a scan found, kept, brought up to date, and read without a header."""
 
+import errno
 import json
 import os
 import shutil
@@ -497,6 +498,23 @@ def test_an_update_that_dies_leaves_what_was(archive: Path, target: Path, tmp_pa
     assert at > 6
 
 
+def test_a_disk_that_is_full(archive: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file that could not be written, and the next scan goes on."""
+    before = dcmdask.build_catalog(archive, target)
+    made(archive / "later", f"{made_series.SERIES}.9")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"No space left.*{target}/instances/part-"):
+        dcmdask.build_catalog(archive, target)
+    monkeypatch.undo()
+    same(dcmdask.open_catalog(target), before)
+    assert not list(target.rglob("*.partial"))
+    same(dcmdask.build_catalog(archive, target), dcmdask.scan(archive))
+
+
 def test_one_scan_at_a_time(archive: Path, target: Path) -> None:
     with Folder.of(target).lease("catalog.json") as held:
         assert held
@@ -571,6 +589,17 @@ def test_a_hostile_part(
     with pytest.raises(CatalogError, match=text) as raised:
         _ = found[1]
     assert str(target) in str(raised.value)
+
+
+def test_a_row_group_that_would_fill_the_memory(
+    archive: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few bytes of Parquet may stand for gigabytes."""
+    found = dcmdask.build_catalog(archive, target)
+    changed_rows(target, each("index_values", [0] * 100_000))
+    monkeypatch.setattr(parts, "_MOST_VALUES", 1_000_000)
+    with pytest.raises(CatalogError, match=r"damaged.*a row group of 1\d{6} values"):
+        _ = found[1]
 
 
 @pytest.mark.parametrize(
