@@ -477,6 +477,35 @@ def test_a_scan_that_dies_at_any_write_goes_on(archive: Path, target: Path, tmp_
     assert at > 8
 
 
+def test_a_file_of_an_interrupted_scan_that_changes(
+    archive: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that it has left beside are those of no series yet."""
+    dcmdask.build_catalog(archive, target)
+    fresh = made(archive / "later", UIDS[0], count=5)
+
+    def dying(self: Any, *given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building._Scan, "committed", dying)
+    with pytest.raises(KeyboardInterrupt):
+        dcmdask.build_catalog(archive, target)
+    monkeypatch.undo()
+    # A part of its own series, whose other rows are those of before.
+    pydicom.dcmread(fresh[4]).save_as(fresh[4])
+    fresh[4].rename(archive / "series 1" / "other")
+    same(dcmdask.build_catalog(archive, target), dcmdask.scan(archive))
+
+
+def test_a_part_that_is_gone_is_read_again(archive: Path, target: Path) -> None:
+    before = dcmdask.build_catalog(archive, target)
+    for part in target.glob("instances/*.parquet"):
+        part.unlink()
+    found = dcmdask.build_catalog(archive, target)
+    assert found.changes == Changes(12, 0, 0, 2)
+    same(found, before)
+
+
 def test_an_update_that_dies_leaves_what_was(archive: Path, target: Path, tmp_path: Path) -> None:
     before = dcmdask.build_catalog(archive, target)
     shutil.copytree(target, tmp_path / "kept")

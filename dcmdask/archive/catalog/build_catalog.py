@@ -21,17 +21,21 @@ from dcmdask.archive.catalog.parts import (
     SKIPPED,
     Left,
     Mark,
-    absolute,
     group_sizes,
-    leads_out,
     read_mark,
     read_part,
-    without_root,
-    without_slash,
     write_instances,
     write_mark,
     write_skipped,
     write_tables,
+)
+from dcmdask.archive.catalog.root import (
+    absolute,
+    check_apart,
+    is_below,
+    leads_out,
+    source_and_root,
+    without_root,
 )
 from dcmdask.archive.catalog.series_table import (
     KEY_COLUMNS,
@@ -41,14 +45,12 @@ from dcmdask.archive.catalog.series_table import (
     write_series,
 )
 from dcmdask.archive.descriptions import Outcome
-from dcmdask.archive.discovery import CATALOG_MARK, Skipped, choice, is_url, sources
+from dcmdask.archive.discovery import CATALOG_MARK, Skipped, choice, is_url
 from dcmdask.archive.listing import Listing, outcomes
-from dcmdask.archive.remote import url_of
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import CatalogError, StoreExistsError
 from dcmdask.sources import files
-from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.current import listed
 from dcmdask.sources.folder import Folder
 
@@ -158,9 +160,9 @@ def build_catalog(
     Changes(new=0, changed=0, gone=0, known=17)
     """
     check_options(decoding_options, build_catalog, HEADER_OPTIONS)
-    source, root = _source_and_root(src, storage_options or {})
+    source, root = source_and_root(src, storage_options or {})
     folder = Folder.of(catalog, target_options)
-    _check_apart(folder, source)
+    check_apart(folder.url, source)
     listing = Listing(
         [source], storage_options or {}, choice(exclude, follow_links), decoding_options
     )
@@ -185,37 +187,6 @@ def _busy(folder: Folder) -> StoreExistsError:
         f"another process is writing the catalog {folder.url}: wait for it, and scan again",
         code="catalog-busy",
     )
-
-
-def _source_and_root(src: Any, storage_options: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the absolute path or the URL of a folder, as it is listed and as names begin."""
-    if not isinstance(src, str | os.PathLike):
-        raise TypeError("a catalog is of one folder, or one URL")
-    (root,) = sources(src)
-    if not is_url(root) and not os.path.isdir(root):
-        raise NotADirectoryError(f"{root} is no folder, and a catalog is of one")
-    if "::" in root:
-        raise ValueError(f"{root}: a catalog is of a folder, and not of an archive: unpack it")
-    if root.startswith(("http://", "https://")) and "?" in root:
-        raise ValueError("a URL with a query may let everybody in, and a catalog would keep it")
-    if not is_url(root):
-        return root, root.rstrip("/")
-    with reaching(root):
-        _, path = file_system(root, storage_options)
-    # Where paths begin with a slash, the names that are listed may do so as well.
-    return root, without_slash(url_of(root, path, path))
-
-
-def _check_apart(folder: Folder, source: str) -> None:
-    """Refuse a catalog that scans of any folder above would leave out with its archive."""
-    inner, outer = (
-        one if is_url(one) else os.path.realpath(one) for one in (source.rstrip("/"), folder.url)
-    )
-    if _is_below(inner, outer):
-        raise ValueError(
-            f"the catalog {folder.url} is or holds the folder {source} that it is of, and a scan "
-            "leaves catalogs out: take another folder for it, which may lie in the source"
-        )
 
 
 def _begun(folder: Folder, root: str, options: Mapping[str, Any], identifiers: bool) -> Mark:
@@ -396,6 +367,7 @@ class _Scan:
         gone: set[str] = set()
         changed: set[Key] = set()
         parts = {INSTANCES: [*self.written[INSTANCES]], SKIPPED: [*self.written[SKIPPED]]}
+        fresh = {*there[INSTANCES]} - {*mark.instances}
         unreadable = [self._path(one.path) for one in self.listing.skipped if one.code == "folder"]
         for (kind, name), kept in self.known.kept().items():
             if kept.all():
@@ -405,7 +377,7 @@ class _Scan:
             paths = table["path"].to_pylist()
             # A folder that cannot be read now may hold all that it held.
             lost = [
-                not yes and not any(_is_below(path, one) for one in unreadable)
+                not yes and not any(is_below(path, one) for one in unreadable)
                 for yes, path in zip(kept.tolist(), paths, strict=True)
             ]
             gone.update(path for path, is_lost in zip(paths, lost, strict=True) if is_lost)
@@ -413,10 +385,10 @@ class _Scan:
                 parts[kind].append(name)
                 continue
             if kind == INSTANCES:
-                removed = table.filter(pa.array(lost, pa.bool_()))
-                changed.update(keys_of(removed))
+                # All rows that an interrupted scan has left are new to their series.
+                is_news = pa.array([name in fresh or one for one in lost], pa.bool_())
+                changed.update(keys_of(table.filter(is_news)))
             parts[kind] += self._without(kind, name, table, lost)
-        fresh = set(mark.instances) ^ set(there[INSTANCES])
         for name in {*self.written[INSTANCES], *fresh} & {*parts[INSTANCES]}:
             changed.update(keys_of(read_part(self.folder, INSTANCES, name, KEY_COLUMNS)))
         written, again = self._written_among(gone)
@@ -468,7 +440,3 @@ class _Scan:
                 count += len(column)
                 among += sum(one in paths for one in column)
         return count, among
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return not folder or path == folder or path.startswith(f"{folder}/")

@@ -13,14 +13,12 @@ from pydicom.datadict import tag_for_keyword
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
     Mark,
-    absolute,
-    leads_out,
     read_mark,
     read_part,
     read_skipped,
     understood,
-    without_slash,
 )
+from dcmdask.archive.catalog.root import absolute, leads_out, without_slash
 from dcmdask.archive.catalog.rows import described
 from dcmdask.archive.catalog.series_table import KEY_COLUMNS, keys_of, of_series, read_series
 from dcmdask.archive.discovery import Skipped, absolute_source, folder_of, may_be_lost

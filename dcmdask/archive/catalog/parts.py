@@ -168,29 +168,6 @@ def write_mark(folder: Folder, mark: Mark) -> None:
     _write(folder, CATALOG_MARK, text.encode())
 
 
-# Paths
-
-
-def without_slash(root: str) -> str:
-    """Return a root without the slash at its end; empty for that of all local files."""
-    return root if root.endswith("://") else root.rstrip("/")
-
-
-def absolute(root: str, path: str) -> str:
-    """Return the name of a file by its path in a catalog; of no path, the root."""
-    return f"{root}/{path}" if path else root
-
-
-def without_root(text: str, root: str) -> str:
-    """Return a text in which files have their paths in the catalog."""
-    return text.replace(f"{root}/", "") if root else text
-
-
-def leads_out(path: str) -> bool:
-    """Return whether a path is none of a file below the root, or may be none."""
-    return not path or path.startswith("/") or "\0" in path or ".." in path.split("/")
-
-
 # Writing
 
 

@@ -16,9 +16,9 @@ from dcmdask.archive.catalog.parts import (
     group_sizes,
     read_part,
     understood,
-    without_root,
     write_tables,
 )
+from dcmdask.archive.catalog.root import without_root
 from dcmdask.archive.discovery import folder_of
 from dcmdask.archive.grouping import series_of
 from dcmdask.archive.series import Series
