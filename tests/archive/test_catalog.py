@@ -686,6 +686,10 @@ def test_a_part_that_is_cut(kind: str, left: int, archive: Path, target: Path) -
         b'{"dcmdask": {"catalog": 1, "root": "/x", "options": {}, "files": 1, "series": [],'
         b' "instances": ["../../other.parquet"], "skipped": []}}',
         b'{"dcmdask": {"catalog": 99}}',
+        b'{"dcmdask": {"catalog": 1, "root": "/\\u0000", "options": {}, "files": 1, "version": "",'
+        b' "identifiers": false, "instances": [], "skipped": [], "series": []}}',
+        b'{"dcmdask": {"catalog": 1, "root": "/x", "options": {"rows": {}}, "files": 1,'
+        b' "version": "", "identifiers": false, "instances": [], "skipped": [], "series": []}}',
     ],
 )
 def test_a_mark_that_is_none(mark: bytes, archive: Path, target: Path) -> None:
@@ -754,12 +758,15 @@ def test_identifiers_that_are_asked_for(tmp_path: Path, target: Path) -> None:
         (path,) = made(root / str(number), UIDS[number], count=1)
         ds = pydicom.dcmread(path)
         ds.PatientName, ds.PatientID, ds.SpecificCharacterSet = (
-            "Müller^Zoë",
-            f"id {number}",
+            "Müller^Zoë==",
+            f" id {number}",
             "ISO_IR 192",
         )
         ds.save_as(path)
-    dcmdask.build_catalog(root, target, identifiers=True)
+    plain = dcmdask.scan(root)
+    for how in ({"PatientName": "müller^zoë"}, {"PatientID": "id 0"}, {"PatientID": " id 0"}):
+        found = dcmdask.build_catalog(root, target, identifiers=True).select(**how)
+        assert [one.uid for one in found] == [one.uid for one in plain.select(**how)], how
     without_headers(root)
     found = dcmdask.open_catalog(target)
     assert [one.uid for one in found.select(PatientID="ID 1")] == [UIDS[1]]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from dcmdask.archive.catalog.rows import SCHEMA, table_of
 from dcmdask.archive.discovery import CATALOG_MARK, MARK_KEY, Skipped
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import CatalogError
 from dcmdask.sources import files
 from dcmdask.sources.access import file_system, reaching
@@ -138,6 +139,12 @@ def read_mark(folder: Folder) -> Mark | None:
             parts = [tuple(map(_name, said[kind])) for kind in KINDS]
             files, identifiers = int(said["files"]), bool(said["identifiers"])
             root, options = str(said["root"]), dict(said["options"])
+            known = all(
+                name in HEADER_OPTIONS and isinstance(value, str | int | float | None)
+                for name, value in options.items()
+            )
+            if not known or "\0" in root:
+                raise ValueError(f"the root {root!r} with decoding options {options}")
             return Mark(root, options, files, identifiers, str(said["version"]), *parts)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CatalogError(
