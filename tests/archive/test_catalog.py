@@ -579,6 +579,14 @@ def each(name: str, value: Any) -> Callable[[pa.Table], pa.Table]:
     return lambda table: put(table, name, [value] * len(table))
 
 
+TILING = json.dumps(
+    {
+        **{"frames": 9, "tile": [8, 8], "matrix": [24, 24], "first": 0, "concatenation": ""},
+        **{"pyramid": "", "paths": [], "absent": [], "fault": "", "notes": []},
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -594,6 +602,10 @@ def each(name: str, value: Any) -> Callable[[pa.Table], pa.Table]:
         (each("tiling", "{}"), "KeyError"),
         (each("tiling", "[" * 100_000), "RecursionError|JSON|Expecting"),
         (each("mosaic", "[1]"), "ValueError"),
+        (each("mosaic", "[-1, [], [], [], true]"), "a mosaic of -1"),
+        (each("mosaic", "[4, [1, 2], [], [], true]"), "a mosaic of 4"),
+        (each("own", [{"tag": 0x00620002, "vr": "SQ", "value": None}]), "an element that is"),
+        (each("tiling", TILING), "9 tiles behind 0 others, without a plane"),
         (each("facts", [{"position": [0.0] * size} for size in (2, 4, 3, 3)]), "other than 3"),
         (each("facts", [None]), "absent"),
         (each("places", [{"plane": 0, "top": None, "left": 0}]), "absent"),

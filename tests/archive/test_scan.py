@@ -925,10 +925,10 @@ def with_a_worker(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 DEADLY = """
 import os, dcmdask.dicom.description as facts
 describe = facts.describe
-def deadly(source, options):
+def deadly(source, options, **how):
     if os.path.basename(source.name) in ("33", "300"):
         os.abort() if source.name.endswith("00") else os._exit(7)
-    return describe(source, options)
+    return describe(source, options, **how)
 facts.describe = deadly
 """
 
@@ -1070,12 +1070,12 @@ def test_other_threads_keep_their_warnings(tmp_path: Path, monkeypatch: pytest.M
     saved(tmp_path, [1, 2])
     really = descriptions.describe
 
-    def warning(source: Any, options: Any) -> Any:
+    def warning(source: Any, options: Any, **how: Any) -> Any:
         warnings.warn("of a header", UserWarning, stacklevel=1)
         other = threading.Thread(target=warnings.warn, args=("of another thread",))
         other.start()
         other.join()
-        return really(source, options)
+        return really(source, options, **how)
 
     monkeypatch.setattr(descriptions, "describe", warning)
     with warnings.catch_warnings(record=True) as told:

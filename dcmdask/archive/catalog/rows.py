@@ -272,7 +272,7 @@ def described(
     found = []
     for at, values in enumerate(columns):
         row = {name: plain[name][at] for name in (_INDEXED if with_index else _LOCATED)}
-        own = tuple((one["tag"], RawValue(one["vr"], one["value"])) for one in plain["own"][at])
+        own = tuple(map(_element, plain["own"][at]))
         mosaic, tiling = plain["mosaic"][at], plain["tiling"][at]
         one = Described(
             source=source(row),
@@ -305,9 +305,18 @@ def _joined(numbers: npt.NDArray[Any] | None) -> bytes:
     return b"" if numbers is None else numbers.tobytes()
 
 
+def _element(row: Mapping[str, Any]) -> tuple[int, RawValue]:
+    # Without a VR where it is implicit.
+    if row["tag"] is None or row["value"] is None:
+        raise ValueError(f"an element that is {row}")
+    return row["tag"], RawValue(row["vr"], row["value"])
+
+
 def _mosaic(said: Sequence[Any]) -> Mosaic:
     tiles, normal, times, positions, is_square = said
     at = None if positions is None else tuple(map(_floats, positions))
+    if not 0 <= int(tiles) <= MOST_PLACES or {len(normal), *map(len, at or ())} - {0, 3}:
+        raise ValueError(f"a mosaic of {tiles} tiles along {normal}")
     return Mosaic(int(tiles), _floats(normal), _floats(times), at, bool(is_square))
 
 
@@ -320,7 +329,9 @@ def _tiling(said: str, planes: bytes | None, places: bytes | None) -> Tiling:
     tile, matrix = ((int(a), int(b)) for a, b in (kept["tile"], kept["matrix"]))
     if min(*tile, *matrix) < 1 or -(-matrix[0] // tile[0]) * -(-matrix[1] // tile[1]) > MOST_PLACES:
         raise ValueError(f"tiles of {tile} in a matrix of {matrix}")
-    frames = int(kept["frames"])
+    frames, first = int(kept["frames"]), int(kept["first"])
+    if not (0 <= frames < 2**31 and 0 <= first < 2**31 and (planes or kept["fault"])):
+        raise ValueError(f"{frames} tiles behind {first} others, without a plane")
     if places and len(places) != frames * PLACE.itemsize:
         raise ValueError(f"{frames} tiles, and places of {len(places) // PLACE.itemsize}")
     return Tiling(
@@ -329,7 +340,7 @@ def _tiling(said: str, planes: bytes | None, places: bytes | None) -> Tiling:
         matrix,
         planes or b"",
         places or b"",
-        int(kept["first"]),
+        first,
         str(kept["concatenation"]),
         str(kept["pyramid"]),
         tuple(OpticalPath(str(a), str(b), float(c)) for a, b, c in kept["paths"]),
