@@ -103,7 +103,7 @@ def sources(src: Any) -> list[str]:
         A local path is not there, nor a pattern.
     """
     many = [src] if isinstance(src, str | bytes | os.PathLike) else src
-    found = [_absolute(one) for one in many]
+    found = [absolute_source(one) for one in many]
     for one in found:
         if not is_url(one) and not _is_pattern(one):
             os.stat(one)
@@ -135,7 +135,8 @@ def local_path(one: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.expanduser(os.fsdecode(one)))
 
 
-def _absolute(one: Any) -> str:
+def absolute_source(one: Any) -> str:
+    """Return a URL as it is, and anything else as an absolute local path."""
     if isinstance(one, bytes):
         raise TypeError("a scan takes paths, patterns and URLs, and not the bytes of a file")
     if one == "":

@@ -216,6 +216,7 @@ def has(series: Series, keyword: str, wanted: Any) -> bool:
 def equals(value: Any, wanted: Any) -> bool:
     """Return whether a value is what is wanted; text may have wildcards."""
     if isinstance(wanted, str):
-        text = "" if value is None else str(value)
+        # Spaces around a value are padding (PS3.5 6.2).
+        text = "" if value is None else str(value).strip()
         return fnmatchcase(text.lower(), wanted.lower())
     return bool(value == wanted)

@@ -33,4 +33,7 @@ def text_of(header: Header, tag: int) -> str:
 
 def identifiers_of(header: Header) -> tuple[str, ...]:
     """Return the values of `IDENTIFIERS`, empty where one is absent."""
-    return tuple(text_of(header, tag) for tag in IDENTIFIERS.values())
+    found = {name: text_of(header, tag) for name, tag in IDENTIFIERS.items()}
+    # Delimiters behind the last component group mean nothing (PS3.5 6.2.1.1).
+    found["PatientName"] = found["PatientName"].rstrip("=")
+    return tuple(found.values())

@@ -1,5 +1,6 @@
 """Catalogs: what a scan found, kept, brought up to date, and read without a header."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import made_series
 import numpy as np
 import pyarrow as pa
@@ -262,6 +264,7 @@ def test_a_moved_archive(archive: Path, target: Path) -> None:
     found = dcmdask.open_catalog(target, root=moved)
     same(found, dcmdask.scan(moved))
     assert found[1].to_dask().compute().shape == (4, 16, 12)
+    same(dcmdask.open_catalog(target, root=f"file://{moved}"), found)
     with pytest.raises(FileNotFoundError):
         dcmdask.open_catalog(target)[1].to_dask().compute()
     # To scan it writes its root down, and reads nothing.
@@ -308,6 +311,69 @@ def test_a_catalog_in_its_archive(archive: Path) -> None:
     assert len(dcmdask.scan(archive)) == 3
 
 
+def test_an_archive_that_is_empty_at_first(tmp_path: Path) -> None:
+    assert not dcmdask.build_catalog(tmp_path, tmp_path / "kept")
+    made(tmp_path / "series", UIDS[0])
+    same(dcmdask.build_catalog(tmp_path, tmp_path / "kept"), dcmdask.scan(tmp_path))
+
+
+def test_a_catalog_that_holds_its_archive(tmp_path: Path) -> None:
+    """A scan leaves catalogs out, and the archive with it."""
+    made(tmp_path / "archive" / "series", UIDS[0])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    for source, target in (("empty", "empty"), ("empty", "link"), ("archive/series", "archive")):
+        with pytest.raises(ValueError, match="is or holds"):
+            dcmdask.build_catalog(tmp_path / source, tmp_path / target)
+
+
+def test_files_beside_the_only_series(tmp_path: Path, target: Path) -> None:
+    root = tmp_path / "archive"
+    data = made(root / "a", UIDS[0])[0].read_bytes()
+    for name in ("a", "a-b", "b"):
+        (root / name).mkdir(exist_ok=True)
+        (root / name / "cut").write_bytes(data[:400])
+    found = dcmdask.build_catalog(root, target)
+    same(found, dcmdask.scan(root))
+    assert len(found[0].left_out) == 3
+
+
+def test_instances_of_different_sizes(tmp_path: Path, target: Path) -> None:
+    """The first counts, by its name, for every way to select."""
+    root = tmp_path / "archive"
+    for number, size in enumerate((8, 12)):
+        frames = noise(1, size, 16, dtype="<i2")
+        folder = root / str(number)
+        (path,) = made_series.classic(folder, frames, [(0.0, 0.0, 0.0)], series=UIDS[0])
+        ds = pydicom.dcmread(path)
+        ds.SOPInstanceUID += f".{number}"
+        ds.PatientID = f"id {number}"
+        ds.save_as(path)
+    plain = dcmdask.scan(root)
+    assert plain.rows()[0]["rows"] is None
+    # Parts have random names.
+    for walk in range(3):
+        found = dcmdask.build_catalog(root, target.with_suffix(f".{walk}"), identifiers=True)
+        for how in ({"Rows": 8}, {"Rows": 12}, {"PatientID": "id 0"}, {"PatientID": "id 1"}):
+            assert len(found.select(**how)) == len(plain.select(**how)), how
+
+
+def test_options_of_numpy(archive: Path, target: Path) -> None:
+    dcmdask.build_catalog(archive, target, rows=np.int64(16))
+    assert dcmdask.build_catalog(archive, target, rows=16).changes == Changes(0, 0, 0, 14)
+
+
+def test_names_in_a_file_system_whose_paths_begin_with_a_slash(archive: Path, target: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for path in archive.rglob("*"):
+        if path.is_file():
+            memory.pipe(f"/there/{path.relative_to(archive)}", path.read_bytes())
+    dcmdask.build_catalog("memory://there", target)
+    found = dcmdask.open_catalog(target)
+    same(found, dcmdask.scan("memory://there"))
+    assert found[1].to_dask().compute().shape == (4, 16, 12)
+
+
 def test_sources_and_targets_that_are_none(archive: Path, target: Path, tmp_path: Path) -> None:
     file = next((archive / "series 0").iterdir())
     with pytest.raises(NotADirectoryError):
@@ -346,6 +412,11 @@ def test_odd_names(tmp_path: Path, target: Path) -> None:
     assert len(found[0]) == 3
     assert [one.code for one in found.doubtful] == ["name"]
     assert found.doubtful[0].path.endswith("/\\udcff\\udcfe.dcm")
+    # Neither it nor other files with such names are taken for new ones.
+    with open(os.fsencode(odd) + b".txt", "wb") as file:
+        file.write(b"not DICOM")
+    assert dcmdask.build_catalog(root, target).changes == Changes(1, 0, 0, 4)
+    assert dcmdask.build_catalog(root, target).changes == Changes(0, 0, 0, 5)
     with pytest.warns(match="left out"):
         assert found[0].to_dask().compute().shape == (3, 16, 12)
 
@@ -408,6 +479,34 @@ def test_a_scan_that_dies_at_any_write_goes_on(archive: Path, target: Path, tmp_
     assert at > 8
 
 
+def test_a_file_of_an_interrupted_scan_that_is_gone(
+    archive: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other rows that it has left are new to their series, too."""
+    dcmdask.build_catalog(archive, target)
+    for number in range(2):
+        fresh = made(archive / f"later {number}", UIDS[number], count=5, seed=7)
+
+    def dying(self: Any, *given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building._Scan, "committed", dying)
+    with pytest.raises(KeyboardInterrupt):
+        dcmdask.build_catalog(archive, target)
+    monkeypatch.undo()
+    fresh[4].unlink()
+    same(dcmdask.build_catalog(archive, target), dcmdask.scan(archive))
+
+
+def test_a_part_that_is_gone_is_read_again(archive: Path, target: Path) -> None:
+    before = dcmdask.build_catalog(archive, target)
+    for part in target.glob("instances/*.parquet"):
+        part.unlink()
+    found = dcmdask.build_catalog(archive, target)
+    assert found.changes == Changes(12, 0, 0, 2)
+    same(found, before)
+
+
 def test_an_update_that_dies_leaves_what_was(archive: Path, target: Path, tmp_path: Path) -> None:
     before = dcmdask.build_catalog(archive, target)
     shutil.copytree(target, tmp_path / "kept")
@@ -427,6 +526,23 @@ def test_an_update_that_dies_leaves_what_was(archive: Path, target: Path, tmp_pa
         assert there in (before.rows(), plain.rows())
         same(dcmdask.build_catalog(archive, target), plain)
     assert at > 6
+
+
+def test_a_disk_that_is_full(archive: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file that could not be written, and the next scan goes on."""
+    before = dcmdask.build_catalog(archive, target)
+    made(archive / "later", f"{made_series.SERIES}.9")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"No space left.*{target}/instances/part-"):
+        dcmdask.build_catalog(archive, target)
+    monkeypatch.undo()
+    same(dcmdask.open_catalog(target), before)
+    assert not list(target.rglob("*.partial"))
+    same(dcmdask.build_catalog(archive, target), dcmdask.scan(archive))
 
 
 def test_one_scan_at_a_time(archive: Path, target: Path) -> None:
@@ -463,6 +579,14 @@ def each(name: str, value: Any) -> Callable[[pa.Table], pa.Table]:
     return lambda table: put(table, name, [value] * len(table))
 
 
+TILING = json.dumps(
+    {
+        **{"frames": 9, "tile": [8, 8], "matrix": [24, 24], "first": 0, "concatenation": ""},
+        **{"pyramid": "", "paths": [], "absent": [], "fault": "", "notes": []},
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -478,6 +602,15 @@ def each(name: str, value: Any) -> Callable[[pa.Table], pa.Table]:
         (each("tiling", "{}"), "KeyError"),
         (each("tiling", "[" * 100_000), "RecursionError|JSON|Expecting"),
         (each("mosaic", "[1]"), "ValueError"),
+        (each("mosaic", "[-1, [], [], [], true]"), "a mosaic of -1"),
+        (each("mosaic", "[4, [1, 2], [], [], true]"), "a mosaic of 4"),
+        (each("own", [{"tag": 0x00620002, "vr": "SQ", "value": None}]), "an element that is"),
+        (each("tiling", TILING), "9 tiles behind 0 others, without a plane"),
+        (each("facts", [{"position": [0.0] * size} for size in (2, 4, 3, 3)]), "other than 3"),
+        (each("facts", [None]), "absent"),
+        (each("places", [{"plane": 0, "top": None, "left": 0}]), "absent"),
+        (each("lengths", [300]), "frame index that is none of"),
+        (each("native_unit", 0), "words of 0 bytes"),
         (lambda table: table.drop_columns(["path"]), "columns.*path"),
         (lambda table: table.append_column("more", [[1] * len(table)]), "columns.*more"),
         (lambda table: table.slice(0, 5), "instances, and"),
@@ -496,6 +629,46 @@ def test_a_hostile_part(
     with pytest.raises(CatalogError, match=text) as raised:
         _ = found[1]
     assert str(target) in str(raised.value)
+
+
+def test_a_row_group_that_would_fill_the_memory(
+    archive: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few bytes of Parquet may stand for gigabytes."""
+    found = dcmdask.build_catalog(archive, target)
+    changed_rows(target, each("index_values", [0] * 100_000))
+    monkeypatch.setattr(parts, "_MOST_VALUES", 1_000_000)
+    with pytest.raises(CatalogError, match=r"damaged.*a row group of 1\d{6} values"):
+        _ = found[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("instances", None),
+        ("notes", [None]),
+        ("key", ["", UIDS[0], ""]),
+        ("shape", [4, 16]),
+        ("copies", [{"path": "a", "original": None}]),
+        ("places", []),
+        ("places", [{"part": "../../other.parquet", "groups": [0]}]),
+        ("places", [{"part": None, "groups": None}]),
+    ],
+)
+def test_a_hostile_series(name: str, value: Any, archive: Path, target: Path) -> None:
+    dcmdask.build_catalog(archive, target)
+    (part,) = target.glob("series/*.parquet")
+    table = pq.read_table(part)
+    field = table.schema.field(name)
+    at = table.schema.get_field_index(name)
+    column = pa.array([value] * len(table), field.type)
+    pq.write_table(table.set_column(at, field, column), part)
+    with pytest.raises(CatalogError, match="is damaged"):
+        dcmdask.open_catalog(target)
+    # To bring it up to date reads it, too.
+    made(archive / "later", f"{made_series.SERIES}.9")
+    with pytest.raises(CatalogError, match="is damaged"):
+        dcmdask.build_catalog(archive, target)
 
 
 @pytest.mark.parametrize("kind", ["instances", "series", "skipped"])
@@ -525,6 +698,10 @@ def test_a_part_that_is_cut(kind: str, left: int, archive: Path, target: Path) -
         b'{"dcmdask": {"catalog": 1, "root": "/x", "options": {}, "files": 1, "series": [],'
         b' "instances": ["../../other.parquet"], "skipped": []}}',
         b'{"dcmdask": {"catalog": 99}}',
+        b'{"dcmdask": {"catalog": 1, "root": "/\\u0000", "options": {}, "files": 1, "version": "",'
+        b' "identifiers": false, "instances": [], "skipped": [], "series": []}}',
+        b'{"dcmdask": {"catalog": 1, "root": "/x", "options": {"rows": {}}, "files": 1,'
+        b' "version": "", "identifiers": false, "instances": [], "skipped": [], "series": []}}',
     ],
 )
 def test_a_mark_that_is_none(mark: bytes, archive: Path, target: Path) -> None:
@@ -593,12 +770,15 @@ def test_identifiers_that_are_asked_for(tmp_path: Path, target: Path) -> None:
         (path,) = made(root / str(number), UIDS[number], count=1)
         ds = pydicom.dcmread(path)
         ds.PatientName, ds.PatientID, ds.SpecificCharacterSet = (
-            "Müller^Zoë",
-            f"id {number}",
+            "Müller^Zoë==",
+            f" id {number}",
             "ISO_IR 192",
         )
         ds.save_as(path)
-    dcmdask.build_catalog(root, target, identifiers=True)
+    plain = dcmdask.scan(root)
+    for how in ({"PatientName": "müller^zoë"}, {"PatientID": "id 0"}, {"PatientID": " id 0"}):
+        found = dcmdask.build_catalog(root, target, identifiers=True).select(**how)
+        assert [one.uid for one in found] == [one.uid for one in plain.select(**how)], how
     without_headers(root)
     found = dcmdask.open_catalog(target)
     assert [one.uid for one in found.select(PatientID="ID 1")] == [UIDS[1]]
@@ -657,6 +837,22 @@ def test_an_object_store(
         array.compute()
     for secret in ("secret", s3.options["endpoint_url"]):
         assert not any(secret.encode() in one for one in s3.objects("kept.catalog").values())
+
+
+def test_odd_keys_of_an_object_store(s3: s3_here.Server, archive: Path, target: Path) -> None:
+    names = ("a/x", "a//x", "a/./x", "a/x?y#%20")
+    for name, path in zip(names, sorted((archive / "series 0").iterdir()), strict=False):
+        s3.put(f"odd/{name}", path.read_bytes())
+    root, how = f"s3://{s3_here.BUCKET}/odd", {"storage_options": s3.options}
+    dcmdask.build_catalog(root, target, **how)
+    same(dcmdask.open_catalog(target, **how), dcmdask.scan(root, **how))
+    # They are listed, and of the same folder, but lead out of the root.
+    for name in ("a/../x", "/x"):
+        s3.put(f"odd/{name}", path.read_bytes())
+    found = dcmdask.build_catalog(root, target, **how)
+    assert [one.path for one in found.doubtful] == [f"{root}//x", f"{root}/a/../x"]
+    assert len(found[0]) == 4
+    assert dcmdask.build_catalog(root, target, **how).changes == Changes(0, 0, 0, 6)
 
 
 def test_two_scans_of_an_object_store_at_once(s3: s3_here.Server, archive: Path) -> None:

@@ -69,7 +69,7 @@ def test_commands_take_a_catalog(archive: Path, kept: Path, tmp_path: Path) -> N
         (("scan", "{archive}", "{archive}", "-o", "{tmp}/x"), "one folder"),
         (("scan", "{archive}/nowhere", "-o", "{tmp}/x"), "nowhere"),
         (("scan", "{kept}", "--exclude", "*.png"), "chosen already"),
-        (("scan", "{archive}", "-o", "{archive}"), "is no catalog"),
+        (("scan", "{archive}", "-o", "{archive}"), "is or holds the folder"),
     ],
 )
 def test_mistakes(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dcmdask import __version__
-from dcmdask.archive.catalog.catalog import Catalog, Changes, instances_of
+from dcmdask.archive.catalog.catalog import Catalog, Changes
 from dcmdask.archive.catalog.known import Known, is_lasting
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
@@ -29,16 +29,31 @@ from dcmdask.archive.catalog.parts import (
     write_skipped,
     write_tables,
 )
-from dcmdask.archive.catalog.series_table import KEY_COLUMNS, Key, compacted, keys_of, write_series
+from dcmdask.archive.catalog.root import (
+    absolute,
+    check_apart,
+    instances_of,
+    is_below,
+    leads_out,
+    source_and_root,
+    without_root,
+)
+from dcmdask.archive.catalog.series_table import (
+    KEY_COLUMNS,
+    Key,
+    compacted,
+    keys_of,
+    read_series,
+    write_series,
+)
 from dcmdask.archive.descriptions import Outcome
-from dcmdask.archive.discovery import CATALOG_MARK, Skipped, choice, is_url, sources
+from dcmdask.archive.discovery import CATALOG_MARK, Skipped, choice, is_url
 from dcmdask.archive.listing import Listing, outcomes
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.image_pixel import HEADER_OPTIONS, check_options
 from dcmdask.errors import CatalogError, StoreExistsError
 from dcmdask.sources import files
 from dcmdask.sources.current import listed
-from dcmdask.sources.dicomweb import is_dicomweb
 from dcmdask.sources.folder import Folder
 
 if TYPE_CHECKING:
@@ -115,6 +130,8 @@ def build_catalog(
     ------
     FileNotFoundError, NotADirectoryError
         The source is not there, or no folder.
+    ValueError
+        The source is an archive, a URL with a query, or a folder in the catalog.
     StoreExistsError
         `catalog` holds something else, is being written by another process, or is of another
         archive: none of its files is in `src`.
@@ -134,8 +151,9 @@ def build_catalog(
     Changes(new=0, changed=0, gone=0, known=17)
     """
     check_options(decoding_options, build_catalog, HEADER_OPTIONS)
-    source, root = _source_and_root(src)
+    source, root = source_and_root(src, storage_options or {})
     folder = Folder.of(catalog, target_options)
+    check_apart(folder.url, source)
     listing = Listing(
         [source], storage_options or {}, choice(exclude, follow_links), decoding_options
     )
@@ -160,22 +178,6 @@ def _busy(folder: Folder) -> StoreExistsError:
         f"another process is writing the catalog {folder.url}: wait for it, and scan again",
         code="catalog-busy",
     )
-
-
-def _source_and_root(src: Any) -> tuple[str, str]:
-    """Return the absolute path or the URL of a folder, as it is listed and as paths begin."""
-    if not isinstance(src, str | os.PathLike):
-        raise TypeError("a catalog is of one folder, or one URL")
-    (root,) = sources(src)
-    if not is_url(root) and not os.path.isdir(root):
-        raise NotADirectoryError(f"{root} is no folder, and a catalog is of one")
-    if "::" in root:
-        raise ValueError(f"{root}: a catalog is of a folder, and not of an archive: unpack it")
-    if is_dicomweb(root):
-        raise ValueError(f"{root}: a DICOMweb server keeps a catalog itself, and answers a scan")
-    if root.startswith(("http://", "https://")) and "?" in root:
-        raise ValueError("a URL with a query may let everybody in, and a catalog would keep it")
-    return root, root.rstrip("/")
 
 
 def _begun(folder: Folder, root: str, options: Mapping[str, Any], identifiers: bool) -> Mark:
@@ -257,7 +259,9 @@ class _Scan:
         self._flush()
 
     def _path(self, name: str) -> str:
-        return name.removeprefix(self.root).lstrip("/")
+        """Return the path of a file in the catalog; bytes that are no UTF-8 are escaped."""
+        path = name.removeprefix(self.root).removeprefix("/")
+        return path.encode("utf-8", "backslashreplace").decode()
 
     def _sees(self, one: str | files.RemoteFile) -> bool:
         """Return whether a file is known as it is, and otherwise remember how it is."""
@@ -295,11 +299,11 @@ class _Scan:
         if not isinstance(one.source, files.LocalFile | files.RemoteFile):
             text = "its server gives no ranges of bytes, so that it cannot be in a catalog"
             self._leave(Skipped(name, text, "doubtful", "no-ranges"))
-        elif not _is_text(name):
-            text = "its name is not UTF-8, so that it cannot be in a catalog"
+        elif leads_out(path := self._path(name)) or absolute(self.root, path) != name:
+            text = "its name is not UTF-8, or leads elsewhere, so that it cannot be in a catalog"
             self._leave(Skipped(name, text, "doubtful", "name"))
         else:
-            self._instances.append((self._path(name), one))
+            self._instances.append((path, one))
             self._frames += len(one)
 
     def _leave(self, one: Skipped) -> None:
@@ -308,8 +312,7 @@ class _Scan:
             # A web server lists names only, and is asked before it is read where that can help.
             found = listed(one.path, self.listing.storage_options)
             state = None if found is None else (found.size, None, found.key)
-        named = self._path(one.path).encode("utf-8", "backslashreplace").decode()
-        one = one._replace(path=named, reason=one.reason.replace(f"{self.root}/", ""))
+        one = one._replace(path=self._path(one.path), reason=without_root(one.reason, self.root))
         if not self.known.sees_entry(one):
             self._left.append(Left(one, *(state or ())))
 
@@ -328,7 +331,8 @@ class _Scan:
 
     def _check_archive(self) -> None:
         """Refuse to empty a catalog whose archive is not there."""
-        if not len(self.known) or self.known.seen:
+        has_instances = any(kind == INSTANCES for kind, _ in self.known.kept())
+        if not has_instances or self.known.seen:
             return
         before: set[str] = set()
         for kind, name in self.known.kept():
@@ -354,6 +358,7 @@ class _Scan:
         gone: set[str] = set()
         changed: set[Key] = set()
         parts = {INSTANCES: [*self.written[INSTANCES]], SKIPPED: [*self.written[SKIPPED]]}
+        fresh = {*there[INSTANCES]} - {*mark.instances}
         unreadable = [self._path(one.path) for one in self.listing.skipped if one.code == "folder"]
         for (kind, name), kept in self.known.kept().items():
             if kept.all():
@@ -363,7 +368,7 @@ class _Scan:
             paths = table["path"].to_pylist()
             # A folder that cannot be read now may hold all that it held.
             lost = [
-                not yes and not any(_is_below(path, one) for one in unreadable)
+                not yes and not any(is_below(path, one) for one in unreadable)
                 for yes, path in zip(kept.tolist(), paths, strict=True)
             ]
             gone.update(path for path, is_lost in zip(paths, lost, strict=True) if is_lost)
@@ -371,10 +376,10 @@ class _Scan:
                 parts[kind].append(name)
                 continue
             if kind == INSTANCES:
-                removed = table.filter(pa.array(lost, pa.bool_()))
-                changed.update(keys_of(removed))
+                # All rows that an interrupted scan has left are new to their series.
+                is_news = pa.array([name in fresh or one for one in lost], pa.bool_())
+                changed.update(keys_of(table.filter(is_news)))
             parts[kind] += self._without(kind, name, table, lost)
-        fresh = set(mark.instances) ^ set(there[INSTANCES])
         for name in {*self.written[INSTANCES], *fresh} & {*parts[INSTANCES]}:
             changed.update(keys_of(read_part(self.folder, INSTANCES, name, KEY_COLUMNS)))
         written, again = self._written_among(gone)
@@ -395,9 +400,10 @@ class _Scan:
         described = partial(
             instances_of, self.folder, now, self.listing.storage_options, with_index=False
         )
-        series = write_series(
-            self.folder, now.instances, changed, mark.series, described, self.root
-        )
+        # Another version may say other things of the same instances.
+        same = mark.series if mark.version == __version__ else ()
+        before = (read_series(self.folder, one, mark.instances) for one in same)
+        series = write_series(self.folder, now.instances, changed, before, described, self.root)
         now = now._replace(series=(series,))
         self._check_alone(mark)
         write_mark(self.folder, now)
@@ -429,15 +435,3 @@ class _Scan:
                 count += len(column)
                 among += sum(one in paths for one in column)
         return count, among
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return not folder or path == folder or path.startswith(f"{folder}/")
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

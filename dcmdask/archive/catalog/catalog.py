@@ -12,25 +12,21 @@ from pydicom.datadict import tag_for_keyword
 
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
-    SERIES,
-    Mark,
     read_mark,
     read_part,
     read_skipped,
-    understood,
 )
-from dcmdask.archive.catalog.rows import described
-from dcmdask.archive.catalog.series_table import KEY_COLUMNS, keys_of, of_series
-from dcmdask.archive.discovery import Skipped, folder_of, may_be_lost
+from dcmdask.archive.catalog.root import absolute, instances_of, without_slash
+from dcmdask.archive.catalog.series_table import KEY_COLUMNS, keys_of, of_series, read_series
+from dcmdask.archive.discovery import Skipped, absolute_source, folder_of, may_be_lost
 from dcmdask.archive.grouping import copy_of
 from dcmdask.archive.scanned import Scan, equals, has
 from dcmdask.archive.series import Series
 from dcmdask.archive.table import COLUMNS, KEYWORDS, frame_of, matching
 from dcmdask.dicom.description import Described
 from dcmdask.dicom.texts import IDENTIFIERS
-from dcmdask.errors import CatalogError, DcmdaskError
+from dcmdask.errors import CatalogError
 from dcmdask.geometry.grid import Irregularity
-from dcmdask.sources import files
 from dcmdask.sources.folder import Folder
 
 if TYPE_CHECKING:
@@ -143,11 +139,12 @@ class Catalog(Scan):
                 code="catalog-unfinished",
             )
         if root is not None:
-            root = root if "://" in root else os.path.abspath(os.path.expanduser(root))
-            mark = mark._replace(root=root.rstrip("/"))
+            mark = mark._replace(root=without_slash(absolute_source(root)))
         self._folder, self._mark = folder, mark
         self._storage_options = dict(storage_options or {}) if "://" in mark.root else {}
-        self._table = pa.concat_tables(read_part(folder, SERIES, one) for one in mark.series)
+        self._table = pa.concat_tables(
+            read_series(folder, one, mark.instances) for one in mark.series
+        )
         self._numbers: Sequence[int] = range(len(self._table))
         self._groups = lru_cache(_KEPT)(partial(_read_group, folder))
         self.files, self.name = mark.files, mark.root
@@ -212,7 +209,7 @@ class Catalog(Scan):
         return found
 
     def _absolute(self, path: str) -> str:
-        return f"{self._mark.root}/{path}" if path else self._mark.root
+        return absolute(self._mark.root, path)
 
     def _series_of(self, number: int) -> Series:
         row = self._table.slice(number, 1).to_pylist()[0]
@@ -246,8 +243,10 @@ class Catalog(Scan):
         conflicts = [Irregularity("conflict", text) for text in row["conflicts"]]
         folders = {folder_of(one.source.name) for one in instances}
         if len(self._table) == 1:
-            folders = set(self._lost)
-        left_out = [text for one in sorted(folders & self._lost.keys()) for text in self._lost[one]]
+            left_out = [text for texts in self._lost.values() for text in texts]
+        else:
+            beside = sorted(folders & self._lost.keys())
+            left_out = [text for one in beside for text in self._lost[one]]
         return Series(uid, instances, conflicts, left_out)
 
     def select(self, query: str | None = None, **elements: Any) -> Catalog:
@@ -285,7 +284,16 @@ class Catalog(Scan):
         for keyword, wanted in elements.items():
             if keyword in by_column:
                 values = self._table[by_column[keyword]].to_pylist()
-                numbers = [one for one in numbers if equals(values[one], wanted)]
+                # Where instances differ, that of the first counts, as in a scan.
+                numbers = [
+                    one
+                    for one in numbers
+                    if (
+                        has(self._series_of(one), keyword, wanted)
+                        if values[one] is None
+                        else equals(values[one], wanted)
+                    )
+                ]
             elif self._mark.identifiers and keyword in IDENTIFIERS:
                 found = self._identifiers(keyword)
                 numbers = [one for one in numbers if equals(found[one], wanted)]
@@ -299,15 +307,16 @@ class Catalog(Scan):
         return self._with(numbers)
 
     def _identifiers(self, keyword: str) -> list[str]:
-        """Return the value of the first instance of each series."""
-        first: dict[tuple[str, ...], str] = {}
+        """Return the value of the first instance of each series, by its path."""
+        first: dict[tuple[str, ...], tuple[str, str]] = {}
         for part in self._mark.instances:
             columns = (*KEY_COLUMNS, f"identifiers.{keyword}")
             table = read_part(self._folder, INSTANCES, part, columns)
-            values = table["identifiers"].to_pylist()
-            for key, value in zip(keys_of(table), values, strict=True):
-                first.setdefault(key, (value or {}).get(keyword) or "")
-        return [first.get(tuple(key), "") for key in self._table["key"].to_pylist()]
+            found = (table[name].to_pylist() for name in ("path", "identifiers"))
+            for key, path, value in zip(keys_of(table), *found, strict=True):
+                one = path, (value or {}).get(keyword) or ""
+                first[key] = min(first.get(key, one), one)
+        return [first.get(tuple(key), ("", ""))[1] for key in self._table["key"].to_pylist()]
 
     def _with(self, numbers: Sequence[int]) -> Catalog:
         found = object.__new__(Catalog)
@@ -401,41 +410,3 @@ def opened_with(
 
 def _read_group(folder: Folder, part: str, group: int) -> pa.Table:
     return read_part(folder, INSTANCES, part, groups=[group])
-
-
-def instances_of(
-    folder: Folder,
-    mark: Mark,
-    storage_options: Mapping[str, Any],
-    table: pa.Table,
-    *,
-    with_index: bool = True,
-) -> list[Described]:
-    """Return what rows of a catalog describe.
-
-    Raises
-    ------
-    CatalogError
-        A row says what cannot be.
-    """
-
-    def source(row: Mapping[str, Any]) -> files.Stored:
-        path, size = row["path"], row["bytes"]
-        if not path or path.startswith("/") or "\0" in path or ".." in path.split("/"):
-            raise ValueError(f"the path {path!r} leads out of the root")
-        name = f"{mark.root}/{path}"
-        if "://" in mark.root:
-            return files.RemoteFile(
-                name, storage_options, size, row["key"] or "", row["etag"] or ""
-            )
-        return files.LocalFile(name, size, row["modified"])
-
-    def read() -> list[Described]:
-        try:
-            options = tuple(sorted(mark.options.items()))
-            return described(table, source, options, with_index=with_index)
-        except DcmdaskError as error:
-            raise ValueError(error.message) from error
-
-    found: list[Described] = understood(folder.url, read)
-    return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def _starts(counts: Iterable[int | None]) -> tuple[pa.Array, list[bool]]:
@@ -60,14 +61,14 @@ def _bounds(column: pa.ListArray) -> tuple[list[tuple[int, int]], list[bool], pa
 def arrays_of(table: pa.Table, name: str) -> list[npt.NDArray[Any] | None]:
     """Return the lists of a column of integers as arrays; None of one that is not there."""
     bounds, there, values = _bounds(_chunk(table, name))
-    flat = values.to_numpy(zero_copy_only=False)
+    flat = _whole(values).to_numpy(zero_copy_only=False)
     return [flat[i:j] if yes else None for (i, j), yes in zip(bounds, there, strict=True)]
 
 
 def bytes_of(table: pa.Table, name: str, dtype: np.dtype[Any]) -> list[bytes | None]:
     """Return the lists of a column of structs as the bytes of a structured type."""
     bounds, there, structs = _bounds(_chunk(table, name))
-    rows = np.empty(len(structs), dtype)
+    rows = np.empty(len(_whole(structs)), dtype)
     for field in dtype.names or ():
         rows[field] = _numbers(structs.field(field), dtype[field])
     return [rows[i:j].tobytes() if yes else None for (i, j), yes in zip(bounds, there, strict=True)]
@@ -80,9 +81,18 @@ def _chunk(table: pa.Table, name: str) -> pa.ListArray:
 
 def _numbers(values: pa.Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if dtype.shape:
-        # Each with as many numbers as the type has, or this is an error.
+        if pc.any(pc.not_equal(pc.list_value_length(_whole(values)), dtype.shape[0])).as_py():
+            raise ValueError(f"lists of other than {dtype.shape[0]} numbers")
         flat = values.flatten().to_numpy(zero_copy_only=False)
         return np.asarray(flat).reshape(len(values), *dtype.shape)
     if dtype.kind == "S":
-        return np.array(values.to_pylist(), dtype)
-    return np.asarray(values.to_numpy(zero_copy_only=False))
+        return np.array(_whole(values).to_pylist(), dtype)
+    # An absent number is NaN, which integers do not have.
+    there = values if dtype.kind == "f" else _whole(values)
+    return np.asarray(there.to_numpy(zero_copy_only=False))
+
+
+def _whole(values: pa.Array) -> pa.Array:
+    if values.null_count:
+        raise ValueError(f"{values.null_count} of {len(values)} values are absent")
+    return values

@@ -40,9 +40,7 @@ _OF_CONTENT = frozenset(
 
 def fingerprint(path: str, size: int, state: object) -> Pair:
     """Return two 64-bit numbers that stand for a file as it is: path, size, and time or tag."""
-    # A local name may be anything.
-    told = f"{path}\0{size}\0{state}".encode("utf-8", "surrogateescape")
-    digest = hashlib.blake2b(told, digest_size=16).digest()
+    digest = hashlib.blake2b(f"{path}\0{size}\0{state}".encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 

@@ -15,17 +15,19 @@ import pyarrow.parquet as pq
 from dcmdask.archive.catalog.rows import SCHEMA, table_of
 from dcmdask.archive.discovery import CATALOG_MARK, MARK_KEY, Skipped
 from dcmdask.dicom.description import Described
+from dcmdask.dicom.image_pixel import HEADER_OPTIONS
 from dcmdask.errors import CatalogError
+from dcmdask.sources import files
 from dcmdask.sources.access import file_system, reaching
 from dcmdask.sources.folder import Folder
 
 INSTANCES, SKIPPED, SERIES = "instances", "skipped", "series"
 KINDS = (INSTANCES, SKIPPED, SERIES)
 VERSION = 1
-# What a file that is damaged, or made up, can raise where it is understood.
-_DAMAGE = (ValueError, TypeError, LookupError, OSError, RecursionError)
 # Instances of a row group, which is what is read for a series, and their frames: slides have 10^5.
 _GROUP_ROWS, _GROUP_FRAMES = 1000, 200_000
+# Values of a row group: an instance with as many frames as facts are kept of has half as many.
+_MOST_VALUES = 2**28
 _SKIPPED = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -137,6 +139,12 @@ def read_mark(folder: Folder) -> Mark | None:
             parts = [tuple(map(_name, said[kind])) for kind in KINDS]
             files, identifiers = int(said["files"]), bool(said["identifiers"])
             root, options = str(said["root"]), dict(said["options"])
+            known = all(
+                name in HEADER_OPTIONS and isinstance(value, str | int | float | None)
+                for name, value in options.items()
+            )
+            if not known or "\0" in root:
+                raise ValueError(f"the root {root!r} with decoding options {options}")
             return Mark(root, options, files, identifiers, str(said["version"]), *parts)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CatalogError(
@@ -162,7 +170,9 @@ def _name(part: object) -> str:
 def write_mark(folder: Folder, mark: Mark) -> None:
     """Write the mark of a catalog."""
     said = {"catalog": VERSION, **mark._asdict()}
-    folder.write(CATALOG_MARK, json.dumps({MARK_KEY: said}, indent=1).encode())
+    # Options may be integers of NumPy.
+    text = json.dumps({MARK_KEY: said}, indent=1, default=int)
+    _write(folder, CATALOG_MARK, text.encode())
 
 
 # Writing
@@ -201,8 +211,18 @@ def write_skipped(folder: Folder, rows: Sequence[Left]) -> str:
 def write_tables(folder: Folder, kind: str, groups: Iterable[pa.Table]) -> str:
     """Write tables as the row groups of a new part, and return its name."""
     name = new_name()
-    folder.write(f"{kind}/{name}", packed(groups, _SCHEMAS[kind]))
+    _write(folder, f"{kind}/{name}", packed(groups, _SCHEMAS[kind]))
     return name
+
+
+def _write(folder: Folder, key: str, data: bytes) -> None:
+    try:
+        folder.write(key, data)
+    except OSError as error:
+        # Where a disk is full, the error of a write has no name.
+        if not folder.is_local or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, folder.path(key)) from error
 
 
 def packed(groups: Iterable[pa.Table], schema: pa.Schema) -> bytes:
@@ -294,13 +314,21 @@ def read_part(
 
     def read() -> pa.Table:
         wanted = None if columns is None else list(columns)
-        if groups is None:
-            return file.read(wanted)
-        if any(not 0 <= one < file.num_row_groups for one in groups):
+        chosen = range(file.num_row_groups) if groups is None else list(groups)
+        if any(not 0 <= one < file.num_row_groups for one in chosen):
             raise ValueError(f"there are {file.num_row_groups} row groups, and not {groups}")
-        return file.read_row_groups(list(groups), wanted)
+        for one in chosen:
+            _check_size(file.metadata.row_group(one))
+        return file.read_row_groups(list(chosen), wanted)
 
     return understood(folder.path(key), read)
+
+
+def _check_size(group: pq.RowGroupMetaData) -> None:
+    """Refuse a row group that takes much more memory than any that was written by us."""
+    values = sum(group.column(at).num_values for at in range(group.num_columns))
+    if values > _MOST_VALUES or group.total_byte_size > files.INFLATE_LIMIT:
+        raise ValueError(f"a row group of {values} values, {group.total_byte_size} bytes")
 
 
 def understood(url: str, read: Callable[[], Any]) -> Any:

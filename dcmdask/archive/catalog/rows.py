@@ -190,10 +190,6 @@ def _etag(one: Described) -> str | None:
     return getattr(one.source, "etag", "") or None
 
 
-def _mosaic_text(mosaic: Mosaic) -> str | None:
-    return None if mosaic == NO_MOSAIC else json.dumps(mosaic)
-
-
 def _own_rows(own: OwnElements) -> list[dict[str, Any]]:
     return [{"tag": tag, "vr": raw.vr, "value": raw.value} for tag, raw in own.values]
 
@@ -280,7 +276,7 @@ def described(
     found = []
     for at, values in enumerate(columns):
         row = {name: plain[name][at] for name in (_INDEXED if with_index else _LOCATED)}
-        own = tuple((one["tag"], RawValue(one["vr"], one["value"])) for one in plain["own"][at])
+        own = tuple(map(_element, plain["own"][at]))
         mosaic, tiling = plain["mosaic"][at], plain["tiling"][at]
         one = Described(
             source=source(row),
@@ -313,9 +309,18 @@ def _joined(numbers: npt.NDArray[Any] | None) -> bytes:
     return b"" if numbers is None else numbers.tobytes()
 
 
+def _element(row: Mapping[str, Any]) -> tuple[int, RawValue]:
+    # Without a VR where it is implicit.
+    if row["tag"] is None or row["value"] is None:
+        raise ValueError(f"an element that is {row}")
+    return row["tag"], RawValue(row["vr"], row["value"])
+
+
 def _mosaic(said: Sequence[Any]) -> Mosaic:
     tiles, normal, times, positions, is_square = said
     at = None if positions is None else tuple(map(_floats, positions))
+    if not 0 <= int(tiles) <= MOST_PLACES or {len(normal), *map(len, at or ())} - {0, 3}:
+        raise ValueError(f"a mosaic of {tiles} tiles along {normal}")
     return Mosaic(int(tiles), _floats(normal), _floats(times), at, bool(is_square))
 
 
@@ -328,7 +333,9 @@ def _tiling(said: str, planes: bytes | None, places: bytes | None) -> Tiling:
     tile, matrix = ((int(a), int(b)) for a, b in (kept["tile"], kept["matrix"]))
     if min(*tile, *matrix) < 1 or -(-matrix[0] // tile[0]) * -(-matrix[1] // tile[1]) > MOST_PLACES:
         raise ValueError(f"tiles of {tile} in a matrix of {matrix}")
-    frames = int(kept["frames"])
+    frames, first = int(kept["frames"]), int(kept["first"])
+    if not (0 <= frames < 2**31 and 0 <= first < 2**31 and (planes or kept["fault"])):
+        raise ValueError(f"{frames} tiles behind {first} others, without a plane")
     if places and len(places) != frames * PLACE.itemsize:
         raise ValueError(f"{frames} tiles, and places of {len(places) // PLACE.itemsize}")
     return Tiling(
@@ -337,7 +344,7 @@ def _tiling(said: str, planes: bytes | None, places: bytes | None) -> Tiling:
         matrix,
         planes or b"",
         places or b"",
-        int(kept["first"]),
+        first,
         str(kept["concatenation"]),
         str(kept["pyramid"]),
         tuple(OpticalPath(str(a), str(b), float(c)) for a, b, c in kept["paths"]),
@@ -374,8 +381,11 @@ def _index(
         pixels, _ = image_pixel(Dataset(), UID(syntax), there, row["path"])
         # They are the header's own.
         known[key] = replace(pixels, interpretation_given=False)
-    pixels, spans = known[key], _spans(known[key].frame_bits, row, lengths, gaps)
-    notes = tuple(Note(note["code"], note["text"]) for note in row["notes"] or ())
+    pixels = known[key]
+    if pixels.transfer_syntax.is_encapsulated is (lengths is None):
+        raise ValueError(f"a frame index that is none of {syntax}")
+    spans = _spans(pixels.frame_bits, row, lengths, gaps)
+    notes = tuple(Note(str(note["code"]), str(note["text"])) for note in row["notes"] or ())
     return FrameIndex(pixels, spans, row["indexed_by"], notes)
 
 
@@ -388,12 +398,16 @@ def _spans(
     first, end = row["first"], row["bytes"]
     spans: NativeSpans | ItemSpans
     if lengths is None:
+        if row["native_unit"] not in (1, 2):
+            raise ValueError(f"words of {row['native_unit']} bytes")
         spans = NativeSpans(first, frame_bits, row["native_frames"], row["native_unit"])
         last = first + -(-spans.count * frame_bits // 8)
     else:
-        if (lengths < 0).any() or (gaps is not None and (gaps < 0).any()):
-            raise ValueError("a frame of a length below 0")
         gaps = None if gaps is None or not len(gaps) else gaps
+        for some in (lengths, *(() if gaps is None else (gaps,))):
+            # As floats: the sum of integers may pass their range.
+            if (some < 0).any() or some.sum(dtype=np.float64) > end:
+                raise ValueError(f"frames whose lengths are below 0, or beyond {end} bytes")
         items = spans_from_lengths(first, lengths, gaps)
         spans, last = items, int(items.offsets[-1] + items.lengths[-1]) if len(items) else first
     if not 0 <= first <= last <= end:

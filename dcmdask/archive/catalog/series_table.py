@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
@@ -15,8 +16,10 @@ from dcmdask.archive.catalog.parts import (
     group_sizes,
     read_part,
     row_groups,
+    understood,
     write_tables,
 )
+from dcmdask.archive.catalog.root import without_root
 from dcmdask.archive.discovery import folder_of
 from dcmdask.archive.grouping import series_of
 from dcmdask.archive.series import Series
@@ -31,6 +34,13 @@ KEY_COLUMNS = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "path")
 _BLOCK = 10_000
 # Series of a row group.
 _GROUP = 10_000
+# What is absent where instances differ, or is of one stack only.
+_OPTIONAL = frozenset(
+    {
+        *("series_uid", "study_uid", "modality", "rows", "columns", "samples", "dtype"),
+        *("summary", "dims", "shape", "spacing"),
+    }
+)
 
 
 @dataclass
@@ -64,11 +74,60 @@ def rows_by_series(folder: Folder, parts: Iterable[str]) -> dict[Key, Rows]:
     return found
 
 
+def read_series(folder: Folder, part: str, instances: Collection[str]) -> pa.Table:
+    """Return the series of a part.
+
+    Parameters
+    ----------
+    folder : Folder
+    part : str
+    instances : collection of str
+        Parts of instances, which hold the rows of the series.
+
+    Raises
+    ------
+    CatalogError
+        A row says what cannot be.
+    """
+    table = read_part(folder, SERIES, part)
+
+    def check() -> None:
+        for name in SERIES_SCHEMA.names:
+            column = columns[name]
+            if column.null_count and name not in _OPTIONAL:
+                raise ValueError(f"{name} is absent")
+            if pa.types.is_list(column.type) and name != "spacing" and column.flatten().null_count:
+                raise ValueError(f"a value of {name} is absent")
+        if not _all_are(_lengths(columns["key"]), 4):
+            raise ValueError("a key of other than 4 texts")
+        if not _all_are(_lengths(columns["dims"]), _lengths(columns["shape"])):
+            raise ValueError("dims and shape of different lengths")
+        names, groups = columns["places"].flatten().flatten()
+        if not {*pc.unique(names).to_pylist()} <= {*instances} or groups.flatten().null_count:
+            raise ValueError("a series whose rows are in no part of the catalog")
+        if any(pc.any(pc.equal(_lengths(one), 0)).as_py() for one in (columns["places"], groups)):
+            raise ValueError("a series without rows")
+        if any(field.null_count for field in columns["copies"].flatten().flatten()):
+            raise ValueError("a copy without a path, or of nothing")
+
+    columns = {name: table[name].combine_chunks() for name in SERIES_SCHEMA.names}
+    understood(folder.path(f"{SERIES}/{part}"), check)
+    return table
+
+
+def _lengths(lists: pa.ListArray) -> pa.Array:
+    return pc.fill_null(pc.list_value_length(lists), 0)
+
+
+def _all_are(numbers: pa.Array, wanted: Any) -> bool:
+    return not pc.any(pc.not_equal(numbers, wanted)).as_py()
+
+
 def write_series(
     folder: Folder,
     parts: Sequence[str],
     changed: Collection[Key],
-    before: Sequence[str],
+    before: Iterable[pa.Table],
     described: Callable[[pa.Table], list[Described]],
     root: str,
 ) -> str:
@@ -81,8 +140,8 @@ def write_series(
         Of instances.
     changed : collection of tuple
         Series whose instances are not those of before.
-    before : sequence of str
-        Parts of series, of which the others are taken.
+    before : iterable of pyarrow.Table
+        Series, of which the others are taken.
     described : callable
         Takes rows; returns what they describe.
     root : str
@@ -90,19 +149,20 @@ def write_series(
     """
     found = rows_by_series(folder, parts)
     tables = [SERIES_SCHEMA.empty_table()]
-    for part in before:
-        table = read_part(folder, SERIES, part)
-        keys = [tuple(key) for key in table["key"].to_pylist()]
-        same = [at for at, key in enumerate(keys) if key in found and key not in changed]
-        places = [_places(found.pop(keys[at])) for at in same]
+    for table in before:
+        same, places = [], []
+        for number, key in enumerate(map(tuple, table["key"].to_pylist())):
+            if key not in changed and (rows := found.pop(key, None)) is not None:
+                same.append(number)
+                places.append(_places(rows))
         at = SERIES_SCHEMA.get_field_index("places")
         column = pa.array(places, SERIES_SCHEMA.field(at).type)
         tables.append(
             table.take(pa.array(same, pa.int64())).set_column(at, SERIES_SCHEMA.field(at), column)
         )
     for block in _blocks(found):
-        rows = [*_rows_of(folder, block, described, root)]
-        tables.append(pa.Table.from_pylist(rows, SERIES_SCHEMA))
+        made = [*_rows_of(folder, block, described, root)]
+        tables.append(pa.Table.from_pylist(made, SERIES_SCHEMA))
     joined = pa.concat_tables(tables)
     uids = [(key[1], *key) for key in joined["key"].to_pylist()]
     order = sorted(zip(joined["study"].to_pylist(), uids, range(len(joined)), strict=True))
@@ -165,7 +225,7 @@ def _rows_of(
             "bytes": sum(instance.source.size for instance in one.instances),
             "key": list(key),
             "study": min(instance.study_uid for instance in one.instances),
-            "conflicts": [text.text.replace(f"{root}/", "") for text in one.conflicts],
+            "conflicts": [without_root(text.text, root) for text in one.conflicts],
             "copies": [
                 {"path": _relative(path, root), "original": _relative(copies[path], root)}
                 for path in by_key.get(key, ())
