@@ -82,7 +82,8 @@ class Known:
             self._add(parts, (SKIPPED, name), list(self._of_others(read_skipped(folder, name))))
         table = np.concatenate(parts)
         self._order = np.argsort(table[:, 0], kind="stable")
-        self._high, self._low = table[self._order, 0], table[:, 1]
+        # A view would keep both columns.
+        self._high, self._low = table[self._order, 0], table[:, 1].copy()
         self._seen = np.zeros(len(table), bool)
 
     def _add(
