@@ -381,7 +381,7 @@ def test_sources_and_targets_that_are_none(archive: Path, target: Path, tmp_path
     with pytest.raises(FileNotFoundError):
         dcmdask.build_catalog(tmp_path / "nowhere", target)
     with pytest.raises(TypeError, match="one folder"):
-        dcmdask.build_catalog([archive], target)  # type: ignore[arg-type]
+        dcmdask.build_catalog([archive], target)
     with pytest.raises(ValueError, match="unpack it"):
         dcmdask.build_catalog(f"zip://**::{tmp_path}/a.zip", target)
     with pytest.raises(StoreExistsError, match="is no catalog"):

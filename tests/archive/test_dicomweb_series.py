@@ -18,7 +18,7 @@ from made_series import AXIAL, along, classic
 from made_slides import made_slide
 from make_dicom import encapsulated, native, noise
 from pydicom import dcmread
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import ComprehensiveSRStorage, JPEGLSLossless, RLELossless
 from real_files import corpus_files
 from servers import orthanc, relay
 from servers.relay import Answer
@@ -230,7 +230,7 @@ def test_instances_without_pixels_are_left_out(dicomweb: orthanc.Orthanc, tmp_pa
     frames = noise(3, 8, 8)
     report = dcmread(tmp_path_of(tmp_path, native(frames, **ids, SOPInstanceUID=f"{study}.1.1")))
     del report.PixelData, report.Rows, report.Columns
-    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = ComprehensiveSRStorage
     report.save_as(tmp_path / "report.dcm")
     image = encapsulated(frames, RLELossless, **ids, SOPInstanceUID=f"{study}.1.2")
     assert not dicomweb.put([tmp_path / "report.dcm", image])
