@@ -211,7 +211,7 @@ def write_skipped(folder: Folder, rows: Sequence[Left]) -> str:
 def write_tables(folder: Folder, kind: str, groups: Iterable[pa.Table]) -> str:
     """Write tables as the row groups of a new part, and return its name."""
     name = new_name()
-    _write(folder, f"{kind}/{name}", packed(groups, _SCHEMAS[kind]))
+    _write(folder, f"{kind}/{name}", packed(groups, kind))
     return name
 
 
@@ -225,13 +225,13 @@ def _write(folder: Folder, key: str, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, folder.path(key)) from error
 
 
-def packed(groups: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+def packed(groups: Iterable[pa.Table], kind: str) -> bytes:
     """Return tables as the row groups of a Parquet file."""
-    buffer, names = io.BytesIO(), _leaves(schema)
+    buffer, names = io.BytesIO(), _leaves(kind)
     encodings = {name: _ENCODINGS[name] for name in names if name in _ENCODINGS}
     plain = [name for name in names if name not in encodings]
     with pq.ParquetWriter(
-        buffer, schema, compression="zstd", use_dictionary=plain, column_encoding=encodings
+        buffer, _SCHEMAS[kind], compression="zstd", use_dictionary=plain, column_encoding=encodings
     ) as writer:
         for one in groups:
             writer.write_table(one, row_group_size=max(1, one.num_rows))
@@ -239,10 +239,10 @@ def packed(groups: Iterable[pa.Table], schema: pa.Schema) -> bytes:
 
 
 @lru_cache
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Return the paths of the columns that a Parquet file of a schema has."""
+def _leaves(kind: str) -> list[str]:
+    """Return the paths of the columns that a Parquet file has."""
     empty = io.BytesIO()
-    pq.write_table(schema.empty_table(), empty)
+    pq.write_table(_SCHEMAS[kind].empty_table(), empty)
     columns = pq.ParquetFile(empty).schema
     return [columns.column(at).path for at in range(len(columns))]
 
