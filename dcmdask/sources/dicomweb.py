@@ -12,6 +12,8 @@ SCHEMES = ("dicomweb+https://", "dicomweb+http://")
 PREFIX = "dicomweb+"
 LEVELS = ("studies", "series", "instances")
 UID = re.compile(r"[0-9.]{1,64}")
+# Of a header, name or value, as it is sent: in ISO 8859-1.
+HEADER = re.compile(r"[^\0\r\n\u0100-\U0010ffff]*")
 
 
 class Resource(NamedTuple):
@@ -170,8 +172,9 @@ def resource_of(url: str) -> Resource:
 
 
 def _no_resource(url: str) -> ValueError:
+    # A query may have a token, which is not repeated.
     return ValueError(
-        f"{url}: not a URL of a DICOMweb server: dicomweb+https://HOST/ROOT, and behind it "
+        f"{re.split('[?#]', url)[0]}: not a URL of a DICOMweb server: dicomweb+https://HOST/ROOT, and behind it "
         "/studies/UID, /studies/UID/series/UID or /studies/UID/series/UID/instances/UID"
     )
 
@@ -201,3 +204,6 @@ def check_options(url: str, options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{url}: storage_options of DICOMweb are {{'headers': {{...}}}}, not {names}"
         )
+    # Errors of the encoding, later, would have the value.
+    if not all(HEADER.fullmatch(str(one)) for pair in headers.items() for one in pair):
+        raise ValueError(f"{url}: a header has letters or line ends that HTTP does not have")

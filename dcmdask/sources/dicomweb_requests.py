@@ -6,6 +6,7 @@ Nothing of DICOM is understood here but the names of transfer syntaxes, which th
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -35,6 +36,8 @@ _BULK = 'multipart/related; type="application/octet-stream", application/octet-s
 # at a time, and 7 to 10 s by 26, four at a time.
 _MOST_FRAMES, _REQUESTS = 64, 2
 _BLOCK = 2**18
+# End of a URL of one frame, which counts from 1.
+_FRAME_PLACE = re.compile(r"/frames/([0-9]{1,10})/?$")
 # Bytes of an answer to a request for bulk data or a file, and of a frame beyond what it takes
 # decoded.
 _MOST_BULK, _MOST_FILE, _BEYOND = 2**28, 2**30, 2**16
@@ -320,6 +323,13 @@ def _syntax_of(part: Part, expected: str) -> str:
 
 
 def _span(source: ServedInstance, frame: int, length: int, part: Part) -> bytes:
+    place = _FRAME_PLACE.search(part.headers.get("content-location", ""))
+    if place is not None and int(place[1]) != frame + 1:
+        raise SourceChangedError(
+            f"the server gives frame {int(place[1]) - 1} where frame {frame} was asked for",
+            source=source.name,
+            code="order",
+        )
     syntax = _syntax_of(part, source.syntax)
     if syntax != source.syntax and not {syntax, source.syntax} <= _NATIVE:
         raise SourceChangedError(

@@ -172,6 +172,19 @@ def test_lists_of_servers_that_are_odd(series: Path, dicomweb: orthanc.Orthanc) 
             scan(f"{server.url}/studies/{ROOT}")
 
 
+def test_an_instance_that_is_told_twice(series: Path, dicomweb: orthanc.Orthanc) -> None:
+    with relay.passing_on(dicomweb.port) as server:
+
+        def change(path: str, answer: Answer) -> Answer:
+            if not path.endswith("/metadata"):
+                return answer
+            return answer._replace(body=json.dumps(2 * json.loads(answer.body)).encode())
+
+        server.change = change
+        found = scan(f"{server.url}/studies/{ROOT}/series/{ROOT}.1")
+        assert len(found) == 1 and len(found[0]) == 20 and not found.skipped
+
+
 def test_what_is_not_there(dicomweb: orthanc.Orthanc) -> None:
     for rest in ("studies/1.9", "studies/1.9/series/1.8", "studies/1.9/series/1.8/instances/1.7"):
         with pytest.raises(FileNotFoundError, match=re.escape(rest)):

@@ -1,5 +1,6 @@
 """Frames of a DICOMweb server: those of the files, with few requests, or an error that says why."""
 
+import json
 import pickle
 import re
 from collections.abc import Iterator
@@ -269,6 +270,18 @@ def test_options_that_are_none() -> None:
             "dicomweb+http://127.0.0.1:1/studies/1/series/2/instances/3",
             storage_options={"anon": True},
         )
+    for url in ("", "/studies/1", "/studies/1/series/2", "/studies/1/series/2/instances/3"):
+        with pytest.raises(ValueError, match="'headers'"):
+            scan(f"dicomweb+http://127.0.0.1:1{url}", storage_options={"headers": "x"})
+
+
+@pytest.mark.parametrize("value", ["Bearer secret\u20ac", "Bearer secret\nX-Other: y"])
+def test_headers_that_cannot_be_sent_are_not_repeated(value: str) -> None:
+    options = {"headers": {"Authorization": value}}
+    for url in ("", "/studies/1/series/2/instances/3"):
+        with pytest.raises(ValueError, match="a header has letters") as caught:
+            scan(f"dicomweb+http://127.0.0.1:1{url}", storage_options=options)
+        assert "secret" not in repr(caught.value)
 
 
 # URLs
@@ -303,6 +316,13 @@ def test_urls(url: str, expected: Resource) -> None:
 def test_urls_that_are_none(rest: str) -> None:
     with pytest.raises(ValueError, match="not a URL of a DICOMweb server"):
         resource_of(f"dicomweb+https://host/root{rest}")
+
+
+@pytest.mark.parametrize("rest", ["?token=secret", "/studies/1?token=secret", "#secret"])
+def test_a_token_in_a_url_is_not_repeated(rest: str) -> None:
+    with pytest.raises(ValueError, match="not a URL of a DICOMweb server") as caught:
+        scan(f"dicomweb+https://host/root{rest}")
+    assert "secret" not in str(caught.value)
 
 
 # Faults
@@ -458,6 +478,65 @@ def test_metadata_that_are_wrong(
     relayed.change = _metadata(change)
     with pytest.raises(expected, match=reason):
         from_dicom(url_of(relayed.url, 0))
+
+
+def _with_element(key: str, element: Any) -> Any:
+    """Change one element of all metadata."""
+
+    def change(body: bytes) -> bytes:
+        return json.dumps([{**one, key: element} for one in json.loads(body)]).encode()
+
+    return _metadata(change)
+
+
+@pytest.mark.parametrize(
+    ("element", "reason"),
+    [
+        ({"vr": []}, "has no VR"),
+        ({"vr": {}}, "has no VR"),
+        ([], "has no VR"),
+        ({"vr": "US", "Value": [1.5]}, "is no US"),
+        ({"vr": "US", "Value": [True]}, "is no US"),
+        ({"vr": "SQ", "Value": [None]}, "no object"),
+    ],
+)
+def test_elements_that_are_wrong(element: Any, reason: str, relayed: relay.Relay) -> None:
+    relayed.change = _with_element("00280034", element)
+    with pytest.raises(HeaderError, match=reason):
+        from_dicom(url_of(relayed.url, 0))
+
+
+def test_text_in_items_is_that_of_the_json_whatever_character_set_they_say(
+    relayed: relay.Relay,
+) -> None:
+    item = {
+        "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]},
+        "00081080": {"vr": "LO", "Value": ["ä\u0416"]},
+    }
+    relayed.change = _with_element("00081115", {"vr": "SQ", "Value": [{}, item]})
+    found = open_frames(url_of(relayed.url, 0)).dataset.ReferencedSeriesSequence
+    assert len(found) == 2 and not found[0]
+    assert found[1].AdmittingDiagnosesDescription == "ä\u0416"
+
+
+def test_frames_in_another_order_are_noticed(relayed: relay.Relay) -> None:
+    frames = open_frames(url_of(relayed.url, 0))
+
+    def change(path: str, answer: Answer, step: int = 0) -> Answer:
+        first = int(re.split("[/,]", path.partition("/frames/")[2])[0])
+        numbers = iter(range(first + step, first + 99))
+
+        def located(found: re.Match[bytes]) -> bytes:
+            place = f"\r\nContent-Location: {path.rpartition('/')[0]}/{next(numbers)}"
+            return place.encode() + found[0]
+
+        return answer._replace(body=re.sub(rb"\r\nContent-Type:", located, answer.body))
+
+    relayed.change = change
+    np.testing.assert_array_equal(frames[2:6], FRAMES[2:6])
+    relayed.change = lambda path, answer: change(path, answer, 1)
+    with pytest.raises(SourceChangedError, match="gives frame 4 where frame 3 was asked for"):
+        frames[3]
 
 
 def test_links_to_other_servers_are_not_followed(relayed: relay.Relay) -> None:
