@@ -145,7 +145,12 @@ def resource_of(url: str) -> Resource:
     Resource(root='https://host/dicom-web', uids=('1.2', '1.3'))
     """
     plain = url.removeprefix(PREFIX)
-    split = urlsplit(plain)
+    try:
+        split = urlsplit(plain)
+        _ = split.port
+    except ValueError:
+        # What is no port may be a password with a slash.
+        raise _no_resource(url.rpartition("@")[2]) from None
     if "@" in split.netloc:
         raise ValueError(
             f"{PREFIX}{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}: a URL with "
@@ -174,8 +179,8 @@ def resource_of(url: str) -> Resource:
 def _no_resource(url: str) -> ValueError:
     # A query may have a token, which is not repeated.
     return ValueError(
-        f"{re.split('[?#]', url)[0]}: not a URL of a DICOMweb server: dicomweb+https://HOST/ROOT, and behind it "
-        "/studies/UID, /studies/UID/series/UID or /studies/UID/series/UID/instances/UID"
+        f"{re.split('[?#]', url)[0]}: not a URL of a DICOMweb server: dicomweb+https://HOST/ROOT, "
+        "and behind it /studies/UID, /studies/UID/series/UID or /studies/UID/series/UID/instances/UID"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -74,15 +74,21 @@ def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str
             study, series = resource.uids
             return client.retrieve_series_metadata(study, series)
 
-    try:
-        found = asking(f"{resource.url}/metadata", ask)
-    except (ValueError, LookupError, TypeError):
-        # The client takes the first of an answer without looking whether it is a list.
-        found = None
+    found = _told(f"{resource.url}/metadata", ask)
     many = found if isinstance(found, list) else [found]
     if not all(isinstance(one, dict) and one for one in many):
         raise UnreachableError("the answer is no metadata", source=resource.name, code="metadata")
     return many
+
+
+def _told(url: str, ask: Callable[[], Any]) -> Any:
+    """Return what a server answers in JSON; None where the client cannot read it."""
+    try:
+        return asking(url, ask)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        # It takes the first of an answer without looking whether it is a list, and the JSON may
+        # be nested too deep, or have a number of too many digits.
+        return None
 
 
 def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
@@ -107,14 +113,14 @@ def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
     found: dict[str, None] = {}
     entries = 0
     # Servers give as many at a time as they like, and some give the same ones again.
-    while page := asking(url, partial(ask, entries or None)):
+    while True:
+        page = _told(url, partial(ask, entries or None))
         if not isinstance(page, list):
             raise UnreachableError("the answer is no list", source=resource.name, code="list")
         before, entries = len(found), entries + len(page)
         found.update(dict.fromkeys(_uid(one, key) for one in page))
         if len(found) == before:
-            break
-    return list(found)
+            return list(found)
 
 
 def _uid(found: Any, key: str) -> str:
@@ -209,6 +215,9 @@ def fetch_frames(
 ) -> list[bytes]:
     """Return frames as they are stored, with several requests at a time.
 
+    Each is asked for once, and in ascending order, whatever the order here is: a list of frames
+    has none twice (PS3.18 10.4.1.1.6), and some servers sort it.
+
     Parameters
     ----------
     source : ServedInstance
@@ -229,18 +238,26 @@ def fetch_frames(
     FileNotFoundError, PermissionError, UnreachableError
         As for any request.
     """
-    size = min(_MOST_FRAMES, -(-len(frames) // _REQUESTS))
-    runs = [slice(at, at + size) for at in range(0, len(frames), max(1, size))]
+    wanted = dict(sorted(zip(frames, lengths, strict=True)))
+    numbers = list(wanted)
+    size = min(_MOST_FRAMES, -(-len(numbers) // _REQUESTS))
+    runs = [numbers[at : at + size] for at in range(0, len(numbers), max(1, size))]
 
-    def fetch(run: slice) -> list[bytes]:
-        some, wanted = frames[run], lengths[run]
-        found = _frames(source, some, max(wanted))
-        return [_span(source, *one) for one in zip(some, wanted, found, strict=True)]
+    def fetch(run: list[int]) -> dict[int, bytes]:
+        found = _frames(source, run, max(wanted[one] for one in run))
+        return {
+            one: _span(source, one, wanted[one], part) for one, part in zip(run, found, strict=True)
+        }
 
+    found: dict[int, bytes] = {}
     if len(runs) < 2:
-        return [one for run in runs for one in fetch(run)]
-    with ThreadPoolExecutor(min(_REQUESTS, len(runs)), thread_name_prefix="dcmdask") as pool:
-        return [one for some in pool.map(fetch, runs) for one in some]
+        for run in runs:
+            found.update(fetch(run))
+    else:
+        with ThreadPoolExecutor(min(_REQUESTS, len(runs)), thread_name_prefix="dcmdask") as pool:
+            for some in pool.map(fetch, runs):
+                found.update(some)
+    return [found[one] for one in frames]
 
 
 def _frames(source: ServedInstance, frames: Sequence[int], longest: int) -> list[Part]:

@@ -159,11 +159,12 @@ def test_lists_of_servers_that_are_odd(series: Path, dicomweb: orthanc.Orthanc) 
         assert [(one.path, one.code) for one in found.skipped] == [(server.url, "uid")]
         assert server.asked.count("/dicom-web/studies") == 2
 
-        server.change = lambda path, answer: (
-            answer._replace(body=b"3") if path.endswith("/studies") else answer
-        )
-        with pytest.raises(UnreachableError, match="no list"):
-            scan(server.url)
+        for body in (b"3", b"null", b"[" * 200_000, b"[" + b"9" * 5_000 + b"]"):
+            server.change = lambda path, answer, body=body: (
+                answer._replace(body=body) if path.endswith("/studies") else answer
+            )
+            with pytest.raises(UnreachableError, match="no list"):
+                scan(server.url)
         server.change = lambda path, answer: (
             Answer(500, {}, b"") if path.endswith("/series") else answer
         )

@@ -318,10 +318,13 @@ def test_urls_that_are_none(rest: str) -> None:
         resource_of(f"dicomweb+https://host/root{rest}")
 
 
-@pytest.mark.parametrize("rest", ["?token=secret", "/studies/1?token=secret", "#secret"])
+@pytest.mark.parametrize(
+    "rest",
+    ["host?token=secret", "host/studies/1?token=secret", "host#secret", "me:secret/a@host", "[a/b"],
+)
 def test_a_token_in_a_url_is_not_repeated(rest: str) -> None:
     with pytest.raises(ValueError, match="not a URL of a DICOMweb server") as caught:
-        scan(f"dicomweb+https://host/root{rest}")
+        scan(f"dicomweb+https://{rest}")
     assert "secret" not in str(caught.value)
 
 
@@ -467,6 +470,8 @@ def _metadata(change: Any) -> Any:
         (lambda body: b"[]", UnreachableError, "no metadata"),
         (lambda body: b"<html>", UnreachableError, "no JSON"),
         (lambda body: b"[3]", UnreachableError, "no metadata"),
+        (lambda body: b"[" * 200_000, UnreachableError, "no metadata"),
+        (lambda body: b"[" + b"9" * 5_000 + b"]", UnreachableError, "no metadata"),
         (lambda body: b"[{}]", UnreachableError, "no metadata"),
         (lambda body: body.replace(b'"vr" : "US"', b'"vr" : 1'), HeaderError, "has no VR"),
         (lambda body: body.replace(b"498.80.0.1", b"498.80.0.9"), SourceChangedError, "498.80.0.9"),
@@ -517,6 +522,15 @@ def test_text_in_items_is_that_of_the_json_whatever_character_set_they_say(
     found = open_frames(url_of(relayed.url, 0)).dataset.ReferencedSeriesSequence
     assert len(found) == 2 and not found[0]
     assert found[1].AdmittingDiagnosesDescription == "ä\u0416"
+
+
+@pytest.mark.parametrize("name", ["explicit", "extended"])
+def test_each_frame_is_asked_for_once_and_in_order(name: str, relayed: relay.Relay) -> None:
+    frames = open_frames(url_of(relayed.url, list(MADE).index(name)))
+    for numbers, expected in (([1, 1], ["2"]), ([7, 3, 5, 3, 7], ["4,6", "8"])):
+        relayed.asked.clear()
+        np.testing.assert_array_equal(frames[numbers], FRAMES[numbers])
+        assert sorted(one.rpartition("/")[2] for one in relayed.asked) == expected
 
 
 def test_frames_in_another_order_are_noticed(relayed: relay.Relay) -> None:
