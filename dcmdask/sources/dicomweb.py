@@ -180,7 +180,8 @@ def _no_resource(url: str) -> ValueError:
     # A query may have a token, which is not repeated.
     return ValueError(
         f"{re.split('[?#]', url)[0]}: not a URL of a DICOMweb server: dicomweb+https://HOST/ROOT, "
-        "and behind it /studies/UID, /studies/UID/series/UID or /studies/UID/series/UID/instances/UID"
+        "and behind it /studies/UID, /studies/UID/series/UID or "
+        "/studies/UID/series/UID/instances/UID"
     )
 
 
@@ -210,5 +211,8 @@ def check_options(url: str, options: Mapping[str, Any]) -> None:
             f"{url}: storage_options of DICOMweb are {{'headers': {{...}}}}, not {names}"
         )
     # Errors of the encoding, later, would have the value.
-    if not all(HEADER.fullmatch(str(one)) for pair in headers.items() for one in pair):
-        raise ValueError(f"{url}: a header has letters or line ends that HTTP does not have")
+    texts = [one for pair in headers.items() for one in pair]
+    if not all(isinstance(one, str) and HEADER.fullmatch(one) for one in texts):
+        raise ValueError(
+            f"{url}: a header is no string, or has letters or line ends that HTTP does not have"
+        )

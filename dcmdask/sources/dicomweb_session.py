@@ -33,7 +33,7 @@ _MOST_IDLE = 16
 @contextmanager
 def session_with(root: str, options: Mapping[str, Any]) -> Iterator[requests.Session]:
     """Give a session with a server to one thread; none is used by two, or behind a fork."""
-    headers = {str(name): str(value) for name, value in options.get("headers", {}).items()}
+    headers = dict(options.get("headers", {}))
     key = os.getpid(), root, *sorted(headers.items())
     if key not in _IDLE and len(_IDLE) >= _MOST_IDLE:
         _IDLE.clear()
