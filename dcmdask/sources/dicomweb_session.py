@@ -28,6 +28,12 @@ TIMEOUT = (20.0, 120.0)
 # the number of servers and headers, which may be renewed every hour, that they are kept of.
 _IDLE: dict[tuple[Any, ...], list[requests.Session]] = {}
 _MOST_IDLE = 16
+# Bytes, decompressed, of an answer that requests reads whole: JSON, and what a redirect says.
+_MOST_ANSWER = 2**30
+
+
+class _TooLongError(ValueError):
+    """Answer of more than ``_MOST_ANSWER`` bytes."""
 
 
 @contextmanager
@@ -62,11 +68,32 @@ def _new_session(headers: Mapping[str, str]) -> requests.Session:
                     prepared_request.headers.pop(name, None)
 
     session = Session()
+    session.hooks["response"].append(_bound)
     session.headers.update(headers)
     if "authorization" in map(str.lower, headers):
         # Otherwise a .netrc file would come before it.
         session.auth = lambda request: request
     return session
+
+
+def _bound(answer: Any, **how: Any) -> None:
+    """Bound an answer that is read whole: by compression, a few kilobytes could fill the memory."""
+    if how.get("stream") and not answer.is_redirect:
+        return
+    all_blocks = answer.iter_content
+
+    def iter_content(*args: Any, **options: Any) -> Iterator[bytes]:
+        size = 0
+        for block in all_blocks(*args, **options):
+            size += len(block)
+            if size > _MOST_ANSWER:
+                answer.close()
+                raise _TooLongError
+            yield block
+        # Otherwise a cycle would keep the answer, which may be long.
+        del answer.iter_content
+
+    answer.iter_content = iter_content
 
 
 @contextmanager
@@ -108,6 +135,10 @@ def _telling(url: str) -> Iterator[None]:
             ) from None
         raise UnreachableError(
             f"the server answers {status} {phrase}".rstrip(), source=PREFIX + url, code=REFUSED
+        ) from None
+    except _TooLongError:
+        raise UnreachableError(
+            f"the answer has more than {_MOST_ANSWER} bytes", source=PREFIX + url, code="length"
         ) from None
     except requests.JSONDecodeError:
         raise UnreachableError("the answer is no JSON", source=PREFIX + url, code="json") from None

@@ -1,5 +1,6 @@
 """Frames of a DICOMweb server: those of the files, with few requests, or an error that says why."""
 
+import gzip
 import json
 import pickle
 import re
@@ -36,7 +37,7 @@ from dcmdask import (
     scan,
 )
 from dcmdask.dicom import offsets
-from dcmdask.sources import held, ranges
+from dcmdask.sources import dicomweb_session, held, ranges
 from dcmdask.sources.dicomweb import Resource, ServedFile, ServedInstance, resource_of
 from dcmdask.sources.files import Inflated
 
@@ -427,6 +428,26 @@ def test_answers_that_are_wrong(name: str, change: Any, reason: str, relayed: re
     with pytest.raises(SourceChangedError, match=reason) as caught:
         frames[3]
     assert url_of(relayed.url, list(MADE).index(name)) in str(caught.value)
+
+
+def test_an_answer_that_grows_without_end_takes_no_memory(
+    relayed: relay.Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = open_frames(url_of(relayed.url, 0))
+    monkeypatch.setattr(dicomweb_session, "_MOST_ANSWER", 10**6)
+    body = gzip.compress(bytes(10**7))
+    assert len(body) < 10**5
+    how = {"Content-Encoding": "gzip"}
+    relayed.change = lambda path, answer: Answer(200, how, body)
+    with pytest.raises(SourceChangedError, match="more than"):
+        frames[1]
+    for function in (open_frames, scan):
+        with pytest.raises(UnreachableError, match="the answer has more than 1000000 bytes"):
+            function(url_of(relayed.url, 0))
+    # What comes with a redirect is read before it is followed.
+    relayed.change = lambda path, answer: Answer(302, {**how, "Location": "/"}, body)
+    with pytest.raises(UnreachableError, match="the answer has more than 1000000 bytes"):
+        frames[1]
 
 
 def test_one_frame_may_come_without_parts(relayed: relay.Relay) -> None:
