@@ -16,7 +16,6 @@ from urllib.parse import urljoin, urlsplit
 from dcmdask.errors import SourceChangedError, UnreachableError
 from dcmdask.sources.dicomweb import (
     LEVELS,
-    PREFIX,
     UID,
     Resource,
     ServedFile,
@@ -24,7 +23,7 @@ from dcmdask.sources.dicomweb import (
     check_options,
     resource_of,
 )
-from dcmdask.sources.dicomweb_session import TIMEOUT, asking, client_of, session_with
+from dcmdask.sources.dicomweb_session import TIMEOUT, asking, client_of, session_with, shown
 from dcmdask.sources.held import held, keep
 from dcmdask.sources.multipart import MultipartError, Part, media_type, parts
 
@@ -281,6 +280,8 @@ def _get(
             answer.raise_for_status()
             said = answer.headers.get("Content-Type", "")
             kind, parameters = media_type(said)
+            if kind == "text/html":
+                raise MultipartError("it is a page for a browser, maybe one to log in")
             blocks = answer.iter_content(_BLOCK)
             if not kind.startswith("multipart/"):
                 return [Part({"content-type": said}, _whole(blocks, longest))]
@@ -297,14 +298,14 @@ def _get(
     except MultipartError as error:
         raise SourceChangedError(
             "the answer is not as it should be",
-            source=PREFIX + url,
+            source=shown(url),
             detail=str(error),
             code="multipart",
         ) from error
     if len(found) != count:
         more = "more" if len(found) > count else f"{len(found)}"
         raise SourceChangedError(
-            f"{more} parts came for {count} that were asked for", source=PREFIX + url, code="parts"
+            f"{more} parts came for {count} that were asked for", source=shown(url), code="parts"
         )
     return found
 

@@ -113,9 +113,15 @@ def client_of(root: str, options: Mapping[str, Any]) -> Iterator[DICOMwebClient]
         yield client
 
 
+def shown(url: str) -> str:
+    """Return a URL for a message: without a query, as that of a link may be a key to it."""
+    return PREFIX + url.partition("?")[0]
+
+
 @contextmanager
 def _telling(url: str) -> Iterator[None]:
     """Turn errors of the client in the body into errors of one line with the URL."""
+    name = shown(url)
     try:
         import requests
     except ImportError as error:
@@ -125,7 +131,7 @@ def _telling(url: str) -> Iterator[None]:
     except requests.HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
-        said = f"{PREFIX}{url}: the server answers {status} {phrase}".rstrip()
+        said = f"{name}: the server answers {status} {phrase}".rstrip()
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             raise FileNotFoundError(said) from None
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -134,23 +140,23 @@ def _telling(url: str) -> Iterator[None]:
                 "says who asks"
             ) from None
         raise UnreachableError(
-            f"the server answers {status} {phrase}".rstrip(), source=PREFIX + url, code=REFUSED
+            f"the server answers {status} {phrase}".rstrip(), source=name, code=REFUSED
         ) from None
     except _TooLongError:
         raise UnreachableError(
-            f"the answer has more than {_MOST_ANSWER} bytes", source=PREFIX + url, code="length"
+            f"the answer has more than {_MOST_ANSWER} bytes", source=name, code="length"
         ) from None
     except requests.JSONDecodeError:
-        raise UnreachableError("the answer is no JSON", source=PREFIX + url, code="json") from None
+        raise UnreachableError("the answer is no JSON", source=name, code="json") from None
     except requests.RequestException as error:
         # Of its text, which may have the headers of a proxy, the cause is enough.
         cause = error.args[0] if error.args else error
         cause = getattr(cause, "reason", None) or cause
-        name = type(cause).__name__ if isinstance(cause, BaseException) else type(error).__name__
+        kind = type(cause) if isinstance(cause, BaseException) else type(error)
         raise UnreachableError(
             "the server does not answer, or not to the end",
-            source=PREFIX + url,
-            detail=name,
+            source=name,
+            detail=kind.__name__,
             code="server",
         ) from None
 

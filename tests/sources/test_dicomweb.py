@@ -589,6 +589,28 @@ def test_links_to_other_servers_are_not_followed(relayed: relay.Relay) -> None:
         _ = frames.dataset
 
 
+def test_what_a_link_leads_to_may_be_none(relayed: relay.Relay) -> None:
+    link = f"http://{relayed.host}/link?signature=secret"
+    metadata = _with_element("00091001", {"vr": "OB", "BulkDataURI": link})
+    page = Answer(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
+    for found, expected, reason in (
+        (Answer(404, {}, b""), FileNotFoundError, "404 Not Found"),
+        (Answer(400, {}, b""), UnreachableError, "400 Bad Request"),
+        (page, SourceChangedError, "a page for a browser"),
+    ):
+        relayed.change = lambda path, answer, found=found: (
+            found if path == "/link" else metadata(path, answer)
+        )
+        frames = open_frames(url_of(relayed.url, 0))
+        with pytest.raises(expected, match=reason) as caught:
+            _ = frames.dataset
+        assert "/link" in str(caught.value) and "secret" not in str(caught.value)
+    # So may a frame.
+    relayed.change = lambda path, answer: page
+    with pytest.raises(SourceChangedError, match="a page for a browser"):
+        frames[1]
+
+
 def test_an_available_transfer_syntax_is_believed(relayed: relay.Relay) -> None:
     told = b'"00083002": {"vr": "UI", "Value": ["%s"]}, "00100010"'
     number = list(MADE).index("extended")
