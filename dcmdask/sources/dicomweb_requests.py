@@ -215,7 +215,7 @@ def fetch_frames(
     """Return frames as they are stored, with several requests at a time.
 
     Each is asked for once, and in ascending order, whatever the order here is: a list of frames
-    has none twice (PS3.18 10.4.1.1.6), and some servers sort it.
+    has none twice (PS3.18), and that a server keeps another order is not relied on.
 
     Parameters
     ----------
