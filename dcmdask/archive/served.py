@@ -14,7 +14,13 @@ from dcmdask.dicom.private.mosaic import MOSAIC_ELEMENTS, is_mosaic
 from dcmdask.dicom.served import values_of, with_metadata
 from dcmdask.errors import UnreachableError
 from dcmdask.sources import dicomweb_requests
-from dcmdask.sources.dicomweb import Resource, ServedInstance, is_dicomweb, resource_of
+from dcmdask.sources.dicomweb import (
+    Resource,
+    ServedInstance,
+    check_options,
+    is_dicomweb,
+    resource_of,
+)
 
 _SOP_INSTANCE, _IMAGE_TYPE = "00080018", "00080008"
 _WANTED = WANTED | SEQUENCES
@@ -33,8 +39,11 @@ def discover(
     ------
     FileNotFoundError, PermissionError, UnreachableError
         The study is not there, or not for these credentials, or the server does not answer.
+    ValueError
+        It is not a URL of a DICOMweb server, or there is an unknown option.
     """
     resource = resource_of(url)
+    check_options(url, storage_options)
     if len(resource.uids) > 1:
         yield resource
         return
@@ -98,6 +107,7 @@ def describe_series(
         The series is not there, or not for these credentials, or the server does not answer.
     """
     outcomes: list[Outcome] = []
+    names: set[str] = set()
     syntaxes: dict[Any, str] = {}
     for metadata in dicomweb_requests.metadata_of(series, storage_options):
         try:
@@ -107,8 +117,10 @@ def describe_series(
             reason = "its metadata have no SOP Instance UID"
             outcomes.append(Skipped(series.name, reason, "doubtful", "sop-instance-uid"))
             continue
-        if chosen.leaves_out(_path_below(series, instance)):
+        # Some servers tell an instance twice.
+        if instance.name in names or chosen.leaves_out(_path_below(series, instance)):
             continue
+        names.add(instance.name)
         source = ServedInstance(instance.name, dict(storage_options))
         image_type = "\\".join(map(str, values_of(metadata, _IMAGE_TYPE)))
         wanted = _WANTED if is_mosaic(image_type.encode()) else _OF_NO_MOSAIC

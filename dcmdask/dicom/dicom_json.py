@@ -61,7 +61,7 @@ def encode(dataset: JsonDataset, implicit: bool, fetch_bulk: FetchBulk) -> bytes
     """Return the elements of a data set in little endian (PS3.5 7.1), in ascending order.
 
     Values keep the digits that the JSON has. Text is in UTF-8, as the JSON is, and Specific
-    Character Set says so; group lengths are left out.
+    Character Set says so, for all items too; group lengths are left out.
 
     Parameters
     ----------
@@ -103,12 +103,13 @@ def _elements(
     if depth > _DEEPEST:
         raise JsonError(f"sequences are nested more than {_DEEPEST} times")
     for tag, key in sorted((tag_of(key), key) for key in dataset):
-        if not tag & 0xFFFF:
+        if not tag & 0xFFFF or (tag == _CHARACTER_SET and depth):
+            # An item's own would be that of the file, which the JSON is no more in.
             continue
         element = dataset[key]
-        if not isinstance(element, Mapping) or element.get("vr") not in _VRS:
+        vr = element.get("vr") if isinstance(element, Mapping) else None
+        if not isinstance(vr, str) or vr not in _VRS:
             raise JsonError(f"{key} has no VR")
-        vr = element["vr"]
         try:
             value = _value(element, vr, tag, implicit, fetch, tag if top is None else top, depth)
         except (TypeError, ValueError, struct.error, AttributeError, OverflowError) as error:
@@ -152,13 +153,20 @@ def _value(
         tags = [tag_of(one) for one in values]
         return b"".join(struct.pack("<HH", one >> 16, one & 0xFFFF) for one in tags)
     if vr in _NUMBERS:
-        kind = float if vr in _FLOATS else int
+        kind = float if vr in _FLOATS else _whole_number
         return struct.pack(f"<{len(values)}{_NUMBERS[vr]}", *map(kind, values))
     if vr in ("OB", "UN"):
         if values:
             raise JsonError(f"{tag:08X} is binary, and has values")
         return b""
     return "\\".join(_text(one, vr) for one in values).encode()
+
+
+def _whole_number(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value != number):
+        raise ValueError("no whole number")
+    return number
 
 
 def _text(value: Any, vr: str) -> str:

@@ -183,8 +183,8 @@ def _syntax(
     Empty where the server gives no frames.
     """
     told = values_of(metadata, _AVAILABLE)
-    if len(told) == 1:
-        found = str(told[0])
+    if len(told) == 1 and told[0]:
+        found = str(told[0]).strip("\0 ")
     else:
         elements = (*(f"{tag:08X}" for tag in ELEMENTS), *_LOOK)
         several = str(_first(metadata, _FRAMES)) not in ("", "1")

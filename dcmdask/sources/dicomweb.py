@@ -12,6 +12,8 @@ SCHEMES = ("dicomweb+https://", "dicomweb+http://")
 PREFIX = "dicomweb+"
 LEVELS = ("studies", "series", "instances")
 UID = re.compile(r"[0-9.]{1,64}")
+# Of a header, name or value, as it is sent: in ISO 8859-1.
+HEADER = re.compile(r"[^\0\r\n\u0100-\U0010ffff]*")
 
 
 class Resource(NamedTuple):
@@ -143,7 +145,12 @@ def resource_of(url: str) -> Resource:
     Resource(root='https://host/dicom-web', uids=('1.2', '1.3'))
     """
     plain = url.removeprefix(PREFIX)
-    split = urlsplit(plain)
+    try:
+        split = urlsplit(plain)
+        _ = split.port
+    except ValueError:
+        # What is no port may be a password with a slash.
+        raise _no_resource(url.rpartition("@")[2]) from None
     if "@" in split.netloc:
         raise ValueError(
             f"{PREFIX}{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}: a URL with "
@@ -170,9 +177,11 @@ def resource_of(url: str) -> Resource:
 
 
 def _no_resource(url: str) -> ValueError:
+    # A query may have a token, which is not repeated.
     return ValueError(
-        f"{url}: not a URL of a DICOMweb server: dicomweb+https://HOST/ROOT, and behind it "
-        "/studies/UID, /studies/UID/series/UID or /studies/UID/series/UID/instances/UID"
+        f"{re.split('[?#]', url)[0]}: not a URL of a DICOMweb server: dicomweb+https://HOST/ROOT, "
+        "and behind it /studies/UID, /studies/UID/series/UID or "
+        "/studies/UID/series/UID/instances/UID"
     )
 
 
@@ -200,4 +209,10 @@ def check_options(url: str, options: Mapping[str, Any]) -> None:
         names = ", ".join(sorted(options))
         raise ValueError(
             f"{url}: storage_options of DICOMweb are {{'headers': {{...}}}}, not {names}"
+        )
+    # Errors of the encoding, later, would have the value.
+    texts = [one for pair in headers.items() for one in pair]
+    if not all(isinstance(one, str) and HEADER.fullmatch(one) for one in texts):
+        raise ValueError(
+            f"{url}: a header is no string, or has letters or line ends that HTTP does not have"
         )

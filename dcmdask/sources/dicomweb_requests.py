@@ -6,7 +6,8 @@ Nothing of DICOM is understood here but the names of transfer syntaxes, which th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,7 +16,6 @@ from urllib.parse import urljoin, urlsplit
 from dcmdask.errors import SourceChangedError, UnreachableError
 from dcmdask.sources.dicomweb import (
     LEVELS,
-    PREFIX,
     UID,
     Resource,
     ServedFile,
@@ -23,7 +23,7 @@ from dcmdask.sources.dicomweb import (
     check_options,
     resource_of,
 )
-from dcmdask.sources.dicomweb_session import TIMEOUT, asking, client_of, session_with
+from dcmdask.sources.dicomweb_session import TIMEOUT, asking, client_of, session_with, shown
 from dcmdask.sources.held import held, keep
 from dcmdask.sources.multipart import MultipartError, Part, media_type, parts
 
@@ -35,6 +35,8 @@ _BULK = 'multipart/related; type="application/octet-stream", application/octet-s
 # at a time, and 7 to 10 s by 26, four at a time.
 _MOST_FRAMES, _REQUESTS = 64, 2
 _BLOCK = 2**18
+# End of a URL of one frame, which counts from 1.
+_FRAME_PLACE = re.compile(r"/frames/([0-9]{1,10})/?$")
 # Bytes of an answer to a request for bulk data or a file, and of a frame beyond what it takes
 # decoded.
 _MOST_BULK, _MOST_FILE, _BEYOND = 2**28, 2**30, 2**16
@@ -71,15 +73,21 @@ def metadata_of(resource: Resource, options: Mapping[str, Any]) -> list[dict[str
             study, series = resource.uids
             return client.retrieve_series_metadata(study, series)
 
-    try:
-        found = asking(f"{resource.url}/metadata", ask)
-    except (ValueError, LookupError, TypeError):
-        # The client takes the first of an answer without looking whether it is a list.
-        found = None
+    found = _told(f"{resource.url}/metadata", ask)
     many = found if isinstance(found, list) else [found]
     if not all(isinstance(one, dict) and one for one in many):
         raise UnreachableError("the answer is no metadata", source=resource.name, code="metadata")
     return many
+
+
+def _told(url: str, ask: Callable[[], Any]) -> Any:
+    """Return what a server answers in JSON; None where the client cannot read it."""
+    try:
+        return asking(url, ask)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        # It takes the first of an answer without looking whether it is a list, and the JSON may
+        # be nested too deep, or have a number of too many digits.
+        return None
 
 
 def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
@@ -104,14 +112,14 @@ def uids_below(resource: Resource, options: Mapping[str, Any]) -> list[str]:
     found: dict[str, None] = {}
     entries = 0
     # Servers give as many at a time as they like, and some give the same ones again.
-    while page := asking(url, partial(ask, entries or None)):
+    while True:
+        page = _told(url, partial(ask, entries or None))
         if not isinstance(page, list):
             raise UnreachableError("the answer is no list", source=resource.name, code="list")
         before, entries = len(found), entries + len(page)
         found.update(dict.fromkeys(_uid(one, key) for one in page))
         if len(found) == before:
-            break
-    return list(found)
+            return list(found)
 
 
 def _uid(found: Any, key: str) -> str:
@@ -206,6 +214,9 @@ def fetch_frames(
 ) -> list[bytes]:
     """Return frames as they are stored, with several requests at a time.
 
+    Each is asked for once, and in ascending order, whatever the order here is: a list of frames
+    has none twice (PS3.18), and that a server keeps another order is not relied on.
+
     Parameters
     ----------
     source : ServedInstance
@@ -226,18 +237,26 @@ def fetch_frames(
     FileNotFoundError, PermissionError, UnreachableError
         As for any request.
     """
-    size = min(_MOST_FRAMES, -(-len(frames) // _REQUESTS))
-    runs = [slice(at, at + size) for at in range(0, len(frames), max(1, size))]
+    wanted = dict(sorted(zip(frames, lengths, strict=True)))
+    numbers = list(wanted)
+    size = min(_MOST_FRAMES, -(-len(numbers) // _REQUESTS))
+    runs = [numbers[at : at + size] for at in range(0, len(numbers), max(1, size))]
 
-    def fetch(run: slice) -> list[bytes]:
-        some, wanted = frames[run], lengths[run]
-        found = _frames(source, some, max(wanted))
-        return [_span(source, *one) for one in zip(some, wanted, found, strict=True)]
+    def fetch(run: list[int]) -> dict[int, bytes]:
+        found = _frames(source, run, max(wanted[one] for one in run))
+        return {
+            one: _span(source, one, wanted[one], part) for one, part in zip(run, found, strict=True)
+        }
 
+    found: dict[int, bytes] = {}
     if len(runs) < 2:
-        return [one for run in runs for one in fetch(run)]
-    with ThreadPoolExecutor(min(_REQUESTS, len(runs)), thread_name_prefix="dcmdask") as pool:
-        return [one for some in pool.map(fetch, runs) for one in some]
+        for run in runs:
+            found.update(fetch(run))
+    else:
+        with ThreadPoolExecutor(min(_REQUESTS, len(runs)), thread_name_prefix="dcmdask") as pool:
+            for some in pool.map(fetch, runs):
+                found.update(some)
+    return [found[one] for one in frames]
 
 
 def _frames(source: ServedInstance, frames: Sequence[int], longest: int) -> list[Part]:
@@ -261,6 +280,8 @@ def _get(
             answer.raise_for_status()
             said = answer.headers.get("Content-Type", "")
             kind, parameters = media_type(said)
+            if kind == "text/html":
+                raise MultipartError("it is a page for a browser, maybe one to log in")
             blocks = answer.iter_content(_BLOCK)
             if not kind.startswith("multipart/"):
                 return [Part({"content-type": said}, _whole(blocks, longest))]
@@ -277,14 +298,14 @@ def _get(
     except MultipartError as error:
         raise SourceChangedError(
             "the answer is not as it should be",
-            source=PREFIX + url,
+            source=shown(url),
             detail=str(error),
             code="multipart",
         ) from error
     if len(found) != count:
         more = "more" if len(found) > count else f"{len(found)}"
         raise SourceChangedError(
-            f"{more} parts came for {count} that were asked for", source=PREFIX + url, code="parts"
+            f"{more} parts came for {count} that were asked for", source=shown(url), code="parts"
         )
     return found
 
@@ -320,6 +341,13 @@ def _syntax_of(part: Part, expected: str) -> str:
 
 
 def _span(source: ServedInstance, frame: int, length: int, part: Part) -> bytes:
+    place = _FRAME_PLACE.search(part.headers.get("content-location", ""))
+    if place is not None and int(place[1]) != frame + 1:
+        raise SourceChangedError(
+            f"the server gives frame {int(place[1]) - 1} where frame {frame} was asked for",
+            source=source.name,
+            code="order",
+        )
     syntax = _syntax_of(part, source.syntax)
     if syntax != source.syntax and not {syntax, source.syntax} <= _NATIVE:
         raise SourceChangedError(

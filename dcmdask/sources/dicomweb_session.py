@@ -28,12 +28,18 @@ TIMEOUT = (20.0, 120.0)
 # the number of servers and headers, which may be renewed every hour, that they are kept of.
 _IDLE: dict[tuple[Any, ...], list[requests.Session]] = {}
 _MOST_IDLE = 16
+# Bytes, decompressed, of an answer that requests reads whole: JSON, and what a redirect says.
+_MOST_ANSWER = 2**30
+
+
+class _TooLongError(ValueError):
+    """Answer of more than ``_MOST_ANSWER`` bytes."""
 
 
 @contextmanager
 def session_with(root: str, options: Mapping[str, Any]) -> Iterator[requests.Session]:
     """Give a session with a server to one thread; none is used by two, or behind a fork."""
-    headers = {str(name): str(value) for name, value in options.get("headers", {}).items()}
+    headers = dict(options.get("headers", {}))
     key = os.getpid(), root, *sorted(headers.items())
     if key not in _IDLE and len(_IDLE) >= _MOST_IDLE:
         _IDLE.clear()
@@ -62,11 +68,32 @@ def _new_session(headers: Mapping[str, str]) -> requests.Session:
                     prepared_request.headers.pop(name, None)
 
     session = Session()
+    session.hooks["response"].append(_bound)
     session.headers.update(headers)
     if "authorization" in map(str.lower, headers):
         # Otherwise a .netrc file would come before it.
         session.auth = lambda request: request
     return session
+
+
+def _bound(answer: Any, **how: Any) -> None:
+    """Bound an answer that is read whole: by compression, a few kilobytes could fill the memory."""
+    if how.get("stream") and not answer.is_redirect:
+        return
+    all_blocks = answer.iter_content
+
+    def iter_content(*args: Any, **options: Any) -> Iterator[bytes]:
+        size = 0
+        for block in all_blocks(*args, **options):
+            size += len(block)
+            if size > _MOST_ANSWER:
+                answer.close()
+                raise _TooLongError
+            yield block
+        # Otherwise a cycle would keep the answer, which may be long.
+        del answer.iter_content
+
+    answer.iter_content = iter_content
 
 
 @contextmanager
@@ -86,9 +113,15 @@ def client_of(root: str, options: Mapping[str, Any]) -> Iterator[DICOMwebClient]
         yield client
 
 
+def shown(url: str) -> str:
+    """Return a URL for a message: without a query, as that of a link may be a key to it."""
+    return PREFIX + url.partition("?")[0]
+
+
 @contextmanager
 def _telling(url: str) -> Iterator[None]:
     """Turn errors of the client in the body into errors of one line with the URL."""
+    name = shown(url)
     try:
         import requests
     except ImportError as error:
@@ -98,7 +131,7 @@ def _telling(url: str) -> Iterator[None]:
     except requests.HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
-        said = f"{PREFIX}{url}: the server answers {status} {phrase}".rstrip()
+        said = f"{name}: the server answers {status} {phrase}".rstrip()
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             raise FileNotFoundError(said) from None
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -107,19 +140,23 @@ def _telling(url: str) -> Iterator[None]:
                 "says who asks"
             ) from None
         raise UnreachableError(
-            f"the server answers {status} {phrase}".rstrip(), source=PREFIX + url, code=REFUSED
+            f"the server answers {status} {phrase}".rstrip(), source=name, code=REFUSED
+        ) from None
+    except _TooLongError:
+        raise UnreachableError(
+            f"the answer has more than {_MOST_ANSWER} bytes", source=name, code="length"
         ) from None
     except requests.JSONDecodeError:
-        raise UnreachableError("the answer is no JSON", source=PREFIX + url, code="json") from None
+        raise UnreachableError("the answer is no JSON", source=name, code="json") from None
     except requests.RequestException as error:
         # Of its text, which may have the headers of a proxy, the cause is enough.
         cause = error.args[0] if error.args else error
         cause = getattr(cause, "reason", None) or cause
-        name = type(cause).__name__ if isinstance(cause, BaseException) else type(error).__name__
+        kind = type(cause) if isinstance(cause, BaseException) else type(error)
         raise UnreachableError(
             "the server does not answer, or not to the end",
-            source=PREFIX + url,
-            detail=name,
+            source=name,
+            detail=kind.__name__,
             code="server",
         ) from None
 

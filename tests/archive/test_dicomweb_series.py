@@ -159,17 +159,31 @@ def test_lists_of_servers_that_are_odd(series: Path, dicomweb: orthanc.Orthanc) 
         assert [(one.path, one.code) for one in found.skipped] == [(server.url, "uid")]
         assert server.asked.count("/dicom-web/studies") == 2
 
-        server.change = lambda path, answer: (
-            answer._replace(body=b"3") if path.endswith("/studies") else answer
-        )
-        with pytest.raises(UnreachableError, match="no list"):
-            scan(server.url)
+        for body in (b"3", b"null", b"[" * 200_000, b"[" + b"9" * 5_000 + b"]"):
+            server.change = lambda path, answer, body=body: (
+                answer._replace(body=body) if path.endswith("/studies") else answer
+            )
+            with pytest.raises(UnreachableError, match="no list"):
+                scan(server.url)
         server.change = lambda path, answer: (
             Answer(500, {}, b"") if path.endswith("/series") else answer
         )
         assert {one.code for one in scan(server.url).skipped} == {"UnreachableError/refused"}
         with pytest.raises(UnreachableError, match="500"):
             scan(f"{server.url}/studies/{ROOT}")
+
+
+def test_an_instance_that_is_told_twice(series: Path, dicomweb: orthanc.Orthanc) -> None:
+    with relay.passing_on(dicomweb.port) as server:
+
+        def change(path: str, answer: Answer) -> Answer:
+            if not path.endswith("/metadata"):
+                return answer
+            return answer._replace(body=json.dumps(2 * json.loads(answer.body)).encode())
+
+        server.change = change
+        found = scan(f"{server.url}/studies/{ROOT}/series/{ROOT}.1")
+        assert len(found) == 1 and len(found[0]) == 20 and not found.skipped
 
 
 def test_what_is_not_there(dicomweb: orthanc.Orthanc) -> None:

@@ -1,5 +1,7 @@
 """Frames of a DICOMweb server: those of the files, with few requests, or an error that says why."""
 
+import gzip
+import json
 import pickle
 import re
 from collections.abc import Iterator
@@ -35,7 +37,7 @@ from dcmdask import (
     scan,
 )
 from dcmdask.dicom import offsets
-from dcmdask.sources import held, ranges
+from dcmdask.sources import dicomweb_session, held, ranges
 from dcmdask.sources.dicomweb import Resource, ServedFile, ServedInstance, resource_of
 from dcmdask.sources.files import Inflated
 
@@ -269,6 +271,20 @@ def test_options_that_are_none() -> None:
             "dicomweb+http://127.0.0.1:1/studies/1/series/2/instances/3",
             storage_options={"anon": True},
         )
+    for url in ("", "/studies/1", "/studies/1/series/2", "/studies/1/series/2/instances/3"):
+        with pytest.raises(ValueError, match="'headers'"):
+            scan(f"dicomweb+http://127.0.0.1:1{url}", storage_options={"headers": "x"})
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer secret\u20ac", "Bearer secret\nX-Other: y", b"secret", None]
+)
+def test_headers_that_cannot_be_sent_are_not_repeated(value: Any) -> None:
+    options = {"headers": {"Authorization": value}}
+    for url in ("", "/studies/1/series/2/instances/3"):
+        with pytest.raises(ValueError, match="a header is no string") as caught:
+            scan(f"dicomweb+http://127.0.0.1:1{url}", storage_options=options)
+        assert "secret" not in repr(caught.value)
 
 
 # URLs
@@ -303,6 +319,16 @@ def test_urls(url: str, expected: Resource) -> None:
 def test_urls_that_are_none(rest: str) -> None:
     with pytest.raises(ValueError, match="not a URL of a DICOMweb server"):
         resource_of(f"dicomweb+https://host/root{rest}")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["host?token=secret", "host/studies/1?token=secret", "host#secret", "me:secret/a@host", "[a/b"],
+)
+def test_a_token_in_a_url_is_not_repeated(rest: str) -> None:
+    with pytest.raises(ValueError, match="not a URL of a DICOMweb server") as caught:
+        scan(f"dicomweb+https://{rest}")
+    assert "secret" not in str(caught.value)
 
 
 # Faults
@@ -404,6 +430,26 @@ def test_answers_that_are_wrong(name: str, change: Any, reason: str, relayed: re
     assert url_of(relayed.url, list(MADE).index(name)) in str(caught.value)
 
 
+def test_an_answer_that_grows_without_end_takes_no_memory(
+    relayed: relay.Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = open_frames(url_of(relayed.url, 0))
+    monkeypatch.setattr(dicomweb_session, "_MOST_ANSWER", 10**6)
+    body = gzip.compress(bytes(10**7))
+    assert len(body) < 10**5
+    how = {"Content-Encoding": "gzip"}
+    relayed.change = lambda path, answer: Answer(200, how, body)
+    with pytest.raises(SourceChangedError, match="more than"):
+        frames[1]
+    for function in (open_frames, scan):
+        with pytest.raises(UnreachableError, match="the answer has more than 1000000 bytes"):
+            function(url_of(relayed.url, 0))
+    # What comes with a redirect is read before it is followed.
+    relayed.change = lambda path, answer: Answer(302, {**how, "Location": "/"}, body)
+    with pytest.raises(UnreachableError, match="the answer has more than 1000000 bytes"):
+        frames[1]
+
+
 def test_one_frame_may_come_without_parts(relayed: relay.Relay) -> None:
     frames = open_frames(url_of(relayed.url, 0))
 
@@ -447,6 +493,8 @@ def _metadata(change: Any) -> Any:
         (lambda body: b"[]", UnreachableError, "no metadata"),
         (lambda body: b"<html>", UnreachableError, "no JSON"),
         (lambda body: b"[3]", UnreachableError, "no metadata"),
+        (lambda body: b"[" * 200_000, UnreachableError, "no metadata"),
+        (lambda body: b"[" + b"9" * 5_000 + b"]", UnreachableError, "no metadata"),
         (lambda body: b"[{}]", UnreachableError, "no metadata"),
         (lambda body: body.replace(b'"vr" : "US"', b'"vr" : 1'), HeaderError, "has no VR"),
         (lambda body: body.replace(b"498.80.0.1", b"498.80.0.9"), SourceChangedError, "498.80.0.9"),
@@ -458,6 +506,74 @@ def test_metadata_that_are_wrong(
     relayed.change = _metadata(change)
     with pytest.raises(expected, match=reason):
         from_dicom(url_of(relayed.url, 0))
+
+
+def _with_element(key: str, element: Any) -> Any:
+    """Change one element of all metadata."""
+
+    def change(body: bytes) -> bytes:
+        return json.dumps([{**one, key: element} for one in json.loads(body)]).encode()
+
+    return _metadata(change)
+
+
+@pytest.mark.parametrize(
+    ("element", "reason"),
+    [
+        ({"vr": []}, "has no VR"),
+        ({"vr": {}}, "has no VR"),
+        ([], "has no VR"),
+        ({"vr": "US", "Value": [1.5]}, "is no US"),
+        ({"vr": "US", "Value": [True]}, "is no US"),
+        ({"vr": "SQ", "Value": [None]}, "no object"),
+    ],
+)
+def test_elements_that_are_wrong(element: Any, reason: str, relayed: relay.Relay) -> None:
+    relayed.change = _with_element("00280034", element)
+    with pytest.raises(HeaderError, match=reason):
+        from_dicom(url_of(relayed.url, 0))
+
+
+def test_text_in_items_is_that_of_the_json_whatever_character_set_they_say(
+    relayed: relay.Relay,
+) -> None:
+    item = {
+        "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]},
+        "00081080": {"vr": "LO", "Value": ["ä\u0416"]},
+    }
+    relayed.change = _with_element("00081115", {"vr": "SQ", "Value": [{}, item]})
+    found = open_frames(url_of(relayed.url, 0)).dataset.ReferencedSeriesSequence
+    assert len(found) == 2 and not found[0]
+    assert found[1].AdmittingDiagnosesDescription == "ä\u0416"
+
+
+@pytest.mark.parametrize("name", ["explicit", "extended"])
+def test_each_frame_is_asked_for_once_and_in_order(name: str, relayed: relay.Relay) -> None:
+    frames = open_frames(url_of(relayed.url, list(MADE).index(name)))
+    for numbers, expected in (([1, 1], ["2"]), ([7, 3, 5, 3, 7], ["4,6", "8"])):
+        relayed.asked.clear()
+        np.testing.assert_array_equal(frames[numbers], FRAMES[numbers])
+        assert sorted(one.rpartition("/")[2] for one in relayed.asked) == expected
+
+
+def test_frames_in_another_order_are_noticed(relayed: relay.Relay) -> None:
+    frames = open_frames(url_of(relayed.url, 0))
+
+    def change(path: str, answer: Answer, step: int = 0) -> Answer:
+        first = int(re.split("[/,]", path.partition("/frames/")[2])[0])
+        numbers = iter(range(first + step, first + 99))
+
+        def located(found: re.Match[bytes]) -> bytes:
+            place = f"\r\nContent-Location: {path.rpartition('/')[0]}/{next(numbers)}"
+            return place.encode() + found[0]
+
+        return answer._replace(body=re.sub(rb"\r\nContent-Type:", located, answer.body))
+
+    relayed.change = change
+    np.testing.assert_array_equal(frames[2:6], FRAMES[2:6])
+    relayed.change = lambda path, answer: change(path, answer, 1)
+    with pytest.raises(SourceChangedError, match="gives frame 4 where frame 3 was asked for"):
+        frames[3]
 
 
 def test_links_to_other_servers_are_not_followed(relayed: relay.Relay) -> None:
@@ -473,6 +589,28 @@ def test_links_to_other_servers_are_not_followed(relayed: relay.Relay) -> None:
         _ = frames.dataset
 
 
+def test_what_a_link_leads_to_may_be_none(relayed: relay.Relay) -> None:
+    link = f"http://{relayed.host}/link?signature=secret"
+    metadata = _with_element("00091001", {"vr": "OB", "BulkDataURI": link})
+    page = Answer(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
+    for found, expected, reason in (
+        (Answer(404, {}, b""), FileNotFoundError, "404 Not Found"),
+        (Answer(400, {}, b""), UnreachableError, "400 Bad Request"),
+        (page, SourceChangedError, "a page for a browser"),
+    ):
+        relayed.change = lambda path, answer, found=found: (
+            found if path == "/link" else metadata(path, answer)
+        )
+        frames = open_frames(url_of(relayed.url, 0))
+        with pytest.raises(expected, match=reason) as caught:
+            _ = frames.dataset
+        assert "/link" in str(caught.value) and "secret" not in str(caught.value)
+    # So may a frame.
+    relayed.change = lambda path, answer: page
+    with pytest.raises(SourceChangedError, match="a page for a browser"):
+        frames[1]
+
+
 def test_an_available_transfer_syntax_is_believed(relayed: relay.Relay) -> None:
     told = b'"00083002": {"vr": "UI", "Value": ["%s"]}, "00100010"'
     number = list(MADE).index("extended")
@@ -482,6 +620,9 @@ def test_an_available_transfer_syntax_is_believed(relayed: relay.Relay) -> None:
     frames = open_frames(url_of(relayed.url, number))
     assert [one.rpartition("/")[2] for one in relayed.asked] == ["metadata"]
     np.testing.assert_array_equal(frames[3], FRAMES[3])
+    for value in (JPEGLSLossless + " ", "", None):
+        relayed.change = _with_element("00083002", {"vr": "UI", "Value": [value]})
+        np.testing.assert_array_equal(open_frames(url_of(relayed.url, number))[3], FRAMES[3])
     # But not over the answer.
     relayed.change = _metadata(
         lambda body: body.replace(b'"00100010"', told % JPEG2000Lossless.encode())
