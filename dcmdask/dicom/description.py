@@ -332,7 +332,7 @@ def describe(
     frames, tiling = _facts(header, count, pixels, words, image_type, spacing.value)
     kinds = image_type.decode("ascii", "replace")
     if isinstance(source, ServedInstance):
-        # What the server said is part of it.
+        # Its metadata, as the server said them, are part of it.
         told = header.source
         source = told.deflated if isinstance(told, files.Inflated) else told
     return Described(

@@ -71,7 +71,7 @@ _NEWER = {
     "1.2.840.10008.1.2.4.112": "JPEG XL",
 }
 _VIDEO = ("MPEG", "HEVC", "H.264", "SMPTE")
-# Which frame indices are made when files are described.
+# Frame indices that are made when files are described.
 Indexing: TypeAlias = Literal["no", "at hand", "walk"]
 _LOG = logging.getLogger("dcmdask")
 

@@ -17,7 +17,7 @@ HEADER = re.compile(r"[^\0\r\n\u0100-\U0010ffff]*")
 
 
 class Resource(NamedTuple):
-    """What a URL of a DICOMweb server names.
+    """Server, study, series or instance that a URL names.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ def resource_of(url: str) -> Resource:
         split = urlsplit(plain)
         _ = split.port
     except ValueError:
-        # What is no port may be a password with a slash.
+        # Anything but a port may be a password with a slash.
         raise _no_resource(url.rpartition("@")[2]) from None
     if "@" in split.netloc:
         raise ValueError(

@@ -251,7 +251,7 @@ class _Scan:
                     if self._is_enough():
                         self._flush()
         finally:
-            # What was read is not read again, also where the scan is interrupted.
+            # Also an interrupted scan keeps the headers that it has read.
             self._flush()
         self._check_archive()
         for one in self.listing.skipped:

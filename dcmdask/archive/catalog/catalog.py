@@ -87,7 +87,7 @@ def open_catalog(
 
 
 class Changes(NamedTuple):
-    """What a scan into a catalog found.
+    """Counts of a scan into a catalog.
 
     Attributes
     ----------
@@ -183,7 +183,7 @@ class Catalog(Scan):
         )
 
     @cached_property
-    def skipped(self) -> tuple[Skipped, ...]:  # type: ignore[override]
+    def skipped(self) -> tuple[Skipped, ...]:  # type: ignore[override]  # read when asked for
         """Files and folders that are no part of a series, sorted by path."""
         left = [
             one.one._replace(path=self._absolute(one.one.path))
@@ -196,7 +196,7 @@ class Catalog(Scan):
         return tuple(sorted(left))
 
     @cached_property
-    def doubtful(self) -> tuple[Skipped, ...]:  # type: ignore[override]
+    def doubtful(self) -> tuple[Skipped, ...]:  # type: ignore[override]  # likewise
         """Those of `skipped` that may be part of a series."""
         return tuple(one for one in self.skipped if one.kind == "doubtful")
 
@@ -284,7 +284,7 @@ class Catalog(Scan):
         for keyword, wanted in elements.items():
             if keyword in by_column:
                 values = self._table[by_column[keyword]].to_pylist()
-                # Where instances differ, that of the first counts, as in a scan.
+                # If instances differ, that of the first counts, as in a scan.
                 numbers = [
                     one
                     for one in numbers

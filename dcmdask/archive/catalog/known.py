@@ -1,4 +1,4 @@
-"""What a catalog knows of an archive already: 25 bytes for each file, whatever its path."""
+"""Files that a catalog knows already: 25 bytes for each, whatever its path."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Known:
 
     def _of_others(self, left: Iterable[Left]) -> Iterator[Pair]:
         for row, one in enumerate(left, self._next):
-            # What may be otherwise next time has no fingerprint, but is told by its words.
+            # A reason that may pass has no fingerprint, but is told by its words.
             if one.size is None or not is_lasting(one.one):
                 self._entries[one.one] = row
                 yield NONE

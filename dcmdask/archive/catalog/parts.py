@@ -92,7 +92,7 @@ class Left(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """What a catalog says of itself, in ``catalog.json``.
+    """Description of a catalog by itself, in ``catalog.json``.
 
     Attributes
     ----------
@@ -219,7 +219,7 @@ def _write(folder: Folder, key: str, data: bytes) -> None:
     try:
         folder.write(key, data)
     except OSError as error:
-        # Where a disk is full, the error of a write has no name.
+        # The error of a write to a full disk has no name.
         if not folder.is_local or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, folder.path(key)) from error

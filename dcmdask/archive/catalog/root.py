@@ -37,7 +37,7 @@ def source_and_root(src: Any, storage_options: Mapping[str, Any]) -> tuple[str, 
         return root, root.rstrip("/")
     with reaching(root):
         _, path = file_system(root, storage_options)
-    # Where paths begin with a slash, the names that are listed may do so as well.
+    # The names that are listed may begin with a slash if paths do.
     return root, without_slash(url_of(root, path, path))
 
 

@@ -34,7 +34,7 @@ KEY_COLUMNS = ("SeriesInstanceUID", "StudyInstanceUID", "Modality", "path")
 _BLOCK = 10_000
 # Series of a row group.
 _GROUP = 10_000
-# What is absent where instances differ, or is of one stack only.
+# Columns that are absent if instances differ, or if there is not one stack.
 _OPTIONAL = frozenset(
     {
         *("series_uid", "study_uid", "modality", "rows", "columns", "samples", "dtype"),
