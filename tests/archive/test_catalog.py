@@ -685,6 +685,8 @@ def test_a_part_that_is_cut(kind: str, left: int, archive: Path, target: Path) -
     with pytest.raises(CatalogError, match="not there"):
         found = dcmdask.open_catalog(target)
         _ = found[0], found.skipped
+    # As the message says.
+    same(dcmdask.build_catalog(archive, target), dcmdask.scan(archive))
 
 
 @pytest.mark.parametrize(

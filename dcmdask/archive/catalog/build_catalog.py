@@ -18,6 +18,7 @@ from dcmdask.archive.catalog.known import Known, is_lasting
 from dcmdask.archive.catalog.parts import (
     INSTANCES,
     KINDS,
+    SERIES,
     SKIPPED,
     Left,
     Mark,
@@ -395,13 +396,14 @@ class _Scan:
             skipped=skipped,
             series=(),
         )
-        if mark.series and now == mark._replace(series=()):
+        # Another version may say other things of the same instances.
+        is_there = mark.version == __version__ and {*mark.series} <= {*there[SERIES]}
+        same = mark.series if is_there else ()
+        if same and now == mark._replace(series=()):
             return changes
         described = partial(
             instances_of, self.folder, now, self.listing.storage_options, with_index=False
         )
-        # Another version may say other things of the same instances.
-        same = mark.series if mark.version == __version__ else ()
         before = (read_series(self.folder, one, mark.instances) for one in same)
         series = write_series(self.folder, now.instances, changed, before, described, self.root)
         now = now._replace(series=(series,))

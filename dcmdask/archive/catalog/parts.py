@@ -290,7 +290,8 @@ def damaged(url: str, error: Exception) -> CatalogError:
     """Return the error for a file of a catalog that cannot be understood."""
     line = " ".join(str(error).split())[:200]
     return CatalogError(
-        f"it is damaged, or no file of a catalog: {type(error).__name__}: {line}",
+        f"it is damaged, or no file of a catalog: {type(error).__name__}: {line}; once it is "
+        "removed, a scan into the catalog reads its files again",
         source=url,
         code="catalog-damaged",
     )
